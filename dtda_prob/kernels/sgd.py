@@ -1,0 +1,133 @@
+"""Stochastic gradient descent with any optax gradient transformation."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from dtda_prob.kernels.kernel import Kernel, Phase
+from dtda_prob.program import Program
+from dtda_prob.typing import Params, PRNGKey, Weights
+
+Optimizer = optax.GradientTransformation | Callable[[int], optax.GradientTransformation]
+
+
+class SGDState(NamedTuple):
+    """Parameters, the optimizer's own state, the order of this epoch and the steps taken."""
+
+    params: Params
+    optimizer_state: Any
+    order: Int[Array, " row"]
+    count: Int[Array, ""]
+
+
+def sgd(
+    optimizer: Optimizer,
+    *,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
+    batch_size: int | None = None,
+    replace: bool = False,
+) -> Kernel:
+    """Build mini-batch gradient descent.
+
+    An epoch visits the program's `num_rows` data once, in fresh random order, and leaves out the
+    rows that do not fill a batch. A datum of weight 0 keeps its place in its batch, unless rows are
+    dropped (`Program.drop`): then epochs visit the rows of non-zero weight, so there are fewer steps.
+
+    Args:
+        optimizer: an optax gradient transformation, or a function of the number of steps that
+            returns one. Give the function where a schedule should shrink when rows are dropped.
+        num_steps: number of steps on all data (fewer, in proportion, when rows are dropped).
+        num_epochs: number of epochs instead.
+        batch_size: data per step; all of them if None.
+        replace: draw each batch afresh, with replacement, instead of by epochs.
+
+    Raises:
+        ValueError: unless exactly one of `num_steps` and `num_epochs` is given and positive.
+
+    >>> kernel = sgd(
+    ...     lambda steps: optax.sgd(optax.cosine_decay_schedule(0.05, steps), momentum=0.9),
+    ...     num_epochs=20,
+    ...     batch_size=64,
+    ... )
+    """
+    duration = num_steps if num_epochs is None else num_epochs
+    if (num_steps is None) == (num_epochs is None) or duration is None or duration < 1:
+        raise ValueError(
+            f"give one of num_steps and num_epochs, at least 1; got num_steps={num_steps} and "
+            f"num_epochs={num_epochs}"
+        )
+
+    def steps_per_epoch(num_rows: int) -> int:
+        return 1 if batch_size is None else num_rows // batch_size
+
+    def count_steps(program: Program) -> int:
+        per_epoch = steps_per_epoch(program.num_rows)
+        if num_epochs is not None:
+            return num_epochs * per_epoch
+        return max(1, round(duration * per_epoch / steps_per_epoch(program.num_data)))
+
+    def count_passes(program: Program) -> float:
+        return count_steps(program) * (batch_size or program.num_rows) / program.num_rows
+
+    def transformation(program: Program) -> optax.GradientTransformation:
+        if isinstance(optimizer, optax.GradientTransformation):
+            return optimizer
+        return optimizer(count_steps(program))
+
+    def init(params: Params, program: Program) -> SGDState:
+        order = jnp.zeros(program.num_rows, int)
+        return SGDState(params, transformation(program).init(params), order, jnp.zeros((), int))
+
+    def batch(
+        key: PRNGKey, state: SGDState, program: Program, weights: Weights
+    ) -> tuple[Int[Array, " batch"] | None, Int[Array, " row"]]:
+        if batch_size is None and program.num_rows == program.num_data:
+            return None, state.order
+        size = batch_size or program.num_rows
+        per_epoch = steps_per_epoch(program.num_rows)
+        if replace:
+            order = _shuffle(key, program, weights) if _drops(program) else None
+            rows = jax.random.randint(jax.random.fold_in(key, 1), (size,), 0, program.num_rows)
+            return rows if order is None else order[rows], state.order
+        position = state.count % per_epoch
+        order = jax.lax.cond(
+            position == 0, lambda: _shuffle(key, program, weights), lambda: state.order
+        )
+        return jax.lax.dynamic_slice_in_dim(order, position * size, size), order
+
+    def step(
+        key: PRNGKey, state: SGDState, program: Program, weights: Weights
+    ) -> tuple[SGDState, Float[Array, ""]]:
+        batch_key, model_key = jax.random.split(key)
+        indices, order = batch(batch_key, state, program, weights)
+        loss, gradient = jax.value_and_grad(program.objective)(
+            state.params, weights, indices, model_key
+        )
+        updates, optimizer_state = transformation(program).update(
+            gradient, state.optimizer_state, state.params
+        )
+        params = optax.apply_updates(state.params, updates)
+        return SGDState(params, optimizer_state, order, state.count + 1), loss
+
+    def check(program: Program) -> None:
+        if batch_size is not None or _drops(program):
+            program.check_batches(batch_size or program.num_rows)
+
+    return Kernel((Phase(init, step, count_steps, count_passes, check),))
+
+
+def _drops(program: Program) -> bool:
+    return program.num_rows < program.num_data
+
+
+def _shuffle(key: PRNGKey, program: Program, weights: Weights) -> Int[Array, " row"]:
+    """Order the rows of an epoch; where rows are dropped, those of weight 0 come last and stay out."""
+    order = jax.random.permutation(key, program.num_data)
+    if _drops(program):
+        order = order[jnp.argsort(weights[order] == 0, stable=True)]
+    return order[: program.num_rows]

@@ -1,0 +1,298 @@
+"""What is asked of a trained model: outputs that are carried, and what is read off them.
+
+A measure's outputs are the parameters of the predictive distribution at each query, in
+unconstrained space: logits for a categorical, mean and log scale for a normal. Push-forwards carry
+these, and the readout (loss, margin, probability, ...) is taken of the carried outputs.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+from numpyro.distributions import (
+    BernoulliLogits,
+    BernoulliProbs,
+    CategoricalLogits,
+    CategoricalProbs,
+    biject_to,
+)
+from numpyro.distributions.distribution import (
+    Distribution,
+    ExpandedDistribution,
+    MaskedDistribution,
+)
+from numpyro.distributions.transforms import IdentityTransform
+
+from dtda_prob.program import Program
+from dtda_prob.typing import Params
+
+Value = Float[Array, "query *output"]
+Readout = Callable[[Distribution, Any], Array]
+
+
+class Measure(NamedTuple):
+    """A measure bound to a program.
+
+    Attributes:
+        name: what the values are called in a sample set.
+        outputs: `(params) -> outputs`, a pytree of arrays.
+        readout: `(outputs) -> value`, shape `(query,)` or `(query, output)`.
+        queries: one label per query.
+    """
+
+    name: str
+    outputs: Callable[[Params], PyTree]
+    readout: Callable[[PyTree], Value]
+    queries: np.ndarray
+
+
+Unbound = Callable[[Program], Measure]
+"""A measure still to be bound to a program, which is what the constructors here return."""
+
+
+def loss(*args: Any, queries: Sequence[Hashable] | None = None, **kwargs: Any) -> Unbound:
+    """Measure -log p(y | theta) of each query, in nats, summed over observed sites.
+
+    Args:
+        *args: the model's arguments, bound to the queries.
+        queries: one label per query; by default their positions.
+        **kwargs: the model's keyword arguments, observations included.
+
+    >>> measure = loss(jnp.ones((2, 3)), y=jnp.zeros(2))
+    """
+    return _predictive("loss", _sum_of(lambda fn, y: -fn.log_prob(y)), args, kwargs, queries)
+
+
+def log_likelihood(*args: Any, queries: Sequence[Hashable] | None = None, **kwargs: Any) -> Unbound:
+    """Measure log p(y | theta) of each query, in nats, summed over observed sites; see `loss`."""
+    log_prob = _sum_of(lambda fn, y: fn.log_prob(y))
+    return _predictive("log_likelihood", log_prob, args, kwargs, queries)
+
+
+def prediction(
+    *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
+) -> Unbound:
+    """Measure the predictive mean: probabilities for a categorical; see `loss` for arguments.
+
+    `site` names the observed site where the program has several.
+    """
+    return _predictive("prediction", _only(site, _mean), args, kwargs, queries)
+
+
+def squared_error(
+    *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
+) -> Unbound:
+    """Measure (y - predictive mean)^2 of numbers, summed over dimensions; see `prediction`."""
+    return _predictive("squared_error", _only(site, _squared, _summed), args, kwargs, queries)
+
+
+def margin(
+    *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
+) -> Unbound:
+    """Measure log p(y) - log(1 - p(y)), the log-odds of the observed class; see `prediction`."""
+    return _predictive("margin", _only(site, _log_odds), args, kwargs, queries)
+
+
+def accuracy(
+    *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
+) -> Unbound:
+    """Measure 1 where the likeliest class is the observed one, else 0; see `prediction`.
+
+    It is a step function, so its own derivative is zero: carry the outputs or the parameters.
+    """
+    return _predictive("accuracy", _only(site, _is_correct), args, kwargs, queries)
+
+
+def parameters() -> Unbound:
+    """Measure every parameter on the support of its site; one query per scalar parameter."""
+
+    def bind(program: Program) -> Measure:
+        shapes = jax.eval_shape(program.constrain, program.init(jax.random.key(0)))
+        return Measure(
+            "parameters",
+            outputs=lambda params: params,
+            readout=lambda params: ravel_pytree(program.constrain(params))[0],
+            queries=_scalar_names(shapes),
+        )
+
+    return bind
+
+
+def function(
+    fun: Callable[[Params], Value], *, name: str | None = None, queries: Any = None
+) -> Unbound:
+    """Measure any function of the parameters.
+
+    Args:
+        fun: from parameters, a dict from site name to value on its support, to an array of shape
+            `(query,)` or `(query, output)`.
+        name: what the values are called; the function's own name if None.
+        queries: one label per query; by default their positions.
+
+    Raises:
+        ValueError: when bound, if `fun` gives an array of another rank.
+    """
+
+    def bind(program: Program) -> Measure:
+        def outputs(params: Params) -> Value:
+            return jnp.asarray(fun(program.constrain(params)))
+
+        shape = jax.eval_shape(outputs, program.init(jax.random.key(0))).shape
+        label = name or getattr(fun, "__name__", "function")
+        return _checked(Measure(label, outputs, lambda value: value, queries), shape)
+
+    return bind
+
+
+def _predictive(
+    name: str,
+    readout: Callable[[dict], Value],
+    args: tuple,
+    kwargs: dict,
+    queries: Sequence[Hashable] | None,
+) -> Unbound:
+    """Build a measure that reads the predictive distributions at given inputs."""
+
+    def bind(program: Program) -> Measure:
+        def predictive(params: Params) -> dict:
+            return program.predictive(params, *args, **kwargs)
+
+        def distributions(params: Params) -> dict[str, Distribution]:
+            return {site: fn for site, (fn, _, _) in predictive(params).items()}
+
+        start = program.init(jax.random.key(0))
+        observed = {site: (value, dim) for site, (_, value, dim) in predictive(start).items()}
+        structure = jax.tree.structure(distributions(start))
+        transforms = _unconstraining(distributions(start))
+
+        def outputs(params: Params) -> list[Array]:
+            leaves = jax.tree.leaves(distributions(params))
+            return [t.inv(leaf) for t, leaf in zip(transforms, leaves, strict=True)]
+
+        def read(leaves: list[Array]) -> Value:
+            leaves = [t(leaf) for t, leaf in zip(transforms, leaves, strict=True)]
+            fns = jax.tree.unflatten(structure, leaves)
+            return readout({site: (fns[site], *observed[site]) for site in fns})
+
+        shape = jax.eval_shape(lambda params: read(outputs(params)), start).shape
+        return _checked(Measure(name, outputs, read, queries), shape)
+
+    return bind
+
+
+def _unconstraining(fn: Any) -> list[Any]:
+    """Give, for each leaf of a tree of distributions, the map from the real line to its constraint."""
+    if isinstance(fn, dict):
+        return [t for site in sorted(fn) for t in _unconstraining(fn[site])]
+    transforms = []
+    for field in type(fn).gather_pytree_data_fields():
+        value = fn.__dict__.get(field)
+        if isinstance(value, Distribution):
+            transforms += _unconstraining(value)
+        else:
+            transforms += [_to_constraint(fn, field)] * len(jax.tree.leaves(value))
+    return transforms
+
+
+def _to_constraint(fn: Distribution, field: str) -> Any:
+    try:
+        return biject_to(fn.arg_constraints[field])
+    except (KeyError, NotImplementedError):
+        return IdentityTransform()
+
+
+def _sum_of(readout: Readout) -> Callable[[dict], Value]:
+    def read(sites: dict) -> Value:
+        return sum(_summed(readout(fn, y), fn, dim) for fn, y, dim in sites.values())
+
+    return read
+
+
+def _only(name: str | None, readout: Readout, arrange: Callable | None = None) -> Callable:
+    def read(sites: dict) -> Value:
+        if (name is None and len(sites) > 1) or name not in (None, *sites):
+            raise ValueError(f"site={name!r}: choose one of the observed sites {sorted(sites)}")
+        fn, y, dim = sites[name or next(iter(sites))]
+        return (arrange or _kept)(readout(fn, y), fn, dim)
+
+    return read
+
+
+def _kept(array: Array, fn: Distribution, dim: int) -> Value:
+    """Bring the plate to the front and keep what is left of each query, flat, as outputs."""
+    array = jnp.moveaxis(array, len(fn.batch_shape) + dim, 0)
+    return array if array.ndim == 1 else array.reshape(len(array), -1)
+
+
+def _summed(array: Array, fn: Distribution, dim: int) -> Float[Array, " query"]:
+    """Bring the plate to the front and sum what is left of each query."""
+    array = jnp.moveaxis(array, len(fn.batch_shape) + dim, 0)
+    return array.reshape(len(array), -1).sum(-1)
+
+
+def _base(fn: Distribution) -> Distribution:
+    while isinstance(fn, ExpandedDistribution | MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def _class_logits(fn: Distribution, measure: str) -> Array:
+    base = _base(fn)
+    if not isinstance(base, CategoricalLogits | CategoricalProbs):
+        raise ValueError(f"measures.{measure} needs classes, and got {type(base).__name__}")
+    return jnp.broadcast_to(base.logits, (*fn.batch_shape, base.logits.shape[-1]))
+
+
+def _mean(fn: Distribution, y: Any) -> Array:
+    if isinstance(_base(fn), CategoricalLogits | CategoricalProbs):
+        return jax.nn.softmax(_class_logits(fn, "prediction"))
+    return fn.mean
+
+
+def _squared(fn: Distribution, y: Any) -> Array:
+    return (y - fn.mean) ** 2
+
+
+def _log_odds(fn: Distribution, y: Any) -> Array:
+    base = _base(fn)
+    if isinstance(base, BernoulliLogits | BernoulliProbs):
+        return jnp.broadcast_to(base.logits, fn.batch_shape) * (2 * y - 1)
+    logits = _class_logits(fn, "margin")
+    own = jax.nn.one_hot(y, logits.shape[-1], dtype=bool)
+    chosen = jnp.take_along_axis(logits, y[..., None].astype(int), -1)[..., 0]
+    return chosen - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
+
+
+def _is_correct(fn: Distribution, y: Any) -> Array:
+    base = _base(fn)
+    if isinstance(base, BernoulliLogits | BernoulliProbs):
+        hit = (jnp.broadcast_to(base.logits, fn.batch_shape) > 0) == (y == 1)
+    else:
+        hit = _class_logits(fn, "accuracy").argmax(-1) == y
+    return hit.astype(jnp.result_type(float))
+
+
+def _scalar_names(shapes: Params) -> np.ndarray:
+    """Name every scalar of a tree, as in `slope` or `net.w[0,2]`."""
+    names = []
+    for path, leaf in jax.tree.leaves_with_path(shapes):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        scalars = np.ndindex(leaf.shape)
+        names += [f"{name}[{','.join(map(str, i))}]" if i else name for i in scalars]
+    return np.array(names)
+
+
+def _checked(measure: Measure, shape: tuple[int, ...]) -> Measure:
+    if len(shape) not in (1, 2):
+        raise ValueError(
+            f"measure {measure.name!r} gives an array of shape {shape}; it must be (query,) or "
+            "(query, output)"
+        )
+    queries = np.arange(shape[0]) if measure.queries is None else np.asarray(measure.queries)
+    if queries.shape != shape[:1]:
+        raise ValueError(f"queries must be one label per query, {shape[0]}; got {queries.shape}")
+    return measure._replace(queries=queries)

@@ -1,0 +1,93 @@
+"""Arrays of draws to ArviZ DataTrees."""
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+import arviz_base
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Key
+
+from dtda_prob.program import Program
+from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+
+PACKAGES = ("dtda_prob", "jax", "numpyro", "optax", "arviz_base")
+
+
+def to_datatree(
+    kernel: Training | PushForward,
+    drawn: dict[str, Any],
+    keys: Key[Array, " draw"],
+    weights: xr.DataArray,
+    num_chains: int,
+) -> xr.DataTree:
+    """Build a tree with sample dimensions `(chain, draw)`; draw i goes to chain i mod num_chains."""
+    training = kernel if isinstance(kernel, Training) else kernel.training
+    several = [str(dim) for dim in weights.dims if dim != "datum"]
+    coords = {str(name): coord.values for name, coord in weights.coords.items()}
+
+    def group(arrays: dict[str, np.ndarray], dims: dict[str, list[str]], **more: Any) -> xr.Dataset:
+        own = {name: [*several, *dims.get(name, [])] for name in arrays}
+        chained = {name: _chained(array, num_chains) for name, array in arrays.items()}
+        named = {dim for names in own.values() for dim in names}
+        labels = {dim: value for dim, value in (coords | more).items() if dim in named}
+        return arviz_base.dict_to_dataset(chained, dims=own, coords=labels)
+
+    measure = training.measure
+    output = ["query", "output"][: drawn["value"].ndim - 1 - len(several)]
+    stats = drawn["stats"] | ({"trace": drawn["trace"]} if "trace" in drawn else {})
+    key_data = np.asarray(jax.random.key_data(keys))
+    groups = {
+        "posterior_predictive": group(
+            {measure.name: drawn["value"]}, {measure.name: output}, query=measure.queries
+        ),
+        "sample_stats": group(stats, {"trace": ["step"]}),
+        "constant_data": weights.to_dataset(name="weights"),
+    }
+    groups["sample_stats"]["key"] = (("chain", "draw", "word"), _chained(key_data, num_chains))
+    if "params" in drawn:
+        named = _named_parameters(training.program, drawn["params"], len(several))
+        groups["posterior"] = group(named, {k: _own_dims(k, v, several) for k, v in named.items()})
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs["dtda_prob"] = _describe(kernel, training, weights)
+    return tree
+
+
+def _chained(array: np.ndarray, num_chains: int) -> np.ndarray:
+    return array.reshape(-1, num_chains, *array.shape[1:]).swapaxes(0, 1)
+
+
+def _named_parameters(program: Program, params: Any, num_leading: int) -> dict[str, np.ndarray]:
+    """Constrain every draw of the parameters and name each leaf by its path."""
+    constrain = program.constrain
+    for _ in range(1 + num_leading):
+        constrain = jax.vmap(constrain)
+    leaves = jax.tree.leaves_with_path(jax.jit(constrain)(params))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+
+
+def _own_dims(name: str, array: np.ndarray, several: list[str]) -> list[str]:
+    return [f"{name}_dim_{i}" for i in range(array.ndim - 1 - len(several))]
+
+
+def _describe(
+    kernel: Training | PushForward, training: Training, weights: xr.DataArray
+) -> str:
+    transform = "training" if isinstance(kernel, Training) else kernel.name
+    model = training.program.model
+    return json.dumps(
+        {
+            "program": getattr(model, "__qualname__", type(model).__name__),
+            "num_data": training.program.num_data,
+            "measure": training.measure.name,
+            "transform": transform,
+            "removal": weights.attrs.get("removal", "reweight"),
+            "versions": {name: version(name) for name in PACKAGES},
+        }
+    )

@@ -1,0 +1,192 @@
+"""Perturbed datasets as weights: one non-negative number per datum, labelled.
+
+Every constructor returns an `xarray.DataArray` with dimension `datum`, or `(perturbation, datum)`
+for several. Its attribute `removal` says what weight 0 means in a retraining: `"reweight"` keeps the
+batches and the number of steps and gives the datum no weight; `"drop"` takes the row out, so that as
+many epochs run over fewer rows.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import xarray as xr
+
+from dtda_prob.program import Program
+from dtda_prob.typing import PRNGKey, check_key
+
+Removal = Literal["reweight", "drop"]
+Data = Sequence[Hashable] | np.ndarray
+
+
+def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr.DataArray:
+    """Weigh these data 0 and all others 1.
+
+    Args:
+        program: the program whose data they are.
+        data: labels of the data (positions, where the program has no labels).
+        removal: what weight 0 means in a retraining.
+
+    Raises:
+        ValueError: for unknown or repeated labels, or where nothing is named or left.
+    """
+    weights = np.ones(program.num_data)
+    weights[_positions(program, data)] = 0.0
+    return _labelled(program, weights, removal)
+
+
+def upweight(program: Program, data: Data, factor: float = 2.0) -> xr.DataArray:
+    """Weigh these data `factor` and all others 1; 2 is what a duplicate would do.
+
+    Raises:
+        ValueError: for unknown or repeated labels, or a factor that is negative or not finite.
+    """
+    if not 0 <= factor < np.inf:
+        raise ValueError(f"factor={factor} must be finite and at least 0")
+    weights = np.ones(program.num_data)
+    weights[_positions(program, data)] = factor
+    return _labelled(program, weights, "reweight")
+
+
+def leave_one_out(
+    program: Program, data: Data | None = None, *, removal: Removal = "reweight"
+) -> xr.DataArray:
+    """Remove one datum at a time: one perturbation for each of `data` (of all data if None)."""
+    data = program.labels if data is None else data
+    positions = _positions(program, data)
+    weights = np.ones((len(positions), program.num_data))
+    weights[np.arange(len(positions)), positions] = 0.0
+    return _labelled(program, weights, removal, program.labels[positions])
+
+
+def random_subsets(
+    program: Program,
+    key: PRNGKey,
+    num_subsets: int,
+    keep: float | int = 0.5,
+    *,
+    removal: Removal = "reweight",
+) -> xr.DataArray:
+    """Keep random subsets of one size, drawn without replacement.
+
+    Args:
+        program: the program whose data they are.
+        key: randomness of the choice.
+        num_subsets: number of perturbations.
+        keep: share of the data kept (a float below 1) or their number (an int).
+        removal: what weight 0 means in a retraining.
+
+    Raises:
+        ValueError: if nothing or everything would be kept.
+    """
+    check_key(key)
+    size = keep if isinstance(keep, int) else round(keep * program.num_data)
+    if not 0 < size < program.num_data:
+        raise ValueError(f"keep={keep} keeps {size} of {program.num_data} data; keep some, not all")
+    keys = jax.random.split(key, num_subsets)
+    order = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, program.num_data))(keys))
+    weights = (order < size).astype(float)
+    return _labelled(program, weights, removal, np.arange(num_subsets))
+
+
+def groups(
+    program: Program,
+    by: np.ndarray | Sequence[Hashable] | Mapping[Hashable, Data],
+    *,
+    removal: Removal = "reweight",
+) -> xr.DataArray:
+    """Remove one group of data at a time.
+
+    Args:
+        program: the program whose data they are.
+        by: the group of each datum, or a mapping from group names to labels of data.
+        removal: what weight 0 means in a retraining.
+
+    Raises:
+        ValueError: if `by` does not fit the data.
+    """
+    if isinstance(by, Mapping):
+        members = [_positions(program, data) for data in by.values()]
+        names = np.asarray(list(by))
+    else:
+        groups_of_data = np.asarray(by)
+        if groups_of_data.shape != (program.num_data,):
+            raise ValueError(
+                f"by must name the group of each of {program.num_data} data, or map names to data; "
+                f"got shape {groups_of_data.shape}"
+            )
+        names = np.unique(groups_of_data)
+        members = [np.flatnonzero(groups_of_data == name) for name in names]
+    weights = np.ones((len(members), program.num_data))
+    for row, positions in zip(weights, members, strict=True):
+        row[positions] = 0.0
+    return _labelled(program, weights, removal, names)
+
+
+def check_weights(program: Program, weights: Any) -> xr.DataArray:
+    """Give weights as a labelled array, refusing those that do not fit the program.
+
+    Args:
+        program: the program to weigh.
+        weights: None for ones, an array of shape `(datum,)` or `(perturbation, datum)`, or one of
+            the arrays made here.
+
+    Raises:
+        ValueError: for the wrong length, other data labels, or weights negative or not finite.
+    """
+    if weights is None:
+        weights = np.ones(program.num_data)
+    if not isinstance(weights, xr.DataArray):
+        array = np.asarray(weights)
+        names = np.arange(len(array)) if array.ndim == 2 else None
+        weights = _labelled(program, array, "reweight", names)
+    if weights.shape[-1:] != (program.num_data,) or weights.ndim > 2:
+        raise ValueError(
+            f"weights must have shape ({program.num_data},) or (perturbation, {program.num_data}), "
+            f"one per datum; got {weights.shape}"
+        )
+    if not np.array_equal(weights["datum"], program.labels):
+        raise ValueError("weights are labelled for other data than the program's")
+    if not (np.isfinite(weights.values).all() and (weights.values >= 0).all()):
+        raise ValueError("weights must be finite and at least 0 (0 removes a datum)")
+    return weights
+
+
+def num_removed(weights: xr.DataArray) -> np.ndarray:
+    """Count the rows that each perturbation takes out: none unless its removal is "drop"."""
+    zeros = (weights.values == 0).sum(-1)
+    return zeros if weights.attrs.get("removal") == "drop" else np.zeros_like(zeros)
+
+
+def _positions(program: Program, data: Data) -> np.ndarray:
+    names = np.asarray(data).reshape(-1)
+    order = np.argsort(program.labels)
+    found = np.searchsorted(program.labels, names, sorter=order).clip(max=program.num_data - 1)
+    positions = order[found]
+    unknown = names[program.labels[positions] != names]
+    if len(unknown):
+        raise ValueError(f"data={unknown[:5].tolist()}: no such labels among the program's data")
+    if len(np.unique(positions)) < len(positions):
+        raise ValueError(f"data names some of its {len(positions)} labels twice; name each once")
+    if not 0 < len(positions):
+        raise ValueError("data is empty; name at least one datum")
+    return positions
+
+
+def _labelled(
+    program: Program, weights: np.ndarray, removal: Removal, names: np.ndarray | None = None
+) -> xr.DataArray:
+    if removal not in ("reweight", "drop"):
+        raise ValueError(f"removal={removal!r} must be 'reweight' or 'drop'")
+    if weights.shape[-1:] != (program.num_data,):
+        raise ValueError(
+            f"weights must be one per datum, {program.num_data}; got shape {weights.shape}"
+        )
+    if removal == "drop" and (weights.sum(-1) == 0).any():
+        raise ValueError("a perturbation drops every datum; leave at least one")
+    coords: dict[str, Any] = {"datum": program.labels}
+    if names is not None:
+        coords["perturbation"] = names
+    dims = ("datum",) if names is None else ("perturbation", "datum")
+    return xr.DataArray(weights, dims=dims, coords=coords, name="weights", attrs={"removal": removal})

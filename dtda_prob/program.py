@@ -1,0 +1,374 @@
+"""A NumPyro model bound to its data, and the objective that training minimises."""
+
+import copy
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.distribution import Distribution
+from numpyro.infer import init_to_uniform
+from numpyro.infer.util import constrain_fn, potential_energy
+from numpyro.primitives import Messenger
+
+from dtda_prob.typing import Params, PRNGKey, Weights
+
+Indices = Int[Array, " batch"]
+Site = Mapping[str, Any]
+
+
+class weigh(Messenger):  # noqa: N801 (handlers are lower case, as NumPyro's own)
+    """Weigh the observations inside a plate, one weight per datum of the plate.
+
+    The log-likelihood of datum i is multiplied by `weights[i]`; priors, other plates and the plate's
+    own N/B scale are left alone. A datum of weight 0 may lie outside the support: it counts as 0,
+    not as 0 * -inf. The handler composes with every other one, so a weighed model can be given to
+    NumPyro's own inference.
+
+    Args:
+        fn: the model.
+        weights: shape `(datum,)`, one per datum of the full plate.
+        plate: name of the plate.
+    """
+
+    def __init__(self, fn: Callable | None = None, *, weights: Weights, plate: str):
+        super().__init__(fn)
+        self.weights = weights
+        self.plate = plate
+        self.indices: Indices | None = None
+
+    def postprocess_message(self, msg: Any) -> None:
+        """Note which data the plate visits."""
+        if msg["type"] == "plate" and msg["name"] == self.plate:
+            self.indices = msg["value"]
+
+    def process_message(self, msg: Any) -> None:
+        """Multiply the scale of each observed site in the plate."""
+        if not (msg["type"] == "sample" and msg["is_observed"]):
+            return
+        for frame in msg["cond_indep_stack"]:
+            if frame.name == self.plate:
+                weights = self.weights[self.indices].reshape((-1,) + (1,) * (-frame.dim - 1))
+                inside = msg["fn"].support(msg["value"])
+                msg["fn"] = msg["fn"].mask(inside | (weights != 0))
+                msg["scale"] = weights if msg["scale"] is None else msg["scale"] * weights
+
+
+class Program:
+    """Bind a NumPyro model to its data.
+
+    The objective is L(theta, w) = -(1/n) [ sum_i w_i log p(y_i | theta) + log prior(theta) ], with
+    theta in unconstrained space (the prior is the density there, Jacobian included) and n =
+    `num_rows`, the number of data however they are weighed. On a batch of B data the sum is
+    estimated by n/B times the sum over the batch.
+
+    Args:
+        model: a NumPyro model with at least one observed site inside `plate`. To be trained on
+            batches it must index its data by the plate's indices,
+            `with numpyro.plate("data", len(x)) as i: ... x[i]`.
+        *args: the model's arguments, any pytrees.
+        plate: name of the plate whose elements are the data.
+        labels: one name per datum; by default their positions.
+        init_strategy: where `numpyro.sample` sites start, one of NumPyro's strategies.
+        **kwargs: the model's keyword arguments.
+
+    Attributes:
+        num_data: number of data N, the size of the plate.
+        num_rows: number of data n that an epoch visits; less than N after `drop`.
+        labels: one name per datum.
+        observed: names of the observed sites inside the plate.
+
+    Raises:
+        ValueError: if the plate is missing, subsampled by the model itself or holds no observation,
+            if labels do not fit, or if the log-likelihood is not finite at initialisation.
+        NotImplementedError: for discrete latent sites and mutable state.
+
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def model(x, y):
+    ...     slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    ...     with numpyro.plate("data", len(x)) as i:
+    ...         numpyro.sample("y", dist.Normal(slope * x[i], 1.0), obs=y[i])
+    >>> Program(model, jnp.arange(3.0), jnp.ones(3)).num_data
+    3
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *args: Any,
+        plate: str = "data",
+        labels: Sequence[Hashable] | np.ndarray | None = None,
+        init_strategy: Callable = init_to_uniform,
+        **kwargs: Any,
+    ):
+        self.model, self.plate = model, plate
+        self.args, self.kwargs = jax.tree.map(_as_device_array, (args, kwargs))
+        self._init_strategy = (
+            init_strategy if isinstance(init_strategy, partial) else init_strategy()
+        )
+        sites = self._trace(jax.random.key(0))
+        self.num_data = self.num_rows = _plate_size(sites, plate)
+        self.observed = _observed_sites(sites, plate)
+        self._check_latents(sites)
+        self._param_transforms = {
+            name: biject_to(site["kwargs"].get("constraint", constraints.real))
+            for name, site in sites.items()
+            if site["type"] == "param"
+        }
+        self.labels = _check_labels(labels, self.num_data)
+        self._check_finite()
+
+    def init(self, key: PRNGKey) -> Params:
+        """Draw initial parameters, in unconstrained space."""
+        sites = self._trace(key)
+        latents = {k: v for k, v in sites.items() if v["type"] == "sample" and _is_latent(v)}
+        return {
+            **{k: biject_to(v["fn"].support).inv(v["value"]) for k, v in latents.items()},
+            **{k: _map_param(t.inv, sites[k]["value"]) for k, t in self._param_transforms.items()},
+        }
+
+    def objective(
+        self,
+        params: Params,
+        weights: Weights,
+        indices: Indices | None = None,
+        key: PRNGKey | None = None,
+    ) -> Float[Array, ""]:
+        """Evaluate L(theta, w), or its estimate from a batch.
+
+        Args:
+            params: parameters in unconstrained space.
+            weights: one per datum.
+            indices: positions of a batch; all data if None.
+            key: randomness for models that ask for it with `numpyro.prng_key()`; a fixed key if
+                None.
+        """
+        if indices is not None:
+            weights = weights * (self.num_rows / self.num_data)
+        model = handlers.seed(
+            weigh(self.model, weights=weights, plate=self.plate), _key_or_default(key)
+        )
+        if indices is not None:
+            model = handlers.substitute(model, data={self.plate: indices})
+        potential = potential_energy(model, self.args, self.kwargs, self._constrain_params(params))
+        return potential / self.num_rows
+
+    def losses(self, params: Params) -> Float[Array, " datum"]:
+        """Give -log p(y_i | theta) of each datum.
+
+        The objective is linear in the weights, so this is its derivative with respect to them.
+        """
+        ones = jnp.ones(self.num_data, _dtype(params))
+        return self.num_rows * jax.grad(self.objective, argnums=1)(params, ones)
+
+    def gradients(self, params: Params, batch_size: int = 64) -> Params:
+        """Give the gradient of each datum's loss: the parameters' tree with a leading `datum`.
+
+        Data are taken `batch_size` at a time, one by one through the plate's indices.
+
+        Raises:
+            ValueError: if the model ignores the plate's indices.
+        """
+        self.check_batches(1)
+        ones = jnp.ones(self.num_data, _dtype(params))
+
+        def loss(params: Params, index: Int[Array, ""]) -> Float[Array, ""]:
+            alone = partial(self.objective, params, indices=index[None])
+            return jax.jvp(alone, (ones,), (ones,))[1]
+
+        gradient = partial(jax.grad(loss), params)
+        return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
+
+    def weighed(self, weights: Weights) -> Callable:
+        """Give the model with weighed data, for NumPyro's own inference."""
+        return weigh(self.model, weights=jnp.asarray(weights), plate=self.plate)
+
+    def constrain(self, params: Params) -> Params:
+        """Carry parameters from unconstrained space to the supports of their sites."""
+        model = handlers.seed(self.model, jax.random.key(0))
+        return constrain_fn(model, self.args, self.kwargs, params)
+
+    def predictive(
+        self, params: Params, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Distribution, Any, int]]:
+        """Give the distribution of each observed site for other inputs.
+
+        Args:
+            params: parameters in unconstrained space.
+            *args: the model's arguments, bound to other data.
+            **kwargs: the model's keyword arguments.
+
+        Returns:
+            Per observed site its distribution, its value (observed, or sampled where the arguments
+            observe nothing) and the dimension of the plate, a negative integer.
+        """
+        args, kwargs = jax.tree.map(_as_device_array, (args, kwargs))
+        model = handlers.substitute(self.model, data=self.constrain(params))
+        sites = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+        return {
+            name: (sites[name]["fn"], sites[name]["value"], _plate_dim(sites[name], self.plate))
+            for name in self.observed
+        }
+
+    def drop(self, num_removed: int) -> "Program":
+        """Give the program whose epochs visit `num_data - num_removed` rows.
+
+        Kernels then fill their batches with rows of non-zero weight first, run as many epochs with
+        fewer steps, and the objective is normalised by the rows that are left.
+
+        Raises:
+            ValueError: if nothing would be left.
+        """
+        if not 0 <= num_removed < self.num_data:
+            raise ValueError(
+                f"num_removed={num_removed} must lie between 0 and {self.num_data - 1}: "
+                f"the program has {self.num_data} data and one must be left"
+            )
+        program = copy.copy(self)
+        program.num_rows = self.num_data - num_removed
+        return program
+
+    def check_batches(self, batch_size: int) -> None:
+        """Refuse a batch size that the data or the model cannot serve.
+
+        Raises:
+            ValueError: if the batch does not fit, or the model ignores the plate's indices.
+        """
+        if not 1 <= batch_size <= self.num_rows:
+            raise ValueError(f"batch_size={batch_size} must lie between 1 and {self.num_rows} rows")
+        if not self._follows_indices:
+            raise ValueError(
+                f"batch_size={batch_size}: the model cannot be trained on batches, since it does not "
+                f"index its data by the indices of plate {self.plate!r}; write `with "
+                f"numpyro.plate({self.plate!r}, len(x)) as i:` and use x[i] and y[i] inside, or "
+                "leave batch_size out to train on all data at every step"
+            )
+
+    @property
+    def _follows_indices(self) -> bool:
+        batch = max(1, min(2, self.num_data - 1))
+        model = handlers.substitute(self.model, data={self.plate: jnp.arange(batch)})
+        try:
+            sites = jax.eval_shape(
+                lambda key: {
+                    name: site["value"]
+                    for name, site in handlers.trace(handlers.seed(model, key))
+                    .get_trace(*self.args, **self.kwargs)
+                    .items()
+                    if name in self.observed
+                },
+                jax.random.key(0),
+            )
+        except (ValueError, TypeError):
+            return False
+        return all(batch in value.shape for value in sites.values())
+
+    def _trace(self, key: PRNGKey) -> dict[str, Any]:
+        model = handlers.substitute(
+            handlers.seed(self.model, key), substitute_fn=self._init_strategy
+        )
+        return handlers.trace(model).get_trace(*self.args, **self.kwargs)
+
+    def _constrain_params(self, params: Params) -> Params:
+        return params | {k: _map_param(t, params[k]) for k, t in self._param_transforms.items()}
+
+    def _check_latents(self, sites: Mapping[str, Site]) -> None:
+        for name, site in sites.items():
+            if site["type"] == "mutable":
+                raise NotImplementedError(
+                    f"site {name!r} is mutable state, which a pure training kernel cannot carry; "
+                    "use a layer without running statistics (layer or group norm)"
+                )
+            if site["type"] == "sample" and _is_latent(site):
+                if site["fn"].support.is_discrete:
+                    raise NotImplementedError(
+                        f"latent site {name!r} is discrete, and training needs derivatives; "
+                        "marginalise it, for instance with a mixture distribution"
+                    )
+                if _in_plate(site, self.plate):
+                    raise NotImplementedError(
+                        f"latent site {name!r} lies inside plate {self.plate!r}: a latent variable "
+                        "of a datum cannot be attributed to data yet; marginalise it"
+                    )
+
+    def _check_finite(self) -> None:
+        """Try ten initialisations, as samplers do, before refusing the model."""
+        ones = jnp.ones(self.num_data)
+        for seed in range(10):
+            params = self.init(jax.random.key(seed))
+            if jnp.isfinite(self.objective(params, ones)):
+                return
+        bad = np.flatnonzero(~np.isfinite(self.losses(params)))
+        where = f"data {list(self.labels[bad[:5]])} ({len(bad)} in all)" if len(bad) else "the prior"
+        raise ValueError(
+            f"the log density of the model is not finite at initialisation, for {where}; look for "
+            "missing or out-of-support observations, or pass another init_strategy"
+        )
+
+
+def _as_device_array(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def _key_or_default(key: PRNGKey | None) -> PRNGKey:
+    return jax.random.key(0) if key is None else key
+
+
+def _dtype(params: Params) -> Any:
+    return jnp.result_type(*jax.tree.leaves(params))
+
+
+def _map_param(transform: Callable, value: Params) -> Params:
+    return jax.tree.map(transform, value)
+
+
+def _is_latent(site: Site) -> bool:
+    return not site["is_observed"]
+
+
+def _in_plate(site: Site, plate: str) -> bool:
+    return any(frame.name == plate for frame in site["cond_indep_stack"])
+
+
+def _plate_dim(site: Site, plate: str) -> int:
+    return next(frame.dim for frame in site["cond_indep_stack"] if frame.name == plate)
+
+
+def _plate_size(sites: Mapping[str, Site], plate: str) -> int:
+    plates = {name: site["args"] for name, site in sites.items() if site["type"] == "plate"}
+    if plate not in plates:
+        raise ValueError(f"plate={plate!r}: the model has no such plate, it has {sorted(plates)}")
+    size, subsample_size = plates[plate]
+    if subsample_size not in (None, size):
+        raise ValueError(
+            f"plate={plate!r} is subsampled by the model itself ({subsample_size} of {size}); bind "
+            "the model to all data and give batch_size to the kernel"
+        )
+    return size
+
+
+def _observed_sites(sites: Mapping[str, Site], plate: str) -> tuple[str, ...]:
+    observed = tuple(
+        name
+        for name, site in sites.items()
+        if site["type"] == "sample" and site["is_observed"] and _in_plate(site, plate)
+    )
+    if not observed:
+        raise ValueError(
+            f"plate={plate!r} holds no observed site; pass the observations (obs=...) when binding"
+        )
+    return observed
+
+
+def _check_labels(labels: Any, num_data: int) -> np.ndarray:
+    labels = np.arange(num_data) if labels is None else np.asarray(labels)
+    if labels.shape != (num_data,):
+        raise ValueError(f"labels must be one per datum, {num_data}; got shape {labels.shape}")
+    if len(np.unique(labels)) < num_data:
+        raise ValueError("labels must differ from each other; number the repeated ones")
+    return labels

@@ -1,0 +1,77 @@
+"""Training as a stochastic kernel: a program, an algorithm and a measure make a distribution."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from dtda_prob import kernels
+from dtda_prob.measures import Measure, Unbound
+from dtda_prob.program import Program
+from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """The stochastic kernel K(weights, .): one key and one weight per datum give one trained model.
+
+    `draw` is a pure function of key and weights; it can be compiled, vmapped over either and
+    differentiated with respect to the weights. The same key means the same initialisation, batches
+    and noise, so draws at different weights with one key are coupled.
+
+    Attributes:
+        program: the model and its data.
+        kernel: the training algorithm.
+        measure: what is asked of a trained model (bound to the program on construction).
+
+    Raises:
+        ValueError: if the program does not suit the kernel or the measure.
+    """
+
+    program: Program
+    kernel: kernels.Kernel
+    measure: Measure
+
+    def __init__(self, program: Program, kernel: kernels.Kernel, measure: Measure | Unbound):
+        for phase in kernel.phases:
+            phase.check(program)
+        bound = measure if isinstance(measure, Measure) else measure(program)
+        for name, value in (("program", program), ("kernel", kernel), ("measure", bound)):
+            object.__setattr__(self, name, value)
+
+    def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
+        """Train once and measure the result."""
+        params, trace = kernels.run(self.kernel, key, self.program, weights)
+        outputs, value = self.observe(params)
+        return Outcome(params, outputs, value, self._stats(params, weights, trace, value))
+
+    def push(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome:
+        """Retrain: the exact push-forward, which has no need of `old`."""
+        return self.draw(key, new)
+
+    def observe(self, params: Params) -> tuple[PyTree, Float[Array, "query *output"]]:
+        """Give the measure's outputs and value for these parameters."""
+        outputs = self.measure.outputs(params)
+        return outputs, self.measure.readout(outputs)
+
+    def drop(self, num_removed: int) -> "Training":
+        """Give the training in which the rows of removed data are gone, not just weighed 0.
+
+        It runs as many epochs over fewer rows. See `Program.drop`.
+        """
+        return replace(self, program=self.program.drop(num_removed))
+
+    def num_passes(self) -> float:
+        """Count the gradients over all rows that one training amounts to."""
+        return sum(phase.num_passes(self.program) for phase in self.kernel.phases)
+
+    def _stats(
+        self, params: Params, weights: Weights, trace: Float[Array, " step"], value: Array
+    ) -> dict[str, Any]:
+        loss, gradient = jax.value_and_grad(self.program.objective)(params, weights)
+        norm = optax.tree.norm(gradient)
+        diverging = ~(jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(value).all())
+        return {"objective": loss, "gradient_norm": norm, "diverging": diverging, "trace": trace}

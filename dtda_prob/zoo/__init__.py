@@ -1,0 +1,6 @@
+"""Small ready programs, and the data sets they run on."""
+
+from dtda_prob.zoo.datasets import Split as Split
+from dtda_prob.zoo.datasets import digits as digits
+from dtda_prob.zoo.programs import classifier as classifier
+from dtda_prob.zoo.programs import linear_regression as linear_regression

@@ -1,0 +1,65 @@
+"""Generative programs in plain NumPyro, with no need of a network library."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, Int
+
+
+def classifier(widths: Sequence[int], num_classes: int) -> Callable:
+    """Build a multilayer perceptron with tanh units and categorical observations.
+
+    The program is called as `model(x, y=None)` with `x` of shape `(datum, feature)`.
+
+    Args:
+        widths: units of each hidden layer.
+        num_classes: number of classes.
+    """
+
+    def model(x: Float[Array, "datum feature"], y: Int[Array, " datum"] | None = None) -> None:
+        layers = _layers((x.shape[-1], *widths, num_classes))
+        with numpyro.plate("data", len(x)) as i:
+            logits = _perceptron(layers, x[i])
+            numpyro.sample("y", dist.Categorical(logits=logits), obs=None if y is None else y[i])
+
+    return model
+
+
+def linear_regression(
+    x: Float[Array, "datum feature"],
+    y: Float[Array, " datum"] | None = None,
+    noise: float = 1.0,
+    prior: float = 1.0,
+) -> None:
+    """Run Bayesian linear regression with known noise, the model with a closed form."""
+    num_features = x.shape[-1]
+    slopes = numpyro.sample("slopes", dist.Normal(0.0, prior).expand([num_features]).to_event(1))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Normal(x[i] @ slopes, noise), obs=None if y is None else y[i])
+
+
+def _layers(widths: Sequence[int]) -> list[tuple[Array, Array]]:
+    return [
+        (
+            numpyro.param(f"weight{k}", partial(_lecun_normal, shape=shape)),
+            numpyro.param(f"bias{k}", jnp.zeros(shape[1])),
+        )
+        for k, shape in enumerate(zip(widths[:-1], widths[1:], strict=True))
+    ]
+
+
+def _lecun_normal(key: Array, shape: tuple[int, int]) -> Float[Array, "fan_in fan_out"]:
+    return jax.nn.initializers.lecun_normal()(key, shape)
+
+
+def _perceptron(
+    layers: list[tuple[Array, Array]], x: Float[Array, "batch feature"]
+) -> Float[Array, "batch output"]:
+    for weight, bias in layers[:-1]:
+        x = jnp.tanh(x @ weight + bias)
+    weight, bias = layers[-1]
+    return x @ weight + bias
