@@ -41,7 +41,7 @@ _HOMES = {
 }
 _ROOMS = ("curvature", "divergences", "evaluate", "kernels", "measures", "plots", "zoo")
 
-__all__ = [  # noqa: PLE0604 (resolved lazily, so that importing the package costs nothing)
+__all__ = [
     "Program",
     "Training",
     "attribute",

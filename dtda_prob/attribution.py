@@ -3,14 +3,22 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
 from dtda_prob.divergences import Divergence, Estimate, estimate, resolve
-from dtda_prob.outcomes.sampling import draw_keys, pull_all, rematch, sample
+from dtda_prob.outcomes.sampling import (
+    Source,
+    draw_all,
+    draw_keys,
+    pull_all,
+    read_value,
+    rematch,
+    training_of,
+    warn_not_finite,
+)
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -19,10 +27,12 @@ from dtda_prob.typing import PRNGKey, check_key
 Draws = Float[np.ndarray, "draw ..."]
 BLOCK = 2**22
 """Numbers per block of pairs that are compared at once."""
+CHUNK = 64
+"""Trainings per compiled call."""
 
 
 def attribute(
-    kernel: Training | PushForward,
+    source: Source,
     key: PRNGKey,
     num_draws: int,
     divergences: Sequence[str | Divergence | Callable] = ("mean", "variance", "wasserstein"),
@@ -40,13 +50,14 @@ def attribute(
     costs a push each and keeps what is not linear (the space of the transform, or retraining).
 
     Args:
-        kernel: a push-forward, or a training (which retrains, by push).
+        source: a push-forward, or a training (which retrains, by push).
         key: one typed key; draws are those of `sample` with this key.
         num_draws: number of draws, at least 3.
         divergences: names, `Divergence`s or functions `(old, new) -> value`.
         perturbations: weights `(perturbation, datum)`; the removal of each datum in turn if None.
         direction: "pull" or "push"; pull for push-forwards and push for trainings if None.
-        new_key: by push, the key of the new sample; if None it is `key`, so that arms are coupled.
+        new_key: by push, the key of the new samples, which then share no seed with the old one or
+            each other; if None they have the keys of the old one, so that arms are coupled.
         num_permutations: permutations for null levels.
         progress: show a progress bar on a terminal.
 
@@ -59,23 +70,28 @@ def attribute(
 
     Raises:
         ValueError: for bad weights, unknown divergences or direction, or a training asked to pull.
+
+    Warns:
+        RuntimeWarning: if draws are not finite.
     """
     check_key(key)
     chosen = [resolve(divergence) for divergence in divergences]
-    training = kernel if isinstance(kernel, Training) else kernel.training
-    direction = direction or ("push" if isinstance(kernel, Training) else "pull")
+    training = training_of(source)
+    direction = direction or ("push" if isinstance(source, Training) else "pull")
     weights = check_weights(training.program, perturbations)
     if perturbations is not None and weights.ndim == 1:
         weights = weights.expand_dims(perturbation=[0])
     if direction == "push":
         weights = weights if weights.ndim == 2 else _each_removed(weights)
-        old, new = _arms_by_push(kernel, key, new_key, num_draws, weights, progress)
-    elif direction == "pull" and isinstance(kernel, PushForward) and new_key is None:
-        old, new = _arms_by_pull(kernel, key, num_draws, weights, progress)
+        old, new = _arms_by_push(source, key, new_key, num_draws, weights, progress)
+    elif direction == "pull" and isinstance(source, PushForward) and new_key is None:
+        old, new = _arms_by_pull(source, key, num_draws, weights, progress)
     else:
         raise ValueError(
             f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
         )
+    finite = np.isfinite(new).reshape(num_draws, -1).all(1)
+    warn_not_finite(~finite, "scores that they enter are NaN")
     vector = old.ndim == 4
     coupled = new_key is None
     estimates = [_in_blocks(d, old, new, coupled, vector, num_permutations) for d in chosen]
@@ -90,7 +106,7 @@ def _each_removed(weights: xr.DataArray) -> xr.DataArray:
 
 
 def _arms_by_push(
-    kernel: Training | PushForward,
+    source: Source,
     key: PRNGKey,
     new_key: PRNGKey | None,
     num_draws: int,
@@ -98,28 +114,20 @@ def _arms_by_push(
     progress: bool,
 ) -> tuple[Draws, Draws]:
     """Give draws of both arms, `(draw, query, perturbation, *output)`."""
-    training = kernel if isinstance(kernel, Training) else kernel.training
-    name = training.measure.name
+    training = training_of(source)
+    ones = check_weights(training.program, None)
 
-    def draws(source: Training | PushForward, key: PRNGKey, weights: Any) -> np.ndarray:
-        tree = sample(
-            source, key, num_draws, weights, num_chains=_num_chains(num_draws), progress=progress
-        )
-        values = tree["posterior_predictive"][name].transpose("draw", "chain", ...).values
-        return values.reshape(num_draws, *values.shape[2:])
-
-    old = draws(training, key, None)[:, :, None]
-    new = draws(kernel, key if new_key is None else new_key, weights)
-    return old, np.moveaxis(new, 1, 2)
-
-
-def _num_chains(num_draws: int) -> int:
-    """Give the fewest chains, at least 2, that the draws divide into."""
-    return next(n for n in range(2, num_draws + 1) if num_draws % n == 0)
+    keys = draw_keys(key, num_draws)
+    old = draw_all(training, keys, None, ones, read_value, CHUNK, progress)
+    if new_key is not None:
+        each = draw_keys(new_key, num_draws * len(weights))
+        keys = each.reshape(num_draws, len(weights))
+    new = draw_all(source, keys, None, weights, read_value, CHUNK, progress)
+    return old[:, :, None], np.moveaxis(new, 1, 2)
 
 
 def _arms_by_pull(
-    kernel: PushForward, key: PRNGKey, num_draws: int, weights: xr.DataArray, progress: bool
+    source: PushForward, key: PRNGKey, num_draws: int, weights: xr.DataArray, progress: bool
 ) -> tuple[Draws, Draws]:
     """Give draws of both arms, `(draw, query, datum or perturbation, *output)`."""
     removed = np.unique(num_removed(weights))
@@ -128,12 +136,13 @@ def _arms_by_pull(
             f"perturbations drop different numbers of rows ({removed.tolist()}), and each is another "
             "training: attribute them apart, by removal='reweight', or with direction='push'"
         )
-    matched = rematch(kernel, int(removed[0]))
-    ones = jnp.ones(kernel.training.program.num_data)
-    old = np.asarray(jax.vmap(lambda k: matched.training.draw(k, ones).value)(draw_keys(key, num_draws)))
+    matched = rematch(source, int(removed[0]))
+    ones = check_weights(source.training.program, None)
+    keys = draw_keys(key, num_draws)
+    old = draw_all(matched.training, keys, None, ones, read_value, CHUNK, progress)
     shifts = [
         _shift(response, weights.values)
-        for response in pull_all(matched.pull, key, num_draws, ones, progress)
+        for response in pull_all(matched.pull, key, num_draws, jnp.asarray(ones.values), progress)
     ]
     old = old[:, :, None]
     return old, old + np.stack(shifts)

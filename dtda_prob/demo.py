@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pandas as pd
 import xarray as xr
-from jaxtyping import Key
 
 from dtda_prob import evaluate, kernels, measures, plots, zoo
 from dtda_prob.attribution import attribute
@@ -20,6 +19,7 @@ from dtda_prob.perturbations import remove
 from dtda_prob.program import Program
 from dtda_prob.training import Training
 from dtda_prob.transforms import unroll
+from dtda_prob.typing import PRNGKey
 
 NUM_QUERIES, NUM_GROUPS, NUM_LEFT_OUT = 40, 3, 32
 GROUP_SHARE = 0.05
@@ -30,11 +30,11 @@ Say = Callable[[str], None]
 class Keys(NamedTuple):
     """Randomness of each part of the demonstration."""
 
-    full: Key
-    retrain: Key
-    attribution: Key
-    left_out: Key
-    choice: Key
+    full: PRNGKey
+    retrain: PRNGKey
+    attribution: PRNGKey
+    left_out: PRNGKey
+    choice: PRNGKey
 
 
 def run(folder: Path, num_draws: int, seed: int, say: Say) -> None:
@@ -124,9 +124,7 @@ def _compare(full: np.ndarray, predicted: np.ndarray, retrained: np.ndarray) -> 
 
 
 def _leave_out(training: Training, keys: Keys) -> xr.Dataset:
-    data = jax.random.choice(
-        keys.choice, training.program.num_data, (NUM_LEFT_OUT,), replace=False
-    )
+    data = jax.random.choice(keys.choice, training.program.num_data, (NUM_LEFT_OUT,), replace=False)
     return evaluate.leave_one_out(
         unroll(training),
         keys.attribution,
@@ -138,13 +136,17 @@ def _leave_out(training: Training, keys: Keys) -> xr.Dataset:
 
 
 def _losses(tree: xr.DataTree, query: int) -> np.ndarray:
-    return tree["posterior_predictive"]["loss"].sel(query=query).values.ravel()
+    return _predictive(tree)["loss"].sel(query=query).values.ravel()
+
+
+def _predictive(tree: xr.DataTree) -> xr.Dataset:
+    return tree.children["posterior_predictive"].to_dataset()
 
 
 def _describe_full(full: xr.DataTree) -> str:
-    losses = full["posterior_predictive"]["loss"]
+    losses = _predictive(full)["loss"]
     spread = losses.std(("chain", "draw")).mean()
-    flagged = int(full["sample_stats"]["diverging"].sum())
+    flagged = int(full.children["sample_stats"].to_dataset()["diverging"].sum())
     return (
         f"   mean test loss {float(losses.mean()):.4f}; from seed to seed the loss of one test digit "
         f"varies by {float(spread):.4f} (standard deviation); {flagged} draws not finite"
@@ -200,7 +202,7 @@ def _write(
     queries = scores["query"].values
     pictures = {
         "distributions": plots.compare(_targets_alone(trees, queries[:NUM_GROUPS])),
-        "leave_one_out": plots.agreement(left_out, queries[:8]),
+        "leave_one_out": plots.agreement(left_out, queries[:8].tolist()),
     }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
@@ -214,8 +216,8 @@ def _targets_alone(trees: dict[str, xr.DataTree], queries: np.ndarray) -> dict[s
     """
 
     def losses(tree: xr.DataTree, query: int) -> xr.Dataset:
-        chosen = tree["posterior_predictive"]["loss"].sel(query=[query])
-        return np.log10(chosen).to_dataset(name="log10 loss of test digit")
+        chosen = _predictive(tree)["loss"].sel(query=[query])
+        return xr.Dataset({"log10 loss of test digit": np.log10(chosen)})
 
     kinds = {
         "full": [losses(trees["full"], query) for query in queries],

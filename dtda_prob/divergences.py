@@ -60,9 +60,10 @@ def estimate(
 ) -> Estimate:
     """Estimate a divergence with its standard error and its null level.
 
-    The error is the delete-a-group jackknife's with at most 32 groups of draws. Where the arms are
-    coupled, whole pairs are left out; where they are independent, draws of one arm at a time. The
-    null permutes: it swaps old and new inside random pairs, or shuffles the pooled draws.
+    The error is the delete-a-group jackknife's with at most 32 groups of draws. Draw i of both arms is
+    left out at a time, which is right whether or not they share a key; where the arms differ in
+    length, draws of one arm after the other. The null permutes: it swaps old and new inside random
+    pairs where coupled, and shuffles the pooled draws where independent.
 
     Args:
         divergence: a name from `available`, a `Divergence`, or any function `(old, new) -> value`.
@@ -85,9 +86,12 @@ def estimate(
             "pass coupled=False for independent ones"
         )
     old, new = _broadcast(np.asarray(old), np.asarray(new))
-    statistic = partial(chosen.statistic, coupled=coupled, vector=vector)
+
+    def statistic(old: Draws, new: Draws) -> Value:
+        return chosen.statistic(old, new, coupled, vector)
+
     value = statistic(old, new)
-    error = _jackknife(statistic, old, new, coupled)
+    error = _jackknife(statistic, old, new)
     null = np.full_like(value, np.nan)
     if num_permutations and (vector or not chosen.signed):
         arms = _permutations(old, new, coupled, num_permutations, np.random.default_rng(seed))
@@ -141,10 +145,8 @@ def energy(old: Draws, new: Draws, coupled: bool = True, vector: bool = False) -
     n, m = len(old), len(new)
     own_old, own_new = _sum_of_gaps(old), _sum_of_gaps(new)
     cross = _sum_of_gaps(np.concatenate([old, new])) - own_old - own_new
-    if coupled:
-        cross = (cross - np.abs(old - new).sum(0)) / (n * (n - 1))
-    else:
-        cross = cross / (n * m)
+    shared = np.abs(old - new).sum(0) if coupled else 0.0
+    cross = (cross - shared) / (n * (n - 1) if coupled else n * m)
     return 2 * cross - 2 * own_old / (n * (n - 1)) - 2 * own_new / (m * (m - 1))
 
 
@@ -191,8 +193,8 @@ def _broadcast(old: Draws, new: Draws) -> tuple[Draws, Draws]:
     )
 
 
-def _jackknife(statistic: Callable, old: Draws, new: Draws, coupled: bool) -> Value:
-    if coupled:
+def _jackknife(statistic: Callable, old: Draws, new: Draws) -> Value:
+    if len(old) == len(new):
         return np.sqrt(_spread([statistic(old[k], new[k]) for k in _leaving_out(len(old))]))
     by_old = _spread([statistic(old[k], new) for k in _leaving_out(len(old))])
     by_new = _spread([statistic(old, new[k]) for k in _leaving_out(len(new))])

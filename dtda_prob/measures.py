@@ -19,19 +19,25 @@ from numpyro.distributions import (
     CategoricalLogits,
     CategoricalProbs,
     biject_to,
+    constraints,
 )
 from numpyro.distributions.distribution import (
     Distribution,
     ExpandedDistribution,
     MaskedDistribution,
 )
-from numpyro.distributions.transforms import IdentityTransform
+from numpyro.distributions.transforms import (
+    IdentityTransform,
+    ParameterFreeTransform,
+    SigmoidTransform,
+    Transform,
+)
 
 from dtda_prob.program import Program
 from dtda_prob.typing import Params
 
 Value = Float[Array, "query *output"]
-Readout = Callable[[Distribution, Any], Array]
+Readout = Callable[[Distribution, Any], Any]
 
 
 class Measure(NamedTuple):
@@ -50,6 +56,8 @@ class Measure(NamedTuple):
     queries: np.ndarray
 
 
+_IDENTITY = IdentityTransform()
+
 Unbound = Callable[[Program], Measure]
 """A measure still to be bound to a program, which is what the constructors here return."""
 
@@ -64,12 +72,13 @@ def loss(*args: Any, queries: Sequence[Hashable] | None = None, **kwargs: Any) -
 
     >>> measure = loss(jnp.ones((2, 3)), y=jnp.zeros(2))
     """
-    return _predictive("loss", _sum_of(lambda fn, y: -fn.log_prob(y)), args, kwargs, queries)
+    surprise = _sum_of(lambda fn, y: -jnp.asarray(fn.log_prob(_given(y))))
+    return _predictive("loss", surprise, args, kwargs, queries)
 
 
 def log_likelihood(*args: Any, queries: Sequence[Hashable] | None = None, **kwargs: Any) -> Unbound:
     """Measure log p(y | theta) of each query, in nats, summed over observed sites; see `loss`."""
-    log_prob = _sum_of(lambda fn, y: fn.log_prob(y))
+    log_prob = _sum_of(lambda fn, y: fn.log_prob(_given(y)))
     return _predictive("log_likelihood", log_prob, args, kwargs, queries)
 
 
@@ -143,7 +152,7 @@ def function(
 
         shape = jax.eval_shape(outputs, program.init(jax.random.key(0))).shape
         label = name or getattr(fun, "__name__", "function")
-        return _checked(Measure(label, outputs, lambda value: value, queries), shape)
+        return Measure(label, outputs, lambda value: value, _labels(label, queries, shape))
 
     return bind
 
@@ -169,45 +178,81 @@ def _predictive(
         structure = jax.tree.structure(distributions(start))
         transforms = _unconstraining(distributions(start))
 
-        def outputs(params: Params) -> list[Array]:
-            leaves = jax.tree.leaves(distributions(params))
-            return [t.inv(leaf) for t, leaf in zip(transforms, leaves, strict=True)]
+        def outputs(params: Params) -> dict[str, Any]:
+            leaves = zip(transforms.items(), jax.tree.leaves(distributions(params)), strict=True)
+            return {leaf: transform.inv(value) for (leaf, transform), value in leaves}
 
-        def read(leaves: list[Array]) -> Value:
-            leaves = [t(leaf) for t, leaf in zip(transforms, leaves, strict=True)]
+        def read(outputs: dict[str, Array]) -> Value:
+            leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
             fns = jax.tree.unflatten(structure, leaves)
             return readout({site: (fns[site], *observed[site]) for site in fns})
 
         shape = jax.eval_shape(lambda params: read(outputs(params)), start).shape
-        return _checked(Measure(name, outputs, read, queries), shape)
+        return Measure(name, outputs, read, _labels(name, queries, shape))
 
     return bind
 
 
-def _unconstraining(fn: Any) -> list[Any]:
-    """Give, for each leaf of a tree of distributions, the map from the real line to its constraint."""
-    if isinstance(fn, dict):
-        return [t for site in sorted(fn) for t in _unconstraining(fn[site])]
-    transforms = []
-    for field in type(fn).gather_pytree_data_fields():
-        value = fn.__dict__.get(field)
-        if isinstance(value, Distribution):
-            transforms += _unconstraining(value)
-        else:
-            transforms += [_to_constraint(fn, field)] * len(jax.tree.leaves(value))
-    return transforms
+def _unconstraining(
+    tree: Any, path: str = "", transform: Transform = _IDENTITY
+) -> dict[str, Transform]:
+    """Name the leaves of a tree of distributions, in order, each with its map from the real line.
+
+    Leaves go by name, as in `y.loc`: NumPyro flattens a distribution in another order in another
+    process, so that a position means nothing.
+    """
+    if isinstance(tree, Distribution):
+        fields = zip(type(tree).gather_pytree_data_fields(), tree.tree_flatten()[0], strict=True)
+        parts = [(field, part, _to_constraint(tree, field)) for field, part in fields]
+    elif isinstance(tree, dict):
+        parts = [(site, tree[site], transform) for site in sorted(tree)]
+    elif isinstance(tree, list | tuple):
+        parts = [(str(k), part, transform) for k, part in enumerate(tree)]
+    else:
+        return {f"{path}.{k}" if k else path: transform for k in range(len(jax.tree.leaves(tree)))}
+    named = [_unconstraining(part, f"{path}.{name}".lstrip("."), t) for name, part, t in parts]
+    return {leaf: t for leaves in named for leaf, t in leaves.items()}
 
 
-def _to_constraint(fn: Distribution, field: str) -> Any:
+def _to_constraint(fn: Distribution, field: str) -> Transform:
+    constraint = fn.arg_constraints.get(field, constraints.real)
+    for bounded, transform in _SATURATING:
+        if constraint is bounded:
+            return transform
     try:
-        return biject_to(fn.arg_constraints[field])
-    except (KeyError, NotImplementedError):
-        return IdentityTransform()
+        return biject_to(constraint)
+    except NotImplementedError:
+        return _IDENTITY
+
+
+class _Softmax(ParameterFreeTransform):
+    """From logits to probabilities above 0; unlike stick breaking, accurate for the smallest."""
+
+    def __call__(self, x: Array) -> Array:
+        return _above_zero(jax.nn.softmax(x))
+
+    def _inverse(self, y: Array) -> Array:
+        return jnp.log(_above_zero(y))
+
+
+class _Logistic(SigmoidTransform):
+    """From log-odds to a probability; one that was rounded to 0 or 1 has finite log-odds."""
+
+    def _inverse(self, y: Any) -> Any:
+        return super()._inverse(jnp.minimum(_above_zero(y), 1 - jnp.finfo(y.dtype).eps))
+
+
+def _above_zero(probs: Array) -> Array:
+    return jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)
+
+
+_SATURATING = ((constraints.simplex, _Softmax()), (constraints.unit_interval, _Logistic()))
 
 
 def _sum_of(readout: Readout) -> Callable[[dict], Value]:
     def read(sites: dict) -> Value:
-        return sum(_summed(readout(fn, y), fn, dim) for fn, y, dim in sites.values())
+        parts = [_summed(readout(fn, y), fn, dim) for fn, y, dim in sites.values()]
+        return jnp.sum(jnp.stack(parts), axis=0)
 
     return read
 
@@ -244,7 +289,14 @@ def _class_logits(fn: Distribution, measure: str) -> Array:
     base = _base(fn)
     if not isinstance(base, CategoricalLogits | CategoricalProbs):
         raise ValueError(f"measures.{measure} needs classes, and got {type(base).__name__}")
-    return jnp.broadcast_to(base.logits, (*fn.batch_shape, base.logits.shape[-1]))
+    logits = jnp.asarray(base.logits)
+    return jnp.broadcast_to(logits, (*fn.batch_shape, logits.shape[-1]))
+
+
+def _given(y: Any) -> Array:
+    if y is None:
+        raise ValueError("the queries hold no observations; pass them too, as in `loss(x, y)`")
+    return y
 
 
 def _mean(fn: Distribution, y: Any) -> Array:
@@ -254,11 +306,11 @@ def _mean(fn: Distribution, y: Any) -> Array:
 
 
 def _squared(fn: Distribution, y: Any) -> Array:
-    return (y - fn.mean) ** 2
+    return (_given(y) - fn.mean) ** 2
 
 
 def _log_odds(fn: Distribution, y: Any) -> Array:
-    base = _base(fn)
+    base, y = _base(fn), _given(y)
     if isinstance(base, BernoulliLogits | BernoulliProbs):
         return jnp.broadcast_to(base.logits, fn.batch_shape) * (2 * y - 1)
     logits = _class_logits(fn, "margin")
@@ -268,7 +320,7 @@ def _log_odds(fn: Distribution, y: Any) -> Array:
 
 
 def _is_correct(fn: Distribution, y: Any) -> Array:
-    base = _base(fn)
+    base, y = _base(fn), _given(y)
     if isinstance(base, BernoulliLogits | BernoulliProbs):
         hit = (jnp.broadcast_to(base.logits, fn.batch_shape) > 0) == (y == 1)
     else:
@@ -286,13 +338,12 @@ def _scalar_names(shapes: Params) -> np.ndarray:
     return np.array(names)
 
 
-def _checked(measure: Measure, shape: tuple[int, ...]) -> Measure:
+def _labels(name: str, queries: Any, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) not in (1, 2):
         raise ValueError(
-            f"measure {measure.name!r} gives an array of shape {shape}; it must be (query,) or "
-            "(query, output)"
+            f"measure {name!r} gives an array of shape {shape}; it must be (query,) or (query, output)"
         )
-    queries = np.arange(shape[0]) if measure.queries is None else np.asarray(measure.queries)
-    if queries.shape != shape[:1]:
-        raise ValueError(f"queries must be one label per query, {shape[0]}; got {queries.shape}")
-    return measure._replace(queries=queries)
+    labels = np.arange(shape[0]) if queries is None else np.asarray(queries)
+    if labels.shape != shape[:1]:
+        raise ValueError(f"queries must be one label per query, {shape[0]}; got {labels.shape}")
+    return labels

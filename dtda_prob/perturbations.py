@@ -29,7 +29,7 @@ def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr
         removal: what weight 0 means in a retraining.
 
     Raises:
-        ValueError: for unknown or repeated labels, or where nothing is named or left.
+        ValueError: for unknown or repeated labels, where nothing is named, or all is dropped.
     """
     weights = np.ones(program.num_data)
     weights[_positions(program, data)] = 0.0
@@ -137,15 +137,17 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
     """
     if weights is None:
         weights = np.ones(program.num_data)
-    if not isinstance(weights, xr.DataArray):
-        array = np.asarray(weights)
-        names = np.arange(len(array)) if array.ndim == 2 else None
-        weights = _labelled(program, array, "reweight", names)
-    if weights.shape[-1:] != (program.num_data,) or weights.ndim > 2:
+    shape = np.shape(weights)
+    if shape[-1:] != (program.num_data,) or len(shape) > 2:
         raise ValueError(
             f"weights must have shape ({program.num_data},) or (perturbation, {program.num_data}), "
-            f"one per datum; got {weights.shape}"
+            f"one per datum; got {shape}"
         )
+    if not isinstance(weights, xr.DataArray):
+        names = np.arange(len(weights)) if len(shape) == 2 else None
+        weights = _labelled(program, np.asarray(weights), "reweight", names)
+    if weights.dims[-1] != "datum":
+        raise ValueError(f"the last dimension of weights must be 'datum'; got {weights.dims}")
     if not np.array_equal(weights["datum"], program.labels):
         raise ValueError("weights are labelled for other data than the program's")
     if not (np.isfinite(weights.values).all() and (weights.values >= 0).all()):
@@ -169,7 +171,7 @@ def _positions(program: Program, data: Data) -> np.ndarray:
         raise ValueError(f"data={unknown[:5].tolist()}: no such labels among the program's data")
     if len(np.unique(positions)) < len(positions):
         raise ValueError(f"data names some of its {len(positions)} labels twice; name each once")
-    if not 0 < len(positions):
+    if not len(positions) > 0:
         raise ValueError("data is empty; name at least one datum")
     return positions
 
@@ -179,10 +181,6 @@ def _labelled(
 ) -> xr.DataArray:
     if removal not in ("reweight", "drop"):
         raise ValueError(f"removal={removal!r} must be 'reweight' or 'drop'")
-    if weights.shape[-1:] != (program.num_data,):
-        raise ValueError(
-            f"weights must be one per datum, {program.num_data}; got shape {weights.shape}"
-        )
     if removal == "drop" and (weights.sum(-1) == 0).any():
         raise ValueError("a perturbation drops every datum; leave at least one")
     coords: dict[str, Any] = {"datum": program.labels}

@@ -20,7 +20,7 @@ def compare(
     Raises:
         ValueError: if the sample sets differ in chains or draws, which would draw a wrong picture.
     """
-    groups = {name: tree["posterior_predictive"].to_dataset() for name, tree in trees.items()}
+    groups = {name: tree.children["posterior_predictive"].to_dataset() for name, tree in trees.items()}
     shapes = {name: (data.sizes["chain"], data.sizes["draw"]) for name, data in groups.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"trees differ in (chains, draws), {shapes}; sample them alike")
@@ -29,7 +29,7 @@ def compare(
     chosen = {
         name: xr.DataTree.from_dict({"posterior_predictive": data}) for name, data in groups.items()
     }
-    settings = {"kind": "kde", "visuals": {"point_estimate_text": False}} | options
+    settings: dict[str, Any] = {"kind": "kde", "visuals": {"point_estimate_text": False}} | options
     panels = arviz_plots.plot_dist(chosen, group="posterior_predictive", **settings)
     panels.add_legend("model")
     return panels

@@ -54,8 +54,7 @@ class weigh(Messenger):  # noqa: N801 (handlers are lower case, as NumPyro's own
         for frame in msg["cond_indep_stack"]:
             if frame.name == self.plate:
                 weights = self.weights[self.indices].reshape((-1,) + (1,) * (-frame.dim - 1))
-                inside = msg["fn"].support(msg["value"])
-                msg["fn"] = msg["fn"].mask(inside | (weights != 0))
+                msg["fn"] = msg["fn"].mask(_is_inside(msg) | (weights != 0))
                 msg["scale"] = weights if msg["scale"] is None else msg["scale"] * weights
 
 
@@ -108,9 +107,7 @@ class Program:
     ):
         self.model, self.plate = model, plate
         self.args, self.kwargs = jax.tree.map(_as_device_array, (args, kwargs))
-        self._init_strategy = (
-            init_strategy if isinstance(init_strategy, partial) else init_strategy()
-        )
+        self._init_strategy = init_strategy if isinstance(init_strategy, partial) else init_strategy()
         sites = self._trace(jax.random.key(0))
         self.num_data = self.num_rows = _plate_size(sites, plate)
         self.observed = _observed_sites(sites, plate)
@@ -204,16 +201,13 @@ class Program:
             **kwargs: the model's keyword arguments.
 
         Returns:
-            Per observed site its distribution, its value (observed, or sampled where the arguments
-            observe nothing) and the dimension of the plate, a negative integer.
+            Per observed site its distribution, its value (None where the arguments observe nothing)
+            and the dimension of the plate, a negative integer.
         """
         args, kwargs = jax.tree.map(_as_device_array, (args, kwargs))
         model = handlers.substitute(self.model, data=self.constrain(params))
         sites = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
-        return {
-            name: (sites[name]["fn"], sites[name]["value"], _plate_dim(sites[name], self.plate))
-            for name in self.observed
-        }
+        return {name: _describe(sites[name], self.plate) for name in self.observed}
 
     def drop(self, num_removed: int) -> "Program":
         """Give the program whose epochs visit `num_data - num_removed` rows.
@@ -253,25 +247,22 @@ class Program:
     def _follows_indices(self) -> bool:
         batch = max(1, min(2, self.num_data - 1))
         model = handlers.substitute(self.model, data={self.plate: jnp.arange(batch)})
+
+        def densities(key: PRNGKey) -> list[Array]:
+            trace = handlers.trace(handlers.seed(model, key)).get_trace(*self.args, **self.kwargs)
+            sites = [trace[name] for name in self.observed]
+            arrays = [site["fn"].log_prob(site["value"]) for site in sites]
+            dims = [_plate_dim(site, self.plate) for site in sites]
+            return [jnp.moveaxis(a, dim, 0) for a, dim in zip(arrays, dims, strict=True)]
+
         try:
-            sites = jax.eval_shape(
-                lambda key: {
-                    name: site["value"]
-                    for name, site in handlers.trace(handlers.seed(model, key))
-                    .get_trace(*self.args, **self.kwargs)
-                    .items()
-                    if name in self.observed
-                },
-                jax.random.key(0),
-            )
+            shapes = jax.eval_shape(densities, jax.random.key(0))
         except (ValueError, TypeError):
             return False
-        return all(batch in value.shape for value in sites.values())
+        return all(len(shape) == batch for shape in shapes)
 
     def _trace(self, key: PRNGKey) -> dict[str, Any]:
-        model = handlers.substitute(
-            handlers.seed(self.model, key), substitute_fn=self._init_strategy
-        )
+        model = handlers.substitute(handlers.seed(self.model, key), substitute_fn=self._init_strategy)
         return handlers.trace(model).get_trace(*self.args, **self.kwargs)
 
     def _constrain_params(self, params: Params) -> Params:
@@ -304,7 +295,8 @@ class Program:
             if jnp.isfinite(self.objective(params, ones)):
                 return
         bad = np.flatnonzero(~np.isfinite(self.losses(params)))
-        where = f"data {list(self.labels[bad[:5]])} ({len(bad)} in all)" if len(bad) else "the prior"
+        named = self.labels[bad[:5]].tolist()
+        where = f"data {named} ({len(bad)} in all)" if len(bad) else "the prior"
         raise ValueError(
             f"the log density of the model is not finite at initialisation, for {where}; look for "
             "missing or out-of-support observations, or pass another init_strategy"
@@ -329,6 +321,20 @@ def _map_param(transform: Callable, value: Params) -> Params:
 
 def _is_latent(site: Site) -> bool:
     return not site["is_observed"]
+
+
+def _is_inside(site: Site) -> Array:
+    """Say of each datum whether its observation lies in the support of its site.
+
+    The support of `numpyro.factor` and of improper priors speaks of single numbers, not of events.
+    """
+    support = site["fn"].support
+    inner = site["fn"].event_dim - support.event_dim
+    return jnp.all(support(site["value"]), axis=tuple(range(-inner, 0)))
+
+
+def _describe(site: Site, plate: str) -> tuple[Distribution, Any, int]:
+    return site["fn"], None if _is_latent(site) else site["value"], _plate_dim(site, plate)
 
 
 def _in_plate(site: Site, plate: str) -> bool:

@@ -1,7 +1,6 @@
 """Training as a stochastic kernel: a program, an algorithm and a measure make a distribution."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +45,7 @@ class Training:
         """Train once and measure the result."""
         params, trace = kernels.run(self.kernel, key, self.program, weights)
         outputs, value = self.observe(params)
-        return Outcome(params, outputs, value, self._stats(params, weights, trace, value))
+        return Outcome(params, outputs, value, trace)
 
     def push(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome:
         """Retrain: the exact push-forward, which has no need of `old`."""
@@ -68,10 +67,14 @@ class Training:
         """Count the gradients over all rows that one training amounts to."""
         return sum(phase.num_passes(self.program) for phase in self.kernel.phases)
 
-    def _stats(
-        self, params: Params, weights: Weights, trace: Float[Array, " step"], value: Array
-    ) -> dict[str, Any]:
-        loss, gradient = jax.value_and_grad(self.program.objective)(params, weights)
+    def stats(self, outcome: Outcome, weights: Weights) -> dict[str, Array]:
+        """Say how a run ended.
+
+        Returns:
+            The `objective` over all data, its `gradient_norm`, and `diverging`: whether either or the
+            measured value is not finite.
+        """
+        objective, gradient = jax.value_and_grad(self.program.objective)(outcome.params, weights)
         norm = optax.tree.norm(gradient)
-        diverging = ~(jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(value).all())
-        return {"objective": loss, "gradient_norm": norm, "diverging": diverging, "trace": trace}
+        finite = jnp.isfinite(objective) & jnp.isfinite(norm) & jnp.isfinite(outcome.value).all()
+        return {"objective": objective, "gradient_norm": norm, "diverging": ~finite}

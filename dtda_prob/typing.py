@@ -1,7 +1,7 @@
 """The words every room shares: keys, weights, outcomes and the three protocols."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 from jaxtyping import Array, Float, Key, PyTree
@@ -23,14 +23,13 @@ class Outcome(NamedTuple):
         params: parameters in unconstrained space.
         outputs: the quantities of the measure that a push-forward carries (logits, means, ...).
         value: what the measure reads off the outputs, shape `(query,)` or `(query, output)`.
-        stats: scalars about the run (`objective`, `gradient_norm`, `diverging`) and the `trace` of the
-            loss, shape `(step,)`.
+        trace: the loss of each step, shape `(step,)`.
     """
 
     params: Params
     outputs: PyTree
     value: Float[Array, "query *output"]
-    stats: dict[str, Any]
+    trace: Float[Array, " step"]
 
 
 class Draw(Protocol):

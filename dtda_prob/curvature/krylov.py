@@ -1,5 +1,7 @@
 """The Hessian through its products with vectors alone."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -8,9 +10,7 @@ from dtda_prob.curvature.curvature import Curvature, check_damping
 from dtda_prob.typing import Objective, Params
 
 
-def conjugate_gradient(
-    damping: float, *, tolerance: float = 1e-4, max_steps: int = 200
-) -> Curvature:
+def conjugate_gradient(damping: float, *, tolerance: float = 1e-4, max_steps: int = 200) -> Curvature:
     """Solve (H + damping I) x = v by conjugate gradients, never forming H.
 
     The matrix must be positive definite, so a network's Hessian wants damping. A solution whose
@@ -31,10 +31,8 @@ def conjugate_gradient(
             along = jax.jvp(jax.grad(objective), (params,), (direction,))[1]
             return jax.tree.map(lambda h, x: h + damping * x, along, direction)
 
-        def checked(product: jax.typing.ArrayLike, vector: Params) -> Params:
-            found, _ = jax.scipy.sparse.linalg.cg(
-                product, vector, tol=tolerance, maxiter=max_steps
-            )
+        def checked(product: Callable[[Params], Params], vector: Params) -> Params:
+            found, _ = jax.scipy.sparse.linalg.cg(product, vector, tol=tolerance, maxiter=max_steps)
             residual = optax.tree.norm(optax.tree.sub(product(found), vector))
             solved = residual <= 10 * tolerance * optax.tree.norm(vector)
             return jax.tree.map(lambda x: jnp.where(solved, x, jnp.nan), found)

@@ -92,8 +92,8 @@ def _run_phase(
 
 
 def _scan_in_blocks(body: Callable, state: Any, length: int) -> tuple[Any, Float[Array, " step"]]:
-    """Scan with blocks of sqrt(length) steps, each recomputed in reverse mode."""
-    size = max(1, math.isqrt(length))
+    """Scan with blocks of about sqrt(length) steps, each recomputed in reverse mode."""
+    size = _block_size(length)
     num_blocks = length // size
 
     def block(state: Any, start: Int[Array, ""]) -> tuple[Any, Float[Array, " step"]]:
@@ -101,5 +101,13 @@ def _scan_in_blocks(body: Callable, state: Any, length: int) -> tuple[Any, Float
 
     starts = size * jnp.arange(num_blocks)
     state, trace = jax.lax.scan(jax.checkpoint(block, prevent_cse=False), state, starts)
+    if num_blocks * size == length:
+        return state, trace.ravel()
     state, rest = jax.lax.scan(body, state, jnp.arange(num_blocks * size, length))
     return state, jnp.concatenate([trace.ravel(), rest])
+
+
+def _block_size(length: int) -> int:
+    """Give a divisor near the square root, so that the step is compiled once, or the root itself."""
+    root = max(1, math.isqrt(length))
+    return next((size for size in range(root, root // 2, -1) if length % size == 0), root)

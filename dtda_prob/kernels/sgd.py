@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from dtda_prob.kernels import batches
 from dtda_prob.kernels.kernel import Kernel, Phase
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -20,7 +21,7 @@ class SGDState(NamedTuple):
 
     params: Params
     optimizer_state: Any
-    order: Int[Array, " row"]
+    order: batches.Order
     count: Int[Array, ""]
 
 
@@ -55,21 +56,14 @@ def sgd(
     ...     batch_size=64,
     ... )
     """
-    duration = num_steps if num_epochs is None else num_epochs
-    if (num_steps is None) == (num_epochs is None) or duration is None or duration < 1:
-        raise ValueError(
-            f"give one of num_steps and num_epochs, at least 1; got num_steps={num_steps} and "
-            f"num_epochs={num_epochs}"
-        )
-
-    def steps_per_epoch(num_rows: int) -> int:
-        return 1 if batch_size is None else num_rows // batch_size
+    _check_duration(num_steps, num_epochs)
+    visits = _visits(batch_size, replace)
 
     def count_steps(program: Program) -> int:
-        per_epoch = steps_per_epoch(program.num_rows)
-        if num_epochs is not None:
-            return num_epochs * per_epoch
-        return max(1, round(duration * per_epoch / steps_per_epoch(program.num_data)))
+        per_epoch = visits.steps_per_epoch(program.num_rows)
+        if num_steps is None:
+            return (num_epochs or 0) * per_epoch
+        return max(1, round(num_steps * per_epoch / visits.steps_per_epoch(program.num_data)))
 
     def count_passes(program: Program) -> float:
         return count_steps(program) * (batch_size or program.num_rows) / program.num_rows
@@ -83,28 +77,11 @@ def sgd(
         order = jnp.zeros(program.num_rows, int)
         return SGDState(params, transformation(program).init(params), order, jnp.zeros((), int))
 
-    def batch(
-        key: PRNGKey, state: SGDState, program: Program, weights: Weights
-    ) -> tuple[Int[Array, " batch"] | None, Int[Array, " row"]]:
-        if batch_size is None and program.num_rows == program.num_data:
-            return None, state.order
-        size = batch_size or program.num_rows
-        per_epoch = steps_per_epoch(program.num_rows)
-        if replace:
-            order = _shuffle(key, program, weights) if _drops(program) else None
-            rows = jax.random.randint(jax.random.fold_in(key, 1), (size,), 0, program.num_rows)
-            return rows if order is None else order[rows], state.order
-        position = state.count % per_epoch
-        order = jax.lax.cond(
-            position == 0, lambda: _shuffle(key, program, weights), lambda: state.order
-        )
-        return jax.lax.dynamic_slice_in_dim(order, position * size, size), order
-
     def step(
         key: PRNGKey, state: SGDState, program: Program, weights: Weights
     ) -> tuple[SGDState, Float[Array, ""]]:
         batch_key, model_key = jax.random.split(key)
-        indices, order = batch(batch_key, state, program, weights)
+        indices, order = visits.take(batch_key, state.count, state.order, program, weights)
         loss, gradient = jax.value_and_grad(program.objective)(
             state.params, weights, indices, model_key
         )
@@ -114,20 +91,21 @@ def sgd(
         params = optax.apply_updates(state.params, updates)
         return SGDState(params, optimizer_state, order, state.count + 1), loss
 
-    def check(program: Program) -> None:
-        if batch_size is not None or _drops(program):
-            program.check_batches(batch_size or program.num_rows)
-
-    return Kernel((Phase(init, step, count_steps, count_passes, check),))
+    return Kernel((Phase(init, step, count_steps, count_passes, visits.check),))
 
 
-def _drops(program: Program) -> bool:
-    return program.num_rows < program.num_data
+def _visits(batch_size: int | None, replace: bool) -> batches.Batches:
+    if batch_size is None:
+        if replace:
+            raise ValueError("replace=True needs a batch_size")
+        return batches.everything()
+    return batches.independent(batch_size) if replace else batches.by_epoch(batch_size)
 
 
-def _shuffle(key: PRNGKey, program: Program, weights: Weights) -> Int[Array, " row"]:
-    """Order the rows of an epoch; where rows are dropped, those of weight 0 come last and stay out."""
-    order = jax.random.permutation(key, program.num_data)
-    if _drops(program):
-        order = order[jnp.argsort(weights[order] == 0, stable=True)]
-    return order[: program.num_rows]
+def _check_duration(num_steps: int | None, num_epochs: int | None) -> None:
+    given = [number for number in (num_steps, num_epochs) if number is not None]
+    if len(given) != 1 or given[0] < 1:
+        raise ValueError(
+            f"give one of num_steps and num_epochs, at least 1; got num_steps={num_steps} and "
+            f"num_epochs={num_epochs}"
+        )

@@ -1,6 +1,7 @@
 """Arrays of draws to ArviZ DataTrees."""
 
 import json
+from collections.abc import Hashable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -18,23 +19,25 @@ PACKAGES = ("dtda_prob", "jax", "numpyro", "optax", "arviz_base")
 
 
 def to_datatree(
-    kernel: Training | PushForward,
+    source: Training | PushForward,
+    training: Training,
     drawn: dict[str, Any],
     keys: Key[Array, " draw"],
     weights: xr.DataArray,
     num_chains: int,
 ) -> xr.DataTree:
     """Build a tree with sample dimensions `(chain, draw)`; draw i goes to chain i mod num_chains."""
-    training = kernel if isinstance(kernel, Training) else kernel.training
     several = [str(dim) for dim in weights.dims if dim != "datum"]
     coords = {str(name): coord.values for name, coord in weights.coords.items()}
 
     def group(arrays: dict[str, np.ndarray], dims: dict[str, list[str]], **more: Any) -> xr.Dataset:
-        own = {name: [*several, *dims.get(name, [])] for name in arrays}
+        own: dict[Hashable, Sequence[Hashable]] = {
+            name: [*several, *dims.get(name, [])] for name in arrays
+        }
         chained = {name: _chained(array, num_chains) for name, array in arrays.items()}
         named = {dim for names in own.values() for dim in names}
         labels = {dim: value for dim, value in (coords | more).items() if dim in named}
-        return arviz_base.dict_to_dataset(chained, dims=own, coords=labels)
+        return arviz_base.dict_to_dataset(chained, dims=own, coords=labels, check_conventions=False)
 
     measure = training.measure
     output = ["query", "output"][: drawn["value"].ndim - 1 - len(several)]
@@ -52,7 +55,7 @@ def to_datatree(
         named = _named_parameters(training.program, drawn["params"], len(several))
         groups["posterior"] = group(named, {k: _own_dims(k, v, several) for k, v in named.items()})
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs["dtda_prob"] = _describe(kernel, training, weights)
+    tree.attrs["dtda_prob"] = _describe(source, training, weights)
     return tree
 
 
@@ -76,10 +79,8 @@ def _own_dims(name: str, array: np.ndarray, several: list[str]) -> list[str]:
     return [f"{name}_dim_{i}" for i in range(array.ndim - 1 - len(several))]
 
 
-def _describe(
-    kernel: Training | PushForward, training: Training, weights: xr.DataArray
-) -> str:
-    transform = "training" if isinstance(kernel, Training) else kernel.name
+def _describe(source: Training | PushForward, training: Training, weights: xr.DataArray) -> str:
+    transform = "training" if isinstance(source, Training) else source.name
     model = training.program.model
     return json.dumps(
         {

@@ -51,7 +51,7 @@ def influence(
         """Draw with the value of training and the derivative of a stationary point."""
         outcome = jax.lax.stop_gradient(training.draw(key, jax.lax.stop_gradient(weights)))
         params = _stationary(training, solver, outcome.params, weights)
-        return Outcome(params, *training.observe(params), outcome.stats)
+        return Outcome(params, *training.observe(params), outcome.trace)
 
     def cost(num_solves: int) -> float:
         shapes = jax.eval_shape(training.program.init, jax.random.key(0))
@@ -67,9 +67,7 @@ def influence(
             push=(1.0 if is_old(at) else 2.0) + cost(1),
             pull=1.0 + cost(len(training.measure.queries)),
         ),
-        rebuild=lambda other: influence(
-            other, solver, at=at, space=space, batch_size=batch_size
-        ),
+        rebuild=lambda other: influence(other, solver, at=at, space=space, batch_size=batch_size),
     )
 
 

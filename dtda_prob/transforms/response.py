@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,17 +59,11 @@ def push_along(training: Training, draw: Draw, at: At, space: Space) -> Push:
     """
 
     def push(key: PRNGKey, old: Weights, new: Weights) -> Outcome:
-        def carried(weights: Weights) -> tuple[tuple, dict[str, Any]]:
-            outcome = draw(key, weights)
-            return outcome[:3], outcome.stats
-
-        direction = new - old
-        base, tangent, stats = jax.jvp(
-            carried, (_expansion_point(at, old, new),), (direction,), has_aux=True
-        )
+        point = _expansion_point(at, old, new)
+        base, tangent = jax.jvp(lambda weights: draw(key, weights), (point,), (new - old,))
         if not is_old(at):
-            *base, stats = training.draw(key, old)
-        return displace(training, Outcome(*base, stats), tangent, space)
+            base = training.draw(key, old)
+        return displace(training, base, tangent, space)
 
     return push
 
@@ -93,23 +87,21 @@ def pull_back(draw: Draw, at: At, batch_size: int | None) -> Pull:
     return pull
 
 
-def displace(training: Training, base: Outcome, tangent: tuple, space: Space) -> Outcome:
+def displace(training: Training, base: Outcome, tangent: Outcome, space: Space) -> Outcome:
     """Move an outcome along a tangent.
 
     In space "outputs" the measure's outputs (logits, means) move and the measurement is read off
     them; in "parameters" the parameters move and the measurement is taken of the moved model; in
-    "measurement" the measurement itself moves. The parameters move in all three.
+    "measurement" the measurement itself moves. The parameters move in all three; the trace is that
+    of the run the sample came from.
     """
-    params = _move(base.params, tangent[0])
+    params = _move(base.params, tangent.params)
     if space == "parameters":
-        outputs, value = training.observe(params)
-    else:
-        outputs, value = _move(base.outputs, tangent[1]), _move(base.value, tangent[2])
-        if space == "outputs":
-            value = training.measure.readout(outputs)
-    finite = jnp.isfinite(value).all()
-    stats = base.stats | {"diverging": base.stats["diverging"] | ~finite}
-    return Outcome(params, outputs, value, stats)
+        return Outcome(params, *training.observe(params), base.trace)
+    outputs = _move(base.outputs, tangent.outputs)
+    if space == "outputs":
+        return Outcome(params, outputs, training.measure.readout(outputs), base.trace)
+    return Outcome(params, outputs, _move(base.value, tangent.value), base.trace)
 
 
 def check_options(at: At, space: Space) -> None:

@@ -45,21 +45,21 @@ def linear_regression(
 def _layers(widths: Sequence[int]) -> list[tuple[Array, Array]]:
     return [
         (
-            numpyro.param(f"weight{k}", partial(_lecun_normal, shape=shape)),
-            numpyro.param(f"bias{k}", jnp.zeros(shape[1])),
+            jnp.asarray(numpyro.param(f"weight{k}", partial(_lecun_normal, shape=shape))),
+            jnp.asarray(numpyro.param(f"bias{k}", jnp.zeros(shape[0]))),
         )
-        for k, shape in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        for k, shape in enumerate(zip(widths[1:], widths[:-1], strict=True))
     ]
 
 
-def _lecun_normal(key: Array, shape: tuple[int, int]) -> Float[Array, "fan_in fan_out"]:
-    return jax.nn.initializers.lecun_normal()(key, shape)
+def _lecun_normal(key: Array, shape: tuple[int, int]) -> Float[Array, "fan_out fan_in"]:
+    return jax.nn.initializers.lecun_normal(in_axis=1, out_axis=0)(key, shape)
 
 
 def _perceptron(
     layers: list[tuple[Array, Array]], x: Float[Array, "batch feature"]
 ) -> Float[Array, "batch output"]:
     for weight, bias in layers[:-1]:
-        x = jnp.tanh(x @ weight + bias)
+        x = jnp.tanh(x @ weight.T + bias)
     weight, bias = layers[-1]
-    return x @ weight + bias
+    return x @ weight.T + bias

@@ -1,0 +1,114 @@
+"""The tables that laws run over: every kernel and every transform there is."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import dtda_prob as dtda
+from dtda_prob.kernels import Kernel
+from dtda_prob.training import Training
+
+NUM_DATA, NUM_FEATURES, NUM_QUERIES = 12, 3, 4
+NOISE, PRIOR = 0.5, 2.0
+
+
+def regression_data(num_data: int = NUM_DATA) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(num_data, NUM_FEATURES))
+    return x, x @ [1.0, -2.0, 0.5] + NOISE * rng.normal(size=num_data)
+
+
+def regression(num_data: int = NUM_DATA, **options) -> dtda.Program:
+    x, y = regression_data(num_data)
+    return dtda.Program(dtda.zoo.linear_regression, x, y=y, noise=NOISE, prior=PRIOR, **options)
+
+
+def network(num_data: int = NUM_DATA) -> dtda.Program:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(num_data, NUM_FEATURES)), rng.integers(0, 3, num_data)
+    return dtda.Program(dtda.zoo.classifier([4], 3), x, y=y)
+
+
+KERNELS: dict[str, Kernel] = {
+    "sgd by epoch": dtda.kernels.sgd(optax.sgd(0.05, momentum=0.9), num_epochs=3, batch_size=4),
+    "sgd by independent batches": dtda.kernels.sgd(
+        optax.sgd(0.05), num_steps=7, batch_size=4, replace=True
+    ),
+    "adam on all data": dtda.kernels.sgd(optax.adam(0.05), num_steps=9),
+    "phases": dtda.kernels.then(
+        dtda.kernels.sgd(optax.sgd(0.05), num_epochs=2, batch_size=4),
+        dtda.kernels.sgd(optax.sgd(0.01), num_steps=3),
+    ),
+    "exact": dtda.kernels.exact(),
+    "exact mode": dtda.kernels.exact(temperature=0.0),
+}
+
+LINEAR = {
+    "unroll": dtda.unroll,
+    "influence by dense Hessian": dtda.influence,
+    "influence by damped Hessian": lambda training, **options: dtda.influence(
+        training, dtda.curvature.dense(damping=0.1), **options
+    ),
+    "influence by conjugate gradients": lambda training, **options: dtda.influence(
+        training, dtda.curvature.conjugate_gradient(damping=0.1, tolerance=1e-12), **options
+    ),
+}
+SPACES = ("outputs", "parameters", "measurement")
+
+
+def queries(**options):
+    x, y = regression_data(NUM_QUERIES)
+    return dtda.measures.loss(x + 0.1, y=y, noise=NOISE, prior=PRIOR, **options)
+
+
+def train(kernel: str | Kernel, program: dtda.Program | None = None, measure=None) -> Training:
+    """Bind a kernel; default trainings are made once for each precision that tests run in."""
+    if isinstance(kernel, str) and program is None and measure is None:
+        return _default_training(kernel, jnp.result_type(float))
+    chosen = KERNELS[kernel] if isinstance(kernel, str) else kernel
+    return Training(program or _default_program(jnp.result_type(float)), chosen, measure or queries())
+
+
+@cache
+def _default_program(precision) -> dtda.Program:
+    return regression()
+
+
+@cache
+def _default_training(kernel: str, precision) -> Training:
+    return Training(_default_program(precision), KERNELS[kernel], queries())
+
+
+def train_network() -> Training:
+    """A non-convex training with a smooth measure."""
+    return _network_training(jnp.result_type(float))
+
+
+@cache
+def _network_training(precision) -> Training:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(NUM_QUERIES, NUM_FEATURES)), rng.integers(0, 3, NUM_QUERIES)
+    return Training(network(), KERNELS["sgd by epoch"], dtda.measures.loss(x, y=y))
+
+
+def draw(training: Training, weights, key=None):
+    return jax.jit(training.draw)(jax.random.key(0) if key is None else key, weights)
+
+
+def push(push_forward, old, new):
+    return jax.jit(push_forward.push)(jax.random.key(0), old, new)
+
+
+def pull(push_forward, weights):
+    return jax.jit(push_forward.pull)(jax.random.key(0), weights)
+
+
+def ones(num_data: int = NUM_DATA):
+    return jnp.ones(num_data)
+
+
+def direction(num_data: int = NUM_DATA):
+    return jax.random.normal(jax.random.key(9), (num_data,))

@@ -1,0 +1,198 @@
+"""Scores against retraining and closed forms, on regression and a small network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+from tables import NUM_DATA, ones, regression, train, train_network
+
+import dtda_prob as dtda
+from dtda_prob.outcomes.sampling import draw_keys
+
+KEY, OTHER = jax.random.key(0), jax.random.key(1)
+close = np.testing.assert_allclose
+
+
+@pytest.fixture(scope="module")
+def training():
+    return train("sgd by epoch")
+
+
+@pytest.fixture(scope="module")
+def scores(training):
+    return dtda.attribute(dtda.unroll(training), KEY, 6, ["mean", "variance", "wasserstein", "energy"])
+
+
+def test_the_mean_score_is_the_mean_response(training, scores):
+    keys = draw_keys(KEY, 6)
+    responses = jnp.stack([dtda.unroll(training).pull(key, ones()) for key in keys])
+    found = scores.sel(divergence="mean")
+    close(found["score"], responses.mean(0), rtol=1e-3, atol=1e-6)
+    close(found["error"], responses.std(0, ddof=1) / np.sqrt(6), rtol=1e-2, atol=1e-6)
+
+
+def test_scores_have_labels_ranks_errors_and_nulls(scores):
+    assert scores["score"].dims == ("divergence", "query", "datum")
+    assert scores.sizes == {"divergence": 4, "query": 4, "datum": NUM_DATA}
+    assert set(scores.data_vars) == {"score", "error", "null", "rank"}
+    top = np.abs(scores["score"]).argmax("datum")
+    assert (scores["rank"].isel(datum=top) == 1).all()
+    assert sorted(scores["rank"].isel(divergence=1, query=2).values) == list(range(1, NUM_DATA + 1))
+    assert np.isnan(scores["null"].sel(divergence="mean")).all()
+    assert np.isfinite(scores["null"].sel(divergence="energy")).all()
+
+
+def test_the_effect_of_a_group_is_the_response_along_it(training, scores):
+    by = np.arange(NUM_DATA) % 3
+    grouped = dtda.attribute(dtda.unroll(training), KEY, 6, ["mean"], dtda.groups(training.program, by))
+    single = scores.sel(divergence="mean")["score"]
+    summed = np.stack([single[:, by == g].sum("datum") for g in range(3)], -1)
+    close(grouped["score"].sel(divergence="mean"), summed, rtol=1e-3, atol=1e-6)
+    assert list(grouped["perturbation"].values) == [0, 1, 2]
+
+
+def test_retraining_by_push_and_by_pull_agree(training):
+    by_push = dtda.attribute(training, KEY, 4, ["mean", "variance"])
+    by_pull = dtda.attribute(dtda.retrain(training), KEY, 4, ["mean", "variance"])
+    close(by_push["score"], by_pull["score"].rename(datum="perturbation"), rtol=1e-3, atol=1e-5)
+
+
+def test_pushing_keeps_what_is_not_linear():
+    training = train_network()
+    weights = dtda.groups(training.program, {"some": [0, 1, 2, 3]})
+    linear, curved = (
+        dtda.attribute(dtda.unroll(training), KEY, 4, ["mean"], weights, direction=d)["score"]
+        for d in ("pull", "push")
+    )
+    exact = dtda.attribute(
+        dtda.unroll(training, space="measurement"), KEY, 4, ["mean"], weights, direction="push"
+    )["score"]
+    close(linear, exact, rtol=1e-4, atol=1e-6)
+    assert np.abs(linear - curved).max() > 1e-4
+
+
+def test_other_keys_make_arms_independent(training):
+    weights = dtda.leave_one_out(training.program, [0])
+    coupled, independent = (
+        dtda.attribute(training, KEY, 16, ["mean"], weights, new_key=k) for k in (None, OTHER)
+    )
+    assert (independent["error"] > coupled["error"]).all()
+
+
+def test_independent_samples_share_no_seed_with_each_other(training):
+    same = dtda.leave_one_out(training.program, [0]).values.repeat(2, 0)
+    scores = dtda.attribute(training, KEY, 4, ["mean"], same, new_key=OTHER)["score"]
+    assert not np.allclose(scores.isel(perturbation=0), scores.isel(perturbation=1))
+
+
+def test_vector_measurements_are_scored_as_vectors():
+    training = dtda.Training(
+        train_network().program, train_network().kernel, dtda.measures.prediction(jnp.ones((2, 3)))
+    )
+    scores = dtda.attribute(dtda.unroll(training), KEY, 4, ["mean", "wasserstein", "energy"])
+    response = jnp.stack([dtda.unroll(training).pull(k, ones()) for k in draw_keys(KEY, 4)]).mean(0)
+    close(
+        scores["score"].sel(divergence="mean"), jnp.linalg.norm(response, axis=1), rtol=1e-3, atol=1e-6
+    )
+    assert np.isfinite(scores["null"]).all()
+
+
+def test_dropped_rows_are_attributed_with_the_matched_training(training):
+    weights = dtda.random_subsets(training.program, KEY, 3, 0.5, removal="drop")
+    scores = dtda.attribute(dtda.unroll(training), KEY, 4, ["mean"], weights)
+    matched = dtda.unroll(training.drop(6))
+    response = jnp.stack([pull_at(matched, key) for key in draw_keys(KEY, 4)]).mean(0)
+    close(scores["score"][0], -response @ (weights.values - 1).T, rtol=1e-3, atol=1e-5)
+
+
+def pull_at(push_forward, key):
+    return jax.jit(push_forward.pull)(key, ones())
+
+
+def test_blocks_of_queries_do_not_change_scores(training, scores, monkeypatch):
+    monkeypatch.setattr("dtda_prob.attribution.BLOCK", 100)
+    again = dtda.attribute(dtda.unroll(training), KEY, 6, ["mean", "variance", "wasserstein", "energy"])
+    xr.testing.assert_allclose(again, scores)
+
+
+def test_responses_that_are_not_finite_are_reported_and_never_averaged_away():
+    unsolved = dtda.curvature.conjugate_gradient(damping=0.0, tolerance=1e-7, max_steps=1)
+    with pytest.warns(RuntimeWarning, match="4 of 4 draws are not finite"):
+        scores = dtda.attribute(dtda.influence(train("exact"), unsolved), KEY, 4, ["mean"])
+    assert np.isnan(scores["score"]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"divergences": ["meen"]}, "meen"),
+        ({"direction": "sideways"}, "direction='sideways'"),
+        ({"new_key": OTHER, "direction": "pull"}, "new_key"),
+        ({"num_draws": 2}, "at least 3 draws"),
+        ({"perturbations": np.ones((2, 5))}, "weights"),
+    ],
+)
+def test_bad_requests_are_refused(training, options, message):
+    settings = {"key": KEY, "num_draws": 4, "divergences": ["mean"]} | options
+    with pytest.raises(ValueError, match=message):
+        dtda.attribute(dtda.unroll(training), **settings)
+
+
+def test_groups_that_drop_different_numbers_of_rows_cannot_share_a_pull(training):
+    weights = dtda.groups(training.program, {"a": [0], "b": [1, 2]}, removal="drop")
+    with pytest.raises(ValueError, match="direction='push'"):
+        dtda.attribute(dtda.unroll(training), KEY, 4, ["mean"], weights)
+    pushed = dtda.attribute(dtda.unroll(training), KEY, 4, ["mean"], weights, direction="push")
+    assert np.isfinite(pushed["score"]).all()
+
+
+CONVERGED = dtda.kernels.sgd(optax.sgd(0.03, momentum=0.9), num_steps=300)
+
+
+def test_leave_one_out_agrees_where_the_response_is_exact():
+    result = dtda.evaluate.leave_one_out(
+        dtda.unroll(train(CONVERGED)), KEY, OTHER, range(8), num_draws=4, num_retrainings=6
+    )
+    assert (result["pearson"] > 0.98).all()
+    assert (result["reliability"] > 0.99).all()
+    assert result["predicted"].dims == ("query", "perturbation")
+
+
+def test_lds_predicts_random_subsets():
+    result = dtda.evaluate.lds(
+        dtda.unroll(train(CONVERGED)),
+        KEY,
+        OTHER,
+        num_subsets=8,
+        keep=10,
+        num_draws=4,
+        num_retrainings=6,
+    )
+    assert result["spearman"].mean() > 0.9
+
+
+def test_agreement_has_no_value_where_nothing_moves():
+    still = dtda.measures.function(lambda params: jnp.ones(2), name="still")
+    training = dtda.Training(regression(), CONVERGED, still)
+    result = dtda.evaluate.leave_one_out(
+        dtda.unroll(training), KEY, OTHER, range(4), num_draws=4, num_retrainings=6
+    )
+    assert np.isnan(result["pearson"]).all()
+
+
+@pytest.mark.parametrize(
+    ("retrain_key", "options", "message"),
+    [(KEY, {}, "retrain_key is key"), (OTHER, {"num_retrainings": 7}, "num_retrainings=7")],
+)
+def test_evaluation_refuses_shared_seeds_and_odd_halves(training, retrain_key, options, message):
+    with pytest.raises(ValueError, match=message):
+        dtda.evaluate.leave_one_out(dtda.unroll(training), KEY, retrain_key, [0, 1], **options)
+
+
+def test_agreement_can_be_drawn(training):
+    result = dtda.evaluate.leave_one_out(
+        dtda.unroll(training), KEY, OTHER, range(5), num_draws=4, num_retrainings=6
+    )
+    assert dtda.plots.agreement(result, [0, 1]) is not None

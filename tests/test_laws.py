@@ -1,0 +1,260 @@
+"""Laws that hold for every kernel and every transform."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tables import (
+    KERNELS,
+    LINEAR,
+    SPACES,
+    direction,
+    draw,
+    network,
+    ones,
+    pull,
+    push,
+    queries,
+    regression,
+    regression_data,
+    train,
+    train_network,
+)
+
+import dtda_prob as dtda
+from dtda_prob.kernels import kernel as loop
+
+KEY = jax.random.key(0)
+close = np.testing.assert_allclose
+
+kernels = pytest.mark.parametrize("kernel", KERNELS)
+linear = pytest.mark.parametrize("transform", LINEAR)
+spaces = pytest.mark.parametrize("space", SPACES)
+
+
+@kernels
+def test_the_same_key_gives_the_same_outcome_and_another_key_another(kernel):
+    compiled = jax.jit(train(kernel).draw)
+    first, second, other = (compiled(key, ones()) for key in (KEY, KEY, jax.random.key(1)))
+    assert (first.value == second.value).all()
+    if kernel != "exact mode":
+        assert not jnp.allclose(first.value, other.value)
+
+
+@kernels
+def test_a_draw_is_float32_by_default(kernel):
+    assert draw(train(kernel), ones()).value.dtype == jnp.float32
+
+
+@kernels
+def test_a_draw_is_float64_where_asked(kernel, x64):
+    assert draw(train(kernel), ones()).value.dtype == jnp.float64
+
+
+@kernels
+def test_dropped_rows_are_rows_that_were_never_there(kernel, x64):
+    """The rows that are left are visited in another order, so only full-batch kernels match."""
+    weights = ones().at[jnp.array([2, 7])].set(0.0)
+    kept = np.flatnonzero(weights)
+    x, y = regression_data()
+    alone = dtda.Program(dtda.zoo.linear_regression, x[kept], y=y[kept], noise=0.5, prior=2.0)
+    if kernel not in ("adam on all data", "exact", "exact mode"):
+        dropped, small = train(kernel).drop(2), train(kernel, alone)
+        assert draw(dropped, weights).trace.shape == draw(small, ones(10)).trace.shape
+        return
+    expected = draw(train(kernel, alone), ones(10)).value
+    close(draw(train(kernel).drop(2), weights).value, expected, rtol=1e-8)
+
+
+@kernels
+def test_dropped_rows_have_no_influence(kernel, x64):
+    weights = ones().at[jnp.array([2, 7])].set(0.0)
+    x, y = regression_data()
+    y[[2, 7]] = 100.0
+    other = dtda.Program(dtda.zoo.linear_regression, x, y=y, noise=0.5, prior=2.0)
+    values = [draw(train(kernel, program).drop(2), weights).value for program in (None, other)]
+    close(*values, rtol=1e-8)
+
+
+@kernels
+def test_weight_zero_has_no_influence(kernel, x64):
+    weights = ones().at[3].set(0.0)
+    x, y = regression_data()
+    y[3] = 100.0
+    other = dtda.Program(dtda.zoo.linear_regression, x, y=y, noise=0.5, prior=2.0)
+    values = [draw(train(kernel, program), weights).value for program in (None, other)]
+    close(*values, rtol=1e-8)
+
+
+@kernels
+def test_unrolled_response_is_the_finite_difference(kernel, x64):
+    training, step = train(kernel), 1e-4 * direction()
+    above, below = (draw(training, ones() + s * step).value for s in (1, -1))
+    response = pull(dtda.unroll(training), ones())
+    close(2 * response @ step, above - below, rtol=1e-5, atol=1e-12)
+
+
+@kernels
+@linear
+def test_pushing_from_w_to_w_is_drawing_at_w(kernel, transform, x64):
+    training = train(kernel)
+    weights = ones().at[1].set(0.5)
+    pushed = push(LINEAR[transform](training), weights, weights)
+    drawn = draw(training, weights)
+    close(pushed.value, drawn.value, rtol=1e-10)
+    jax.tree.map(lambda a, b: close(a, b, rtol=1e-10), pushed.params, drawn.params)
+
+
+@kernels
+@linear
+def test_pull_is_the_derivative_of_push(kernel, transform, x64):
+    push_forward = LINEAR[transform](train(kernel))
+    step = 1e-5 * direction()
+    above, below = (push(push_forward, ones(), ones() + s * step).value for s in (1, -1))
+    response = pull(push_forward, ones())
+    close(2 * response @ step, above - below, rtol=1e-5, atol=1e-12)
+
+
+@linear
+@spaces
+def test_pull_is_the_derivative_of_push_in_every_space(transform, space, x64):
+    push_forward = LINEAR[transform](train_network(), space=space)
+    close(push(push_forward, ones(), ones()).value, draw(train_network(), ones()).value, rtol=1e-10)
+    step = 1e-6 * direction()
+    above, below = (push(push_forward, ones(), ones() + s * step).value for s in (1, -1))
+    response = pull(push_forward, ones())
+    close(2 * response @ step, above - below, rtol=1e-4, atol=1e-10)
+
+
+@linear
+def test_pull_in_batches_of_queries_is_pull(transform, x64):
+    training = train("sgd by epoch")
+    whole, parts = (pull(LINEAR[transform](training, batch_size=b), ones()) for b in (None, 3))
+    close(parts, whole, rtol=1e-10)
+
+
+@kernels
+def test_retraining_pushes_to_the_draw_at_the_new_weights(kernel):
+    training, new = train(kernel), ones().at[0].set(0.0)
+    pushed = push(dtda.retrain(training), ones(), new)
+    assert (pushed.value == draw(training, new).value).all()
+
+
+@kernels
+def test_retraining_pulls_the_effect_of_one_whole_step(kernel, x64):
+    training, old = train(kernel), ones().at[5].set(0.0)
+    response = pull(dtda.retrain(training, batch_size=5), old)
+    value = draw(training, old).value
+    close(response[:, 2], value - draw(training, old.at[2].set(0.0)).value, atol=1e-10)
+    close(response[:, 5], draw(training, old.at[5].set(1.0)).value - value, atol=1e-10)
+
+
+@linear
+def test_the_midpoint_is_the_response_there_from_the_old_sample(transform, x64):
+    training, new = train("exact mode"), ones().at[4].set(0.0)
+    make = LINEAR[transform]
+    moved = push(make(training, at="midpoint", space="measurement"), ones(), new).value
+    response = pull(make(training), (ones() + new) / 2)
+    close(moved, draw(training, ones()).value + response @ (new - ones()), rtol=1e-9)
+
+
+@linear
+def test_the_expansion_point_may_be_given(transform, x64):
+    training, half = train("exact mode"), jnp.full(12, 0.5)
+    make = LINEAR[transform]
+    close(pull(make(training, at=half), ones()), pull(make(training), half), rtol=1e-10)
+
+
+def test_the_midpoint_is_nearer_to_retraining_than_the_old_weights(x64):
+    training, new = train("exact mode"), ones().at[jnp.arange(4)].set(0.0)
+    truth = draw(training, new).params["slopes"]
+    errors = [
+        jnp.linalg.norm(push(dtda.unroll(training, at=at), ones(), new).params["slopes"] - truth)
+        for at in ("old", "midpoint")
+    ]
+    assert errors[1] < errors[0] / 2
+
+
+def test_spaces_differ_where_the_readout_is_not_linear(x64):
+    training, new = train_network(), ones().at[jnp.arange(4)].set(0.0)
+    values = [push(dtda.unroll(training, space=s), ones(), new).value for s in SPACES]
+    assert all(jnp.abs(values[i] - values[j]).max() > 1e-4 for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 13, 16, 440])
+def test_blocks_of_steps_have_the_gradient_of_the_plain_loop(length, x64):
+    def body(state, count):
+        state = jnp.sin(1.1 * state + count)
+        return state, state
+
+    blocks, plain = (
+        jax.value_and_grad(lambda x, scan=scan: scan(x)[0] + scan(x)[1].sum())(0.3)
+        for scan in (
+            lambda x: loop._scan_in_blocks(body, x, length),
+            lambda x: jax.lax.scan(body, x, jnp.arange(length)),
+        )
+    )
+    close(blocks, plain, rtol=1e-12)
+
+
+def test_reverse_mode_keeps_the_square_root_of_the_steps():
+    """Stored states, read off the compiled program, grow tenfold less than the steps do."""
+
+    def memory(num_steps: int) -> int:
+        kernel = dtda.kernels.sgd(optax.sgd(0.01), num_steps=num_steps)
+        training = train(kernel, network(), dtda.measures.loss(jnp.ones((2, 3)), y=jnp.zeros(2)))
+        pull = jax.jit(dtda.unroll(training).pull)
+        return pull.lower(KEY, ones()).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(10_000) < 20 * memory(100)
+
+
+@linear
+def test_transforms_can_be_compiled_mapped_and_differentiated(transform):
+    push_forward = LINEAR[transform](train("exact mode"))
+    keys = jax.random.split(KEY, 3)
+    push = jax.jit(jax.vmap(push_forward.push, (0, None, None)))
+    assert push(keys, ones(), ones().at[0].set(0.0)).value.shape == (3, 4)
+    slope = jax.grad(lambda new: push(push_forward, ones(), new).value.sum())(ones())
+    close(slope, pull(push_forward, ones()).sum(0), rtol=1e-3, atol=1e-6)
+
+
+def test_labels_do_not_change_numbers():
+    names = [f"row {i}" for i in range(12)]
+    plain, named = (train("exact", regression(labels=labels)) for labels in (None, names))
+    assert (plain.draw(KEY, ones()).value == named.draw(KEY, ones()).value).all()
+
+
+def test_costs_count_trainings():
+    training = train("sgd by epoch")
+    assert dtda.retrain(training).cost.push == 1
+    assert dtda.unroll(training).cost.push == 2
+    assert dtda.unroll(training, at="midpoint").cost.push == 3
+    assert dtda.influence(training).cost.push > 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dtda.unroll(train("exact"), at="middle"), "at='middle'"),
+        (lambda: dtda.unroll(train("exact"), space="logits"), "space='logits'"),
+        (lambda: dtda.influence(train("exact"), space="logits"), "space='logits'"),
+        (lambda: dtda.curvature.dense(damping=-1.0), "damping=-1"),
+        (lambda: dtda.curvature.conjugate_gradient(damping=np.nan), "damping=nan"),
+        (lambda: dtda.kernels.exact(temperature=-1.0), "temperature=-1"),
+        (lambda: dtda.kernels.sgd(optax.sgd(0.1)), "one of num_steps and num_epochs"),
+        (lambda: dtda.kernels.sgd(optax.sgd(0.1), num_steps=0), "at least 1"),
+        (lambda: dtda.kernels.sgd(optax.sgd(0.1), num_steps=1, num_epochs=1), "one of"),
+        (lambda: dtda.kernels.sgd(optax.sgd(0.1), num_steps=1, replace=True), "batch_size"),
+        (
+            lambda: train(dtda.kernels.sgd(optax.sgd(0.1), num_steps=1, batch_size=13)),
+            "batch_size=13",
+        ),
+        (lambda: dtda.Training(network(), dtda.kernels.exact(), queries()), "quadratic"),
+        (lambda: regression().drop(12), "num_removed=12"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,146 @@
+"""Conjugate linear regression: draws and responses against the closed form, signs and factors too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tables import (
+    NOISE,
+    NUM_DATA,
+    NUM_FEATURES,
+    PRIOR,
+    draw,
+    ones,
+    pull,
+    push,
+    regression,
+    regression_data,
+    train,
+)
+
+import dtda_prob as dtda
+
+KEY = jax.random.key(0)
+close = np.testing.assert_allclose
+
+CONVERGED = dtda.kernels.sgd(optax.sgd(0.03, momentum=0.9), num_steps=800)
+slopes = dtda.measures.parameters()
+
+
+def precision(weights: np.ndarray) -> np.ndarray:
+    x, _ = regression_data()
+    return x.T @ (weights[:, None] * x) / NOISE**2 + np.eye(NUM_FEATURES) / PRIOR**2
+
+
+def mode(weights: np.ndarray) -> np.ndarray:
+    x, y = regression_data()
+    return np.linalg.solve(precision(weights), x.T @ (weights * y) / NOISE**2)
+
+
+def response(weights: np.ndarray) -> np.ndarray:
+    """d mode / d weights: column k is A^-1 x_k (y_k - x_k' mode) / noise^2, A the precision."""
+    x, y = regression_data()
+    return np.linalg.solve(precision(weights), x.T * (y - x @ mode(weights)) / NOISE**2)
+
+
+def weights_of_all_kinds() -> np.ndarray:
+    weights = np.ones(NUM_DATA)
+    weights[[0, 3, 5]] = 0.0, 2.0, 0.3
+    return weights
+
+
+@pytest.mark.parametrize("kernel", [CONVERGED, dtda.kernels.exact(0.0)], ids=["sgd", "exact"])
+@pytest.mark.parametrize("weights", [np.ones(NUM_DATA), weights_of_all_kinds()], ids=["ones", "mix"])
+def test_training_ends_at_the_mode(kernel, weights, x64):
+    training = train(kernel, measure=slopes)
+    close(draw(training, jnp.asarray(weights)).value, mode(weights), rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dtda.unroll(train(CONVERGED, measure=slopes)),
+        lambda: dtda.unroll(train(dtda.kernels.exact(0.0), measure=slopes)),
+        lambda: dtda.influence(train(CONVERGED, measure=slopes)),
+        lambda: dtda.influence(train(dtda.kernels.exact(0.0), measure=slopes)),
+        lambda: dtda.influence(
+            train(dtda.kernels.exact(0.0), measure=slopes),
+            dtda.curvature.conjugate_gradient(damping=0.0, tolerance=1e-12),
+        ),
+    ],
+    ids=["unroll sgd", "unroll exact", "influence sgd", "influence exact", "influence cg"],
+)
+@pytest.mark.parametrize("weights", [np.ones(NUM_DATA), weights_of_all_kinds()], ids=["ones", "mix"])
+def test_the_response_is_that_of_the_mode(make, weights, x64):
+    push_forward, new = make(), np.ones(NUM_DATA)
+    new[2] = 0.0
+    old = jnp.asarray(weights)
+    close(pull(push_forward, old), response(weights), rtol=1e-6, atol=1e-9)
+    moved = push(push_forward, old, jnp.asarray(new)).value
+    close(moved, mode(weights) + response(weights) @ (new - weights), rtol=1e-6)
+
+
+def test_removing_a_datum_moves_parameters_by_plus_inverse_hessian_times_gradient_over_n(x64):
+    program = regression()
+    training = train(dtda.kernels.exact(0.0), program, slopes)
+    params = draw(training, ones()).params
+    hessian = jax.hessian(lambda theta: program.objective({"slopes": theta}, ones()))(params["slopes"])
+    gradients = program.gradients(params)["slopes"]
+    moved = np.linalg.solve(hessian, gradients[4]) / NUM_DATA
+    pushed = push(dtda.influence(training), ones(), ones().at[4].set(0.0))
+    close(pushed.value - draw(training, ones()).value, moved, rtol=1e-8)
+
+
+def test_retraining_is_the_closed_form_without_the_datum(x64):
+    training = train(CONVERGED, measure=slopes)
+    effect = pull(dtda.retrain(training), ones())
+    without = np.ones(NUM_DATA)
+    without[6] = 0.0
+    close(effect[:, 6], mode(np.ones(NUM_DATA)) - mode(without), rtol=1e-6)
+
+
+def test_exact_draws_have_the_posterior_s_mean_and_covariance():
+    num_draws = 20_000
+    training = train(dtda.kernels.exact(), measure=slopes)
+    weights = weights_of_all_kinds()
+    keys = jax.random.split(KEY, num_draws)
+    draws = jax.jit(jax.vmap(training.draw, (0, None)))(keys, jnp.asarray(weights)).value
+    covariance = np.linalg.inv(precision(weights))
+    error = np.sqrt(np.diag(covariance) / num_draws)
+    assert (np.abs(draws.mean(0) - mode(weights)) < 4 * error).all()
+    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    assert (np.abs(np.cov(draws.T) - covariance) < 6 * scale / np.sqrt(num_draws)).all()
+
+
+def test_unrolling_exact_draws_follows_the_posterior_draw_by_draw(x64):
+    """The pathwise derivative carries mean and spread, so a small change needs no retraining."""
+    training = train(dtda.kernels.exact(), measure=slopes)
+    new = ones().at[1].set(0.99)
+    pushed = push(dtda.unroll(training), ones(), new).value
+    old, truth = draw(training, ones()).value, draw(training, new).value
+    assert jnp.linalg.norm(pushed - truth) < 0.02 * jnp.linalg.norm(truth - old)
+
+
+def test_a_singular_hessian_gives_the_least_move():
+    """Two equal features and a flat prior: only their sum is determined."""
+    x, y = regression_data()
+    program = dtda.Program(
+        dtda.zoo.linear_regression, np.stack([x[:, 0]] * 2, 1), y=y, noise=NOISE, prior=1e4
+    )
+    kernel = dtda.kernels.sgd(optax.sgd(0.02), num_steps=300)
+    training = dtda.Training(program, kernel, slopes)
+    effect = dtda.influence(training, dtda.curvature.dense(rtol=1e-4)).pull(KEY, ones())
+    assert jnp.isfinite(effect).all()
+    close(effect[0], effect[1], rtol=1e-3)
+    theta = draw(training, ones()).value
+    slope = x[:, 0] * (y - x[:, 0] * theta.sum()) / (x[:, 0] @ x[:, 0])
+    close(effect.sum(0), slope, rtol=1e-3, atol=1e-4)
+
+
+def test_conjugate_gradients_that_do_not_converge_give_nan_in_both_directions():
+    training = train("exact mode")
+    curvature = dtda.curvature.conjugate_gradient(damping=0.0, tolerance=1e-6, max_steps=1)
+    push_forward = dtda.influence(training, curvature)
+    assert jnp.isnan(pull(push_forward, ones())).any()
+    assert jnp.isnan(push(push_forward, ones(), ones().at[0].set(0.0)).value).any()
