@@ -7,6 +7,7 @@ many epochs run over fewer rows.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import jax
@@ -81,7 +82,7 @@ def random_subsets(
         ValueError: if nothing or everything would be kept.
     """
     check_key(key)
-    size = keep if isinstance(keep, int) else round(keep * program.num_data)
+    size = int(keep) if isinstance(keep, Integral) else round(keep * program.num_data)
     if not 0 < size < program.num_data:
         raise ValueError(f"keep={keep} keeps {size} of {program.num_data} data; keep some, not all")
     keys = jax.random.split(key, num_subsets)
@@ -118,6 +119,8 @@ def groups(
             )
         names = np.unique(groups_of_data)
         members = [np.flatnonzero(groups_of_data == name) for name in names]
+    if not members:
+        raise ValueError("by names no group; give at least one")
     weights = np.ones((len(members), program.num_data))
     for row, positions in zip(weights, members, strict=True):
         row[positions] = 0.0

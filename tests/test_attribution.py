@@ -27,7 +27,8 @@ def scores(training):
 
 def test_the_mean_score_is_the_mean_response(training, scores):
     keys = draw_keys(KEY, 6)
-    responses = jnp.stack([dtda.unroll(training).pull(key, ones()) for key in keys])
+    push_forward = dtda.unroll(training)
+    responses = jnp.stack([pull_at(push_forward, key) for key in keys])
     found = scores.sel(divergence="mean")
     close(found["score"], responses.mean(0), rtol=1e-3, atol=1e-6)
     close(found["error"], responses.std(0, ddof=1) / np.sqrt(6), rtol=1e-2, atol=1e-6)
@@ -88,11 +89,11 @@ def test_independent_samples_share_no_seed_with_each_other(training):
 
 
 def test_vector_measurements_are_scored_as_vectors():
-    training = dtda.Training(
-        train_network().program, train_network().kernel, dtda.measures.prediction(jnp.ones((2, 3)))
-    )
+    measure = dtda.measures.prediction(jnp.ones((2, 3)))
+    training = dtda.Training(train_network().program, train_network().kernel, measure)
     scores = dtda.attribute(dtda.unroll(training), KEY, 4, ["mean", "wasserstein", "energy"])
-    response = jnp.stack([dtda.unroll(training).pull(k, ones()) for k in draw_keys(KEY, 4)]).mean(0)
+    push_forward = dtda.unroll(training)
+    response = jnp.stack([pull_at(push_forward, key) for key in draw_keys(KEY, 4)]).mean(0)
     close(
         scores["score"].sel(divergence="mean"), jnp.linalg.norm(response, axis=1), rtol=1e-3, atol=1e-6
     )
@@ -153,9 +154,14 @@ CONVERGED = dtda.kernels.sgd(optax.sgd(0.03, momentum=0.9), num_steps=300)
 
 def test_leave_one_out_agrees_where_the_response_is_exact():
     result = dtda.evaluate.leave_one_out(
-        dtda.unroll(train(CONVERGED)), KEY, OTHER, range(8), num_draws=4, num_retrainings=6
+        dtda.unroll(train(CONVERGED, regression(100))),
+        KEY,
+        OTHER,
+        range(8),
+        num_draws=4,
+        num_retrainings=6,
     )
-    assert (result["pearson"] > 0.98).all()
+    assert (result["pearson"] > 0.97).all()
     assert (result["reliability"] > 0.99).all()
     assert result["predicted"].dims == ("query", "perturbation")
 

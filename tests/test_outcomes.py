@@ -83,7 +83,8 @@ def test_a_push_forward_is_sampled_from_old_to_new(training):
     start, end = dtda.remove(program, [0]), dtda.remove(program, [0, 1])
     tree = dtda.sample(dtda.unroll(training), KEY, 4, end, old=start)
     key = sampling.draw_keys(KEY, 4)[0]
-    pushed = dtda.unroll(training).push(key, jnp.asarray(start.values), jnp.asarray(end.values))
+    arms = (jnp.asarray(weights.values) for weights in (start, end))
+    pushed = jax.jit(dtda.unroll(training).push)(key, *arms)
     np.testing.assert_allclose(values(tree)[0], pushed.value, rtol=1e-5)
 
 

@@ -157,6 +157,7 @@ REFUSED = {
     "negative factor": (lambda: upweight(PROGRAM, [0], -1.0), "factor=-1.0 must be"),
     "infinite factor": (lambda: upweight(PROGRAM, [0], np.inf), "factor=inf must be"),
     "missing factor": (lambda: upweight(PROGRAM, [0], np.nan), "factor=nan must be"),
+    "no group": (lambda: groups(PROGRAM, {}), "by names no group"),
     "keep none": (lambda: random_subsets(PROGRAM, KEY, 2, 0), "keep=0 keeps 0 of 6"),
     "keep nearly none": (lambda: random_subsets(PROGRAM, KEY, 2, 0.01), "keeps 0 of 6"),
     "keep all": (lambda: random_subsets(PROGRAM, KEY, 2, 6), "keep=6 keeps 6 of 6"),

@@ -130,7 +130,7 @@ def test_a_singular_hessian_gives_the_least_move():
     )
     kernel = dtda.kernels.sgd(optax.sgd(0.02), num_steps=300)
     training = dtda.Training(program, kernel, slopes)
-    effect = dtda.influence(training, dtda.curvature.dense(rtol=1e-4)).pull(KEY, ones())
+    effect = pull(dtda.influence(training, dtda.curvature.dense(rtol=1e-4)), ones())
     assert jnp.isfinite(effect).all()
     close(effect[0], effect[1], rtol=1e-3)
     theta = draw(training, ones()).value
