@@ -2,8 +2,7 @@
 
 Arrays have draws first, `(draw, ...)`, and every other axis is treated alike; with `vector=True` the
 last axis holds the coordinates of one outcome. Draw i of both arms shares its key where the arms are
-coupled. All of it runs on the host, in NumPy, whose sort is an order of magnitude faster than XLA's
-on a CPU.
+coupled. All of it runs on the host, in NumPy.
 """
 
 from collections.abc import Callable, Iterator, Sequence
