@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dtda_prob import (
         curvature,
+        diagnostics,
         divergences,
         evaluate,
         kernels,
@@ -19,47 +20,76 @@ if TYPE_CHECKING:
     from dtda_prob.attribution import attribute
     from dtda_prob.outcomes import load, sample, save
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
+    from dtda_prob.pricing import plan
     from dtda_prob.program import Program
     from dtda_prob.training import Training
-    from dtda_prob.transforms import influence, retrain, unroll
+    from dtda_prob.transforms import (
+        cosine,
+        covariance,
+        finetune,
+        influence,
+        newton,
+        retrain,
+        reweigh,
+        segments,
+        trajectory,
+        unroll,
+    )
 
 _HOMES = {
     "Program": "program",
     "Training": "training",
     "attribute": "attribution",
+    "cosine": "transforms",
+    "covariance": "transforms",
+    "finetune": "transforms",
     "groups": "perturbations",
     "influence": "transforms",
     "leave_one_out": "perturbations",
     "load": "outcomes",
+    "newton": "transforms",
+    "plan": "pricing",
     "random_subsets": "perturbations",
     "remove": "perturbations",
     "retrain": "transforms",
+    "reweigh": "transforms",
     "sample": "outcomes",
     "save": "outcomes",
+    "segments": "transforms",
+    "trajectory": "transforms",
     "unroll": "transforms",
     "upweight": "perturbations",
 }
-_ROOMS = ("curvature", "divergences", "evaluate", "kernels", "measures", "plots", "zoo")
+_ROOMS = ("curvature", "diagnostics", "divergences", "evaluate", "kernels", "measures", "plots", "zoo")
 
 __all__ = [
     "Program",
     "Training",
     "attribute",
+    "cosine",
+    "covariance",
     "curvature",
+    "diagnostics",
     "divergences",
     "evaluate",
+    "finetune",
     "groups",
     "influence",
     "kernels",
     "leave_one_out",
     "load",
     "measures",
+    "newton",
+    "plan",
     "plots",
     "random_subsets",
     "remove",
     "retrain",
+    "reweigh",
     "sample",
     "save",
+    "segments",
+    "trajectory",
     "unroll",
     "upweight",
     "zoo",

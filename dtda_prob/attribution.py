@@ -1,7 +1,7 @@
 """Distributional influence: how far each datum, removed, moves the distribution of a measurement."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,20 +9,21 @@ import xarray as xr
 from jaxtyping import Float
 
 from dtda_prob.divergences import Divergence, Estimate, estimate, resolve
-from dtda_prob.outcomes.sampling import (
+from dtda_prob.outcomes.draws import (
     Source,
     draw_all,
     draw_keys,
     pull_all,
     read_value,
-    rematch,
+    start_of,
     training_of,
     warn_not_finite,
 )
+from dtda_prob.outcomes.linear_range import NUM_CHECKED, warn_beyond_range
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import PRNGKey, check_key
+from dtda_prob.typing import PRNGKey, Weights, check_key
 
 Draws = Float[np.ndarray, "draw ..."]
 BLOCK = 2**22
@@ -41,6 +42,7 @@ def attribute(
     direction: Literal["pull", "push"] | None = None,
     new_key: PRNGKey | None = None,
     num_permutations: int = 20,
+    check: bool = True,
     progress: bool = True,
 ) -> xr.Dataset:
     """Measure how the distribution of each query's measurement moves under each perturbation.
@@ -59,6 +61,8 @@ def attribute(
         new_key: by push, the key of the new samples, which then share no seed with the old one or
             each other; if None they have the keys of the old one, so that arms are coupled.
         num_permutations: permutations for null levels.
+        check: retrain one draw at the four perturbations of the longest predicted steps, and warn
+            where the prediction is out of range.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -72,10 +76,56 @@ def attribute(
         ValueError: for bad weights, unknown divergences or direction, or a training asked to pull.
 
     Warns:
-        RuntimeWarning: if draws are not finite.
+        RuntimeWarning: if draws are not finite, or predictions out of range.
     """
-    check_key(key)
     chosen = [resolve(divergence) for divergence in divergences]
+    arms = draw_arms(
+        source, key, num_draws, perturbations, direction=direction, new_key=new_key, progress=progress
+    )
+    coupled, vector = new_key is None, arms.old.ndim == 4
+    estimates = [_in_blocks(d, arms.old, arms.new, coupled, vector, num_permutations) for d in chosen]
+    if check and coupled:
+        _check_range(source, key, arms)
+    return _to_dataset(estimates, chosen, training_of(source), arms.weights)
+
+
+def _check_range(source: Source, key: PRNGKey, arms: "Arms") -> None:
+    """Retrain one draw at the longest steps; of single data, only these are ever laid out."""
+    moved, weights = np.moveaxis(arms.new[0], 1, 0), arms.weights
+    if weights.ndim == 1:
+        lengths = np.linalg.norm((moved - arms.old[0, :, 0]).reshape(len(moved), -1), axis=1)
+        longest = np.argsort(-lengths)[:NUM_CHECKED]
+        moved, weights = moved[longest], _each_removed(weights, longest)
+    warn_beyond_range(source, draw_keys(key, 1), moved, weights)
+
+
+class Arms(NamedTuple):
+    """Draws of the measurement on all data and on perturbed data.
+
+    Attributes:
+        old: shape `(draw, query, 1, *output)`.
+        new: shape `(draw, query, perturbation, *output)`.
+        weights: the perturbations, `(perturbation, datum)`, or `(datum,)` where each datum is removed
+            in turn.
+    """
+
+    old: Draws
+    new: Draws
+    weights: xr.DataArray
+
+
+def draw_arms(
+    source: Source,
+    key: PRNGKey,
+    num_draws: int,
+    perturbations: Any = None,
+    *,
+    direction: Literal["pull", "push"] | None = None,
+    new_key: PRNGKey | None = None,
+    progress: bool = True,
+) -> Arms:
+    """Draw both sides of a comparison; see `attribute` for the arguments, errors and warnings."""
+    check_key(key)
     training = training_of(source)
     direction = direction or ("push" if isinstance(source, Training) else "pull")
     weights = check_weights(training.program, perturbations)
@@ -92,16 +142,14 @@ def attribute(
         )
     finite = np.isfinite(new).reshape(num_draws, -1).all(1)
     warn_not_finite(~finite, "scores that they enter are NaN")
-    vector = old.ndim == 4
-    coupled = new_key is None
-    estimates = [_in_blocks(d, old, new, coupled, vector, num_permutations) for d in chosen]
-    return _to_dataset(estimates, chosen, training, weights)
+    return Arms(old, new, weights)
 
 
-def _each_removed(weights: xr.DataArray) -> xr.DataArray:
+def _each_removed(weights: xr.DataArray, positions: np.ndarray | None = None) -> xr.DataArray:
     labels = weights["datum"].values
-    single = 1.0 - np.eye(len(labels))
-    coords = {"perturbation": labels, "datum": labels}
+    chosen = np.arange(len(labels)) if positions is None else positions
+    single = (chosen[:, None] != np.arange(len(labels))).astype(float)
+    coords = {"perturbation": labels[chosen], "datum": labels}
     return xr.DataArray(single, coords, ("perturbation", "datum"), attrs=weights.attrs)
 
 
@@ -136,21 +184,33 @@ def _arms_by_pull(
             f"perturbations drop different numbers of rows ({removed.tolist()}), and each is another "
             "training: attribute them apart, by removal='reweight', or with direction='push'"
         )
-    matched = rematch(source, int(removed[0]))
-    ones = check_weights(source.training.program, None)
+    fitting = source.matched(int(removed[0]))
+    start = start_of(fitting, None)
     keys = draw_keys(key, num_draws)
-    old = draw_all(matched.training, keys, None, ones, read_value, CHUNK, progress)
+    everything = xr.DataArray(np.asarray(start), dims="datum")
+    old = draw_all(fitting.training, keys, None, everything, read_value, CHUNK, progress)
+    point = _expansion_point(source, start, weights)
     shifts = [
-        _shift(response, weights.values)
-        for response in pull_all(matched.pull, key, num_draws, jnp.asarray(ones.values), progress)
+        _shift(response, weights.values, np.asarray(start))
+        for response in pull_all(fitting.pull, key, num_draws, point, progress)
     ]
     old = old[:, :, None]
     return old, old + np.stack(shifts)
 
 
-def _shift(response: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _expansion_point(source: PushForward, start: Weights, weights: xr.DataArray) -> Weights:
+    """Give the centre of the perturbations: their mean, or halfway to the only one."""
+    if weights.ndim == 1 or not isinstance(source.at, str) or source.at == "old":
+        return start
+    if len(weights) == 1:
+        return (start + jnp.asarray(weights.values[0])) / 2
+    return jnp.asarray(weights.values.mean(0)) if source.at == "centre" else start
+
+
+def _shift(response: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Apply a response to each change of weights: `(query, perturbation or datum, *output)`."""
-    shift = -response if weights.ndim == 1 else response @ (weights - 1).T.astype(response.dtype)
+    alone = weights.ndim == 1
+    shift = -response if alone else response @ (weights - start).T.astype(response.dtype)
     return np.moveaxis(shift, -1, 1)
 
 

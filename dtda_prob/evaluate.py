@@ -8,84 +8,134 @@ import scipy.stats
 import xarray as xr
 
 from dtda_prob import perturbations as perturb
-from dtda_prob.attribution import attribute
+from dtda_prob.attribution import draw_arms
+from dtda_prob.outcomes.draws import Source, training_of
 from dtda_prob.perturbations import Data, Removal
+from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
 
 
-def agreement(
-    push_forward: PushForward,
+def shifts(
+    source: Source,
     key: PRNGKey,
-    retrain_key: PRNGKey,
+    num_draws: int,
     perturbations: Any,
     *,
-    num_draws: int = 16,
-    num_retrainings: int = 32,
-    coupled: bool = True,
-    direction: Literal["pull", "push"] = "pull",
+    direction: Literal["pull", "push"] | None = None,
+    new_key: PRNGKey | None = None,
     progress: bool = True,
-) -> xr.Dataset:
-    """Compare predicted with retrained shifts of the mean, E_D[m] - E_D'[m].
-
-    Costs `num_retrainings` trainings per perturbation beside the prediction.
+) -> xr.DataArray:
+    """Give the shift of the measurement in each draw, m on all data less m on the perturbed.
 
     Args:
-        push_forward: what predicts.
-        key: key of the draws that predict.
-        retrain_key: key of the retrainings; another one, so that nothing is shared.
+        source: a push-forward, which predicts, or a training, which retrains.
+        key: key of the draws.
+        num_draws: number of draws.
         perturbations: weights `(perturbation, datum)`.
-        num_draws: draws that predict.
-        num_retrainings: retrainings per perturbation, an even number: their two halves give the
-            reliability of the truth.
-        coupled: whether retrainings with and without the data share keys.
         direction: how shifts are predicted, see `attribute`.
-        progress: show progress bars on a terminal.
+        new_key: key of the draws on perturbed data; those of `key` if None.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        Shape `(draw, query, perturbation)`; means over draws estimate E_D[m] - E_D'[m].
+
+    Raises:
+        ValueError: if the measure gives more than a number per query.
+    """
+    arms = draw_arms(
+        source,
+        key,
+        num_draws,
+        perturbations,
+        direction=direction,
+        new_key=new_key,
+        progress=progress,
+    )
+    measure = training_of(source).measure
+    if arms.new.ndim > 3:
+        raise ValueError(f"measure {measure.name!r} gives several outputs per query; measure one")
+    coords = {"query": measure.queries, "perturbation": arms.weights["perturbation"].values}
+    return xr.DataArray(
+        arms.old - arms.new,
+        coords,
+        ("draw", "query", "perturbation"),
+        attrs={"source": "retrain" if isinstance(source, Training) else source.name},
+    )
+
+
+def retrainings(
+    training: Training,
+    key: PRNGKey,
+    perturbations: Any,
+    *,
+    num_retrainings: int = 32,
+    coupled: bool = True,
+    progress: bool = True,
+) -> xr.DataArray:
+    """Retrain, for predictions to be compared with: the true shifts, `(draw, query, perturbation)`.
+
+    Costs `num_retrainings` trainings per perturbation; compute it once for all methods.
+
+    Args:
+        training: the stochastic kernel.
+        key: key of the retrainings; another one than that of predictions.
+        perturbations: weights `(perturbation, datum)`.
+        num_retrainings: retrainings per perturbation, an even number: the halves give the
+            reliability of the truth.
+        coupled: whether trainings with and without the data share keys.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        ValueError: if `num_retrainings` is not even.
+    """
+    if num_retrainings % 2:
+        raise ValueError(f"num_retrainings={num_retrainings} must be even, for two halves")
+    new_key = None if coupled else jax.random.fold_in(key, 1)
+    return shifts(training, key, num_retrainings, perturbations, new_key=new_key, progress=progress)
+
+
+def agreement(predicted: xr.DataArray, retrained: xr.DataArray) -> xr.Dataset:
+    """Compare predicted with retrained shifts of the mean, E_D[m] - E_D'[m].
+
+    Args:
+        predicted: what `shifts` gives for a push-forward.
+        retrained: what `retrainings` gives for the same perturbations, with another key.
 
     Returns:
         A dataset with `predicted`, `retrained` and their standard errors `predicted_error` and
         `retrained_error`, `(query, perturbation)`; and, per query, the correlations over
         perturbations `pearson` and `spearman` and the Spearman correlation `reliability` between
         the two halves of the retrainings. NaN where a query's shifts are all alike.
-
-    Raises:
-        ValueError: if the key is used on both sides or `num_retrainings` is not even.
     """
-    _check_apart(key, retrain_key)
-    if num_retrainings % 2:
-        raise ValueError(f"num_retrainings={num_retrainings} must be even, for two halves")
-    predicted = _mean_shift(
-        push_forward, key, num_draws, perturbations, direction=direction, progress=progress
-    )
-    halves = [
-        _mean_shift(
-            push_forward.training,
-            half,
-            num_retrainings // 2,
-            perturbations,
-            new_key=None if coupled else jax.random.fold_in(half, 1),
-            progress=progress,
-        )
-        for half in jax.random.split(retrain_key)
-    ]
-    retrained = (halves[0]["score"] + halves[1]["score"]) / 2
-    error = np.hypot(halves[0]["error"], halves[1]["error"]) / 2
+    half = retrained.sizes["draw"] // 2
+    halves = [retrained[:half].mean("draw"), retrained[half:].mean("draw")]
+    means = predicted.mean("draw"), retrained.mean("draw")
     return xr.Dataset(
         {
-            "predicted": predicted["score"],
-            "predicted_error": predicted["error"],
-            "retrained": retrained,
-            "retrained_error": error,
-            "pearson": _correlation(scipy.stats.pearsonr, predicted["score"], retrained),
-            "spearman": _correlation(scipy.stats.spearmanr, predicted["score"], retrained),
-            "reliability": _correlation(scipy.stats.spearmanr, *(h["score"] for h in halves)),
+            "predicted": means[0],
+            "predicted_error": _standard_error(predicted),
+            "retrained": means[1],
+            "retrained_error": _standard_error(retrained),
+            "pearson": _correlation(scipy.stats.pearsonr, *means),
+            "spearman": _correlation(scipy.stats.spearmanr, *means),
+            "reliability": _correlation(scipy.stats.spearmanr, *halves),
         },
-        attrs={"transform": push_forward.name, "coupled": int(coupled)},
+        attrs={"transform": predicted.attrs["source"]},
     )
 
 
 def leave_one_out(
-    push_forward: PushForward, key: PRNGKey, retrain_key: PRNGKey, data: Data, **options: Any
+    push_forward: PushForward,
+    key: PRNGKey,
+    retrain_key: PRNGKey,
+    data: Data,
+    *,
+    num_draws: int = 16,
+    num_retrainings: int = 32,
+    coupled: bool = True,
+    direction: Literal["pull", "push"] | None = None,
+    progress: bool = True,
 ) -> xr.Dataset:
     """Compare predicted with retrained influences of single data; see `agreement`.
 
@@ -94,10 +144,27 @@ def leave_one_out(
         key: key of the draws that predict.
         retrain_key: key of the retrainings.
         data: labels of the data to leave out, one at a time.
-        **options: of `agreement`.
+        num_draws: draws that predict.
+        num_retrainings: retrainings per datum, an even number.
+        coupled: whether retrainings with and without the datum share keys.
+        direction: how shifts are predicted, see `attribute`.
+        progress: show progress bars on a terminal.
+
+    Raises:
+        ValueError: if the key is used on both sides or `num_retrainings` is not even.
     """
+    _check_apart(key, retrain_key)
     each = perturb.leave_one_out(push_forward.training.program, data)
-    return agreement(push_forward, key, retrain_key, each, **options)
+    truth = retrainings(
+        push_forward.training,
+        retrain_key,
+        each,
+        num_retrainings=num_retrainings,
+        coupled=coupled,
+        progress=progress,
+    )
+    predicted = shifts(push_forward, key, num_draws, each, direction=direction, progress=progress)
+    return agreement(predicted, truth)
 
 
 def lds(
@@ -108,7 +175,10 @@ def lds(
     num_subsets: int = 30,
     keep: float | int = 0.5,
     removal: Removal = "drop",
-    **options: Any,
+    num_draws: int = 16,
+    num_retrainings: int = 32,
+    direction: Literal["pull", "push"] | None = None,
+    progress: bool = True,
 ) -> xr.Dataset:
     """Compute the linear datamodelling score over random subsets; see `agreement`.
 
@@ -121,18 +191,35 @@ def lds(
         num_subsets: number of subsets.
         keep: share or number of data that a subset keeps.
         removal: what a retraining does with the others.
-        **options: of `agreement`.
+        num_draws: draws that predict.
+        num_retrainings: retrainings per subset, an even number.
+        direction: how shifts are predicted, see `attribute`.
+        progress: show progress bars on a terminal.
+
+    Raises:
+        ValueError: if the key is used on both sides or `num_retrainings` is not even.
     """
+    _check_apart(key, retrain_key)
     subset_key, retrain_key = jax.random.split(retrain_key)
     subsets = perturb.random_subsets(
         push_forward.training.program, subset_key, num_subsets, keep, removal=removal
     )
-    return agreement(push_forward, key, retrain_key, subsets, **options)
+    truth = retrainings(
+        push_forward.training,
+        retrain_key,
+        subsets,
+        num_retrainings=num_retrainings,
+        progress=progress,
+    )
+    predicted = shifts(push_forward, key, num_draws, subsets, direction=direction, progress=progress)
+    return agreement(predicted, truth)
 
 
-def _mean_shift(kernel: Any, key: PRNGKey, num_draws: int, weights: Any, **options: Any) -> xr.Dataset:
-    scores = attribute(kernel, key, num_draws, ["mean"], weights, **options)
-    return scores.sel(divergence="mean", drop=True)
+def _standard_error(draws: xr.DataArray) -> xr.DataArray:
+    """Give the error of the mean; NaN of a single draw."""
+    if draws.sizes["draw"] < 2:
+        return xr.full_like(draws[0], np.nan)
+    return draws.std("draw", ddof=1) / draws.sizes["draw"] ** 0.5
 
 
 def _correlation(measure: Any, first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:

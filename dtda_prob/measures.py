@@ -18,21 +18,14 @@ from numpyro.distributions import (
     BernoulliProbs,
     CategoricalLogits,
     CategoricalProbs,
-    biject_to,
-    constraints,
 )
 from numpyro.distributions.distribution import (
     Distribution,
     ExpandedDistribution,
     MaskedDistribution,
 )
-from numpyro.distributions.transforms import (
-    IdentityTransform,
-    ParameterFreeTransform,
-    SigmoidTransform,
-    Transform,
-)
 
+from dtda_prob.coordinates import coordinates
 from dtda_prob.program import Program
 from dtda_prob.typing import Params
 
@@ -55,8 +48,6 @@ class Measure(NamedTuple):
     readout: Callable[[PyTree], Value]
     queries: np.ndarray
 
-
-_IDENTITY = IdentityTransform()
 
 Unbound = Callable[[Program], Measure]
 """A measure still to be bound to a program, which is what the constructors here return."""
@@ -175,78 +166,19 @@ def _predictive(
 
         start = program.init(jax.random.key(0))
         observed = {site: (value, dim) for site, (_, value, dim) in predictive(start).items()}
-        structure = jax.tree.structure(distributions(start))
-        transforms = _unconstraining(distributions(start))
+        unconstrained = coordinates(distributions(start))
 
         def outputs(params: Params) -> dict[str, Any]:
-            leaves = zip(transforms.items(), jax.tree.leaves(distributions(params)), strict=True)
-            return {leaf: transform.inv(value) for (leaf, transform), value in leaves}
+            return unconstrained.outputs(distributions(params))
 
         def read(outputs: dict[str, Array]) -> Value:
-            leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
-            fns = jax.tree.unflatten(structure, leaves)
+            fns = unconstrained.distributions(outputs)
             return readout({site: (fns[site], *observed[site]) for site in fns})
 
         shape = jax.eval_shape(lambda params: read(outputs(params)), start).shape
         return Measure(name, outputs, read, _labels(name, queries, shape))
 
     return bind
-
-
-def _unconstraining(
-    tree: Any, path: str = "", transform: Transform = _IDENTITY
-) -> dict[str, Transform]:
-    """Name the leaves of a tree of distributions, in order, each with its map from the real line.
-
-    Leaves go by name, as in `y.loc`: NumPyro flattens a distribution in another order in another
-    process, so that a position means nothing.
-    """
-    if isinstance(tree, Distribution):
-        fields = zip(type(tree).gather_pytree_data_fields(), tree.tree_flatten()[0], strict=True)
-        parts = [(field, part, _to_constraint(tree, field)) for field, part in fields]
-    elif isinstance(tree, dict):
-        parts = [(site, tree[site], transform) for site in sorted(tree)]
-    elif isinstance(tree, list | tuple):
-        parts = [(str(k), part, transform) for k, part in enumerate(tree)]
-    else:
-        return {f"{path}.{k}" if k else path: transform for k in range(len(jax.tree.leaves(tree)))}
-    named = [_unconstraining(part, f"{path}.{name}".lstrip("."), t) for name, part, t in parts]
-    return {leaf: t for leaves in named for leaf, t in leaves.items()}
-
-
-def _to_constraint(fn: Distribution, field: str) -> Transform:
-    constraint = fn.arg_constraints.get(field, constraints.real)
-    for bounded, transform in _SATURATING:
-        if constraint is bounded:
-            return transform
-    try:
-        return biject_to(constraint)
-    except NotImplementedError:
-        return _IDENTITY
-
-
-class _Softmax(ParameterFreeTransform):
-    """From logits to probabilities above 0; unlike stick breaking, accurate for the smallest."""
-
-    def __call__(self, x: Array) -> Array:
-        return _above_zero(jax.nn.softmax(x))
-
-    def _inverse(self, y: Array) -> Array:
-        return jnp.log(_above_zero(y))
-
-
-class _Logistic(SigmoidTransform):
-    """From log-odds to a probability; one that was rounded to 0 or 1 has finite log-odds."""
-
-    def _inverse(self, y: Any) -> Any:
-        return super()._inverse(jnp.minimum(_above_zero(y), 1 - jnp.finfo(y.dtype).eps))
-
-
-def _above_zero(probs: Array) -> Array:
-    return jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)
-
-
-_SATURATING = ((constraints.simplex, _Softmax()), (constraints.unit_interval, _Logistic()))
 
 
 def _sum_of(readout: Readout) -> Callable[[dict], Value]:

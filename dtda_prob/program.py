@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
@@ -63,8 +64,8 @@ class Program:
 
     The objective is L(theta, w) = -(1/n) [ sum_i w_i log p(y_i | theta) + log prior(theta) ], with
     theta in unconstrained space (the prior is the density there, Jacobian included) and n =
-    `num_rows`, the number of data however they are weighed. On a batch of B data the sum is
-    estimated by n/B times the sum over the batch.
+    `num_rows`, the number of data however they are weighed. On a batch of B data out of the M that
+    epochs choose from, the sum is estimated by M/B times the sum over the batch.
 
     Args:
         model: a NumPyro model with at least one observed site inside `plate`. To be trained on
@@ -81,6 +82,9 @@ class Program:
         num_rows: number of data n that an epoch visits; less than N after `drop`.
         labels: one name per datum.
         observed: names of the observed sites inside the plate.
+        has_prior: whether anything but the data's observations enters the objective.
+        derived: what other modules have worked out about the model and its data, by name; it does not
+            depend on `num_rows`, and programs made by `drop` share it.
 
     Raises:
         ValueError: if the plate is missing, subsampled by the model itself or holds no observation,
@@ -111,6 +115,10 @@ class Program:
         sites = self._trace(jax.random.key(0))
         self.num_data = self.num_rows = _plate_size(sites, plate)
         self.observed = _observed_sites(sites, plate)
+        self.has_prior = any(
+            site["type"] == "sample" and not _in_plate(site, plate) for site in sites.values()
+        )
+        self.derived: dict[str, Any] = {}
         self._check_latents(sites)
         self._param_transforms = {
             name: biject_to(site["kwargs"].get("constraint", constraints.real))
@@ -146,7 +154,7 @@ class Program:
                 None.
         """
         if indices is not None:
-            weights = weights * (self.num_rows / self.num_data)
+            weights = weights * (self._num_visited(weights) / self.num_data)
         model = handlers.seed(
             weigh(self.model, weights=weights, plate=self.plate), _key_or_default(key)
         )
@@ -171,15 +179,28 @@ class Program:
         Raises:
             ValueError: if the model ignores the plate's indices.
         """
+        gradient = self._gradient(params)
+        return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
+
+    def gradient_norms(self, params: Params, batch_size: int = 64) -> Float[Array, " datum"]:
+        """Give the norm of the gradient of each datum's loss; see `gradients`."""
+        gradient = self._gradient(params)
+
+        def norm(index: Int[Array, ""]) -> Float[Array, ""]:
+            return optax.tree.norm(gradient(index))
+
+        return jax.lax.map(norm, jnp.arange(self.num_data), batch_size=batch_size)
+
+    def _gradient(self, params: Params) -> Callable[[Int[Array, ""]], Params]:
+        """Give the gradient of one datum's loss as a function of its position."""
         self.check_batches(1)
         ones = jnp.ones(self.num_data, _dtype(params))
 
         def loss(params: Params, index: Int[Array, ""]) -> Float[Array, ""]:
             alone = partial(self.objective, params, indices=index[None])
-            return jax.jvp(alone, (ones,), (ones,))[1]
+            return jax.jvp(alone, (ones,), (ones,))[1] * (self.num_rows / self._num_visited(ones))
 
-        gradient = partial(jax.grad(loss), params)
-        return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
+        return partial(jax.grad(loss), params)
 
     def weighed(self, weights: Weights) -> Callable:
         """Give the model with weighed data, for NumPyro's own inference."""
@@ -206,8 +227,20 @@ class Program:
         """
         args, kwargs = jax.tree.map(_as_device_array, (args, kwargs))
         model = handlers.substitute(self.model, data=self.constrain(params))
-        sites = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+        sites = self._sites(model, args, kwargs)
         return {name: _describe(sites[name], self.plate) for name in self.observed}
+
+    def observations(
+        self, params: Params, indices: Indices
+    ) -> dict[str, tuple[Distribution, Any, int]]:
+        """Give the distribution of each observed site for some of the data; see `predictive`."""
+        model = handlers.substitute(self.model, data=self.constrain(params) | {self.plate: indices})
+        sites = self._sites(model, self.args, self.kwargs)
+        return {name: _describe(sites[name], self.plate) for name in self.observed}
+
+    def full_weights(self) -> Weights:
+        """Weigh all data alike, as much as the rows that are left: 1 each where none is dropped."""
+        return jnp.full(self.num_data, self.num_rows / self.num_data)
 
     def drop(self, num_removed: int) -> "Program":
         """Give the program whose epochs visit `num_data - num_removed` rows.
@@ -260,6 +293,15 @@ class Program:
         except (ValueError, TypeError):
             return False
         return all(len(shape) == batch for shape in shapes)
+
+    def _num_visited(self, weights: Weights) -> int | Int[Array, ""]:
+        """Count the rows that batches are chosen from: those of non-zero weight, where rows go."""
+        if self.num_rows == self.num_data:
+            return self.num_data
+        return jnp.maximum(jnp.count_nonzero(weights), self.num_rows)
+
+    def _sites(self, model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+        return handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
 
     def _trace(self, key: PRNGKey) -> dict[str, Any]:
         model = handlers.substitute(handlers.seed(self.model, key), substitute_fn=self._init_strategy)

@@ -67,6 +67,14 @@ class Training:
         """Count the gradients over all rows that one training amounts to."""
         return sum(phase.num_passes(self.program) for phase in self.kernel.phases)
 
+    def total_step_size(self) -> float:
+        """Give the time of training: how far it moves a parameter whose gradient is 1 throughout.
+
+        Raises:
+            ValueError: if the kernel's steps are not proportional to gradients.
+        """
+        return float(kernels.segment_sizes(self.kernel, self.program, 1).sum())
+
     def stats(self, outcome: Outcome, weights: Weights) -> dict[str, Array]:
         """Say how a run ended.
 

@@ -27,6 +27,11 @@ def regression(num_data: int = NUM_DATA, **options) -> dtda.Program:
 
 
 def network(num_data: int = NUM_DATA) -> dtda.Program:
+    return _network(num_data, jnp.result_type(float))
+
+
+@cache
+def _network(num_data: int, precision) -> dtda.Program:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(num_data, NUM_FEATURES)), rng.integers(0, 3, num_data)
     return dtda.Program(dtda.zoo.classifier([4], 3), x, y=y)
@@ -52,10 +57,33 @@ LINEAR = {
     "influence by damped Hessian": lambda training, **options: dtda.influence(
         training, dtda.curvature.dense(damping=0.1), **options
     ),
+}
+"""Transforms with a response, that carry samples of any kernel."""
+
+STEPWISE = {
+    "segments": lambda training, **options: dtda.segments(
+        training, dtda.curvature.gram(), num_segments=2, **options
+    ),
+    "trajectory": lambda training, **options: dtda.trajectory(training, num_checkpoints=2, **options),
+    "covariance": lambda training, **options: dtda.covariance(
+        training, step_size=1e-3, num_samples=20, num_warmup=5, **options
+    ),
     "influence by conjugate gradients": lambda training, **options: dtda.influence(
         training, dtda.curvature.conjugate_gradient(damping=0.1, tolerance=1e-12), **options
     ),
+    "influence by Kronecker factors": lambda training, **options: dtda.influence(
+        training, dtda.curvature.kronecker(damping=0.1), **options
+    ),
 }
+"""More transforms with a response, on a network trained by gradient steps."""
+
+CURVED = {
+    "newton": lambda training: dtda.newton(training, dtda.curvature.dense(damping=0.1), num_steps=2),
+    "finetune": lambda training: dtda.finetune(
+        training, dtda.kernels.sgd(optax.sgd(0.05), num_epochs=2, batch_size=4)
+    ),
+}
+"""Transforms that are not linear in the new weights."""
 SPACES = ("outputs", "parameters", "measurement")
 
 

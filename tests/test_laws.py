@@ -6,9 +6,11 @@ import numpy as np
 import optax
 import pytest
 from tables import (
+    CURVED,
     KERNELS,
     LINEAR,
     SPACES,
+    STEPWISE,
     direction,
     draw,
     network,
@@ -26,6 +28,7 @@ import dtda_prob as dtda
 from dtda_prob.kernels import kernel as loop
 
 KEY = jax.random.key(0)
+PARAMETERS = dtda.measures.parameters()
 close = np.testing.assert_allclose
 
 kernels = pytest.mark.parametrize("kernel", KERNELS)
@@ -98,36 +101,51 @@ def test_unrolled_response_is_the_finite_difference(kernel, x64):
     close(2 * response @ step, above - below, rtol=1e-5, atol=1e-12)
 
 
-@kernels
-@linear
-def test_pushing_from_w_to_w_is_drawing_at_w(kernel, transform, x64):
-    training = train(kernel)
+def check_identity(training, push_forward):
     weights = ones().at[1].set(0.5)
-    pushed = push(LINEAR[transform](training), weights, weights)
+    pushed = push(push_forward, weights, weights)
     drawn = draw(training, weights)
     close(pushed.value, drawn.value, rtol=1e-10)
     jax.tree.map(lambda a, b: close(a, b, rtol=1e-10), pushed.params, drawn.params)
 
 
+def check_derivative(push_forward, step=1e-5):
+    """Push is compiled once for three pairs of weights."""
+    compiled = jax.jit(push_forward.push)
+    along = step * direction()
+    above, below = (compiled(KEY, ones(), ones() + s * along).value for s in (1, -1))
+    close(2 * pull(push_forward, ones()) @ along, above - below, rtol=1e-4, atol=1e-11)
+
+
+@kernels
+@linear
+def test_pushing_from_w_to_w_is_drawing_at_w(kernel, transform, x64):
+    check_identity(train(kernel), LINEAR[transform](train(kernel)))
+
+
+@pytest.mark.parametrize("transform", STEPWISE | CURVED)
+def test_pushing_a_network_from_w_to_w_is_drawing_at_w(transform, x64):
+    check_identity(train_network(), (STEPWISE | CURVED)[transform](train_network()))
+
+
 @kernels
 @linear
 def test_pull_is_the_derivative_of_push(kernel, transform, x64):
-    push_forward = LINEAR[transform](train(kernel))
-    step = 1e-5 * direction()
-    above, below = (push(push_forward, ones(), ones() + s * step).value for s in (1, -1))
-    response = pull(push_forward, ones())
-    close(2 * response @ step, above - below, rtol=1e-5, atol=1e-12)
+    check_derivative(LINEAR[transform](train(kernel), at="old"))
+
+
+@pytest.mark.parametrize("transform", STEPWISE | CURVED)
+def test_pull_is_the_derivative_of_push_for_a_network(transform, x64):
+    options = {"at": "old"} if transform in STEPWISE else {}
+    check_derivative((STEPWISE | CURVED)[transform](train_network(), **options))
 
 
 @pytest.mark.parametrize("transform", ["unroll", "influence by damped Hessian"])
 @spaces
 def test_pull_is_the_derivative_of_push_in_every_space(transform, space, x64):
-    push_forward = LINEAR[transform](train_network(), space=space)
+    push_forward = LINEAR[transform](train_network(), space=space, at="old")
     close(push(push_forward, ones(), ones()).value, draw(train_network(), ones()).value, rtol=1e-10)
-    step = 1e-6 * direction()
-    above, below = (push(push_forward, ones(), ones() + s * step).value for s in (1, -1))
-    response = pull(push_forward, ones())
-    close(2 * response @ step, above - below, rtol=1e-4, atol=1e-10)
+    check_derivative(push_forward, step=1e-6)
 
 
 @linear
@@ -167,6 +185,78 @@ def test_the_expansion_point_may_be_given(transform, x64):
     training, half = train("exact mode"), jnp.full(12, 0.5)
     make = LINEAR[transform]
     close(pull(make(training, at=half), ones()), pull(make(training), half), rtol=1e-10)
+
+
+def test_responses_are_averaged_over_several_expansion_points(x64):
+    training, new = train("sgd by epoch"), ones().at[0].set(0.0)
+    points = jnp.stack([ones(), ones().at[3].set(0.5), jnp.full(12, 0.5)])
+    averaged = dtda.unroll(training, at=points, space="measurement")
+    each = [pull(dtda.unroll(training), point) for point in points]
+    close(pull(averaged, ones()), sum(each) / 3, rtol=1e-9)
+    moved = push(averaged, ones(), new).value - draw(training, ones()).value
+    close(moved, sum(each) / 3 @ (new - ones()), rtol=1e-8)
+
+
+def test_where_rows_are_dropped_the_average_is_over_the_points_that_hold_the_datum(x64):
+    training = train("sgd by epoch").drop(4)
+    points = jnp.ones((3, 12)).at[jnp.arange(3)[:, None], jnp.arange(12).reshape(3, 4)].set(0.0)
+    averaged = dtda.unroll(training, at=points, space="measurement")
+    each = jnp.stack([pull(dtda.unroll(training), point) for point in points])
+    response = pull(averaged, ones())
+    close(response, each.sum(0) / 2, rtol=1e-9)
+    old, new = training.program.full_weights(), points[0]
+    moved = push(averaged, old, new).value - draw(training, old).value
+    close(moved, response @ (new - old), rtol=1e-8)
+
+
+def test_the_centre_is_the_middle_of_what_is_asked_for(x64):
+    training, new = train("sgd by epoch"), ones().at[0].set(0.0)
+    moved, middle = (
+        push(dtda.unroll(training, at=at), ones(), new).value for at in ("centre", "midpoint")
+    )
+    close(moved, middle, rtol=1e-12)
+    centred = dtda.unroll(training).matched(4, jnp.full(12, 2 / 3))
+    assert centred.training.program.num_rows == 8
+    close(centred.at, 2 / 3)
+    assert dtda.unroll(training, at="old").matched(0, ones()).at == "old"
+
+
+def test_batches_estimate_the_objective_whatever_the_weights(x64):
+    """Where rows are dropped, a batch stands for the rows that it was chosen from."""
+    program = regression().drop(4)
+    params = program.init(KEY)
+    for weights in (program.full_weights(), ones().at[jnp.arange(4)].set(0.0)):
+        rows = jnp.flatnonzero(weights)
+        each = [program.objective(params, weights, i[None]) for i in rows]
+        close(jnp.stack(each).mean(), program.objective(params, weights), rtol=1e-10)
+
+
+def test_the_size_of_steps_counts_momentum_schedules_and_weight_decay():
+    momentum = train(
+        dtda.kernels.sgd(optax.sgd(0.1, momentum=0.9), num_steps=300), network(), PARAMETERS
+    )
+    close(momentum.total_step_size(), 0.1 * (10 * 300 - 90), rtol=1e-3)
+    cosine = optax.cosine_decay_schedule(0.2, 100)
+    scheduled = dtda.kernels.then(
+        dtda.kernels.sgd(optax.sgd(cosine), num_steps=100),
+        dtda.kernels.sgd(optax.sgd(0.1), num_steps=10),
+    )
+    close(train(scheduled, network(), PARAMETERS).total_step_size(), 0.1 * 101 + 1.0, rtol=1e-2)
+    decay = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1))
+    settled = train(dtda.kernels.sgd(decay, num_steps=500), network(), PARAMETERS).total_step_size()
+    close(settled, 1 / 0.5, rtol=1e-3)
+    assert train("exact").total_step_size() == np.inf
+
+
+def test_a_path_ends_where_training_ends_and_has_means(x64):
+    training = train("phases")
+    path = dtda.kernels.path(training.kernel, KEY, training.program, ones(), 3)
+    outcome = draw(training, ones())
+    close(path.ends["slopes"][-1], outcome.params["slopes"], rtol=1e-12)
+    close(path.trace, outcome.trace, rtol=1e-12)
+    assert path.means["slopes"].shape == (6, 3)
+    sizes = dtda.kernels.segment_sizes(training.kernel, training.program, 3)
+    close(sizes, [0.1, 0.1, 0.1, 0.01, 0.01, 0.01], rtol=1e-3)
 
 
 def test_the_midpoint_is_nearer_to_retraining_than_the_old_weights(x64):
@@ -232,8 +322,8 @@ def test_labels_do_not_change_numbers():
 def test_costs_count_trainings():
     training = train("sgd by epoch")
     assert dtda.retrain(training).cost.push == 1
-    assert dtda.unroll(training).cost.push == 2
-    assert dtda.unroll(training, at="midpoint").cost.push == 3
+    assert dtda.unroll(training, at="old").cost.push == 2
+    assert dtda.unroll(training).cost.push == 3
     assert dtda.influence(training).cost.push > 1
 
 
@@ -243,8 +333,18 @@ def test_costs_count_trainings():
         (lambda: dtda.unroll(train("exact"), at="middle"), "at='middle'"),
         (lambda: dtda.unroll(train("exact"), space="logits"), "space='logits'"),
         (lambda: dtda.influence(train("exact"), space="logits"), "space='logits'"),
-        (lambda: dtda.curvature.dense(damping=-1.0), "damping=-1"),
-        (lambda: dtda.curvature.conjugate_gradient(damping=np.nan), "damping=nan"),
+        (lambda: dtda.unroll(train("exact"), at=jnp.ones((2, 2, 12))), "several"),
+        (lambda: dtda.segments(train("exact")), "ends at rest"),
+        (lambda: dtda.trajectory(train("exact")), "ends at rest"),
+        (lambda: dtda.trajectory(train("adam on all data")), "Adam"),
+        (
+            lambda: dtda.segments(train("sgd by epoch"), dtda.curvature.neumann(damping=1.0)),
+            "only be inverted",
+        ),
+        (lambda: dtda.newton(train("exact"), num_steps=0), "num_steps=0"),
+        (lambda: dtda.covariance(train("exact"), step_size=0.0), "step_size"),
+        (lambda: dtda.reweigh(train("sgd by epoch"), KEY), "posterior"),
+        (lambda: dtda.reweigh(train("exact"), KEY, num_draws=20), "num_draws=20"),
         (lambda: dtda.kernels.exact(temperature=-1.0), "temperature=-1"),
         (lambda: dtda.kernels.sgd(optax.sgd(0.1)), "one of num_steps and num_epochs"),
         (lambda: dtda.kernels.sgd(optax.sgd(0.1), num_steps=0), "at least 1"),

@@ -3,6 +3,8 @@
 from dtda_prob.kernels.exact import exact as exact
 from dtda_prob.kernels.kernel import Kernel as Kernel
 from dtda_prob.kernels.kernel import Phase as Phase
+from dtda_prob.kernels.kernel import path as path
 from dtda_prob.kernels.kernel import run as run
+from dtda_prob.kernels.kernel import segment_sizes as segment_sizes
 from dtda_prob.kernels.kernel import then as then
 from dtda_prob.kernels.sgd import sgd as sgd

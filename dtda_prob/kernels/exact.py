@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -53,7 +54,16 @@ def exact(temperature: float = 1.0) -> Kernel:
         theta = mode + temperature**0.5 * spread
         return ExactState(unravel(theta)), potential(theta) / program.num_rows
 
-    return Kernel((Phase(init, step, lambda program: 1, lambda program: 1.0, _check_quadratic),))
+    phase = Phase(
+        init,
+        step,
+        num_steps=lambda program: 1,
+        num_passes=lambda program: 1.0,
+        check=_check_quadratic,
+        step_sizes=lambda program: np.array([np.inf]),
+        temperature=temperature,
+    )
+    return Kernel((phase,))
 
 
 def _check_quadratic(program: Program) -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -91,7 +92,43 @@ def sgd(
         params = optax.apply_updates(state.params, updates)
         return SGDState(params, optimizer_state, order, state.count + 1), loss
 
-    return Kernel((Phase(init, step, count_steps, count_passes, visits.check),))
+    def step_sizes(program: Program) -> Float[np.ndarray, " step"]:
+        return _step_sizes(transformation(program), program, count_steps(program))
+
+    return Kernel((Phase(init, step, count_steps, count_passes, visits.check, step_sizes),))
+
+
+def _step_sizes(
+    optimizer: optax.GradientTransformation, program: Program, num_steps: int
+) -> Float[np.ndarray, " step"]:
+    """Run the optimizer on a constant gradient, from parameters at zero.
+
+    Momentum, schedules and weight decay are all in how far it gets.
+
+    Raises:
+        ValueError: if twice the gradient does not move it twice as far, or parameters differ.
+    """
+    shapes = jax.eval_shape(program.init, jax.random.key(0))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def moved(slope: float) -> Float[Array, "step parameter"]:
+        def body(carry: tuple[Params, Any], _: None) -> tuple:
+            params, state = carry
+            gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, slope), params)
+            updates, state = optimizer.update(gradient, state, params)
+            ends = [leaf.ravel()[0] for leaf in jax.tree.leaves(updates)]
+            return (optax.apply_updates(params, updates), state), -jnp.stack(ends)
+
+        return jax.lax.scan(body, (zeros, optimizer.init(zeros)), length=num_steps)[1]
+
+    once, twice = (np.asarray(jax.jit(moved, static_argnums=0)(slope)) for slope in (1e-3, 2e-3))
+    if not np.allclose(twice, 2 * once, rtol=1e-3) or not np.allclose(once, once[:, :1], rtol=1e-3):
+        raise ValueError(
+            "the total step size of training is asked for (damping='auto', segments or trajectory), "
+            "and the optimizer's steps are not one multiple of the gradient (Adam, clipping, or rates "
+            "by parameter); give damping as a number, or the time of training"
+        )
+    return once[:, 0].astype(float) / 1e-3
 
 
 def _visits(batch_size: int | None, replace: bool) -> batches.Batches:

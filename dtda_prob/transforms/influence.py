@@ -1,7 +1,9 @@
 """Influence functions: implicit differentiation at the outcome of training."""
 
+from functools import partial
+
 import jax
-from jaxtyping import PyTree
+import optax
 
 from dtda_prob import curvature as curvatures
 from dtda_prob.training import Training
@@ -11,10 +13,8 @@ from dtda_prob.transforms.response import (
     PushForward,
     Space,
     check_options,
-    describe,
-    is_old,
-    pull_back,
-    push_along,
+    push_forward,
+    side_key,
 )
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
@@ -23,9 +23,9 @@ def influence(
     training: Training,
     curvature: curvatures.Curvature | None = None,
     *,
-    at: At = "old",
+    at: At = "centre",
     space: Space = "outputs",
-    batch_size: int | None = None,
+    batch_size: int | None = 64,
 ) -> PushForward:
     """Build the push-forward that treats the outcome of training as a stationary point.
 
@@ -42,42 +42,39 @@ def influence(
         batch_size: queries at once in `pull`; all if None.
 
     Raises:
-        ValueError: if `at` or `space` is unknown.
+        ValueError: if `at` or `space` is unknown, or the curvature does not suit the program.
     """
     check_options(at, space)
-    solver = curvatures.dense() if curvature is None else curvature
+    chosen = curvatures.dense() if curvature is None else curvature
+    decompose = chosen.bind(training.program)
+    choose_filter = chosen.inverse_filter(training.total_step_size)
 
     def draw(key: PRNGKey, weights: Weights) -> Outcome:
         """Draw with the value of training and the derivative of a stationary point."""
-        outcome = jax.lax.stop_gradient(training.draw(key, jax.lax.stop_gradient(weights)))
-        params = _stationary(training, solver, outcome.params, weights)
+        here = jax.lax.stop_gradient(weights)
+        outcome = jax.lax.stop_gradient(training.draw(key, here))
+        spectrum = decompose(side_key(key), outcome.params, here)
+        change = change_of_gradient(training, outcome.params, weights)
+        step = spectrum.apply(choose_filter(spectrum, outcome.params), change)
+        params = optax.tree.sub(outcome.params, step)
         return Outcome(params, *training.observe(params), outcome.trace)
 
     def cost(num_solves: int) -> float:
-        shapes = jax.eval_shape(training.program.init, jax.random.key(0))
-        num_params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-        return solver.passes(num_params, num_solves) / training.num_passes()
+        return chosen.passes(training.program, num_solves) / training.num_passes()
 
-    return PushForward(
-        name=describe(f"influence[{solver.name}]", at, space),
-        training=training,
-        push=push_along(training, draw, at, space),
-        pull=pull_back(draw, at, batch_size),
-        cost=Cost(
-            push=(1.0 if is_old(at) else 2.0) + cost(1),
-            pull=1.0 + cost(len(training.measure.queries)),
-        ),
-        rebuild=lambda other: influence(other, solver, at=at, space=space, batch_size=batch_size),
+    return push_forward(
+        f"influence[{chosen.name}]",
+        training,
+        draw,
+        at,
+        space,
+        batch_size=batch_size,
+        cost=Cost(1.0 + cost(1), 1.0 + cost(len(training.measure.queries))),
+        make=partial(influence, curvature=chosen, space=space, batch_size=batch_size),
     )
 
 
-def _stationary(
-    training: Training, solver: curvatures.Curvature, params: Params, weights: Weights
-) -> PyTree:
-    """Give params, with the derivative -H^+ d/dw grad L: a Newton step from where it is zero."""
-    here = jax.lax.stop_gradient(weights)
-    gradient = jax.grad(training.program.objective)
-    still = jax.lax.stop_gradient(gradient(params, here))
-    change = jax.tree.map(lambda new, old: new - old, gradient(params, weights), still)
-    step = solver.solve(lambda theta: training.program.objective(theta, here), params, change)
-    return jax.tree.map(lambda theta, move: theta - move, params, step)
+def change_of_gradient(training: Training, params: Params, weights: Weights) -> Params:
+    """Give grad L(params, weights) less its own value: zero, with the derivative d grad L / dw."""
+    gradient = jax.grad(training.program.objective)(params, weights)
+    return optax.tree.sub(gradient, jax.lax.stop_gradient(gradient))

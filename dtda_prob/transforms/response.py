@@ -6,13 +6,17 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
+from dtda_prob.blocks import map_blocks
 from dtda_prob.training import Training
 from dtda_prob.typing import Draw, Outcome, PRNGKey, Pull, Push, Weights
 
+SIDE_STREAM = 0x73696465
+"""Folded into a draw's key. Small numbers would give keys that training itself is split into."""
+
 Space = Literal["outputs", "parameters", "measurement"]
-At = Literal["old", "midpoint"] | Weights
+At = Literal["centre", "old", "midpoint"] | Weights | Float[Array, "point datum"]
 
 
 class Cost(NamedTuple):
@@ -37,7 +41,8 @@ class PushForward:
         push: `(key, old, new) -> outcome`, the sample at `old` carried to approximate one at `new`.
         pull: `(key, weights) -> response`, d value / d weights, shape `(query, *output, datum)`.
         cost: what both cost, in trainings.
-        rebuild: make the same transform of another training.
+        rebuild: make the same transform of another training, expanded at other weights.
+        at: where the response is taken, see `unroll`; None where that has no meaning.
     """
 
     name: str
@@ -45,46 +50,129 @@ class PushForward:
     push: Push
     pull: Pull
     cost: Cost
-    rebuild: Callable[[Training], "PushForward"]
+    rebuild: Callable[[Training, At | None], "PushForward"]
+    at: At | None = None
+
+    def matched(self, num_removed: int, centre: Weights | None = None) -> "PushForward":
+        """Give the transform of the kernel that a retraining on perturbed data really runs.
+
+        Args:
+            num_removed: rows that the retraining drops, so that it takes fewer steps.
+            centre: the mean of the weights that are asked for together, where the response is taken
+                if the transform was made `at="centre"`.
+        """
+        moves = centre is not None and isinstance(self.at, str) and self.at == "centre"
+        if num_removed == 0 and not moves:
+            return self
+        training = self.training.drop(num_removed) if num_removed else self.training
+        return self.rebuild(training, jnp.asarray(centre) if moves else self.at)
 
 
-def push_along(training: Training, draw: Draw, at: At, space: Space) -> Push:
-    """Build `push`: the outcome at `old`, moved by the response at `at` times `new - old`.
+def push_forward(
+    name: str,
+    training: Training,
+    draw: Draw,
+    at: At,
+    space: Space,
+    *,
+    batch_size: int | None,
+    cost: Cost,
+    make: Callable[..., PushForward],
+) -> PushForward:
+    """Build both directions from a draw whose value is training's, and whose derivative is R.
 
     Args:
+        name: what the transform is called.
         training: the stochastic kernel.
         draw: its draw, or one with the same value and another derivative.
         at: where the response is taken.
         space: what is moved; see `displace`.
+        batch_size: queries at once in `pull`.
+        cost: what it costs where the response is taken at the old weights.
+        make: `(training, at=) -> transform`, to rebuild it.
     """
+    extra = 0.0 if _is(at, "old") else 1.0
+    return PushForward(
+        name=f"{name}(at={at if isinstance(at, str) else 'weights'}, space={space})",
+        training=training,
+        push=_push_along(training, draw, at, space),
+        pull=_pull_back(training, draw, at, batch_size),
+        cost=Cost(cost.push + extra, cost.pull),
+        rebuild=lambda other, at: make(other, at=at),
+        at=at,
+    )
+
+
+def _push_along(training: Training, draw: Draw, at: At, space: Space) -> Push:
+    """Move the outcome at `old` by the response at `at` times `new - old`."""
 
     def push(key: PRNGKey, old: Weights, new: Weights) -> Outcome:
-        point = _expansion_point(at, old, new)
-        base, tangent = jax.jvp(lambda weights: draw(key, weights), (point,), (new - old,))
-        if not is_old(at):
-            base = training.draw(key, old)
-        return displace(training, base, tangent, space)
+        if _is(at, "old"):
+            base, tangent = jax.jvp(lambda weights: draw(key, weights), (old,), (new - old,))
+            return displace(training, base, tangent, space)
+        points = jnp.atleast_2d((old + new) / 2 if isinstance(at, str) else jnp.asarray(at, new.dtype))
+
+        def tangent_at(pair: tuple[Weights, Weights]) -> Outcome:
+            point, share = pair
+            base, tangent = jax.jvp(lambda w: draw(key, w), (point,), (share * (new - old),))
+            return jax.tree.map(_as_number, base, tangent)
+
+        tangents = jax.lax.map(tangent_at, (points, _shares(training, points)))
+        mean = jax.tree.map(lambda leaf: leaf.mean(0), tangents)
+        return displace(training, training.draw(key, old), mean, space)
 
     return push
 
 
-def pull_back(draw: Draw, at: At, batch_size: int | None) -> Pull:
-    """Build `pull`: the response, row by row, in reverse mode.
+def _pull_back(training: Training, draw: Draw, at: At, batch_size: int | None) -> Pull:
+    """Give the response row by row, in reverse mode, at the weights given unless `at` is an array."""
 
-    Args:
-        draw: a draw of the stochastic kernel.
-        at: where the response is taken; for "old" and "midpoint" the weights that `pull` is given.
-        batch_size: rows (queries) at once; all of them if None.
-    """
+    def pull_at(key: PRNGKey, point: Weights) -> Float[Array, "query *output datum"]:
+        return _rows(lambda weights: draw(key, weights).value, point, batch_size)
 
     def pull(key: PRNGKey, weights: Weights) -> Float[Array, "query *output datum"]:
-        point = weights if isinstance(at, str) else at
-        value, pullback = jax.vjp(lambda weights: draw(key, weights).value, point)
-        basis = jnp.eye(value.size, dtype=value.dtype).reshape(value.size, *value.shape)
-        rows = jax.lax.map(lambda row: pullback(row)[0], basis, batch_size=batch_size or value.size)
-        return rows.reshape(*value.shape, -1)
+        if isinstance(at, str) or jnp.ndim(at) == 1:
+            return pull_at(key, weights if isinstance(at, str) else jnp.asarray(at, weights.dtype))
+        points = jnp.asarray(at, weights.dtype)
+        pairs = points, _shares(training, points)
+        return jax.lax.map(lambda pair: pull_at(key, pair[0]) * pair[1], pairs).mean(0)
 
     return pull
+
+
+def _shares(training: Training, points: Float[Array, "point datum"]) -> Array:
+    """Say how much each point counts for each datum in a mean over points.
+
+    A dropped row is never visited, so that its derivative at such a point says nothing: where rows
+    are dropped, the mean is over the points that hold the datum.
+    """
+    if len(points) == 1 or training.program.num_rows == training.program.num_data:
+        return jnp.ones_like(points)
+    present = (points != 0).astype(points.dtype)
+    return present / jnp.maximum(present.mean(0), 1 / len(points))
+
+
+def pull_of_push(push: Push, batch_size: int | None) -> Pull:
+    """Give d push(key, weights, new) / d new at new = weights, in reverse mode."""
+
+    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "query *output datum"]:
+        return _rows(lambda new: push(key, weights, new).value, weights, batch_size)
+
+    return pull
+
+
+def _rows(
+    value_at: Callable[[Weights], Array], point: Weights, batch_size: int | None
+) -> Float[Array, "query *output datum"]:
+    """Give the Jacobian in reverse mode, `batch_size` rows at a time."""
+    value, pullback = jax.vjp(value_at, point)
+
+    def row(index: Int[Array, ""]) -> Float[Array, " datum"]:
+        cotangent = jnp.zeros(value.size, value.dtype).at[index].set(1.0)
+        return pullback(cotangent.reshape(value.shape))[0]
+
+    rows = map_blocks(row, value.size, batch_size or value.size)
+    return rows.reshape(*value.shape, -1)
 
 
 def displace(training: Training, base: Outcome, tangent: Outcome, space: Space) -> Outcome:
@@ -104,33 +192,37 @@ def displace(training: Training, base: Outcome, tangent: Outcome, space: Space) 
     return Outcome(params, outputs, _move(base.value, tangent.value), base.trace)
 
 
-def check_options(at: At, space: Space) -> None:
+def side_key(key: PRNGKey) -> PRNGKey:
+    """Give the randomness of labels, sketches and walks: it shares nothing with training's."""
+    return jax.random.fold_in(key, SIDE_STREAM)
+
+
+def check_options(at: At, space: Space = "outputs") -> None:
     """Refuse unknown options.
 
     Raises:
         ValueError: if `at` or `space` is not one of those listed.
     """
-    if isinstance(at, str) and at not in ("old", "midpoint"):
-        raise ValueError(f"at={at!r} must be 'old', 'midpoint' or an array of weights")
+    named = at in ("centre", "old", "midpoint") if isinstance(at, str) else jnp.ndim(at) in (1, 2)
+    if not named:
+        raise ValueError(
+            f"at={at!r} must be 'centre', 'old', 'midpoint', an array of weights (datum,) or several "
+            "(point, datum), over which responses are averaged"
+        )
     if space not in ("outputs", "parameters", "measurement"):
         raise ValueError(f"space={space!r} must be 'outputs', 'parameters' or 'measurement'")
 
 
-def is_old(at: At) -> bool:
-    """Tell whether the response is taken at the old weights, where the sample is too."""
-    return isinstance(at, str) and at == "old"
+def _is(at: At, name: str) -> bool:
+    return isinstance(at, str) and at == name
 
 
-def describe(name: str, at: At, space: Space) -> str:
-    """Name a transform with its settings."""
-    return f"{name}(at={at if isinstance(at, str) else 'weights'}, space={space})"
-
-
-def _expansion_point(at: At, old: Weights, new: Weights) -> Weights:
-    if isinstance(at, str):
-        return old if at == "old" else (old + new) / 2
-    return jnp.asarray(at)
+def _as_number(base: Array, tangent: Array) -> Array:
+    return jnp.zeros(base.shape) if tangent.dtype == jax.dtypes.float0 else tangent
 
 
 def _move(tree: PyTree, tangent: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, t: x if t.dtype == jax.dtypes.float0 else x + t, tree, tangent)
+    def move(x: Array, t: Array) -> Array:
+        return x if t.dtype == jax.dtypes.float0 else x + t.astype(x.dtype)
+
+    return jax.tree.map(move, tree, tangent)

@@ -36,5 +36,5 @@ def retrain(training: Training, *, batch_size: int = 64) -> PushForward:
         push=training.push,
         pull=pull,
         cost=Cost(push=1.0, pull=1.0 + training.program.num_data),
-        rebuild=lambda other: retrain(other, batch_size=batch_size),
+        rebuild=lambda other, at: retrain(other, batch_size=batch_size),
     )

@@ -1,23 +1,15 @@
 """Unrolled differentiation: the exact derivative through every step of training."""
 
+from functools import partial
+
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import (
-    At,
-    Cost,
-    PushForward,
-    Space,
-    check_options,
-    describe,
-    is_old,
-    pull_back,
-    push_along,
-)
+from dtda_prob.transforms.response import At, Cost, PushForward, Space, check_options, push_forward
 
 
 def unroll(
     training: Training,
     *,
-    at: At = "old",
+    at: At = "centre",
     space: Space = "outputs",
     batch_size: int | None = None,
 ) -> PushForward:
@@ -31,8 +23,11 @@ def unroll(
 
     Args:
         training: the stochastic kernel.
-        at: where the derivative is taken: at the "old" weights, at the "midpoint" of old and new,
-            or at given weights. `pull` takes it at the weights it is given unless `at` is an array.
+        at: where the response is taken. "centre" is the middle of what is asked for: in `sample` and
+            `attribute` the mean of the weights of several perturbations, in `push` the midpoint of
+            old and new, in `pull` the weights it is given. "old" and "midpoint" are those of each
+            push; weights `(datum,)` are taken as they are, and over several, `(point, datum)`, the
+            response is averaged.
         space: what is moved, "outputs", "parameters" or "measurement"; see `displace`.
         batch_size: queries at once in `pull`; all if None.
 
@@ -40,12 +35,13 @@ def unroll(
         ValueError: if `at` or `space` is unknown.
     """
     check_options(at, space)
-    num_queries = len(training.measure.queries)
-    return PushForward(
-        name=describe("unroll", at, space),
-        training=training,
-        push=push_along(training, training.draw, at, space),
-        pull=pull_back(training.draw, at, batch_size),
-        cost=Cost(push=2.0 if is_old(at) else 3.0, pull=2.5 * num_queries),
-        rebuild=lambda other: unroll(other, at=at, space=space, batch_size=batch_size),
+    return push_forward(
+        "unroll",
+        training,
+        training.draw,
+        at,
+        space,
+        batch_size=batch_size,
+        cost=Cost(push=2.0, pull=2.5 * len(training.measure.queries)),
+        make=partial(unroll, space=space, batch_size=batch_size),
     )

@@ -1,5 +1,6 @@
 """Data sets that come with the installation."""
 
+from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
@@ -33,3 +34,29 @@ def digits(seed: int = 0) -> Split:
         (x / 16).astype(np.float32), y.astype(np.int32), test_size=360, random_state=seed
     )
     return Split(x_train, y_train, x_test, y_test)
+
+
+def concrete(seed: int = 0) -> Split:
+    """Load the compressive strength of concrete, 8 features, standardised: 896 to train, 103 to test.
+
+    The rows are shuffled: the first 103 test, the next 896 train, the last 31 of the 1030 are left
+    out. Features and strength are standardised by the mean and standard deviation of the training rows.
+
+    Source: I-Cheng Yeh (1998), Concrete Compressive Strength, UCI Machine Learning Repository, licensed
+    CC BY 4.0.
+
+    Args:
+        seed: seed of the split.
+
+    >>> concrete().x_train.shape, concrete().x_test.shape
+    ((896, 8), (103, 8))
+    """
+    # concrete.csv: I-Cheng Yeh (1998), UCI Machine Learning Repository, CC BY 4.0. Changed: column
+    # names are shorter, values have 8 significant digits.
+    with (resources.files(__package__) / "concrete.csv").open() as file:
+        table = np.loadtxt(file, delimiter=",", skiprows=1)
+    table = np.random.default_rng(seed).permutation(table)
+    test, train = table[:103], table[103:999]
+    mean, sd = train.mean(axis=0), train.std(axis=0)
+    test, train = (((part - mean) / sd).astype(np.float32) for part in (test, train))
+    return Split(train[:, :-1], train[:, -1], test[:, :-1], test[:, -1])

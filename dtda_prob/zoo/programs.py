@@ -9,22 +9,47 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 
+type Activation = Callable[[Array], Array]
 
-def classifier(widths: Sequence[int], num_classes: int) -> Callable:
-    """Build a multilayer perceptron with tanh units and categorical observations.
+
+def classifier(widths: Sequence[int], num_classes: int, activation: Activation = jnp.tanh) -> Callable:
+    """Build a multilayer perceptron with categorical observations.
 
     The program is called as `model(x, y=None)` with `x` of shape `(datum, feature)`.
 
     Args:
         widths: units of each hidden layer.
         num_classes: number of classes.
+        activation: what each hidden unit applies.
     """
 
     def model(x: Float[Array, "datum feature"], y: Int[Array, " datum"] | None = None) -> None:
         layers = _layers((x.shape[-1], *widths, num_classes))
         with numpyro.plate("data", len(x)) as i:
-            logits = _perceptron(layers, x[i])
+            logits = _perceptron(layers, x[i], activation)
             numpyro.sample("y", dist.Categorical(logits=logits), obs=None if y is None else y[i])
+
+    return model
+
+
+def regressor(
+    widths: Sequence[int], activation: Activation = jax.nn.gelu, noise: float = 1.0
+) -> Callable:
+    """Build a multilayer perceptron with Gaussian observations of known noise.
+
+    The program is called as `model(x, y=None)` with `x` of shape `(datum, feature)`.
+
+    Args:
+        widths: units of each hidden layer.
+        activation: what each hidden unit applies.
+        noise: standard deviation of the observations.
+    """
+
+    def model(x: Float[Array, "datum feature"], y: Float[Array, " datum"] | None = None) -> None:
+        layers = _layers((x.shape[-1], *widths, 1))
+        with numpyro.plate("data", len(x)) as i:
+            means = _perceptron(layers, x[i], activation).squeeze(-1)
+            numpyro.sample("y", dist.Normal(means, noise), obs=None if y is None else y[i])
 
     return model
 
@@ -57,9 +82,9 @@ def _lecun_normal(key: Array, shape: tuple[int, int]) -> Float[Array, "fan_out f
 
 
 def _perceptron(
-    layers: list[tuple[Array, Array]], x: Float[Array, "batch feature"]
+    layers: list[tuple[Array, Array]], x: Float[Array, "batch feature"], activation: Activation
 ) -> Float[Array, "batch output"]:
     for weight, bias in layers[:-1]:
-        x = jnp.tanh(x @ weight.T + bias)
+        x = activation(x @ weight.T + bias)
     weight, bias = layers[-1]
     return x @ weight.T + bias

@@ -1,0 +1,317 @@
+"""Every way to carry samples, on the same work: linear datamodelling scores, small removals, cost.
+
+Run with `uv run python benchmarks/push_forwards.py digits concrete small mnist speed` or any of these
+studies by name; each prints its table and writes it to `docs/benchmarks/<study>.md`.
+"""
+
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import mnist
+import numpy as np
+import optax
+import pandas as pd
+import xarray as xr
+
+import dtda_prob as dtda
+from dtda_prob import curvature, evaluate
+from dtda_prob.demo import digits_training
+from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+
+PAGES = Path(__file__).parents[1] / "docs" / "benchmarks"
+SEED = 0
+DRAWS = (1, 4, 16, 64)
+NUM_SUBSETS, NUM_RETRAININGS = 50, 20
+GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+
+Method = Callable[[Training], PushForward]
+Damped = Callable[[object], curvature.Curvature]
+
+
+def digits() -> pd.DataFrame:
+    """Keep random halves of 1437 digits (the perceptron of the main job), 60 test digits.
+
+    Fifty subsets, dropped rows, 20 retrainings each; predictions from other keys. "matched" is the
+    kernel that a retraining really runs, expanded about the centre of the subsets; "full" is training
+    on all data, expanded there. Damping "auto" is one over the total step size of training; "validated"
+    is the best of seven values on other queries, other subsets and other seeds.
+    """
+    split = dtda.zoo.digits()
+    training = digits_training(split, 60)
+    other = dtda.measures.loss(split.x_test[200:260], y=split.y_test[200:260])
+    validation = dtda.Training(training.program, training.kernel, other)
+    ekfac = validated(validation, lambda d: curvature.kronecker("gauss_newton", damping=d))
+    whole = lambda d: curvature.dense("gauss_newton", damping=d, factorization="cholesky")  # noqa: E731
+    methods: dict[str, tuple[Method, int]] = {
+        "unroll": (dtda.unroll, 16),
+        "Gauss-Newton, dense": (by(whole("auto")), 16),
+        "Gauss-Newton, Gram": (
+            by(curvature.gram(damping="auto", factorization="cholesky")), 1,
+        ),
+        "Gauss-Newton, Nystroem 200": (by(curvature.nystroem(rank=200)), 16),
+        "Gauss-Newton, Lanczos 100": (by(curvature.lanczos(rank=100)), 16),
+        "Gauss-Newton, projection 1024": (by(curvature.projection(dimension=1024)), 4),
+        "block-diagonal": (by(curvature.block_diagonal()), 1),
+        "EK-FAC, damping auto": (by(curvature.kronecker("gauss_newton")), 64),
+        "EK-FAC, one sampled label": (by(curvature.kronecker()), 16),
+        f"EK-FAC, damping validated {ekfac:g}": (
+            by(curvature.kronecker("gauss_newton", damping=ekfac)), 64,
+        ),
+        "K-FAC, damping auto": (by(curvature.kronecker("gauss_newton", corrected=False)), 16),
+        "segments, EK-FAC": (lambda t: dtda.segments(t, curvature.kronecker("gauss_newton")), 16),
+        "diagonal": (by(curvature.diagonal()), 16),
+        "gradient dot product": (by(curvature.identity()), 16),
+        "gradient cosine": (dtda.cosine, 16),
+        "TracIn, 5 checkpoints": (dtda.trajectory, 16),
+    }  # fmt: skip
+    full = {"unroll": (dtda.unroll, 16), "Gauss-Newton, dense": (by(whole("auto")), 4)}
+    return halves(training, methods, full)
+
+
+def concrete() -> pd.DataFrame:
+    """Keep random halves of UCI Concrete (896 to train, 103 queries), the hard case.
+
+    Perceptron 128-128-128 with GELU units, SGD with momentum 0.9, rate 0.01, weight decay 1e-5, batches
+    of 32, 20 epochs, squared error. Fifty subsets, dropped rows, 20 retrainings each.
+    """
+    split = dtda.zoo.concrete()
+    program = dtda.Program(dtda.zoo.regressor([128] * 3), split.x_train, y=split.y_train)
+    optimizer = optax.chain(optax.add_decayed_weights(1e-5), optax.sgd(0.01, momentum=0.9))
+    kernel = dtda.kernels.sgd(optimizer, num_epochs=20, batch_size=32)
+    training = Training(program, kernel, dtda.measures.squared_error(split.x_test, y=split.y_test))
+    ekfac = curvature.kronecker("gauss_newton")
+    methods: dict[str, tuple[Method, int]] = {
+        "unroll": (dtda.unroll, 16),
+        "Gauss-Newton, Gram": (by(curvature.gram()), 16),
+        "Gauss-Newton, Lanczos 100": (by(curvature.lanczos(rank=100)), 64),
+        "Gauss-Newton, Nystroem 200": (by(curvature.nystroem(rank=200)), 16),
+        "segments, Gram, 1": (lambda t: dtda.segments(t, curvature.gram(), num_segments=1), 16),
+        "segments, Gram, 3": (lambda t: dtda.segments(t, curvature.gram(), num_segments=3), 16),
+        "EK-FAC": (by(ekfac), 16),
+        "segments, EK-FAC": (lambda t: dtda.segments(t, ekfac), 16),
+        "diagonal": (by(curvature.diagonal()), 16),
+        "gradient dot product": (by(curvature.identity()), 16),
+        "TracIn, 5 checkpoints": (dtda.trajectory, 16),
+    }
+    full = {"unroll": (dtda.unroll, 4), "Gauss-Newton, Gram": (by(curvature.gram()), 16)}
+    return halves(training, methods, full)
+
+
+def mnist_halves() -> pd.DataFrame:
+    """Keep random halves of 5,000 MNIST images, 20 queries: perceptron 784-256-10, 203,530 parameters.
+
+    SGD with momentum 0.9, cosine rate from 0.05, batches of 100, 5 epochs. Fifty subsets, dropped rows,
+    20 retrainings each.
+    """
+    split = mnist.load()
+    program = dtda.Program(dtda.zoo.classifier([256], 10), split.x_train, y=split.y_train)
+
+    def optimizer(num_steps: int) -> optax.GradientTransformation:
+        return optax.sgd(optax.cosine_decay_schedule(0.05, num_steps), momentum=0.9)
+
+    kernel = dtda.kernels.sgd(optimizer, num_epochs=5, batch_size=100)
+    training = Training(program, kernel, dtda.measures.loss(split.x_test[:20], y=split.y_test[:20]))
+    methods: dict[str, tuple[Method, int]] = {
+        "unroll": (dtda.unroll, 4),
+        "Gauss-Newton, Lanczos 50": (by(curvature.lanczos(rank=50)), 4),
+        "EK-FAC, one sampled label": (by(curvature.kronecker()), 4),
+        "segments, EK-FAC": (dtda.segments, 4),
+        "gradient dot product": (by(curvature.identity()), 4),
+    }
+    return halves(training, methods, {})
+
+
+def small() -> pd.DataFrame:
+    """Weigh 1 % of the digits 0: 50 random sets of 14, 60 queries.
+
+    The truth is the mean over 5 coupled retrainings, predictions come from other seeds.
+    """
+    training = digits_training(dtda.zoo.digits(), 60)
+    choice, predict, retrain = jax.random.split(jax.random.key(SEED + 1), 3)
+    keep = training.program.num_data - 14
+    sets = dtda.random_subsets(training.program, choice, NUM_SUBSETS, keep)
+    truth = evaluate.retrainings(training, retrain, sets, num_retrainings=10)
+    methods: dict[str, tuple[Method, int]] = {
+        "unroll": (dtda.unroll, 16),
+        "Gauss-Newton, dense": (
+            by(curvature.dense("gauss_newton", damping="auto", factorization="cholesky")), 4,
+        ),
+        "Gauss-Newton, Nystroem 200": (by(curvature.nystroem(rank=200)), 16),
+        "EK-FAC, damping auto": (by(curvature.kronecker("gauss_newton")), 16),
+        "gradient dot product": (by(curvature.identity()), 16),
+    }  # fmt: skip
+    rows = [score(name, training, m, n, predict, sets, truth[:5]) for name, (m, n) in methods.items()]
+    table = pd.DataFrame(rows).set_index("method")
+    reliability = float(evaluate.agreement(truth[:5], truth[5:]).spearman.mean())
+    table.loc["another 5 retrainings (reliability of the truth)", "LDS, 4 draws"] = reliability
+    return table
+
+
+def halves(
+    training: Training, matched: dict[str, tuple[Method, int]], full: dict[str, tuple[Method, int]]
+) -> pd.DataFrame:
+    """Give the LDS of each method, matched or on the full kernel, by number of draws."""
+    choice, predict, retrain = jax.random.split(jax.random.key(SEED), 3)
+    subsets = dtda.random_subsets(training.program, choice, NUM_SUBSETS, 0.5, removal="drop")
+    start = time.perf_counter()
+    truth = evaluate.retrainings(training, retrain, subsets, num_retrainings=NUM_RETRAININGS)
+    seconds = time.perf_counter() - start
+    kept = subsets.assign_attrs(removal="reweight")
+    rows = [
+        *(
+            score(f"{k}, matched", training, m, n, predict, subsets, truth)
+            for k, (m, n) in matched.items()
+        ),
+        *(
+            score(f"{k}, full", training, lambda t, m=m: m(t, at="old"), n, predict, kept, truth)
+            for k, (m, n) in full.items()
+        ),
+    ]
+    table = pd.DataFrame(rows).set_index("method")
+    reliability = evaluate.agreement(truth, truth)["reliability"].mean()
+    label = f"halves of the truth against each other ({NUM_RETRAININGS // 2} retrainings each)"
+    table.loc[label, "LDS, 1 draw"] = float(reliability)
+    table.loc[label, "seconds"] = seconds
+    return table
+
+
+def score(
+    name: str,
+    training: Training,
+    method: Method,
+    num_draws: int,
+    key: jax.Array,
+    perturbations: xr.DataArray,
+    truth: xr.DataArray,
+) -> dict[str, object]:
+    """Give LDS (the mean over queries of Spearman correlations, with its error) for the first draws."""
+    start = time.perf_counter()
+    predicted = evaluate.shifts(method(training), key, num_draws, perturbations, direction="pull")
+    row: dict[str, object] = {"method": name}
+    for count in (n for n in DRAWS if n <= num_draws):
+        found = evaluate.agreement(predicted[:count], truth).spearman
+        row[f"LDS, {count} draw{'s' * (count > 1)}"] = float(found.mean())
+        row["+-"] = float(found.std(ddof=1) / found.sizes["query"] ** 0.5)
+    row["draws"], row["seconds"] = num_draws, time.perf_counter() - start
+    print(row, flush=True)
+    return row
+
+
+def by(chosen: curvature.Curvature) -> Method:
+    return lambda training, **options: dtda.influence(training, chosen, **options)
+
+
+def validated(training: Training, make: Damped) -> float:
+    """Choose damping on 20 halves, 6 retrainings each, 2 draws, none of them shared with the test."""
+    choice, predict, retrain = jax.random.split(jax.random.key(SEED + 100), 3)
+    subsets = dtda.random_subsets(training.program, choice, 20, 0.5, removal="drop")
+    truth = evaluate.retrainings(training, retrain, subsets, num_retrainings=6)
+    scores = [
+        score(f"validation, damping {d:g}", training, by(make(d)), 2, predict, subsets, truth)
+        for d in GRID
+    ]
+    return GRID[int(np.argmax([row["LDS, 1 draw"] for row in scores]))]
+
+
+SIZES = {"N": 512, "P": 32, "T": 256, "queries": 32}
+
+
+def speed() -> pd.DataFrame:
+    """Time `pull` for one draw, all data and all queries, compiled; and how it grows.
+
+    Classes 10, features 64, batches of 64: N = 512 data, 32 tanh units (2,410 parameters), T = 256
+    steps, 32 queries. Slopes are log2 of the ratio of seconds when one size is doubled. The training
+    that comes before the response is in all of them. "MB" is what the compiled call holds.
+    """
+    methods: dict[str, Method] = {
+        "training alone": lambda t: t,
+        "unroll": dtda.unroll,
+        "Gauss-Newton, dense": by(
+            curvature.dense("gauss_newton", damping="auto", factorization="cholesky")
+        ),
+        "Gauss-Newton, Gram": by(curvature.gram(factorization="cholesky")),
+        "Gauss-Newton, Lanczos 50": by(curvature.lanczos(rank=50)),
+        "Gauss-Newton, conjugate gradients 50": by(
+            curvature.conjugate_gradient("gauss_newton", damping="auto", max_steps=50, tolerance=1e-9)
+        ),
+        "EK-FAC, one sampled label": by(curvature.kronecker()),
+        "segments, EK-FAC": dtda.segments,
+        "TracIn, 5 checkpoints": dtda.trajectory,
+    }
+    rows = []
+    for name, method in methods.items():
+        base = pull_seconds(method, **SIZES)
+        row = {"method": name, "compile, s": base[0], "seconds": base[1], "MB": base[2]}
+        for axis in SIZES:
+            grown = pull_seconds(method, **(SIZES | {axis: 2 * SIZES[axis]}))
+            row[f"slope in {axis}"] = np.log2(grown[1] / base[1])
+        rows.append(row)
+        print(row, flush=True)
+    split = dtda.zoo.digits()
+    for label, method in (("EK-FAC", methods["EK-FAC, one sampled label"]), ("training alone", None)):
+        compile_, seconds, megabytes = timed(
+            digits_training(split, 360), method or methods["training alone"]
+        )
+        name = f"digits 1437 x 360: {label}"
+        rows.append({"method": name, "compile, s": compile_, "seconds": seconds, "MB": megabytes})
+    return pd.DataFrame(rows).set_index("method")
+
+
+def pull_seconds(method: Method, N: int, P: int, T: int, queries: int):  # noqa: N803
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(N + queries, 64)).astype(np.float32), rng.integers(0, 10, N + queries)
+    program = dtda.Program(dtda.zoo.classifier([P], 10), x[:N], y=y[:N])
+    kernel = dtda.kernels.sgd(optax.sgd(0.02, momentum=0.9), num_steps=T, batch_size=64)
+    return timed(Training(program, kernel, dtda.measures.loss(x[N:], y=y[N:])), method)
+
+
+def timed(training: Training, method: Method) -> tuple[float, float, float]:
+    """Give seconds to build and compile, seconds of the fastest of five calls, and megabytes held."""
+    start = time.perf_counter()
+    source = method(training)
+    function = source.draw if isinstance(source, Training) else source.pull
+    arguments = jax.random.key(SEED), jnp.ones(training.program.num_data)
+    compiled = jax.jit(function).lower(*arguments).compile()
+    compile_ = time.perf_counter() - start
+    memory, times = compiled.memory_analysis(), []
+    for _ in range(6):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        times.append(time.perf_counter() - start)
+    held = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    return compile_, min(times[1:]), held / 2**20
+
+
+STUDIES = {
+    "digits": digits,
+    "concrete": concrete,
+    "mnist": mnist_halves,
+    "small": small,
+    "speed": speed,
+}
+
+
+def main(names: list[str]) -> None:
+    for name in names or STUDIES:
+        start, study = time.perf_counter(), STUDIES[name]
+        table = study()
+        body = table.to_markdown(floatfmt=".3f").replace(" nan ", "     ")
+        versions = f"jax {jax.__version__}, Python {platform.python_version()}, {jax.default_backend()}"
+        foot = f"Seed {SEED}; {versions}; {time.perf_counter() - start:.0f} seconds in all."
+        doc = "\n".join(line.strip() for line in (study.__doc__ or "").strip().split("\n"))
+        title = {"small": "Small removals", "speed": "What a response costs"}.get(
+            name, name.capitalize()
+        )
+        PAGES.mkdir(exist_ok=True)
+        (PAGES / f"{name}.md").write_text(f"# {title}\n\n{doc}\n\n{body}\n\n{foot}\n")
+        print(body, foot, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,104 @@
+"""Distributions in unconstrained coordinates: logits; mean and log scale; and so on."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.distribution import Distribution
+from numpyro.distributions.transforms import (
+    IdentityTransform,
+    ParameterFreeTransform,
+    SigmoidTransform,
+    Transform,
+)
+
+Distributions = dict[str, Distribution]
+Outputs = dict[str, Array]
+
+_IDENTITY = IdentityTransform()
+
+
+class Coordinates(NamedTuple):
+    """A chart of the distributions of some sites.
+
+    Attributes:
+        outputs: from the distribution of each site to arrays, keyed by name as in `y.loc`.
+        distributions: back again.
+    """
+
+    outputs: Callable[[Distributions], Outputs]
+    distributions: Callable[[Outputs], Distributions]
+
+
+def coordinates(like: Distributions) -> Coordinates:
+    """Chart distributions of the same families and shapes as these."""
+    structure, transforms = jax.tree.structure(like), _unconstraining(like)
+
+    def outputs(distributions: Distributions) -> Outputs:
+        leaves = zip(transforms.items(), jax.tree.leaves(distributions), strict=True)
+        return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
+
+    def rebuild(outputs: Outputs) -> Distributions:
+        leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
+        return jax.tree.unflatten(structure, leaves)
+
+    return Coordinates(outputs, rebuild)
+
+
+def _unconstraining(
+    tree: Any, path: str = "", transform: Transform = _IDENTITY
+) -> dict[str, Transform]:
+    """Name the leaves of a tree of distributions, in order, each with its map from the real line.
+
+    Leaves go by name, as in `y.loc`: NumPyro flattens a distribution in another order in another
+    process, so that a position means nothing.
+    """
+    if isinstance(tree, Distribution):
+        fields = zip(type(tree).gather_pytree_data_fields(), tree.tree_flatten()[0], strict=True)
+        parts = [(field, part, _to_constraint(tree, field)) for field, part in fields]
+    elif isinstance(tree, dict):
+        parts = [(site, tree[site], transform) for site in sorted(tree)]
+    elif isinstance(tree, list | tuple):
+        parts = [(str(k), part, transform) for k, part in enumerate(tree)]
+    else:
+        return {f"{path}.{k}" if k else path: transform for k in range(len(jax.tree.leaves(tree)))}
+    named = [_unconstraining(part, f"{path}.{name}".lstrip("."), t) for name, part, t in parts]
+    return {leaf: t for leaves in named for leaf, t in leaves.items()}
+
+
+def _to_constraint(fn: Distribution, field: str) -> Transform:
+    constraint = fn.arg_constraints.get(field, constraints.real)
+    for bounded, transform in _SATURATING:
+        if constraint is bounded:
+            return transform
+    try:
+        return biject_to(constraint)
+    except NotImplementedError:
+        return _IDENTITY
+
+
+class _Softmax(ParameterFreeTransform):
+    """From logits to probabilities above 0; unlike stick breaking, accurate for the smallest."""
+
+    def __call__(self, x: Array) -> Array:
+        return _above_zero(jax.nn.softmax(x))
+
+    def _inverse(self, y: Array) -> Array:
+        return jnp.log(_above_zero(y))
+
+
+class _Logistic(SigmoidTransform):
+    """From log-odds to a probability; one that was rounded to 0 or 1 has finite log-odds."""
+
+    def _inverse(self, y: Any) -> Any:
+        return super()._inverse(jnp.minimum(_above_zero(y), 1 - jnp.finfo(y.dtype).eps))
+
+
+def _above_zero(probs: Array) -> Array:
+    return jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)
+
+
+_SATURATING = ((constraints.simplex, _Softmax()), (constraints.unit_interval, _Logistic()))

@@ -1,0 +1,122 @@
+"""The likelihood of each datum as a function of its outputs, which is where curvature comes from."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+from dtda_prob.coordinates import Coordinates, Distributions, Outputs, coordinates
+from dtda_prob.program import Program
+from dtda_prob.typing import Params, PRNGKey
+
+Index = Int[Array, ""]
+OutputVector = Float[Array, " output"]
+PROBES = 16
+"""Data by which it is decided which outputs depend on the parameters."""
+
+
+class Likelihood(NamedTuple):
+    """p(y_i | outputs), datum by datum.
+
+    Outputs are the parameters of the observed distributions in unconstrained space, as a vector; those
+    that do not depend on the program's parameters (a known noise scale) are left out.
+
+    Attributes:
+        outputs: `(params, index) -> outputs`, shape `(output,)`.
+        loss: `(outputs, index) -> -log p(y_i | outputs)`.
+        sampled_loss: `(key, outputs, index) -> -log p(y | outputs)` of one y drawn from
+            p(. | outputs), the draw being held fixed in derivatives.
+    """
+
+    outputs: Callable[[Params, Index], OutputVector]
+    loss: Callable[[OutputVector, Index], Float[Array, ""]]
+    sampled_loss: Callable[[PRNGKey, OutputVector, Index], Float[Array, ""]]
+
+
+def likelihood(program: Program) -> Likelihood:
+    """Split the log-likelihood of a program into its outputs and what is observed of them.
+
+    It is worked out once for each program.
+
+    Raises:
+        ValueError: if the program cannot visit its data one by one.
+        NotImplementedError: if observations are scaled or masked one by one inside the model.
+    """
+    if "likelihood" not in program.derived:
+        program.derived["likelihood"] = _split(program)
+    return program.derived["likelihood"]
+
+
+def _split(program: Program) -> Likelihood:
+    program.check_batches(1)
+    start = program.init(jax.random.key(0))
+    chart = coordinates(_distributions(program, start, jnp.zeros((), int)))
+    moving = _moving(program, chart, start)
+
+    def everything(params: Params, index: Index) -> Outputs:
+        return chart.outputs(_distributions(program, params, index))
+
+    def outputs(params: Params, index: Index) -> OutputVector:
+        return ravel_pytree({name: everything(params, index)[name] for name in moving})[0]
+
+    def distributions(vector: OutputVector, index: Index) -> Distributions:
+        fixed = everything(start, index)
+        unravel = ravel_pytree({name: fixed[name] for name in moving})[1]
+        return chart.distributions(fixed | unravel(vector))
+
+    def loss(vector: OutputVector, index: Index) -> Float[Array, ""]:
+        values = {k: v for k, (_, v, _) in program.observations(start, index[None]).items()}
+        return _surprise(distributions(vector, index), values)
+
+    def sampled_loss(key: PRNGKey, vector: OutputVector, index: Index) -> Float[Array, ""]:
+        fns = distributions(vector, index)
+        keys = jax.random.split(key, len(fns))
+        values = {
+            name: jax.lax.stop_gradient(fn.sample(k))
+            for (name, fn), k in zip(sorted(fns.items()), keys, strict=True)
+        }
+        return _surprise(fns, values)
+
+    found = Likelihood(outputs, loss, sampled_loss)
+    _check_losses(program, found, start)
+    return found
+
+
+def _distributions(program: Program, params: Params, index: Index) -> Distributions:
+    return {name: fn for name, (fn, _, _) in program.observations(params, index[None]).items()}
+
+
+def _surprise(fns: Distributions, values: dict) -> Float[Array, ""]:
+    return -jnp.stack([jnp.sum(fns[name].log_prob(values[name])) for name in sorted(fns)]).sum()
+
+
+def _moving(program: Program, chart: Coordinates, start: Params) -> list[str]:
+    """Name the outputs that move with the parameters, by a derivative in a random direction."""
+    theta, unravel = ravel_pytree(start)
+    direction = jax.random.normal(jax.random.key(1), theta.shape, theta.dtype)
+
+    def outputs(theta: Array) -> Outputs:
+        some = jnp.arange(min(PROBES, program.num_data))
+        return jax.vmap(lambda i: chart.outputs(_distributions(program, unravel(theta), i)))(some)
+
+    tangents = jax.jit(lambda: jax.jvp(outputs, (theta,), (direction,))[1])()
+    return sorted(name for name, tangent in tangents.items() if np.any(np.asarray(tangent) != 0))
+
+
+def _check_losses(program: Program, found: Likelihood, start: Params) -> None:
+    some = jnp.arange(min(PROBES, program.num_data))
+
+    def both(params: Params) -> tuple[Array, Array]:
+        one_by_one = jax.vmap(lambda i: found.loss(found.outputs(params, i), i))(some)
+        return one_by_one, program.losses(params)[some]
+
+    one_by_one, expected = jax.jit(both)(start)
+    if not np.allclose(one_by_one, expected, rtol=1e-3, atol=1e-4):
+        raise NotImplementedError(
+            "the log-likelihood of a datum is not that of its observed distributions alone (a scale or "
+            "mask inside the model?), so that only curvature.hessian is available"
+        )

@@ -1,0 +1,68 @@
+"""Newton steps on the perturbed objective, from each sample."""
+
+import jax
+import optax
+
+from dtda_prob import curvature as curvatures
+from dtda_prob.training import Training
+from dtda_prob.transforms.response import At, Cost, PushForward, pull_of_push, side_key
+from dtda_prob.typing import Outcome, PRNGKey, Weights
+
+
+def newton(
+    training: Training,
+    curvature: curvatures.Curvature | None = None,
+    *,
+    num_steps: int = 1,
+    batch_size: int | None = 64,
+) -> PushForward:
+    """Build the push-forward by Newton steps from the sample at the old weights.
+
+    Each step is theta <- theta - H(theta, new)^+ (grad L(theta, new) - grad L(theta_old, old)): the
+    gradient that training left over is left over again. The curvature is that of the perturbed
+    objective, without the removed data: one step is the rescaled influence function, exact where
+    the objective is quadratic. Not linear in the new weights; `pull` is its derivative at the old
+    ones, which is that of `influence`.
+
+    Args:
+        training: the stochastic kernel.
+        curvature: H and how it is inverted; the dense Hessian's pseudo-inverse if None.
+        num_steps: steps.
+        batch_size: queries at once in `pull`; all if None.
+
+    Raises:
+        ValueError: if the curvature does not suit the program, or `num_steps` is not positive.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps={num_steps} must be at least 1")
+    chosen = curvatures.dense() if curvature is None else curvature
+    decompose = chosen.bind(training.program)
+    choose_filter = chosen.inverse_filter(training.total_step_size)
+    gradient = jax.grad(training.program.objective)
+
+    def push(key: PRNGKey, old: Weights, new: Weights) -> Outcome:
+        outcome = jax.lax.stop_gradient(training.draw(key, old))
+        left_over = jax.lax.stop_gradient(gradient(outcome.params, old))
+        params = outcome.params
+        for _ in range(num_steps):
+            here = jax.lax.stop_gradient((params, new))
+            spectrum = decompose(side_key(key), *here)
+            residual = optax.tree.sub(gradient(params, new), left_over)
+            step = spectrum.apply(choose_filter(spectrum, here[0]), residual)
+            params = optax.tree.sub(params, step)
+        return Outcome(params, *training.observe(params), outcome.trace)
+
+    def cost(num_solves: int) -> float:
+        return 1.0 + num_steps * chosen.passes(training.program, num_solves) / training.num_passes()
+
+    def rebuild(other: Training, at: At | None) -> PushForward:
+        return newton(other, chosen, num_steps=num_steps, batch_size=batch_size)
+
+    return PushForward(
+        name=f"newton[{num_steps}, {chosen.name}]",
+        training=training,
+        push=push,
+        pull=pull_of_push(push, batch_size),
+        cost=Cost(cost(1), cost(len(training.measure.queries))),
+        rebuild=rebuild,
+    )

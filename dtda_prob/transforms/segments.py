@@ -1,0 +1,115 @@
+"""Approximate unrolling in segments that are taken for stationary (SOURCE)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dtda_prob import curvature as curvatures
+from dtda_prob import kernels
+from dtda_prob.curvature.filters import Decay, Flow
+from dtda_prob.training import Training
+from dtda_prob.transforms.influence import change_of_gradient
+from dtda_prob.transforms.response import (
+    At,
+    Cost,
+    PushForward,
+    Space,
+    check_options,
+    push_forward,
+    side_key,
+)
+from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
+
+
+def segments(
+    training: Training,
+    curvature: curvatures.Curvature | None = None,
+    *,
+    num_segments: int = 3,
+    at: At = "centre",
+    space: Space = "outputs",
+    batch_size: int | None = 64,
+) -> PushForward:
+    """Build the push-forward that unrolls a few segments, each with one curvature and one gradient.
+
+    In a segment of total step size t and curvature H, a displacement decays by exp(-H t), and the
+    change of the gradient adds (1 - exp(-H t)) H^-1 times itself (Bae et al., arXiv 2405.12186). Both
+    are taken at the mean parameters of the segment. One segment is an influence function whose
+    inverse knows how long training was.
+
+    Args:
+        training: the stochastic kernel, whose steps must be proportional to gradients.
+        curvature: one that can apply any function of its eigenvalues: dense, gram, kronecker,
+            lanczos, nystroem, projection, diagonal; its damping is not used. Kronecker if None.
+        num_segments: segments per phase of the kernel.
+        at: where training is followed; see `unroll`.
+        space: what is moved; see `displace`.
+        batch_size: queries at once in `pull`; all if None.
+
+    Raises:
+        ValueError: for unknown options, a curvature that can only be inverted, or a kernel whose
+            steps have no size.
+    """
+    check_options(at, space)
+    chosen = curvatures.kronecker() if curvature is None else curvature
+    if chosen.inverse_only:
+        raise ValueError(
+            f"curvature={chosen.name} can only be inverted, and segments need exp(-H t); take dense, "
+            "gram, kronecker, lanczos, nystroem, projection, block_diagonal or diagonal"
+        )
+    times = check_finite(kernels.segment_sizes(training.kernel, training.program, num_segments))
+    decompose = chosen.bind(training.program)
+
+    def draw(key: PRNGKey, weights: Weights) -> Outcome:
+        here = jax.lax.stop_gradient(weights)
+        followed = kernels.path(training.kernel, key, training.program, here, num_segments)
+        path = jax.lax.stop_gradient(followed)
+
+        def through(displacement: Params, segment: tuple[Params, jax.Array]) -> tuple[Params, None]:
+            params, time = segment
+            spectrum = decompose(side_key(key), params, here)
+            kept = spectrum.apply(Decay(time), displacement)
+            added = spectrum.apply(Flow(time), change_of_gradient(training, params, weights))
+            return optax.tree.sub(kept, added), None
+
+        last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
+        still = optax.tree.zeros_like(last)
+        dtype = jnp.result_type(*jax.tree.leaves(last))
+        moved, _ = jax.lax.scan(through, still, (path.means, jnp.asarray(times, dtype)))
+        params = optax.tree.add(last, moved)
+        return Outcome(params, *training.observe(params), path.trace)
+
+    def cost(num_solves: int) -> float:
+        passes = chosen.passes(training.program, 2 * num_solves)
+        return len(times) * passes / training.num_passes()
+
+    return push_forward(
+        f"segments[{num_segments}, {chosen.name}]",
+        training,
+        draw,
+        at,
+        space,
+        batch_size=batch_size,
+        cost=Cost(1.0 + cost(1), 1.0 + cost(len(training.measure.queries))),
+        make=partial(
+            segments,
+            curvature=chosen,
+            num_segments=num_segments,
+            space=space,
+            batch_size=batch_size,
+        ),
+    )
+
+
+def check_finite(times: np.ndarray) -> np.ndarray:
+    """Refuse segments without an end.
+
+    Raises:
+        ValueError: if a step size is infinite, as for kernels that end at rest.
+    """
+    if not np.isfinite(times).all():
+        raise ValueError("the kernel ends at rest, so that its segments have no end: take `influence`")
+    return times

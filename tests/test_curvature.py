@@ -1,0 +1,376 @@
+"""Every curvature against the whole matrix, on programs small enough to have one."""
+
+import itertools
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+from tables import NUM_DATA, network, regression
+
+import dtda_prob as dtda
+from dtda_prob import curvature as curvatures
+from dtda_prob.curvature import factor, filters
+from dtda_prob.curvature.matrices import hessian, resolve
+from dtda_prob.likelihood import likelihood
+
+close = np.testing.assert_allclose
+KEY = jax.random.key(1)
+WEIGHTS = np.ones(NUM_DATA)
+WEIGHTS[2] = 0.3
+NUM_PARAMS, RANK = 31, 24
+DAMPING = 0.1
+
+EXACT = {
+    "dense by Cholesky": curvatures.dense("gauss_newton", damping=DAMPING, factorization="cholesky"),
+    "gram": curvatures.gram(damping=DAMPING),
+    "gram by Cholesky": curvatures.gram(damping=DAMPING, factorization="cholesky"),
+    "conjugate gradients": curvatures.conjugate_gradient(
+        "gauss_newton", damping=DAMPING, tolerance=1e-12
+    ),
+    "preconditioned": curvatures.conjugate_gradient(
+        "gauss_newton",
+        damping=DAMPING,
+        tolerance=1e-12,
+        preconditioner=curvatures.kronecker("gauss_newton"),
+    ),
+    "neumann": curvatures.neumann(damping=DAMPING, num_steps=1000),
+    "lanczos": curvatures.lanczos(rank=RANK + 1, damping=DAMPING),
+    "nystroem": curvatures.nystroem(rank=RANK, damping=DAMPING),
+}
+APPROXIMATE = {
+    "kronecker": curvatures.kronecker("gauss_newton", damping=DAMPING),
+    "uncorrected kronecker": curvatures.kronecker("gauss_newton", damping=DAMPING, corrected=False),
+    "block_diagonal": curvatures.block_diagonal(damping=DAMPING),
+    "diagonal": curvatures.diagonal(damping=DAMPING),
+    "projection": curvatures.projection(dimension=RANK, damping=DAMPING),
+    "identity": curvatures.identity(damping=DAMPING),
+}
+PSEUDO = {
+    "gram": curvatures.gram(damping=0.0),
+    "lanczos": curvatures.lanczos(rank=RANK + 1, damping=0.0),
+    "nystroem": curvatures.nystroem(rank=RANK, damping=0.0, rtol=1e-9),
+}
+
+
+def at(program: dtda.Program):
+    params = program.init(jax.random.key(3))
+    vector = optax.tree.random_like(jax.random.key(5), params, jax.random.normal)
+    return params, vector
+
+
+def solve(curvature, program, vector=None, weights=WEIGHTS, time=10.0):
+    params, default = at(program)
+    choose = curvature.inverse_filter(lambda: time)
+    decompose = curvature.bind(program)
+
+    def inverse(vector):
+        found = decompose(KEY, params, jnp.asarray(weights))
+        return found.apply(choose(found, params), vector)
+
+    return ravel_pytree(jax.jit(inverse)(default if vector is None else vector))[0]
+
+
+def rows(program, matrix="gauss_newton", weights=WEIGHTS):
+    """B as a matrix, H = B'B."""
+    params, _ = at(program)
+    built = factor.bind_factor(resolve(matrix), program)(KEY, params, jnp.asarray(weights))
+    found = built.rows(jnp.arange(program.num_data))
+    merged = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+    return merged, np.asarray(factor.flat(merged))
+
+
+@cache
+def truth(damping=DAMPING, program=None):
+    """The dense inverse, in double precision: for tests that run in it."""
+    return solve(curvatures.dense("gauss_newton", damping=damping), program or network())
+
+
+@pytest.mark.parametrize("name", EXACT | APPROXIMATE)
+def test_the_inverse_is_symmetric_and_where_exact_that_of_the_dense_matrix(name, x64):
+    """Reverse mode is compiled with it, since `pull` is."""
+    curvature, program = (EXACT | APPROXIMATE)[name], network()
+    params, vector = at(program)
+    other = optax.tree.random_like(jax.random.key(6), params, jax.random.normal)
+    decompose, choose = curvature.bind(program), curvature.inverse_filter(lambda: 10.0)
+
+    @jax.jit
+    def both_ways(params, vector, other):
+        found = decompose(KEY, params, jnp.asarray(WEIGHTS))
+        inverse = choose(found, params)
+        forward, pullback = jax.vjp(lambda v: found.apply(inverse, v), vector)
+        return forward, pullback(other)[0]
+
+    forward, backward = both_ways(params, vector, other)
+    close(optax.tree.vdot(other, forward), optax.tree.vdot(backward, vector), rtol=1e-9)
+    if name in EXACT:
+        close(ravel_pytree(forward)[0], truth(), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", PSEUDO)
+def test_without_damping_it_is_the_pseudo_inverse(name, x64):
+    expected = truth(0.0)
+    assert np.linalg.norm(solve(PSEUDO[name], network()) - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def test_the_dense_gauss_newton_matrix_is_made_of_jacobians_and_loss_hessians(x64):
+    program = network()
+    params, vector = at(program)
+    found = likelihood(program)
+    total = 0.0
+    for i in range(NUM_DATA):
+        jacobian = jax.jacobian(lambda theta, i=i: found.outputs(theta, jnp.asarray(i)))(params)
+        flat = np.asarray(factor.flat(jacobian))
+        outputs = found.outputs(params, jnp.asarray(i))
+        inner = jax.hessian(found.loss)(outputs, jnp.asarray(i))
+        total = total + WEIGHTS[i] * flat.T @ inner @ flat / NUM_DATA
+    expected = np.linalg.solve(total + DAMPING * np.eye(NUM_PARAMS), ravel_pytree(vector)[0])
+    close(truth(), expected, rtol=1e-8)
+
+
+def test_the_hessian_is_that_of_the_objective(x64):
+    program = network()
+    params, vector = at(program)
+    theta, unravel = ravel_pytree(params)
+    whole = jax.hessian(lambda theta: program.objective(unravel(theta), jnp.asarray(WEIGHTS)))(theta)
+    expected = np.linalg.solve(whole + np.eye(NUM_PARAMS), ravel_pytree(vector)[0])
+    close(solve(curvatures.dense(damping=1.0), program), expected, rtol=1e-8)
+    by_products = curvatures.conjugate_gradient(damping=1.0, tolerance=1e-12)
+    close(solve(by_products, program), expected, rtol=1e-8, atol=1e-9)
+
+
+def test_for_canonical_likelihoods_the_fisher_matrix_tends_to_gauss_newton(x64):
+    found = solve(curvatures.dense(curvatures.fisher(1000), damping=DAMPING), network())
+    assert np.linalg.norm(found - truth()) < 0.03 * np.linalg.norm(truth())
+
+
+def test_the_empirical_fisher_matrix_is_the_second_moment_of_gradients(x64):
+    program = network()
+    params, vector = at(program)
+    gradients = np.asarray(factor.flat(program.gradients(params)))
+    whole = gradients.T @ (WEIGHTS[:, None] * gradients) / NUM_DATA + DAMPING * np.eye(NUM_PARAMS)
+    expected = np.linalg.solve(whole, ravel_pytree(vector)[0])
+    close(solve(curvatures.gram("empirical_fisher", damping=DAMPING), program), expected, rtol=1e-8)
+
+
+def test_diagonal_and_blocks_are_those_of_the_whole_matrix(x64):
+    program = network()
+    params, vector = at(program)
+    _, b = rows(program)
+    whole, v = b.T @ b + DAMPING * np.eye(NUM_PARAMS), np.asarray(ravel_pytree(vector)[0])
+    close(solve(APPROXIMATE["diagonal"], program), v / np.diag(whole), rtol=1e-9)
+    bounds = np.cumsum([0] + [leaf.size for leaf in jax.tree.leaves(params)])
+    expected = np.concatenate(
+        [np.linalg.solve(whole[i:j, i:j], v[i:j]) for i, j in itertools.pairwise(bounds)]
+    )
+    close(solve(APPROXIMATE["block_diagonal"], program), expected, rtol=1e-8)
+
+
+def test_kronecker_is_the_exact_diagonal_in_the_basis_of_both_sides(x64):
+    program = network()
+    _, vector = at(program)
+    tree, _ = rows(program)
+    g, v = np.asarray(tree["weight0"]), np.asarray(vector["weight0"])
+    left = np.linalg.eigh(np.einsum("nij,nkj->ik", g, g))[1]
+    right = np.linalg.eigh(np.einsum("nij,nik->jk", g, g))[1]
+    moments = (np.einsum("ia,nij,jb->nab", left, g, right) ** 2).sum(0)
+    expected = left @ ((left.T @ v @ right) / (moments + DAMPING)) @ right.T
+    found = ravel_pytree(vector)[1](solve(APPROXIMATE["kronecker"], program))
+    close(found["weight0"], expected, rtol=1e-8)
+    bias = np.asarray(tree["bias1"])
+    block = bias.T @ bias + DAMPING * np.eye(3)
+    close(found["bias1"], np.linalg.solve(block, vector["bias1"]), rtol=1e-8)
+
+
+def test_kronecker_is_exact_for_one_linear_layer_with_a_kronecker_curvature(x64):
+    """Gaussian observations of a linear map: H = (x'x / n) (x) I, in any shape of the parameter."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 4)), rng.normal(size=(20, 3))
+
+    def linear(x, y):
+        kernel = numpyro.param("kernel", lambda key: jax.random.normal(key, (2, 2, 3)))
+        with numpyro.plate("data", len(x)) as i:
+            mean = jnp.einsum("nab,abc->nc", x[i].reshape(-1, 2, 2), kernel)
+            numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y[i])
+
+    program, weights = dtda.Program(linear, x, y), np.ones(20)
+    for corrected in (True, False):
+        curvature = curvatures.kronecker("gauss_newton", damping=0.0, corrected=corrected)
+        exact = solve(curvatures.dense("gauss_newton"), program, weights=weights)
+        close(solve(curvature, program, weights=weights), exact, rtol=1e-8)
+
+
+FUNCTIONS = (filters.Flow(3.0), filters.Decay(3.0), filters.Damped(0.2))
+
+
+@pytest.mark.parametrize("name", ["gram", "lanczos", "nystroem"])
+def test_functions_of_eigenvalues_are_those_of_the_dense_matrix(name, x64):
+    program = network()
+    found, expected = (applied(c, program) for c in (EXACT[name], curvatures.dense("gauss_newton")))
+    close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def applied(curvature, program):
+    """All functions, of one compiled decomposition."""
+    params, vector = at(program)
+    decompose = curvature.bind(program)
+
+    @jax.jit
+    def apply(params, vector):
+        found = decompose(KEY, params, jnp.asarray(WEIGHTS))
+        return [ravel_pytree(found.apply(function, vector))[0] for function in FUNCTIONS]
+
+    return np.stack(apply(params, vector))
+
+
+def test_filters_are_the_functions_they_are_named_for(x64):
+    values = jnp.array([1e-9, 0.1, 2.0])
+    close(filters.Flow(3.0)(values, 2.0), (1 - np.exp(-3.0 * values)) / values, rtol=1e-6)
+    close(filters.Decay(3.0)(values, 2.0), np.exp(-3.0 * values))
+    close(filters.Damped(0.5)(values, 2.0), 1 / (values + 0.5))
+    close(filters.PseudoInverse(1e-3)(values, 2.0), [0.0, 10.0, 0.5])
+    close(filters.Flow(3.0)(jnp.zeros(()), 2.0), 3.0)
+
+
+def test_damping_may_be_relative_to_the_mean_eigenvalue_or_one_over_the_time_of_training(x64):
+    program = network()
+    _, b = rows(program)
+    mean = (b**2).sum() / NUM_PARAMS
+    by_number = truth(2 * mean)
+    close(solve(curvatures.gram(damping=curvatures.relative(2.0)), program), by_number, rtol=1e-8)
+    close(solve(curvatures.gram(damping="auto"), program, time=4.0), truth(0.25), rtol=1e-8)
+    decompose = EXACT["conjugate gradients"].bind(program)
+    estimated = jax.jit(lambda params: decompose(KEY, params, jnp.asarray(WEIGHTS)).mean)(
+        at(program)[0]
+    )
+    close(estimated, mean, rtol=0.3)
+
+
+@pytest.mark.parametrize("method", ["gram", "kronecker", "lanczos"])
+def test_nothing_depends_on_blocks_or_on_the_order_of_data(method, x64, monkeypatch):
+    curvature = (EXACT | APPROXIMATE)[method]
+    whole = solve(curvature, network())
+    monkeypatch.setattr(factor, "BLOCK", 300)
+    monkeypatch.setattr(factor, "BATCH_SIZE", 5)
+    close(solve(curvature, network()), whole, rtol=1e-8, atol=1e-10)
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(NUM_DATA, 3)), rng.integers(0, 3, NUM_DATA)
+    order = np.random.default_rng(7).permutation(NUM_DATA)
+    shuffled = dtda.Program(dtda.zoo.classifier([4], 3), x[order], y=y[order])
+    close(solve(curvature, shuffled, weights=WEIGHTS[order]), whole, rtol=1e-7, atol=1e-9)
+
+
+def test_a_prior_adds_its_own_hessian(x64):
+    program = regression()
+    expected = truth(0.0, program)
+    whole, v = rows(program)[1], ravel_pytree(at(program)[1])[0]
+    close(expected, np.linalg.solve(whole.T @ whole + np.eye(3) / (4 * NUM_DATA), v), rtol=1e-8)
+    for curvature in (
+        curvatures.gram(damping=0.0),
+        curvatures.lanczos(rank=3, damping=0.0),
+        curvatures.nystroem(rank=3, damping=0.0),
+        curvatures.projection(dimension=3, damping=0.0),
+        curvatures.block_diagonal(damping=0.0),
+        curvatures.kronecker("gauss_newton", damping=0.0),
+        curvatures.conjugate_gradient(damping=1e-14, tolerance=1e-13),
+    ):
+        close(solve(curvature, program), expected, rtol=1e-8)
+
+
+def test_convolutions_and_shared_weights_have_kronecker_factors():
+    images = np.random.default_rng(0).normal(size=(10, 6, 6, 1)).astype(np.float32)
+
+    def convolution(x, y):
+        kernel = numpyro.param("kernel", lambda key: jax.random.normal(key, (3, 3, 1, 4)))
+        shared = numpyro.param("shared", lambda key: jax.random.normal(key, (4, 4)))
+        with numpyro.plate("data", len(x)) as i:
+            hidden = jax.lax.conv_general_dilated(
+                x[i], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            logits = jnp.tanh(jnp.tanh(hidden @ shared) @ shared).mean((1, 2))
+            numpyro.sample("y", dist.Categorical(logits=logits), obs=y[i])
+
+    program = dtda.Program(convolution, images, np.arange(10) % 4)
+    whole = solve(curvatures.block_diagonal(damping=1.0), program, weights=np.ones(10))
+    found = solve(curvatures.kronecker("gauss_newton", damping=1.0), program, weights=np.ones(10))
+    assert np.linalg.norm(found - whole) < 0.05 * np.linalg.norm(whole)
+
+
+def scaled(x, y):
+    """A learned scale: the loss is not convex in mean and log scale together."""
+    slope = numpyro.param("slope", jnp.zeros(()))
+    spread = numpyro.param("spread", jnp.ones(()), constraint=dist.constraints.positive)
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Normal(slope * x[i], spread), obs=y[i])
+
+
+def test_a_learned_scale_has_a_fisher_matrix(x64):
+    program = dtda.Program(scaled, jnp.arange(4.0), jnp.array([0.0, 5.0, -5.0, 1.0]))
+    with pytest.raises(ValueError, match="convex"):
+        curvatures.gram().bind(program)
+    params, _ = at(program)
+    all_ones = jax.tree.map(jnp.ones_like, params)
+    found = solve(curvatures.dense(curvatures.fisher(2000)), program, all_ones, np.ones(4))
+    inverse = ravel_pytree(params)[1](found)
+    close(inverse["slope"], 1 / 3.5, rtol=0.1)  # mean of x^2 over variance 1
+    close(inverse["spread"], 1 / 2, rtol=0.1)  # of the log scale, 2 a datum
+
+
+def hierarchical(x, y):
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    slope = numpyro.sample("slope", dist.Normal(0.0, scale))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Normal(slope * x[i], 1.0), obs=y[i])
+
+
+def masked(x, y):
+    slope = numpyro.sample("slope", dist.Normal())
+    with numpyro.plate("data", len(x)) as i, numpyro.handlers.scale(scale=2.0):
+        numpyro.sample("y", dist.Normal(slope * x[i], 1.0), obs=y[i])
+
+
+def bind(curvature, model=None):
+    program = network() if model is None else dtda.Program(model, jnp.arange(4.0), jnp.ones(4))
+    return curvature.bind(program)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: curvatures.dense("gauss"), ValueError, "matrix='gauss'"),
+        (lambda: curvatures.gram("hessian"), ValueError, "sum over data"),
+        (lambda: curvatures.kronecker(hessian()), ValueError, "sum over data"),
+        (lambda: curvatures.dense(factorization="qr"), ValueError, "factorization='qr'"),
+        (lambda: curvatures.dense(factorization="cholesky"), ValueError, "damping=0"),
+        (lambda: curvatures.conjugate_gradient(damping=0.0), ValueError, "damping=0"),
+        (lambda: curvatures.neumann(damping=0.0), ValueError, "damping=0"),
+        (lambda: curvatures.identity(damping=0.0), ValueError, "damping=0"),
+        (lambda: curvatures.gram(damping=-1.0), ValueError, "damping=-1"),
+        (lambda: curvatures.diagonal(damping="some"), ValueError, "damping=some"),
+        (lambda: curvatures.relative(0.0), ValueError, "factor=0"),
+        (lambda: curvatures.fisher(0), ValueError, "num_labels=0"),
+        (lambda: bind(curvatures.nystroem(rank=32)), ValueError, "rank=32 .* rank-deficient"),
+        (lambda: bind(curvatures.projection(dimension=99)), ValueError, "dimension=99"),
+        (lambda: bind(curvatures.lanczos(rank=32)), ValueError, "rank=32"),
+        (lambda: bind(curvatures.gram(), hierarchical), ValueError, "multiple of the identity"),
+        (lambda: bind(curvatures.kronecker(), hierarchical), ValueError, "diagonal"),
+        (lambda: bind(curvatures.gram(), masked), NotImplementedError, "scale or mask"),
+        (
+            lambda: curvatures.identity(damping="auto").inverse_filter(lambda: np.inf),
+            ValueError,
+            "end of time",
+        ),
+    ],
+)
+def test_what_cannot_be_inverted_is_refused_with_a_reason(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_any_prior_is_taken_in_by_the_whole_matrix():
+    assert bind(curvatures.dense("gauss_newton", damping=1.0), hierarchical)
