@@ -98,10 +98,10 @@ def _remove_groups(
     training: Training, keys: Keys, full: xr.DataTree, scores: xr.Dataset, num_draws: int
 ) -> tuple[dict[str, xr.DataTree], pd.DataFrame]:
     trees, rows = {}, {}
-    midpoint = unroll(training, at="midpoint")
+    transform = unroll(training)
     for query in scores["query"].values[:NUM_GROUPS]:
         without = remove(training.program, most_supporting(scores, query, GROUP_SHARE))
-        predicted = sample(midpoint, keys.full, num_draws, without, check=False)
+        predicted = sample(transform, keys.full, num_draws, without, check=False)
         retrained = sample(training, keys.retrain, num_draws, without)
         trees |= {f"predicted_{query}": predicted, f"retrained_{query}": retrained}
         rows[query] = _compare(*(_losses(tree, query) for tree in (full, predicted, retrained)))

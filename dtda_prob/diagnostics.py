@@ -23,6 +23,7 @@ from dtda_prob.transforms.reweigh import population
 from dtda_prob.typing import Params, PRNGKey, Weights, check_key
 
 QUERIES_AT_ONCE = 16
+_ENDS = ("old", "midpoint")
 
 
 def linear_range(
@@ -63,7 +64,9 @@ def linear_range(
     if len(removed) > 1:
         raise ValueError(f"perturbations drop {removed.tolist()} rows: diagnose them apart")
     fitting = push_forward.matched(int(removed[0]))
-    pairs = _over_pairs(partial(_steps, fitting, num_segments), key, num_draws, weights)
+    variants = [] if fitting.at is None else [fitting.rebuild(fitting.training, at) for at in _ENDS]
+    measure = partial(_steps, fitting, variants, num_segments)
+    pairs = _over_pairs(measure, key, num_draws, weights)
     names = ("norm_ratio", "cosine", "halves", "growth")
     dims = ("draw", "perturbation")
     fields = {
@@ -156,7 +159,11 @@ def pareto_k(
 
 
 def _steps(
-    push_forward: PushForward, num_segments: int, key: PRNGKey, new: Weights
+    push_forward: PushForward,
+    variants: list[PushForward],
+    num_segments: int,
+    key: PRNGKey,
+    new: Weights,
 ) -> tuple[Array, Array, Array, Array]:
     training, old = push_forward.training, push_forward.training.program.full_weights()
     base = training.draw(key, old).value
@@ -167,21 +174,17 @@ def _steps(
     return (
         ratio,
         cosine,
-        _halves(push_forward, key, old, new),
+        _halves(variants, key, old, new),
         _growth(training, key, new, num_segments),
     )
 
 
-def _halves(push_forward: PushForward, key: PRNGKey, old: Weights, new: Weights) -> Array:
+def _halves(variants: list[PushForward], key: PRNGKey, old: Weights, new: Weights) -> Array:
     """Compare the responses at the old weights and halfway, along the step."""
-    if push_forward.at is None:
+    if not variants:
         return jnp.full((), jnp.nan)
-    training = push_forward.training
-    base = training.draw(key, old).value
-    there, halfway = (
-        push_forward.rebuild(training, at).push(key, old, new).value - base
-        for at in ("old", "midpoint")
-    )
+    base = variants[0].training.draw(key, old).value
+    there, halfway = (variant.push(key, old, new).value - base for variant in variants)
     return jnp.linalg.norm(there - halfway) / jnp.linalg.norm(halfway)
 
 

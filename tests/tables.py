@@ -54,13 +54,13 @@ KERNELS: dict[str, Kernel] = {
 LINEAR = {
     "unroll": dtda.unroll,
     "influence by dense Hessian": dtda.influence,
-    "influence by damped Hessian": lambda training, **options: dtda.influence(
-        training, dtda.curvature.dense(damping=0.1), **options
-    ),
 }
 """Transforms with a response, that carry samples of any kernel."""
 
 STEPWISE = {
+    "influence by damped Hessian": lambda training, **options: dtda.influence(
+        training, dtda.curvature.dense(damping=0.1), **options
+    ),
     "segments": lambda training, **options: dtda.segments(
         training, dtda.curvature.gram(), num_segments=2, **options
     ),

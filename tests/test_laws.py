@@ -101,17 +101,12 @@ def test_unrolled_response_is_the_finite_difference(kernel, x64):
     close(2 * response @ step, above - below, rtol=1e-5, atol=1e-12)
 
 
-def check_identity(training, push_forward):
-    weights = ones().at[1].set(0.5)
-    pushed = push(push_forward, weights, weights)
-    drawn = draw(training, weights)
+def check_laws(training, push_forward, step=1e-5):
+    """Pushing from w to w is drawing at w, and pull is the derivative of push; push compiles once."""
+    compiled, weights = jax.jit(push_forward.push), ones().at[1].set(0.5)
+    pushed, drawn = compiled(KEY, weights, weights), draw(training, weights)
     close(pushed.value, drawn.value, rtol=1e-10)
     jax.tree.map(lambda a, b: close(a, b, rtol=1e-10), pushed.params, drawn.params)
-
-
-def check_derivative(push_forward, step=1e-5):
-    """Push is compiled once for three pairs of weights."""
-    compiled = jax.jit(push_forward.push)
     along = step * direction()
     above, below = (compiled(KEY, ones(), ones() + s * along).value for s in (1, -1))
     close(2 * pull(push_forward, ones()) @ along, above - below, rtol=1e-4, atol=1e-11)
@@ -119,33 +114,21 @@ def check_derivative(push_forward, step=1e-5):
 
 @kernels
 @linear
-def test_pushing_from_w_to_w_is_drawing_at_w(kernel, transform, x64):
-    check_identity(train(kernel), LINEAR[transform](train(kernel)))
+def test_push_keeps_what_stays_and_pull_is_its_derivative(kernel, transform, x64):
+    check_laws(train(kernel), LINEAR[transform](train(kernel), at="old"))
 
 
 @pytest.mark.parametrize("transform", STEPWISE | CURVED)
-def test_pushing_a_network_from_w_to_w_is_drawing_at_w(transform, x64):
-    check_identity(train_network(), (STEPWISE | CURVED)[transform](train_network()))
-
-
-@kernels
-@linear
-def test_pull_is_the_derivative_of_push(kernel, transform, x64):
-    check_derivative(LINEAR[transform](train(kernel), at="old"))
-
-
-@pytest.mark.parametrize("transform", STEPWISE | CURVED)
-def test_pull_is_the_derivative_of_push_for_a_network(transform, x64):
+def test_push_keeps_what_stays_and_pull_is_its_derivative_for_a_network(transform, x64):
     options = {"at": "old"} if transform in STEPWISE else {}
-    check_derivative((STEPWISE | CURVED)[transform](train_network(), **options))
+    check_laws(train_network(), (STEPWISE | CURVED)[transform](train_network(), **options))
 
 
 @pytest.mark.parametrize("transform", ["unroll", "influence by damped Hessian"])
 @spaces
-def test_pull_is_the_derivative_of_push_in_every_space(transform, space, x64):
-    push_forward = LINEAR[transform](train_network(), space=space, at="old")
-    close(push(push_forward, ones(), ones()).value, draw(train_network(), ones()).value, rtol=1e-10)
-    check_derivative(push_forward, step=1e-6)
+def test_the_laws_hold_in_every_space(transform, space, x64):
+    make = (LINEAR | STEPWISE)[transform]
+    check_laws(train_network(), make(train_network(), space=space, at="old"), step=1e-6)
 
 
 @linear

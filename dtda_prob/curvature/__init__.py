@@ -1,8 +1,5 @@
 """Curvatures: symmetric matrices on parameter space, and functions of them times vectors."""
 
-from dtda_prob.curvature.uncoupled import block_diagonal as block_diagonal
-from dtda_prob.curvature.uncoupled import diagonal as diagonal
-from dtda_prob.curvature.uncoupled import identity as identity
 from dtda_prob.curvature.curvature import Curvature as Curvature
 from dtda_prob.curvature.dense import dense as dense
 from dtda_prob.curvature.filters import relative as relative
@@ -17,3 +14,6 @@ from dtda_prob.curvature.matrices import gauss_newton as gauss_newton
 from dtda_prob.curvature.matrices import hessian as hessian
 from dtda_prob.curvature.sketch import nystroem as nystroem
 from dtda_prob.curvature.sketch import projection as projection
+from dtda_prob.curvature.uncoupled import block_diagonal as block_diagonal
+from dtda_prob.curvature.uncoupled import diagonal as diagonal
+from dtda_prob.curvature.uncoupled import identity as identity

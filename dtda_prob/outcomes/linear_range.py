@@ -78,14 +78,14 @@ def warn_beyond_range(
     weights: xr.DataArray,
     old: Any = None,
 ) -> None:
-    """Warn where a prediction is out of range; see `compare_steps`. Retraining itself never is."""
+    """Warn where half of the steps are out of range; see `compare_steps`. Retraining never is."""
     if isinstance(source, Training) or source.push == source.training.push:
         return
     if weights.ndim == 1:
         moved, weights = moved[None], weights.expand_dims("perturbation")
     steps = compare_steps(source, keys, moved, weights, old)
     beyond = ~steps.in_range() & np.isfinite(steps.norm_ratio)
-    if beyond.any():
+    if beyond.mean() >= 0.5:
         warnings.warn(
             f"{source.name}: {beyond.sum()} of the {len(beyond)} longest steps, retrained for a draw, "
             f"are out of its range: predicted {np.median(steps.norm_ratio):.2g} times as long as "
