@@ -282,6 +282,13 @@ def test_a_prior_adds_its_own_hessian(x64):
         close(solve(curvature, program), expected, rtol=1e-8)
 
 
+def test_with_fewer_data_than_parameters_a_prior_fills_the_null_space(x64):
+    program, weights = regression(2), np.ones(2)
+    exact = solve(curvatures.dense("gauss_newton"), program, weights=weights)
+    for curvature in (curvatures.gram(damping=0.0), curvatures.nystroem(rank=2, damping=0.0)):
+        close(solve(curvature, program, weights=weights), exact, rtol=1e-8)
+
+
 def test_convolutions_and_shared_weights_have_kronecker_factors():
     images = np.random.default_rng(0).normal(size=(10, 6, 6, 1)).astype(np.float32)
 

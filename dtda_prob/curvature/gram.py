@@ -1,5 +1,7 @@
 """The dual: a curvature through the Gram matrix of its rows, exact for wide models on small data."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,14 +13,12 @@ from dtda_prob.curvature.dense import (
     Factorization,
     Square,
     by_cholesky,
-    by_eigen,
     check_factorization,
 )
 from dtda_prob.curvature.factor import Factor, bind_factor, rows_at_once
 from dtda_prob.curvature.filters import (
     Damped,
     Damping,
-    Eigenvalues,
     Filter,
     Scalar,
     check_damping,
@@ -27,6 +27,8 @@ from dtda_prob.curvature.filters import (
 from dtda_prob.curvature.matrices import MatrixLike, check_prior, num_features, prior_scale, resolve
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
+
+Solve = Callable[[Filter, Array], tuple[Array, Array]]
 
 
 def gram(
@@ -62,18 +64,14 @@ def gram(
             factor = build(key, params, weights)
             shift = jax.lax.stop_gradient(prior_scale(program, params))
             kernel = jax.lax.stop_gradient(_kernel(factor, program.num_data))
-            multiply = by_eigen(kernel) if factorization == "eigen" else by_cholesky(kernel)
+            split = _by_eigen if factorization == "eigen" else _by_cholesky
+            solve = split(kernel, shift)
 
             def apply(function: Filter, vector: Params) -> Params:
                 coefficients = factor.forward(vector)
-                if isinstance(function, Damped) and factorization == "cholesky":
-                    damped = Damped(function.damping + shift)
-                    solved = multiply(damped, coefficients.ravel()) / -damped.damping
-                else:
-                    solved = multiply(_Excess(function, shift), coefficients.ravel())
-                moved = factor.backward(solved.reshape(coefficients.shape))
-                plain = function(shift, jnp.inf)
-                return optax.tree.add_scale(moved, plain, vector)
+                moved, rest = solve(function, coefficients.ravel())
+                back = factor.backward(moved.reshape(coefficients.shape))
+                return optax.tree.add_scale(back, rest, vector)
 
             return Spectrum(apply, jnp.trace(kernel) / num_params(params) + shift)
 
@@ -86,18 +84,31 @@ def gram(
     return Curvature(name, chosen, damping, bind, passes, rtol, factorization == "cholesky")
 
 
-class _Excess:
-    """g(k) = (f(k + d) - f(d)) / k, and 0 where k is nothing but rounding."""
+def _by_eigen(kernel: Square, shift: Scalar) -> Solve:
+    """Give `(f, c) -> (g(K) c, f(d))`; g is 0 where an eigenvalue is nothing but rounding."""
+    values, vectors = jnp.linalg.eigh(kernel)
+    kept = values > jnp.finfo(values.dtype).eps * values[-1]
+    safe, largest = jnp.where(kept, values, 1.0), values[-1] + shift
 
-    def __init__(self, function: Filter, shift: Scalar):
-        self.function, self.shift = function, shift
+    def solve(function: Filter, coefficients: Array) -> tuple[Array, Array]:
+        rest = function(shift, largest)
+        excess = jnp.where(kept, (function(safe + shift, largest) - rest) / safe, 0.0)
+        return vectors @ (excess * (vectors.T @ coefficients)), rest
 
-    def __call__(self, values: Eigenvalues, largest: Scalar) -> Eigenvalues:
-        kept = values > jnp.finfo(values.dtype).eps * largest
-        safe = jnp.where(kept, values, 1.0)
-        top = largest + self.shift
-        excess = self.function(safe + self.shift, top) - self.function(self.shift, jnp.inf)
-        return jnp.where(kept, excess / safe, 0.0)
+    return solve
+
+
+def _by_cholesky(kernel: Square, shift: Scalar) -> Solve:
+    """Give the same for damped inverses, where g(k) = -1 / (d (k + d)) with the damping in d."""
+    multiply = by_cholesky(kernel)
+
+    def solve(function: Filter, coefficients: Array) -> tuple[Array, Array]:
+        assert isinstance(function, Damped)
+        damped = Damped(function.damping + shift)
+        rest = jnp.asarray(1 / damped.damping)
+        return -rest * multiply(damped, coefficients), rest
+
+    return solve
 
 
 def _kernel(factor: Factor, num_data: int) -> Square:
