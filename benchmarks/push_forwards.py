@@ -121,7 +121,6 @@ def mnist_halves() -> pd.DataFrame:
         "unroll": (dtda.unroll, 4),
         "Gauss-Newton, Lanczos 50": (by(curvature.lanczos(rank=50)), 4),
         "EK-FAC, one sampled label": (by(curvature.kronecker()), 4),
-        "segments, EK-FAC": (dtda.segments, 4),
         "gradient dot product": (by(curvature.identity()), 4),
     }
     return halves(training, methods, {})

@@ -68,9 +68,6 @@ STEPWISE = {
     "covariance": lambda training, **options: dtda.covariance(
         training, step_size=1e-3, num_samples=20, num_warmup=5, **options
     ),
-    "influence by conjugate gradients": lambda training, **options: dtda.influence(
-        training, dtda.curvature.conjugate_gradient(damping=0.1, tolerance=1e-12), **options
-    ),
     "influence by Kronecker factors": lambda training, **options: dtda.influence(
         training, dtda.curvature.kronecker(damping=0.1), **options
     ),

@@ -30,7 +30,7 @@ def blown_up(training: dtda.Training, factor: float) -> PushForward:
     )
 
 
-@pytest.mark.parametrize(("factor", "warned"), [(1.0, False), (2.0, False), (10.0, True), (-1.0, True)])
+@pytest.mark.parametrize(("factor", "warned"), [(2.0, False), (-1.0, True)])
 def test_steps_out_of_range_are_warned_of(factor, warned):
     training = train_network()
     weights = dtda.leave_one_out(training.program, range(3))
