@@ -1,4 +1,4 @@
-"""Pictures of sample sets and scores, on arviz-plots."""
+"""Pictures of sample sets: the distribution of a measurement under several datasets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,41 +32,4 @@ def compare(
     settings: dict[str, Any] = {"kind": "kde", "visuals": {"point_estimate_text": False}} | options
     panels = arviz_plots.plot_dist(chosen, group="posterior_predictive", **settings)
     panels.add_legend("model")
-    return panels
-
-
-def agreement(result: xr.Dataset, queries: Sequence[Any]) -> arviz_plots.PlotCollection:
-    """Draw retrained against predicted shifts with their standard errors, one panel a query.
-
-    Args:
-        result: from `dtda.evaluate`.
-        queries: labels of the queries to draw.
-    """
-    chosen = result.sel(query=list(queries))
-    rows = -(-len(queries) // 4)
-    figure = {"figsize": (14, 3.5 * rows), "layout": "constrained"}
-    panels = arviz_plots.PlotCollection.wrap(
-        chosen[["predicted"]],
-        cols=["query"],
-        col_wrap=4,
-        backend="matplotlib",
-        figure_kwargs=figure,
-    )
-    for query in queries:
-        panel = panels.get_target("predicted", {"query": query})
-        one = chosen.sel(query=query)
-        panel.errorbar(
-            one["predicted"],
-            one["retrained"],
-            xerr=one["predicted_error"],
-            yerr=one["retrained_error"],
-            fmt=".",
-        )
-        panel.axline((0, 0), slope=1, color="gray", linewidth=1)
-        panel.set(
-            xlabel="predicted shift",
-            ylabel="retrained shift",
-            title=f"query {query}, Spearman {float(one['spearman']):.2f}",
-        )
-        panel.ticklabel_format(scilimits=(-2, 2))
     return panels

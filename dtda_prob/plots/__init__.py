@@ -1,0 +1,4 @@
+"""Pictures, on arviz-plots."""
+
+from dtda_prob.plots.evaluation import agreement as agreement
+from dtda_prob.plots.outcomes import compare as compare
