@@ -4,9 +4,28 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dtda_prob.divergences import Divergence, available, estimate
+from dtda_prob.divergences import (
+    Divergence,
+    Functional,
+    available,
+    estimate,
+    laplacian,
+    mmd,
+    quantile,
+    tail_probability,
+)
+from dtda_prob.divergences.divergence import expand, jackknife
 
-names = pytest.mark.parametrize("name", available)
+OF_NUMBERS = {k: d for k, d in available.items() if d.numbers} | {
+    "quantile(0.9)": quantile(0.9),
+    "tail_probability(0.5)": tail_probability(0.5),
+    "mmd, laplacian": mmd(laplacian, 1.0),
+}
+OF_VECTORS = {k: d for k, d in available.items() if d.vectors}
+names = pytest.mark.parametrize("name", OF_NUMBERS)
+vector_names = pytest.mark.parametrize("name", OF_VECTORS)
+UNBIASED = ("energy", "mmd", "mmd, laplacian")
+"""Without bias, so that they can fall below 0, even for a sample and itself."""
 RNG = np.random.default_rng
 
 
@@ -16,46 +35,105 @@ def both_arms(seed: int, num_draws: int = 64, shift: float = 0.0) -> tuple[np.nd
 
 
 @names
-@pytest.mark.parametrize("coupled", [True, False])
-def test_a_sample_is_at_no_distance_from_itself(name, coupled):
+def test_a_sample_is_at_no_distance_from_itself(name):
     draws, _ = both_arms(0)
-    value = estimate(name, draws, draws, coupled=coupled).value
-    expected = -2 * np.abs(draws[:, None] - draws).sum() / (64**2 * 63) if name == "energy" else 0.0
-    assert value == pytest.approx(0.0 if coupled else expected, abs=1e-12)
+    found = estimate(OF_NUMBERS[name], draws, draws, coupled=True)
+    assert found.value == pytest.approx(0.0, abs=1e-12)
+    assert found.lower <= 1e-12
+    assert found.upper >= -1e-12
+    apart = estimate(OF_NUMBERS[name], draws, draws, coupled=False).value
+    assert apart < -1e-3 if name in UNBIASED else apart == pytest.approx(0.0, abs=1e-12)
 
 
 @names
-@pytest.mark.parametrize("vector", [True, False])
-def test_the_order_of_pairs_does_not_matter(name, vector):
+def test_the_order_of_pairs_does_not_matter(name):
     rng = RNG(1)
     old, new = rng.normal(size=(2, 24, 3))
     order = rng.permutation(24)
-    if name.startswith("wasserstein") and not vector:
-        one, other = (
-            estimate(name, a, b, coupled=False) for a, b in ((old, new), (old[order], new[order]))
-        )
-    else:
-        one, other = (
-            estimate(name, a, b, vector=vector) for a, b in ((old, new), (old[order], new[order]))
-        )
+    coupled = not name.startswith("wasserstein")
+    one, other = (
+        estimate(OF_NUMBERS[name], a, b, coupled=coupled)
+        for a, b in ((old, new), (old[order], new[order]))
+    )
+    np.testing.assert_allclose(one.value, other.value, rtol=1e-10)
+    np.testing.assert_allclose(one.error, other.error, rtol=1e-10)
+
+
+@vector_names
+def test_the_order_of_pairs_of_vectors_does_not_matter(name):
+    rng = RNG(1)
+    old, new = rng.normal(size=(2, 24, 3))
+    order = rng.permutation(24)
+    one, other = (
+        estimate(name, a, b, vector=True, coupled=not name.startswith("sliced"))
+        for a, b in ((old, new), (old[order], new[order]))
+    )
     np.testing.assert_allclose(one.value, other.value, rtol=1e-10)
 
 
 @names
-def test_many_pairs_at_once_are_each_pair(name):
-    old, new = RNG(2).normal(size=(2, 16, 3, 2))
-    together = estimate(name, old, new, seed=3)
-    alone = estimate(name, old[:, 1, 0], new[:, 1, 0], seed=3)
-    for whole, one in zip(together, alone, strict=True):
-        np.testing.assert_allclose(whole[1, 0], one, rtol=1e-10)
+@pytest.mark.parametrize("coupled", [True, False])
+def test_many_pairs_at_once_are_each_pair(name, coupled, monkeypatch):
+    monkeypatch.setattr("dtda_prob.divergences.pairwise.BLOCK", 1000)
+    old, new = RNG(2).normal(size=(2, 16, 3, 5))
+    together = estimate(OF_NUMBERS[name], old, new, coupled=coupled, seed=3)
+    alone = estimate(OF_NUMBERS[name], old[:, 1, 0], new[:, 1, 0], coupled=coupled, seed=3)
+    for field in ("value", "error", "lower", "upper", "null"):
+        whole, one = getattr(together, field), getattr(alone, field)
+        np.testing.assert_allclose(whole[1, 0], one, rtol=1e-10, err_msg=field)
 
 
 @names
+@pytest.mark.parametrize("coupled", [True, False])
+def test_arms_broadcast(name, coupled):
+    rng = RNG(2)
+    old, new = rng.normal(size=(16, 3, 1)), rng.normal(size=(16, 3, 4))
+    shared = estimate(OF_NUMBERS[name], old, new, coupled=coupled)
+    repeated = estimate(OF_NUMBERS[name], old.repeat(4, -1), new, coupled=coupled)
+    for one, other in zip(shared, repeated, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in OF_VECTORS if name in OF_NUMBERS])
 def test_vectors_of_one_coordinate_are_numbers(name):
     old, new = both_arms(3, shift=0.5)
-    number = estimate(name, old, new, coupled=False).value
-    vector = estimate(name, old[:, None], new[:, None], coupled=False, vector=True).value
-    assert vector == pytest.approx(abs(number) if name == "mean" else number)
+    number = estimate(name, old, new, coupled=False)
+    vector = estimate(name, old[:, None], new[:, None], coupled=False, vector=True)
+    if name == "mean":
+        noise = (old.var(ddof=1) + new.var(ddof=1)) / 64
+        assert vector.value**2 == pytest.approx(number.value**2 - noise)
+    else:
+        assert vector.value == pytest.approx(number.value)
+        assert vector.error == pytest.approx(number.error, rel=0.2)
+
+
+def test_slices_of_numbers_are_wasserstein():
+    old, new = RNG(3).normal(size=(2, 40, 1))
+    for coupled in (True, False):
+        sliced = estimate("sliced_wasserstein", old, new, coupled=coupled, vector=True)
+        direct = estimate("wasserstein", old[:, 0], new[:, 0], coupled=coupled)
+        assert sliced.value == pytest.approx(direct.value)
+        assert sliced.error == pytest.approx(direct.error)
+
+
+ANALYTIC = {k: d.numbers for k, d in OF_NUMBERS.items() if d.numbers.influences}
+ANALYTIC |= {f"{k} of vectors": d.vectors for k, d in OF_VECTORS.items() if d.vectors.influences}
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize("name", ANALYTIC)
+def test_influences_are_those_of_the_jackknife(name, coupled):
+    rng, functional = RNG(4), ANALYTIC[name]
+    shape = (32, 200, 3) if "vectors" in name else (32, 200)
+    old = rng.normal(size=shape)
+    new = 0.8 + (1.3 * old + 0.4 * rng.normal(size=shape) if coupled else 1.4 * rng.normal(size=shape))
+    new = new if coupled else new[:24]
+    exact = expand(functional, old, new, coupled)
+    leaving = expand(functional._replace(influences=jackknife(functional.statistic)), old, new, coupled)
+    for one, other in zip(exact.influences, leaving.influences, strict=True):
+        assert np.abs(one.mean(0)).max() < 1e-9
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.85
+        assert np.sqrt((one**2).mean() / (other**2).mean()) == pytest.approx(1.0, abs=0.2)
 
 
 @pytest.mark.parametrize("sizes", [(64, 64), (64, 48), (10, 7)])
@@ -74,10 +152,26 @@ def test_distances_are_those_of_scipy(sizes):
 def test_closed_forms_of_a_normal():
     rng = RNG(5)
     old, new = rng.normal(size=20_000), 1.0 + 2.0 * rng.normal(size=20_000)
-    found = {name: estimate(name, old, new, coupled=False, num_permutations=0) for name in available}
-    exact = {"mean": -1.0, "variance": 3.0, "wasserstein": np.sqrt(2.0)}
+    exact = {
+        "mean": -1.0,
+        "variance": 3.0,
+        "wasserstein": np.sqrt(2.0),
+        "log_sd_ratio": np.log(2.0),
+        "median": -1.0,
+        "quantile(0.9)": -1.0 - scipy.stats.norm.ppf(0.9),
+        "tail_probability(0.5)": scipy.stats.norm.sf(-0.25) - scipy.stats.norm.sf(0.5),
+    }
     for name, value in exact.items():
-        assert abs(found[name].value - value) < 4 * found[name].error
+        found = estimate(OF_NUMBERS[name], old, new, coupled=False, num_permutations=0)
+        assert abs(found.value - value) < 4 * found.error
+
+
+def test_mmd_of_normals_is_its_closed_form():
+    rng = RNG(5)
+    old, new = rng.normal(size=(300, 40)), 1.0 + rng.normal(size=(300, 40))
+    found = estimate(mmd(bandwidth=1.0), old, new, coupled=False, num_permutations=0).value
+    exact = 2 / np.sqrt(3) * (1 - np.exp(-1 / 6))
+    assert abs(found.mean() - exact) < 4 * found.std() / np.sqrt(40)
 
 
 @pytest.mark.parametrize("name", ["wasserstein", "wasserstein1"])
@@ -90,13 +184,12 @@ def test_coupled_distances_see_a_shift_far_below_the_spread(name):
     assert still.value < still.null
 
 
-@pytest.mark.parametrize("name", ["energy", "wasserstein", "wasserstein1"])
+@pytest.mark.parametrize("name", ["energy", "mmd", "wasserstein", "wasserstein1"])
 def test_coupled_estimates_are_centred_on_zero_when_nothing_moves(name):
     old = RNG(7).normal(size=(32, 4000))
     new = old + 0.1 * RNG(8).normal(size=(32, 4000)) * RNG(9).choice([-1, 1], size=(32, 1))
-    value = available[name].statistic(*_swapped(old, new), True, False)
-    signed = np.sign(value) * value**2 if name == "wasserstein" else value
-    assert abs(signed.mean()) < 4 * signed.std() / np.sqrt(4000)
+    value = available[name].numbers.statistic(*_swapped(old, new), True)
+    assert abs(value.mean()) < 4 * value.std() / np.sqrt(4000)
 
 
 def _swapped(old, new):
@@ -106,23 +199,48 @@ def _swapped(old, new):
 
 @names
 def test_the_null_level_is_exceeded_one_time_in_twenty(name):
-    if available[name].signed:
-        assert np.isnan(estimate(name, *both_arms(0)).null).all()
+    if OF_NUMBERS[name].numbers.signed:
+        assert np.isnan(estimate(OF_NUMBERS[name], *both_arms(0)).null).all()
         return
     old, new = RNG(11).normal(size=(2, 24, 600))
-    found = estimate(name, old, new, coupled=False, num_permutations=60)
+    found = estimate(OF_NUMBERS[name], old, new, coupled=False, num_permutations=60)
     assert (found.value > found.null).mean() == pytest.approx(0.05, abs=0.03)
 
 
+@names
 @pytest.mark.parametrize("coupled", [True, False])
-@pytest.mark.parametrize("name", ["mean", "variance", "wasserstein", "wasserstein1", "energy"])
+def test_p_values_are_uniform_when_nothing_moves(name, coupled):
+    rng, found = RNG(12), []
+    for seed in range(5):
+        old, new = rng.normal(size=(2, 40, 300))
+        if coupled:
+            old, new = old + 0.5 * new, old - 0.5 * new
+        chosen = OF_NUMBERS[name]
+        found += [estimate(chosen, old, new, coupled=coupled, num_permutations=20, seed=seed).p_value]
+    for level in (0.05, 0.2):
+        assert (np.array(found) <= level).mean() == pytest.approx(level, abs=0.4 * level)
+
+
+@names
+def test_p_values_of_what_moves_are_small(name):
+    rng = RNG(13)
+    old = rng.normal(size=(64, 50))
+    new = 0.5 + 1.5 * old + 0.01 * rng.normal(size=(64, 50))
+    new[:, 25:] = old[:, 25:]
+    found = estimate(OF_NUMBERS[name], old, new, num_permutations=40).p_value
+    assert np.median(found[:25]) < 0.01
+    assert (found[25:] > 0.3).all()
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize("name", OF_NUMBERS)
 def test_standard_errors_are_the_spread_over_repetitions(name, coupled):
     rng = RNG(12)
     old = rng.normal(size=(48, 800))
     noise = rng.normal(size=(48, 800))
     new = 1.5 + (1.4 * old + 0.3 * noise if coupled else 1.4 * noise)
-    found = estimate(name, old, new, coupled=coupled, num_permutations=0)
-    assert np.sqrt((found.error**2).mean()) == pytest.approx(found.value.std(), rel=0.15)
+    found = estimate(OF_NUMBERS[name], old, new, coupled=coupled, num_permutations=0)
+    assert np.sqrt((found.error**2).mean()) == pytest.approx(found.value.std(), rel=0.2)
 
 
 def test_the_error_of_a_mean_is_the_textbook_s():
@@ -142,7 +260,8 @@ def test_any_function_is_a_divergence():
     found = estimate(median_gap, old, new, coupled=False)
     assert found.value == pytest.approx(abs(np.median(old) - np.median(new)))
     assert found.value > found.null
-    named = Divergence("gap", lambda old, new, coupled, vector: median_gap(old, new), signed=True)
+    signed = Functional(lambda old, new, coupled: median_gap(old, new), signed=True)
+    named = Divergence("gap", signed)
     assert np.isnan(estimate(named, old, new, coupled=False).null)
 
 
@@ -159,6 +278,9 @@ def test_any_function_is_a_divergence():
             {"coupled": False, "vector": True},
             "as many draws",
         ),
+        ("median", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "not defined for vectors"),
+        ("sliced_wasserstein", np.ones(4), np.ones(4), {}, "not defined for numbers"),
+        ("mean", np.ones(4), np.ones(4), {"level": 1.0}, "level=1.0"),
     ],
 )
 def test_bad_requests_are_refused(name, old, new, options, message):
