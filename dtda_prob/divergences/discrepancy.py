@@ -17,16 +17,16 @@ from dtda_prob.divergences.pairwise import Distances, means, over_pairs
 from dtda_prob.divergences.transport import sorted_order, unsorted
 
 Array = np.ndarray
-Kernel = Callable[[Array, Value], Array]
+Kernel = Callable[[Array, float | Value], Array]
 """`(distances, bandwidth) -> values`."""
 
 
-def gaussian(distances: Array, bandwidth: Value) -> Array:
+def gaussian(distances: Array, bandwidth: float | Value) -> Array:
     """exp(-d^2 / (2 bandwidth^2))."""
     return np.exp(-0.5 * (distances / bandwidth) ** 2)
 
 
-def laplacian(distances: Array, bandwidth: Value) -> Array:
+def laplacian(distances: Array, bandwidth: float | Value) -> Array:
     """exp(-d / bandwidth)."""
     return np.exp(-distances / bandwidth)
 
@@ -37,7 +37,7 @@ def energy() -> Divergence:
     Of numbers by sorting, of vectors by Euclidean distances.
     """
 
-    def negative(distances: Array, bandwidth: Value) -> Array:
+    def negative(distances: Array, bandwidth: float | Value) -> Array:
         return -distances
 
     numbers = Functional(_energy_of_numbers, signed=False, influences=_of_energy_of_numbers)

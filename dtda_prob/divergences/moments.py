@@ -66,11 +66,6 @@ def _of_squared_norm(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draw
     return (along * by_old).sum(-1), (along * by_new).sum(-1)
 
 
-def variance_of(draws: Draws) -> Value:
-    """Estimate the variance without bias."""
-    return draws.var(0, ddof=1, dtype=float)
-
-
 def _increase(old: Draws, new: Draws, coupled: bool) -> Value:
     return variance_of(new) - variance_of(old)
 
