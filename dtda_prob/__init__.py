@@ -15,9 +15,10 @@ if TYPE_CHECKING:
         kernels,
         measures,
         plots,
+        scores,
         zoo,
     )
-    from dtda_prob.attribution import attribute
+    from dtda_prob.attribution import attribute, attribute_until, power, precision, settled
     from dtda_prob.outcomes import load, sample, save
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
     from dtda_prob.pricing import plan
@@ -40,6 +41,7 @@ _HOMES = {
     "Program": "program",
     "Training": "training",
     "attribute": "attribution",
+    "attribute_until": "attribution",
     "cosine": "transforms",
     "covariance": "transforms",
     "finetune": "transforms",
@@ -49,6 +51,8 @@ _HOMES = {
     "load": "outcomes",
     "newton": "transforms",
     "plan": "pricing",
+    "power": "attribution",
+    "precision": "attribution",
     "random_subsets": "perturbations",
     "remove": "perturbations",
     "retrain": "transforms",
@@ -56,16 +60,28 @@ _HOMES = {
     "sample": "outcomes",
     "save": "outcomes",
     "segments": "transforms",
+    "settled": "attribution",
     "trajectory": "transforms",
     "unroll": "transforms",
     "upweight": "perturbations",
 }
-_ROOMS = ("curvature", "diagnostics", "divergences", "evaluate", "kernels", "measures", "plots", "zoo")
+_ROOMS = (
+    "curvature",
+    "diagnostics",
+    "divergences",
+    "evaluate",
+    "kernels",
+    "measures",
+    "plots",
+    "scores",
+    "zoo",
+)
 
 __all__ = [
     "Program",
     "Training",
     "attribute",
+    "attribute_until",
     "cosine",
     "covariance",
     "curvature",
@@ -82,13 +98,17 @@ __all__ = [
     "newton",
     "plan",
     "plots",
+    "power",
+    "precision",
     "random_subsets",
     "remove",
     "retrain",
     "reweigh",
     "sample",
     "save",
+    "scores",
     "segments",
+    "settled",
     "trajectory",
     "unroll",
     "upweight",

@@ -39,7 +39,13 @@ def test_the_mean_score_is_the_mean_response(training, scores):
 def test_scores_have_labels_ranks_errors_and_nulls(scores):
     assert scores["score"].dims == ("divergence", "query", "datum")
     assert scores.sizes == {"divergence": 4, "query": 4, "datum": NUM_DATA}
-    assert set(scores.data_vars) == {"score", "error", "null", "rank"}
+    assert scores.attrs["num_draws"] == 6
+    assert (scores["lower"] <= scores["score"] + 1e-12).all()
+    assert (scores["score"] <= scores["upper"] + 1e-12).all()
+    assert (scores["q_value"] >= scores["p_value"] - 1e-12).all()
+    assert (scores["rank_lower"] <= scores["rank_upper"]).all()
+    assert scores["top_probability"].sel(divergence="mean").sum("datum").values == pytest.approx(10)
+    assert scores["score"].to_dataframe().index.names == ["divergence", "query", "datum"]
     top = np.abs(scores["score"]).argmax("datum")
     assert (scores["rank"].isel(datum=top) == 1).all()
     assert sorted(scores["rank"].isel(divergence=1, query=2).values) == list(range(1, NUM_DATA + 1))
@@ -133,7 +139,7 @@ def test_several_perturbations_are_expanded_about_their_mean_in_both_directions(
 
 
 def test_blocks_of_queries_do_not_change_scores(training, scores, monkeypatch):
-    monkeypatch.setattr("dtda_prob.attribution.BLOCK", 100)
+    monkeypatch.setattr("dtda_prob.attribution.estimation.BLOCK", 100)
     again = dtda.attribute(
         dtda.unroll(training), KEY, 6, ["mean", "variance", "wasserstein", "energy"], check=False
     )
@@ -147,6 +153,42 @@ def test_responses_that_are_not_finite_are_reported_and_never_averaged_away():
     assert np.isnan(scores["score"]).any()
 
 
+def test_draws_are_added_until_a_rule_is_met(training):
+    def sixteen(scores):
+        return (scores["score"] == scores["score"]).all("datum") & (scores.attrs["num_draws"] >= 12)
+
+    source = dtda.unroll(training)
+    until = dtda.attribute_until(source, KEY, sixteen, ["mean"], start=6, most=50, check=False)
+    whole = dtda.attribute(source, KEY, 12, ["mean"], check=False)
+    assert until["settled"].all()
+    xr.testing.assert_allclose(until.drop_vars("settled"), whole, rtol=1e-3)
+    assert until.attrs == whole.attrs
+
+
+def test_independent_draws_are_added_too_and_what_is_not_settled_is_told(training):
+    weights = dtda.leave_one_out(training.program, [0, 1, 2])
+    with pytest.warns(RuntimeWarning, match="after 7 draws, 4 of 4 queries are not settled"):
+        until = dtda.attribute_until(
+            training, KEY, dtda.precision(1e-6), ["mean"], weights, start=4, most=7, new_key=OTHER
+        )
+    whole = dtda.attribute(training, KEY, 7, ["mean"], weights, new_key=OTHER)
+    xr.testing.assert_allclose(until.drop_vars("settled"), whole, rtol=1e-3)
+    assert not until["settled"].any()
+
+
+def test_power_is_that_of_the_draws(training):
+    weights = dtda.leave_one_out(training.program)
+    found = dtda.power(training, KEY, weights, ["mean", "wasserstein"], num_draws=6)
+    scores = dtda.attribute(training, KEY, 6, ["mean"], weights)
+    pooled = np.sqrt((scores["error"] ** 2).mean("perturbation")).median()
+    assert found.table.loc["mean", "coupled_error"] == pytest.approx(float(pooled), rel=1e-3)
+    assert (found.table["gain"] > 1).all()
+    with pytest.raises(ValueError, match="at least 3 perturbations"):
+        dtda.power(training, KEY, weights[:2], num_draws=6)
+    with pytest.raises(ValueError, match="no influences"):
+        dtda.power(training, KEY, weights, [lambda old, new: new.mean(0)], num_draws=6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -154,6 +196,7 @@ def test_responses_that_are_not_finite_are_reported_and_never_averaged_away():
         ({"direction": "sideways"}, "direction='sideways'"),
         ({"new_key": OTHER, "direction": "pull"}, "new_key"),
         ({"num_draws": 2}, "at least 3 draws"),
+        ({"divergences": ["sliced_wasserstein"]}, "not defined for numbers"),
         ({"perturbations": np.ones((2, 5))}, "weights"),
     ],
 )

@@ -100,12 +100,33 @@ def estimate(
         ValueError: for unknown names, fewer than 3 draws, coupled arms of different length, a level out
             of range, or a divergence that is not defined for numbers (or vectors).
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} must lie between 0 and 1, both excluded")
     functional = resolve(divergence).of(vector)
-    old, new = np.asarray(old), np.asarray(new)
-    _check(old, new, coupled, level)
-    expansion = expand(functional, old, new, coupled)
-    permuted = _permuted(functional, old, new, coupled, num_permutations, seed)
+    expansion, permuted = expand_and_permute(
+        functional, old, new, coupled=coupled, num_permutations=num_permutations, seed=seed
+    )
     return summarise(functional, expansion, permuted, level)
+
+
+def expand_and_permute(
+    functional: Functional,
+    old: Draws,
+    new: Draws,
+    *,
+    coupled: bool,
+    num_permutations: int,
+    seed: int = 0,
+) -> tuple[Expansion, Draws]:
+    """Give all that an estimate is made of: the statistic with its influences, and permuted.
+
+    Raises:
+        ValueError: for fewer than 3 draws, or coupled arms of different length.
+    """
+    old, new = np.asarray(old), np.asarray(new)
+    _check(old, new, coupled)
+    expansion = expand(functional, old, new, coupled)
+    return expansion, _permuted(functional, old, new, coupled, num_permutations, seed)
 
 
 def summarise(functional: Functional, expansion: Expansion, permuted: Draws, level: float) -> Estimate:
@@ -141,7 +162,7 @@ def resolve(divergence: str | Divergence | Callable) -> Divergence:
     return of_function(divergence)
 
 
-def _check(old: Draws, new: Draws, coupled: bool, level: float) -> None:
+def _check(old: Draws, new: Draws, coupled: bool) -> None:
     if min(len(old), len(new)) < 3:
         raise ValueError(f"at least 3 draws an arm are needed, got {len(old)} and {len(new)}")
     if coupled and len(old) != len(new):
@@ -149,8 +170,6 @@ def _check(old: Draws, new: Draws, coupled: bool, level: float) -> None:
             f"coupled arms must have as many draws, got {len(old)} and {len(new)}; "
             "pass coupled=False for independent ones"
         )
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} must lie between 0 and 1, both excluded")
 
 
 def _freedom(expansion: Expansion) -> int:

@@ -58,11 +58,11 @@ def draw_all(
 
 
 def pull_all(
-    pull: Pull, key: PRNGKey, num_draws: int, weights: Weights, progress: bool
+    pull: Pull, keys: Key[Array, " draw"], weights: Weights, progress: bool
 ) -> Iterator[np.ndarray]:
     """Give the response of each draw in turn, shape `(query, *output, datum)`."""
-    with progress_bar(num_draws, progress) as bar:
-        for draw_key in draw_keys(key, num_draws):
+    with progress_bar(len(keys), progress) as bar:
+        for draw_key in keys:
             response = np.asarray(_pull_one(pull, draw_key, weights))
             bar.update()
             yield response
@@ -91,9 +91,9 @@ def matched(source: Source, removed: int, weights: np.ndarray) -> Source:
     return source.matched(removed, jnp.asarray(weights.mean(0)) if len(weights) > 1 else None)
 
 
-def draw_keys(key: PRNGKey, num_draws: int) -> Key[Array, " draw"]:
-    """Give one key per draw; the first ones do not depend on how many there are."""
-    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_draws))
+def draw_keys(key: PRNGKey, num_draws: int, first: int = 0) -> Key[Array, " draw"]:
+    """Give one key per draw, from draw `first` on; none depends on how many there are."""
+    return jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(num_draws))
 
 
 def warn_not_finite(diverging: np.ndarray, consequence: str) -> None:

@@ -1,0 +1,146 @@
+"""Both sides of a comparison: draws of the measurement on all data and on perturbed data."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float, Key
+
+from dtda_prob.outcomes.draws import (
+    Source,
+    draw_all,
+    draw_keys,
+    pull_all,
+    read_value,
+    start_of,
+    training_of,
+    warn_not_finite,
+)
+from dtda_prob.perturbations import check_weights, num_removed
+from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+from dtda_prob.typing import PRNGKey, Weights, check_key
+
+Draws = Float[np.ndarray, "draw ..."]
+Direction = Literal["pull", "push"]
+CHUNK = 64
+"""Trainings per compiled call."""
+
+
+class Arms(NamedTuple):
+    """Draws of the measurement on all data and on perturbed data.
+
+    Attributes:
+        old: shape `(draw, query, 1, *output)`.
+        new: shape `(draw, query, perturbation, *output)`.
+        weights: the perturbations, `(perturbation, datum)`, or `(datum,)` where each datum is removed
+            in turn.
+    """
+
+    old: Draws
+    new: Draws
+    weights: xr.DataArray
+
+
+def draw_arms(
+    source: Source,
+    key: PRNGKey,
+    num_draws: int,
+    perturbations: Any = None,
+    *,
+    direction: Direction | None = None,
+    new_key: PRNGKey | None = None,
+    first: int = 0,
+    progress: bool = True,
+) -> Arms:
+    """Draw both sides of a comparison; see `attribute` for the arguments, errors and warnings.
+
+    `first` is the number of draws to pass over, so that draws can be added to those there are.
+    """
+    check_key(key)
+    training = training_of(source)
+    direction = direction or ("push" if isinstance(source, Training) else "pull")
+    weights = check_weights(training.program, perturbations)
+    if perturbations is not None and weights.ndim == 1:
+        weights = weights.expand_dims(perturbation=[0])
+    if direction == "push":
+        weights = weights if weights.ndim == 2 else each_removed(weights)
+        several = len(weights)
+        keys = draw_keys(key, num_draws, first)
+        apart = None if new_key is None else draw_keys(new_key, num_draws * several, first * several)
+        old, new = _arms_by_push(source, keys, apart, weights, progress)
+    elif direction == "pull" and isinstance(source, PushForward) and new_key is None:
+        old, new = _arms_by_pull(source, draw_keys(key, num_draws, first), weights, progress)
+    else:
+        raise ValueError(
+            f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
+        )
+    finite = np.isfinite(new).reshape(num_draws, -1).all(1)
+    warn_not_finite(~finite, "scores that they enter are NaN")
+    return Arms(old, new, weights)
+
+
+def each_removed(weights: xr.DataArray, positions: np.ndarray | None = None) -> xr.DataArray:
+    """Lay out the removal of each datum, or of those at some positions."""
+    labels = weights["datum"].values
+    chosen = np.arange(len(labels)) if positions is None else positions
+    single = (chosen[:, None] != np.arange(len(labels))).astype(float)
+    coords = {"perturbation": labels[chosen], "datum": labels}
+    return xr.DataArray(single, coords, ("perturbation", "datum"), attrs=weights.attrs)
+
+
+def _arms_by_push(
+    source: Source,
+    keys: Key[Array, " draw"],
+    apart: Key[Array, " pair"] | None,
+    weights: xr.DataArray,
+    progress: bool,
+) -> tuple[Draws, Draws]:
+    """Give draws of both arms, `(draw, query, perturbation, *output)`."""
+    training = training_of(source)
+    ones = check_weights(training.program, None)
+    old = draw_all(training, keys, None, ones, read_value, CHUNK, progress)
+    if apart is not None:
+        keys = apart.reshape(len(keys), len(weights))
+    new = draw_all(source, keys, None, weights, read_value, CHUNK, progress)
+    return old[:, :, None], np.moveaxis(new, 1, 2)
+
+
+def _arms_by_pull(
+    source: PushForward, keys: Key[Array, " draw"], weights: xr.DataArray, progress: bool
+) -> tuple[Draws, Draws]:
+    """Give draws of both arms, `(draw, query, datum or perturbation, *output)`."""
+    removed = np.unique(num_removed(weights))
+    if len(removed) > 1:
+        raise ValueError(
+            f"perturbations drop different numbers of rows ({removed.tolist()}), and each is another "
+            "training: attribute them apart, by removal='reweight', or with direction='push'"
+        )
+    fitting = source.matched(int(removed[0]))
+    start = start_of(fitting, None)
+    everything = xr.DataArray(np.asarray(start), dims="datum")
+    old = draw_all(fitting.training, keys, None, everything, read_value, CHUNK, progress)
+    point = _expansion_point(source, start, weights)
+    shifts = [
+        _shift(response, weights.values, np.asarray(start))
+        for response in pull_all(fitting.pull, keys, point, progress)
+    ]
+    old = old[:, :, None]
+    return old, old + np.stack(shifts)
+
+
+def _expansion_point(source: PushForward, start: Weights, weights: xr.DataArray) -> Weights:
+    """Give the centre of the perturbations: their mean, or halfway to the only one."""
+    if weights.ndim == 1 or not isinstance(source.at, str) or source.at == "old":
+        return start
+    if len(weights) == 1:
+        return (start + jnp.asarray(weights.values[0])) / 2
+    return jnp.asarray(weights.values.mean(0)) if source.at == "centre" else start
+
+
+def _shift(response: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Apply a response to each change of weights: `(query, perturbation or datum, *output)`."""
+    alone = weights.ndim == 1
+    shift = -response if alone else response @ (weights - start).T.astype(response.dtype)
+    return np.moveaxis(shift, -1, 1)

@@ -1,0 +1,158 @@
+"""How many draws a study needs: coupled and independent, from a pilot."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from dtda_prob.attribution.arms import Direction, Draws, draw_arms
+from dtda_prob.attribution.attribute import DEFAULT, Divergences
+from dtda_prob.divergences import Divergence, resolve
+from dtda_prob.outcomes.draws import Source, training_of
+from dtda_prob.typing import PRNGKey
+
+DRAWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class Power(NamedTuple):
+    """What a pilot says of a study.
+
+    Attributes:
+        table: by divergence (medians over queries): `effect_sd`, the standard deviation over data of
+        the
+            true scores; `coupled_error` and `independent_error`, the standard error of one score from
+            the pilot's number of draws; `gain`, how many independent draws one coupled draw is worth;
+            `coupled_draws` and `independent_draws`, how many reach the correlation asked for;
+            `queries_hidden`, for how many queries the pilot's noise hides the effects.
+        correlation: between estimated and true scores over data, expected of a number of draws:
+        dimensions
+            `arms` ("coupled", "independent"), `draws`, `divergence` and `query`. NaN where the pilot's
+            noise hides the effects.
+        advice: in words.
+    """
+
+    table: pd.DataFrame
+    correlation: xr.DataArray
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.table.to_string(float_format='{:.3g}'.format)}\n{self.advice}"
+
+
+def power(
+    source: Source,
+    key: PRNGKey,
+    perturbations: Any = None,
+    divergences: Divergences = DEFAULT,
+    *,
+    num_draws: int = 8,
+    correlation: float = 0.9,
+    direction: Direction | None = None,
+    progress: bool = True,
+) -> Power:
+    """Say how many draws a study needs, coupled or independent, from a coupled pilot of a few.
+
+    Scores over data are the true ones, of variance V, plus noise of variance s^2 / n from n draws, so
+    that they correlate with the true ones by sqrt(V / (V + s^2 / n)). A coupled pilot gives s^2 of both
+    kinds, from the influences of draws on the scores, paired (coupled) or arm by arm (independent), less
+    what all data share (the draws on all data are common to them); and V, the variance of its scores
+    less their coupled noise. To first order in the influences: the second-order noise of distances
+    between arms that hardly differ is left out.
+
+    Args:
+        source: a training, or a push-forward.
+        key: key of the pilot.
+        perturbations: weights `(perturbation, datum)`; the removal of each datum in turn if None.
+        divergences: see `attribute`.
+        num_draws: draws of the pilot.
+        correlation: what the study should reach, over data, for each query.
+        direction: see `attribute`.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        ValueError: as `attribute`, for fewer than 3 perturbations, or a correlation out of range.
+    """
+    if not 0 < correlation < 1:
+        raise ValueError(f"correlation={correlation} must lie between 0 and 1, both excluded")
+    arms = draw_arms(source, key, num_draws, perturbations, direction=direction, progress=progress)
+    if arms.new.shape[2] < 3:
+        raise ValueError(f"at least 3 perturbations are needed, got {arms.new.shape[2]}")
+    chosen = [resolve(divergence) for divergence in divergences]
+    found = [_components(divergence, arms.old, arms.new) for divergence in chosen]
+    parts = xr.concat(found, "divergence").assign_coords(
+        divergence=[d.name for d in chosen], query=training_of(source).measure.queries
+    )
+    wanted = correlation**2 / (1 - correlation**2)
+    needed = wanted * parts["own"] / parts["effect"]
+    table = _tabulate(parts, needed, num_draws)
+    return Power(table, _expected(parts), _advise(table, correlation))
+
+
+def _components(divergence: Divergence, old: Draws, new: Draws) -> xr.Dataset:
+    """Give the variance of true scores over data, and that of a score's noise from one draw."""
+    functional = divergence.of(old.ndim == 4)
+    if functional.influences is None:
+        raise ValueError(
+            f"divergence {divergence.name!r} has no influences of draws by arm, which tell coupled "
+            "from independent noise; choose among dtda.divergences.available"
+        )
+    by_old, by_new = functional.influences(old, new, True)
+    total = np.stack([_variance(by_old + by_new), _variance(by_old) + _variance(by_new)])
+    own = np.stack([_variance(_own(by_old + by_new)), _variance(_own(by_old)) + _variance(by_new)])
+    spread = functional.statistic(old, new, True).var(-1, ddof=1)
+    effect = spread - own[0] / len(old)
+    return xr.Dataset(
+        {
+            "effect": ("query", np.where(effect > 0, effect, np.nan)),
+            "total": (("arms", "query"), total),
+            "own": (("arms", "query"), own),
+        },
+        coords={"arms": ["coupled", "independent"]},
+    )
+
+
+def _own(influences: Draws) -> Draws:
+    """Take off what all data share, which moves no datum against another."""
+    return influences - influences.mean(-1, keepdims=True)
+
+
+def _variance(influences: Draws) -> Float[np.ndarray, " query"]:
+    """Give the mean over data of the variance over draws."""
+    return influences.var(0, ddof=1).mean(-1)
+
+
+def _expected(parts: xr.Dataset) -> xr.DataArray:
+    draws = xr.DataArray(list(DRAWS), dims="draws", coords={"draws": list(DRAWS)})
+    found = (parts["effect"] / (parts["effect"] + parts["own"] / draws)) ** 0.5
+    return found.transpose("arms", "draws", "divergence", "query").rename("correlation")
+
+
+def _tabulate(parts: xr.Dataset, needed: xr.DataArray, num_draws: int) -> pd.DataFrame:
+    error = (parts["total"] / num_draws) ** 0.5
+    columns = {
+        "effect_sd": parts["effect"] ** 0.5,
+        "coupled_error": error.sel(arms="coupled", drop=True),
+        "independent_error": error.sel(arms="independent", drop=True),
+        "gain": parts["total"].sel(arms="independent") / parts["total"].sel(arms="coupled"),
+        "coupled_draws": needed.sel(arms="coupled", drop=True),
+        "independent_draws": needed.sel(arms="independent", drop=True),
+    }
+    medians = {name: column.median("query") for name, column in columns.items()}
+    hidden = parts["effect"].isnull().sum("query")
+    return xr.Dataset(medians | {"queries_hidden": hidden}).to_dataframe()[[*medians, "queries_hidden"]]
+
+
+def _advise(table: pd.DataFrame, correlation: float) -> str:
+    """Say it for the median query."""
+    return "\n".join(
+        f"{name}: to correlate {correlation:g} with the true scores, {_number(row['coupled_draws'])} "
+        f"coupled draws or {_number(row['independent_draws'])} independent ones (the median query); "
+        f"one coupled draw is worth {_number(row['gain'])}"
+        for name, row in table.iterrows()
+    )
+
+
+def _number(value: float) -> str:
+    return "more than the pilot can tell" if np.isnan(value) else f"{np.ceil(value):,.0f}"

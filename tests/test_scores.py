@@ -1,0 +1,200 @@
+"""What is read off scores, from draws whose effects are known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+
+from dtda_prob import scores as read
+from dtda_prob.attribution.arms import Arms
+from dtda_prob.attribution.estimation import Options, q_values, score_arms
+from dtda_prob.attribution.pilot import power
+from dtda_prob.attribution.sequential import precision, settled
+from dtda_prob.divergences import resolve
+
+RNG = np.random.default_rng
+NUM_DATA, NUM_QUERIES = 40, 3
+SHIFTED, SPREAD = slice(0, 5), slice(5, 8)
+TRAINING = SimpleNamespace(measure=SimpleNamespace(name="loss", queries=np.array(["a", "b", "c"])))
+
+
+def arms_of(num_draws: int, seed: int = 0, noise: float = 0.05) -> Arms:
+    """Five data shift the mean of every query, three change its spread alone, the others do nothing."""
+    rng = RNG(seed)
+    old = rng.normal(size=(num_draws, NUM_QUERIES, 1))
+    new = old + noise * rng.normal(size=(num_draws, NUM_QUERIES, NUM_DATA))
+    new[..., SHIFTED] -= np.arange(5, 0, -1) / 5
+    new[..., SPREAD] *= 1.5
+    labels = np.array([f"datum {i}" for i in range(NUM_DATA)])
+    return Arms(old, new, xr.DataArray(np.ones(NUM_DATA), {"datum": labels}, ("datum",)))
+
+
+def score(arms: Arms, names=("mean", "variance", "wasserstein"), coupled=True, **options) -> xr.Dataset:
+    chosen = [resolve(name) for name in names]
+    return score_arms(arms, chosen, TRAINING, coupled=coupled, options=Options(**options))
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return score(arms_of(64), keep_influences=True)
+
+
+def test_what_moves_is_influential_and_what_does_not_is_not(scores):
+    found = read.influential(scores, rate=0.05)
+    assert found.index.names == ["divergence", "query", "datum"]
+    assert list(found.loc["mean"].loc["a"].index[:5]) == [f"datum {i}" for i in range(5)]
+    expected = {"mean": SHIFTED, "variance": SPREAD}
+    for name, moved in expected.items():
+        listed = set(found.loc[name].loc["b"].index)
+        assert set(scores["datum"].values[moved]) <= listed
+        assert len(listed) <= moved.stop - moved.start + 2
+
+
+def test_nothing_is_influential_where_arms_are_the_same():
+    arms = arms_of(16)
+    same = arms._replace(new=np.repeat(arms.old, NUM_DATA, 2))
+    assert read.influential(score(same)).empty
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_false_discoveries_stay_below_their_rate(coupled):
+    """Under the null, a family with any discovery is a false one."""
+    found = []
+    for seed in range(40):
+        rng = RNG(seed)
+        old, new = rng.normal(size=(16, NUM_QUERIES, 1)), rng.normal(size=(16, NUM_QUERIES, NUM_DATA))
+        if coupled:
+            new = 0.9 * old + np.sqrt(1 - 0.9**2) * new
+        arms = Arms(old, new, arms_of(3).weights)
+        found.append((score(arms, coupled=coupled, num_resamples=0)["q_value"] <= 0.1).any("datum"))
+    rate = xr.concat(found, "family").mean(("family", "query"))
+    assert (rate <= 0.1 + 2 * np.sqrt(0.09 / 120)).all()
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg():
+    p = np.array([[0.001, 0.02, 0.5, np.nan], [0.9, 0.04, 0.03, 0.01]])
+    found = q_values(p)
+    assert np.isnan(found[0, 3])
+    np.testing.assert_allclose(found[0, :3], [0.004, 0.04, 2 / 3])
+    np.testing.assert_allclose(found[1], scipy.stats.false_discovery_control(p[1]))
+
+
+def test_ranks_of_large_effects_are_sure_and_those_of_none_are_not(scores):
+    mean = scores.sel(divergence="mean", query="a")
+    assert list(mean["rank"][SHIFTED]) == [1, 2, 3, 4, 5]
+    assert (mean["rank_probability"][SHIFTED] > 0.85).all()
+    assert (mean["rank_upper"] - mean["rank_lower"])[8:].median() > 10
+    assert scores["top_probability"].sel(divergence="mean").sum("datum").values == pytest.approx(10)
+
+
+def test_ranks_vary_over_repetitions_as_over_resamples():
+    repeated = [score(arms_of(64, seed, noise=1.0), ["mean"]) for seed in range(30)]
+    first = xr.concat([(one["rank"] == 1)[0, :, :2] for one in repeated], "other").mean("other")
+    sure = xr.concat(
+        [one["rank_probability"].where(one["rank"] == 1)[0, :, :2] for one in repeated], "other"
+    )
+    assert float(sure.mean()) == pytest.approx(float((first**2).sum("datum").mean()), abs=0.12)
+
+
+def test_spread_without_shift_finds_what_changes_the_spread_alone(scores):
+    found = read.spread_without_shift(scores, rate=0.05, ratio=0.8)
+    listed = set(found.index.get_level_values("datum"))
+    assert listed <= set(scores["datum"].values[SPREAD])
+    assert len(listed) >= 2
+    assert (found["largest_shift"] <= 0.8 * found["spread"]).all()
+    assert np.allclose(found["spread"].mean(), (1.5**2 - 1) / 2, rtol=0.3)
+
+
+def test_rankings_agree_with_themselves(scores):
+    for found in (read.agreement(scores), read.overlap(scores, top=5)):
+        assert found.dims == ("divergence", "other", "query")
+        assert np.allclose(found.sel(divergence="mean", other="mean"), 1.0)
+        assert np.allclose(found, found.transpose("other", "divergence", "query"))
+    assert (read.overlap(scores, top=5).sel(divergence="mean", other="variance") < 0.9).all()
+
+
+def test_groups_average_scores_and_know_that_draws_are_shared(scores):
+    by = np.arange(NUM_DATA) % 4
+    found = read.aggregate(scores, by)
+    members = scores["score"].sel(divergence="mean", query="b").values[by == 2]
+    assert float(found["score"].sel(divergence="mean", query="b", group=2)) == pytest.approx(
+        members.mean()
+    )
+    assert list(found["size"].values) == [10] * 4
+    repeated = [
+        read.aggregate(score(arms_of(64, seed), ["mean"], keep_influences=True), by)["score"]
+        for seed in range(30)
+    ]
+    spread = xr.concat(repeated, "other").std("other", ddof=1).mean()
+    assert float(found["error"].sel(divergence="mean").mean()) == pytest.approx(float(spread), rel=0.25)
+
+
+def test_a_group_of_one_is_its_datum_and_queries_can_be_grouped_too(scores):
+    single = read.aggregate(scores, scores["datum"].values)
+    for name in ("score", "error", "lower", "upper"):
+        one, other = (found[name].sel(divergence="mean") for found in (single, scores))
+        one = one.sel(group=other["datum"].values).transpose("query", "group")
+        np.testing.assert_allclose(one.values, other.values, rtol=1e-6)
+    by_query = read.aggregate(single, ["x", "x", "y"], over="query")
+    assert by_query["score"].sizes == {"divergence": 3, "query_group": 2, "group": NUM_DATA}
+
+
+def test_rules_stop_when_scores_are_sure():
+    few, many = (score(arms_of(n, noise=0.5), ["mean"], top=5) for n in (8, 512))
+    for rule in (precision(0.25, top=5), settled(0.9)):
+        assert not rule(few).all()
+        assert rule(many).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: read.influential(s, rate=1.5), "rate=1.5"),
+        (lambda s: read.influential(score(arms_of(8), num_permutations=0)), "wasserstein.*p-values"),
+        (lambda s: read.spread_without_shift(s.sel(divergence=["mean"])), "variance"),
+        (lambda s: read.overlap(s, top=0), "top=0"),
+        (lambda s: read.aggregate(s, [1, 2]), "by must name"),
+        (lambda s: read.aggregate(s, [1, 2], over="output"), "over='output'"),
+        (lambda s: read.aggregate(s.drop_vars("influence"), np.zeros(NUM_DATA)), "keep_influences"),
+        (lambda s: precision(0.0), "relative=0.0"),
+        (lambda s: settled(1.0), "probability=1.0"),
+    ],
+)
+def test_bad_requests_are_refused(scores, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(scores)
+
+
+def test_power_tells_how_many_draws_a_study_needs(monkeypatch):
+    """Predicted correlations are those that so many draws have, coupled and independent."""
+    monkeypatch.setattr("dtda_prob.attribution.pilot.draw_arms", lambda *a, **k: small_effects(64, 0))
+    monkeypatch.setattr("dtda_prob.attribution.pilot.training_of", lambda source: TRAINING)
+    found = power(None, None, divergences=["mean", "variance"])
+    for name in ("coupled", "independent"):
+        expected = found.correlation.sel(divergence="mean", arms=name)
+        for draws in (16, 256):
+            measured = correlation_of(draws, coupled=name == "coupled")
+            assert float(expected.sel(draws=draws).mean()) == pytest.approx(measured, abs=0.12)
+    row = found.table.loc["mean"]
+    assert row["independent_draws"] / row["coupled_draws"] == pytest.approx(1 / 0.1**2, rel=0.4)
+    assert row["gain"] == pytest.approx(2 / 0.1**2, rel=0.4)
+    assert "mean: to correlate 0.9" in str(found)
+
+
+TRUE = 0.05 * RNG(99).normal(size=400)
+
+
+def small_effects(num_draws: int, seed: int, coupled: bool = True) -> Arms:
+    rng = RNG(seed)
+    old = rng.normal(size=(num_draws, NUM_QUERIES, 1))
+    noise = rng.normal(size=(num_draws, NUM_QUERIES, len(TRUE)))
+    new = (old + 0.1 * noise if coupled else noise) - TRUE
+    return Arms(old, new, xr.DataArray(np.ones(len(TRUE)), {"datum": np.arange(len(TRUE))}, ("datum",)))
+
+
+def correlation_of(num_draws: int, coupled: bool) -> float:
+    arms = small_effects(num_draws, 1, coupled)
+    shifts = (arms.old - arms.new).mean(0)
+    return np.mean([np.corrcoef(shift, TRUE)[0, 1] for shift in shifts])
