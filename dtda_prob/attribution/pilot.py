@@ -56,10 +56,10 @@ def power(
 
     Scores over data are the true ones, of variance V, plus noise of variance s^2 / n from n draws, so
     that they correlate with the true ones by sqrt(V / (V + s^2 / n)). A coupled pilot gives s^2 of both
-    kinds, from the influences of draws on the scores, paired (coupled) or arm by arm (independent), less
-    what all data share (the draws on all data are common to them); and V, the variance of its scores
-    less their coupled noise. To first order in the influences: the second-order noise of distances
-    between arms that hardly differ is left out.
+    kinds, from the influences of draws on the scores, paired (coupled) or arm by arm (independent),
+    less what all data share (the draws on all data are common to them); and V, the variance of its
+    scores less their coupled noise. To first order in the influences: the second-order noise of
+    distances between arms that hardly differ is left out.
 
     Args:
         source: a training, or a push-forward.
