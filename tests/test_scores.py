@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
+from dtda_prob import plots
 from dtda_prob import scores as read
 from dtda_prob.attribution.arms import Arms
 from dtda_prob.attribution.estimation import Options, q_values, score_arms
@@ -198,3 +199,11 @@ def correlation_of(num_draws: int, coupled: bool) -> float:
     arms = small_effects(num_draws, 1, coupled)
     shifts = (arms.old - arms.new).mean(0)
     return np.mean([np.corrcoef(shift, TRUE)[0, 1] for shift in shifts])
+
+
+@pytest.mark.parametrize("backend", ["matplotlib"])
+def test_scores_can_be_drawn(scores, backend):
+    spread = plots.shift_against_spread(scores, ["a", "b"], backend=backend)
+    ranks = plots.ranks(scores, ["a", "b", "c"], top=6, backend=backend)
+    assert spread.viz["told"]["effect"].sizes == {"query": 2}
+    assert ranks.viz["points"]["effect"].sizes == {"query": 3}

@@ -2,3 +2,5 @@
 
 from dtda_prob.plots.evaluation import agreement as agreement
 from dtda_prob.plots.outcomes import compare as compare
+from dtda_prob.plots.scores import ranks as ranks
+from dtda_prob.plots.scores import shift_against_spread as shift_against_spread

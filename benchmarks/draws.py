@@ -1,0 +1,168 @@
+"""How many draws settle an influence, and data that change the spread of a loss and not its mean.
+
+Run with `uv run python benchmarks/draws.py` (about ten minutes on two cores). It prints its tables and
+writes them to `docs/benchmarks/draws.md`. Perceptron and digits are those of the main job.
+"""
+
+import platform
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+import dtda_prob as dtda
+from dtda_prob.attribution import Arms, Power, draw_arms
+from dtda_prob.attribution.estimation import Options, score_arms
+from dtda_prob.demo import digits_training
+from dtda_prob.divergences import estimate, resolve
+from dtda_prob.training import Training
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks" / "draws.md"
+SEED = 0
+NUM_QUERIES, NUM_POINTS = 60, 48
+RETRAININGS = (1, 8, 32)
+PILOT = 8
+
+
+def leave_one_out(training: Training, key: jax.Array) -> pd.DataFrame:
+    """Leave out 48 random digits one by one and correlate, over them, the mean shift of 60 losses.
+
+    "with 64 others" is the correlation of so many retrainings with 64 coupled ones of other keys;
+    "expected" is what `power` expects of it from a coupled pilot of 8 draws with other keys; "needs"
+    is how many draws the pilot says that the measured correlation takes. "with unrolled" is the
+    correlation with the mean of 16 unrolled derivatives of other keys. Means over queries.
+    """
+    choice, pilot, truth, predict, fresh = jax.random.split(key, 5)
+    points = jax.random.choice(choice, training.program.num_data, (NUM_POINTS,), replace=False)
+    each = dtda.leave_one_out(training.program, np.asarray(points))
+    planned = dtda.power(training, pilot, each, ["mean"], num_draws=PILOT)
+    print(planned)
+    reference = mean_shift(draw_arms(training, truth, 64, each))
+    predicted = mean_shift(draw_arms(dtda.unroll(training), predict, 16, each))
+    rows = []
+    for name, new_key in (("coupled", None), ("independent", jax.random.fold_in(fresh, 1))):
+        arms = draw_arms(training, fresh, max(RETRAININGS), each, new_key=new_key)
+        for count in RETRAININGS:
+            shift = mean_shift(Arms(arms.old[:count], arms.new[:count], arms.weights))
+            rows.append({"arms": name, "retrainings": count} | compare(shift, reference, predicted))
+            rows[-1] |= expectation(planned, name, count, rows[-1]["with 64 others"])
+    return pd.DataFrame(rows).set_index(["arms", "retrainings"])
+
+
+def mean_shift(arms: Arms) -> np.ndarray:
+    return (arms.old - arms.new).mean(0)
+
+
+def compare(shift: np.ndarray, reference: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    row = {}
+    for name, other in (("with 64 others", reference), ("with unrolled", predicted)):
+        found = [np.corrcoef(a, b)[0, 1] for a, b in zip(shift, other, strict=True)]
+        row[name] = np.mean(found)
+        row[f"{name} +-"] = np.std(found, ddof=1) / np.sqrt(len(found))
+    return row
+
+
+def expectation(planned: Power, arms: str, count: int, measured: float) -> dict[str, float]:
+    """Give the correlation that the pilot expects, and the draws that the measured one takes by it."""
+    curve = planned.correlation.sel(arms=arms, divergence="mean").mean("query")
+    draws = np.log(curve["draws"].values)
+    needs = np.exp(np.interp(measured, curve.values, draws))
+    return {"expected": np.interp(np.log(count), draws, curve.values), "needs": needs}
+
+
+def spread_alone(training: Training, key: jax.Array) -> pd.DataFrame:
+    """Find pairs of test and training digit whose removal changes the spread of the loss, not its mean.
+
+    The ten pairs that `scores.spread_without_shift` puts first among all 1437 training digits and 60
+    queries, from 64 unrolled draws (variance told from none at a false discovery rate of 0.1, the
+    mean's interval within half of the spread's change); all ten are then retrained, 256 coupled draws
+    of other keys. "shift" is the change of the mean, "spread" that of the standard deviation, both in
+    standard deviations of the loss over draws, with 90 % intervals of the retraining.
+    """
+    predict, retrain = jax.random.split(key)
+    scores = dtda.attribute(dtda.unroll(training), predict, 64, ["mean", "variance"], num_resamples=0)
+    found = dtda.scores.spread_without_shift(scores).iloc[:10]
+    print(found)
+    data = found.index.get_level_values("datum").unique().tolist()
+    each = dtda.leave_one_out(training.program, data)
+    arms = draw_arms(training, retrain, 256, each)
+    rows = [confirm(arms, scores, query, data.index(datum), datum) for query, datum in found.index]
+    return pd.DataFrame(rows).set_index(["test digit", "training digit"])
+
+
+def confirm(arms: Arms, scores: xr.Dataset, query: int, position: int, datum: int) -> dict[str, object]:
+    old, new = arms.old[:, query, 0], arms.new[:, query, position]
+    sd = old.std(ddof=1)
+    predicted = scores.sel(query=query, datum=datum)
+    mean, variance = estimate("mean", old, new), estimate("variance", old, new)
+    predicted_sd = float(predicted["sd"])
+    return {
+        "test digit": query,
+        "training digit": datum,
+        "shift, predicted": -float(predicted["score"].sel(divergence="mean")) / predicted_sd,
+        "shift": -mean.value / sd,
+        "shift, interval": interval(-mean.upper / sd, -mean.lower / sd),
+        "spread, predicted": float(predicted["score"].sel(divergence="variance"))
+        / (2 * predicted_sd**2),
+        "spread": variance.value / (2 * sd**2),
+        "spread, interval": interval(variance.lower / (2 * sd**2), variance.upper / (2 * sd**2)),
+        "p-value": variance.p_value,
+    }
+
+
+def pairs(training: Training, key: jax.Array) -> pd.DataFrame:
+    """Time the comparison of 64 draws of all 360 x 1437 pairs of test and training digit.
+
+    Seconds on the host, of normal draws of that shape: values with their errors and intervals; with
+    null levels and p-values by 20 permutations; and with ranks over 100 resamples too.
+    """
+    rng = np.random.default_rng(SEED)
+    old = rng.normal(size=(64, 360, 1)).astype(np.float32)
+    new = old + 0.01 * rng.normal(size=(64, 360, 1437)).astype(np.float32)
+    weights = xr.DataArray(np.ones(1437), {"datum": np.arange(1437)}, ("datum",))
+    test = dtda.zoo.digits()
+    measure = dtda.measures.loss(test.x_test, y=test.y_test)
+    every = dtda.Training(training.program, training.kernel, measure)
+    rows = {}
+    for name in ("mean", "variance", "log_sd_ratio", "median", "wasserstein", "energy"):
+        rows[name] = {
+            label: score_seconds(Arms(old, new, weights), name, every, options)
+            for label, options in (
+                ("values and intervals", Options(num_permutations=0, num_resamples=0)),
+                ("and nulls", Options(num_resamples=0)),
+                ("and ranks", Options()),
+            )
+        }
+    return pd.DataFrame(rows).T.rename_axis("divergence")
+
+
+def score_seconds(arms: Arms, name: str, training: Training, options: Options) -> float:
+    start = time.perf_counter()
+    score_arms(arms, [resolve(name)], training, coupled=True, options=options)
+    return time.perf_counter() - start
+
+
+def interval(lower: float, upper: float) -> str:
+    return f"[{lower:.4f}, {upper:.4f}]"
+
+
+def main() -> None:
+    start = time.perf_counter()
+    training = digits_training(dtda.zoo.digits(), NUM_QUERIES)
+    lines = ["# Draws", "", (__doc__ or "").strip(), ""]
+    keys = jax.random.split(jax.random.key(SEED), 3)
+    for part, key in zip((leave_one_out, spread_alone, pairs), keys, strict=True):
+        table = part(training, key).reset_index().to_markdown(floatfmt=".4f", index=False)
+        doc = "\n".join(line.strip() for line in (part.__doc__ or "").strip().split("\n"))
+        lines += [f"## {part.__name__.replace('_', ' ').capitalize()}", "", doc, "", table, ""]
+        print(table, flush=True)
+    versions = f"jax {jax.__version__}, Python {platform.python_version()}, {jax.default_backend()}"
+    lines.append(f"Seed {SEED}; {versions}; {time.perf_counter() - start:.0f} seconds in all.")
+    PAGE.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
