@@ -1,6 +1,7 @@
 """The likelihood of each datum as a function of its outputs, which is where curvature comes from."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from dtda_prob.typing import Params, PRNGKey
 
 Index = Int[Array, ""]
 OutputVector = Float[Array, " output"]
+Label = dict[str, Array]
 PROBES = 16
 """Data by which it is decided which outputs depend on the parameters."""
 
@@ -27,14 +29,15 @@ class Likelihood(NamedTuple):
 
     Attributes:
         outputs: `(params, index) -> outputs`, shape `(output,)`.
-        loss: `(outputs, index) -> -log p(y_i | outputs)`.
-        sampled_loss: `(key, outputs, index) -> -log p(y | outputs)` of one y drawn from
-            p(. | outputs), the draw being held fixed in derivatives.
+        label: `(key, outputs, index) -> y`, drawn from p(. | outputs), by observed site.
+        loss_of: `(y, outputs, index) -> -log p(y | outputs)`.
+        loss: `(outputs, index) -> -log p(y_i | outputs)`, of what is observed.
     """
 
     outputs: Callable[[Params, Index], OutputVector]
+    label: Callable[[PRNGKey, OutputVector, Index], Label]
+    loss_of: Callable[[Label, OutputVector, Index], Float[Array, ""]]
     loss: Callable[[OutputVector, Index], Float[Array, ""]]
-    sampled_loss: Callable[[PRNGKey, OutputVector, Index], Float[Array, ""]]
 
 
 def likelihood(program: Program) -> Likelihood:
@@ -54,7 +57,7 @@ def likelihood(program: Program) -> Likelihood:
 def _split(program: Program) -> Likelihood:
     program.check_batches(1)
     start = program.init(jax.random.key(0))
-    chart = coordinates(_distributions(program, start, jnp.zeros((), int)))
+    chart = coordinates(jax.eval_shape(partial(_distributions, program), start, jnp.zeros((), int)))
     moving = _moving(program, chart, start)
 
     def everything(params: Params, index: Index) -> Outputs:
@@ -68,30 +71,27 @@ def _split(program: Program) -> Likelihood:
         unravel = ravel_pytree({name: fixed[name] for name in moving})[1]
         return chart.distributions(fixed | unravel(vector))
 
-    def loss(vector: OutputVector, index: Index) -> Float[Array, ""]:
-        values = {k: v for k, (_, v, _) in program.observations(start, index[None]).items()}
-        return _surprise(distributions(vector, index), values)
-
-    def sampled_loss(key: PRNGKey, vector: OutputVector, index: Index) -> Float[Array, ""]:
+    def label(key: PRNGKey, vector: OutputVector, index: Index) -> Label:
         fns = distributions(vector, index)
         keys = jax.random.split(key, len(fns))
-        values = {
-            name: jax.lax.stop_gradient(fn.sample(k))
-            for (name, fn), k in zip(sorted(fns.items()), keys, strict=True)
-        }
-        return _surprise(fns, values)
+        named = zip(sorted(fns), keys, strict=True)
+        return {name: jnp.asarray(fns[name].sample(k)) for name, k in named}
 
-    found = Likelihood(outputs, loss, sampled_loss)
+    def loss_of(values: Label, vector: OutputVector, index: Index) -> Float[Array, ""]:
+        fns = distributions(vector, index)
+        return -jnp.stack([jnp.sum(fns[name].log_prob(values[name])) for name in sorted(fns)]).sum()
+
+    def loss(vector: OutputVector, index: Index) -> Float[Array, ""]:
+        values = {k: v for k, (_, v, _) in program.observations(start, index[None]).items()}
+        return loss_of(values, vector, index)
+
+    found = Likelihood(outputs, label, loss_of, loss)
     _check_losses(program, found, start)
     return found
 
 
 def _distributions(program: Program, params: Params, index: Index) -> Distributions:
     return {name: fn for name, (fn, _, _) in program.observations(params, index[None]).items()}
-
-
-def _surprise(fns: Distributions, values: dict) -> Float[Array, ""]:
-    return -jnp.stack([jnp.sum(fns[name].log_prob(values[name])) for name in sorted(fns)]).sum()
 
 
 def _moving(program: Program, chart: Coordinates, start: Params) -> list[str]:

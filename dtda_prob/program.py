@@ -334,9 +334,9 @@ class Program:
         ones = jnp.ones(self.num_data)
         for seed in range(10):
             params = self.init(jax.random.key(seed))
-            if jnp.isfinite(self.objective(params, ones)):
+            if jnp.isfinite(jax.jit(self.objective)(params, ones)):
                 return
-        bad = np.flatnonzero(~np.isfinite(self.losses(params)))
+        bad = np.flatnonzero(~np.isfinite(jax.jit(self.losses)(params)))
         named = self.labels[bad[:5]].tolist()
         where = f"data {named} ({len(bad)} in all)" if len(bad) else "the prior"
         raise ValueError(

@@ -119,24 +119,23 @@ def _arms_by_pull(
         )
     fitting = source.matched(int(removed[0]))
     start = start_of(fitting, None)
-    everything = xr.DataArray(np.asarray(start), dims="datum")
-    old = draw_all(fitting.training, keys, None, everything, read_value, CHUNK, progress)
     point = _expansion_point(source, start, weights)
-    shifts = [
-        _shift(response, weights.values, np.asarray(start))
-        for response in pull_all(fitting.pull, keys, point, progress)
+    pairs = [
+        (value, _shift(response, weights.values, np.asarray(start)))
+        for value, response in pull_all(fitting, keys, start, point, progress)
     ]
+    old, shifts = map(np.stack, zip(*pairs, strict=True))
     old = old[:, :, None]
-    return old, old + np.stack(shifts)
+    return old, old + shifts
 
 
-def _expansion_point(source: PushForward, start: Weights, weights: xr.DataArray) -> Weights:
-    """Give the centre of the perturbations: their mean, or halfway to the only one."""
+def _expansion_point(source: PushForward, start: Weights, weights: xr.DataArray) -> Weights | None:
+    """Give the centre of the perturbations: their mean, or halfway to the only one; None: the start."""
     if weights.ndim == 1 or not isinstance(source.at, str) or source.at == "old":
-        return start
+        return None
     if len(weights) == 1:
         return (start + jnp.asarray(weights.values[0])) / 2
-    return jnp.asarray(weights.values.mean(0)) if source.at == "centre" else start
+    return jnp.asarray(weights.values.mean(0)) if source.at == "centre" else None
 
 
 def _shift(response: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -9,13 +9,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from dtda_prob.blocks import blocks, map_blocks
-from dtda_prob.curvature.matrices import Matrix, bind_features
+from dtda_prob.curvature.matrices import BATCH_SIZE, Matrix, bind_features
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
-BATCH_SIZE = 256
-"""Data whose outputs are held at once in products."""
-BLOCK = 2**22
+BLOCK = 2**20
 """Numbers in the rows that are held at once."""
 
 Features = Float[Array, "datum feature"]
@@ -49,6 +47,7 @@ def bind_factor(matrix: Matrix, program: Program) -> Callable[[PRNGKey, Params, 
             each = jax.checkpoint(lambda index: one(theta, index))
             return map_blocks(each, program.num_data, BATCH_SIZE)
 
+        @jax.jit  # traced once, however many passes there are
         def rows(indices: Int[Array, " datum"]) -> Params:
             return jax.vmap(lambda index: jax.jacrev(one)(params, index))(indices)
 

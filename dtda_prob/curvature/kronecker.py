@@ -21,7 +21,8 @@ from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 LARGEST_SIDE = 4096
-"""Sides of a parameter above this keep the standard basis, since they are cubed."""
+"""Sides of a parameter above this keep the standard basis, since they are cubed (those of 1 have no
+other)."""
 
 
 class Bases(NamedTuple):
@@ -68,9 +69,10 @@ def kronecker(
         check_prior(program, "kronecker", isotropic=False)
 
         def decompose(key: PRNGKey, params: Params, weights: Weights) -> Spectrum:
+            factor = build(key, params, weights)
+
             def summed(contribution: Callable) -> list[Array]:
-                found = sum_rows(contribution, build(key, params, weights), program.num_data)
-                return jax.lax.stop_gradient(found)
+                return jax.lax.stop_gradient(sum_rows(contribution, factor, program.num_data))
 
             bases = [_bases(*sides) for sides in summed(_sides)]
             if corrected:
@@ -97,7 +99,7 @@ def _sides(rows: Params) -> list[tuple[Array, Array]]:
 
 
 def _left(g: Float[Array, "datum row column"]) -> Array:
-    if g.shape[1] > LARGEST_SIDE:
+    if g.shape[1] == 1 or g.shape[1] > LARGEST_SIDE:
         return jnp.sum(g**2, axis=(0, 2))
     flat = jnp.moveaxis(g, 1, 0).reshape(g.shape[1], -1)
     return flat @ flat.T
@@ -117,7 +119,7 @@ def _eigh(side: Array) -> tuple[Array, Array]:
     """Give non-negative eigenvalues and eigenvectors; a side kept as a vector is diagonal."""
     if side.ndim == 1:
         return side, jnp.ones((0, 0), side.dtype)
-    values, vectors = jnp.linalg.eigh(side)
+    values, vectors = jnp.linalg.eigh(side, symmetrize_input=False)
     return jnp.maximum(values, 0.0), vectors
 
 

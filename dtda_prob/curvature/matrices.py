@@ -14,12 +14,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from dtda_prob.likelihood import Index, Likelihood, OutputVector, likelihood
+from dtda_prob.blocks import map_blocks
+from dtda_prob.likelihood import Index, Label, Likelihood, OutputVector, likelihood
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 Features = Callable[[Params, Index], Float[Array, " feature"]]
-Root = Callable[[Likelihood, PRNGKey, OutputVector, Index], Float[Array, "output feature"]]
+Root = Callable[[Likelihood, Label, OutputVector, Index], Float[Array, "output feature"]]
+BATCH_SIZE = 256
+"""Data whose outputs are held at once."""
 SIGNS = 3
 """Random signs by which it is decided whether a prior's Hessian is diagonal."""
 
@@ -29,11 +32,13 @@ class Matrix(NamedTuple):
 
     Attributes:
         name: its name.
-        root: `(likelihood, key, outputs, index) -> R_i`; None for the Hessian, which has none.
+        root: `(likelihood, labels, outputs, index) -> R_i`; None for the Hessian, which has none.
+        num_labels: labels that are drawn for each datum before anything else, once, and are held.
     """
 
     name: str
     root: Root | None
+    num_labels: int = 0
 
 
 def hessian() -> Matrix:
@@ -48,7 +53,7 @@ def gauss_newton() -> Matrix:
     elsewhere take `fisher`.
     """
 
-    def root(found: Likelihood, key: PRNGKey, outputs: OutputVector, index: Index) -> Array:
+    def root(found: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
         values, vectors = jnp.linalg.eigh(jax.hessian(found.loss)(outputs, index))
         return vectors * jnp.sqrt(jnp.maximum(values, 0.0))
 
@@ -67,18 +72,18 @@ def fisher(num_labels: int = 1) -> Matrix:
     if num_labels < 1:
         raise ValueError(f"num_labels={num_labels} must be at least 1")
 
-    def root(found: Likelihood, key: PRNGKey, outputs: OutputVector, index: Index) -> Array:
-        keys = jax.random.split(jax.random.fold_in(key, index), num_labels)
-        slopes = jax.vmap(lambda key: jax.grad(found.sampled_loss, 1)(key, outputs, index))(keys)
+    def root(found: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
+        slope = jax.grad(found.loss_of, 1)
+        slopes = jax.vmap(lambda label: slope(label, outputs, index))(labels)
         return slopes.T / num_labels**0.5
 
-    return Matrix(f"fisher(num_labels={num_labels})", root)
+    return Matrix(f"fisher(num_labels={num_labels})", root, num_labels)
 
 
 def empirical_fisher() -> Matrix:
     """Take the second moment of the gradients of the observed data."""
 
-    def root(found: Likelihood, key: PRNGKey, outputs: OutputVector, index: Index) -> Array:
+    def root(found: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
         return jax.grad(found.loss)(outputs, index)[:, None]
 
     return Matrix("empirical_fisher", root)
@@ -122,14 +127,32 @@ def bind_features(matrix: Matrix, program: Program) -> Callable[[PRNGKey, Params
         program.derived["convex"] = _check_convex(program, found)
 
     def bind(key: PRNGKey, params: Params) -> Features:
+        labels = _draw_labels(program, found, matrix.num_labels, key, params)
+
         def features(theta: Params, index: Index) -> Float[Array, " feature"]:
             here = jax.lax.stop_gradient(found.outputs(params, index))
-            root = jax.lax.stop_gradient(make_root(found, key, here, index))
+            own = jax.tree.map(lambda leaf: leaf[index], labels)
+            root = jax.lax.stop_gradient(make_root(found, own, here, index))
             return root.T @ found.outputs(theta, index)
 
         return features
 
     return bind
+
+
+def _draw_labels(
+    program: Program, found: Likelihood, num_labels: int, key: PRNGKey, params: Params
+) -> Label:
+    """Draw labels `(datum, label)` from the program, which all passes over the data then share."""
+    if num_labels == 0:
+        return {}
+
+    def draw(index: Index) -> Label:
+        keys = jax.random.split(jax.random.fold_in(key, index), num_labels)
+        outputs = found.outputs(params, index)
+        return jax.vmap(lambda key: found.label(key, outputs, index))(keys)
+
+    return jax.lax.stop_gradient(map_blocks(draw, program.num_data, BATCH_SIZE))
 
 
 def num_features(matrix: Matrix, program: Program) -> int:

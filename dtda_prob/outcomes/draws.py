@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import Outcome, PRNGKey, Pull, Push, Weights
+from dtda_prob.typing import Draw, Outcome, PRNGKey, Pull, Push, Weights
 
 Source = Training | PushForward
 Reader = Callable[[Outcome, Weights], Any]
@@ -58,14 +58,20 @@ def draw_all(
 
 
 def pull_all(
-    pull: Pull, keys: Key[Array, " draw"], weights: Weights, progress: bool
-) -> Iterator[np.ndarray]:
-    """Give the response of each draw in turn, shape `(query, *output, datum)`."""
+    source: PushForward,
+    keys: Key[Array, " draw"],
+    start: Weights,
+    point: Weights | None,
+    progress: bool,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give each draw's value at the start, and its response there or at another point.
+
+    Shapes are `(query, *output)` and `(query, *output, datum)`.
+    """
     with progress_bar(len(keys), progress) as bar:
         for draw_key in keys:
-            response = np.asarray(_pull_one(pull, draw_key, weights))
             bar.update()
-            yield response
+            yield value, response
 
 
 def start_of(source: Source, old: Any) -> Weights:
@@ -141,9 +147,12 @@ def _draw_chunk(
     return jax.lax.map(lambda pair: read(*pair), (outcomes, new), batch_size=READ_AT_ONCE)
 
 
-@partial(jax.jit, static_argnames="pull")
-def _pull_one(pull: Pull, key: PRNGKey, weights: Weights) -> Array:
-    return pull(key, weights)
+@partial(jax.jit, static_argnames=("draw", "pull"))
+def _pull_one(
+    draw: Draw, pull: Pull, key: PRNGKey, start: Weights, point: Weights | None
+) -> tuple[Array, Array]:
+    """Draw and pull in one program: where both train alike, it is compiled and run once."""
+    return draw(key, start).value, pull(key, start if point is None else point)
 
 
 def _allocate(part: Any, num_draws: int, num_perturbations: int) -> Any:
