@@ -70,6 +70,8 @@ def pull_all(
     """
     with progress_bar(len(keys), progress) as bar:
         for draw_key in keys:
+            found = _pull_one(source.training.draw, source.pull, draw_key, start, point)
+            value, response = map(np.asarray, found)
             bar.update()
             yield value, response
 
