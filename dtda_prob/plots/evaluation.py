@@ -1,44 +1,86 @@
-"""Pictures of predicted against retrained effects."""
+"""Pictures of predicted against retrained effects, on any backend of arviz-plots."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import arviz_plots
+import numpy as np
 import xarray as xr
+from arviz_plots import PlotCollection, visuals
+from arviz_plots.plot_collection import backend_from_object
 
 
-def agreement(result: xr.Dataset, queries: Sequence[Any]) -> arviz_plots.PlotCollection:
-    """Draw retrained against predicted shifts with their standard errors, one panel a query.
+def agreement(
+    result: xr.Dataset,
+    queries: Sequence[Any],
+    divergence: str = "mean",
+    *,
+    backend: str = "matplotlib",
+) -> PlotCollection:
+    """Draw retrained against predicted effects with their standard errors, one panel a query.
 
     Args:
-        result: from `dtda.evaluate`.
+        result: what `evaluate.agreement` gives.
         queries: labels of the queries to draw.
+        divergence: whose effects to draw.
+        backend: of arviz-plots.
     """
-    chosen = result.sel(query=list(queries))
-    rows = -(-len(queries) // 4)
-    figure = {"figsize": (14, 3.5 * rows), "layout": "constrained"}
-    panels = arviz_plots.PlotCollection.wrap(
-        chosen[["predicted"]],
-        cols=["query"],
-        col_wrap=4,
-        backend="matplotlib",
-        figure_kwargs=figure,
-    )
-    for query in queries:
-        panel = panels.get_target("predicted", {"query": query})
-        one = chosen.sel(query=query)
-        panel.errorbar(
-            one["predicted"],
-            one["retrained"],
-            xerr=one["predicted_error"],
-            yerr=one["retrained_error"],
-            fmt=".",
-        )
-        panel.axline((0, 0), slope=1, color="gray", linewidth=1)
-        panel.set(
-            xlabel="predicted shift",
-            ylabel="retrained shift",
-            title=f"query {query}, Spearman {float(one['spearman']):.2f}",
-        )
-        panel.ticklabel_format(scilimits=(-2, 2))
+    chosen = result.sel(query=list(queries), divergence=divergence)
+    sides = ["predicted", "retrained", "predicted_error", "retrained_error"]
+    points = _on_axes([chosen[side] for side in sides])
+    panels = _panels(points, ["query"], len(queries), backend)
+    panels.map(_diagonal, "diagonal", color="gray", alpha=0.7)
+    panels.map(_bars, "errors", alpha=0.5)
+    panels.map(visuals.scatter_xy, "points")
+    titles = _titles(chosen["spearman"], "query {}, Spearman {:.2f}")
+    panels.map(_title, "title", texts=titles, subset_info=True)
+    _label(panels, f"predicted {divergence}", f"retrained {divergence}")
     return panels
+
+
+def _on_axes(arrays: Sequence[xr.DataArray]) -> xr.Dataset:
+    """Stack what goes on each axis, as the visuals of arviz-plots want it."""
+    names = ["x", "y", "x_error", "y_error"][: len(arrays)]
+    plain = [array.reset_coords(drop=True) for array in xr.broadcast(*arrays)]
+    axes = xr.DataArray(names, dims="plot_axis", name="plot_axis")
+    return xr.concat(plain, axes, coords="minimal").to_dataset(name="effect")
+
+
+def _panels(data: xr.Dataset, cols: list[str], number: int, backend: str, **aes: Any) -> PlotCollection:
+    across = min(number, 4)
+    size = (3.5 * across, 3.5 * -(-number // 4))
+    figure = {"figsize": size, "figsize_units": "inches"}
+    return PlotCollection.wrap(
+        data, cols=cols, col_wrap=4, backend=backend, figure_kwargs=figure, **aes
+    )
+
+
+def _diagonal(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
+    ends = np.array([da.sel(plot_axis=["x", "y"]).min(), da.sel(plot_axis=["x", "y"]).max()])
+    return backend_from_object(target).line(ends, ends, target, **kwargs)
+
+
+def _bars(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
+    """Draw a standard error to either side along both axes: one line, with gaps."""
+    x, y, x_error, y_error = (
+        da.sel(plot_axis=name).values.ravel() for name in ("x", "y", "x_error", "y_error")
+    )
+    gap = np.full_like(x, np.nan)
+    across = np.stack([x - x_error, x + x_error, gap, x, x, gap], -1).ravel()
+    up = np.stack([y, y, gap, y - y_error, y + y_error, gap], -1).ravel()
+    return backend_from_object(target).line(across, up, target, **kwargs)
+
+
+def _titles(values: xr.DataArray, text: str) -> dict[Any, str]:
+    return {
+        label: text.format(label, value)
+        for label, value in zip(values["query"].values.tolist(), values.values, strict=True)
+    }
+
+
+def _title(da: xr.DataArray, target: Any, texts: dict[Any, str], sel: dict, **info: Any) -> Any:
+    return visuals.labelled_title(da, target, text=texts[sel["query"]])
+
+
+def _label(panels: PlotCollection, x: str, y: str) -> None:
+    panels.map(visuals.labelled_x, "xlabel", text=x, ignore_aes="all")
+    panels.map(visuals.labelled_y, "ylabel", text=y, ignore_aes="all")

@@ -1,0 +1,287 @@
+"""Predictions against retraining: datasets of known truth, round trips, and small trainings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+from tables import NUM_DATA, regression, train, train_network
+
+import dtda_prob as dtda
+from dtda_prob import evaluate
+
+KEY, OTHER = jax.random.key(0), jax.random.key(1)
+close = np.testing.assert_allclose
+CONVERGED = dtda.kernels.sgd(optax.sgd(0.03, momentum=0.9), num_steps=300)
+
+
+@pytest.fixture(scope="module")
+def training():
+    return train("sgd by epoch")
+
+
+@pytest.fixture(scope="module")
+def subsets(training):
+    return dtda.random_subsets(training.program, KEY, 5, 0.5, removal="drop")
+
+
+@pytest.fixture(scope="module")
+def truth(training, subsets):
+    return evaluate.retrainings(training, OTHER, subsets, num_retrainings=8, progress=False)
+
+
+@pytest.fixture(scope="module")
+def predicted(training, subsets):
+    return evaluate.predictions(dtda.unroll(training), KEY, 4, subsets, progress=False)
+
+
+# Both arms.
+
+
+def test_arms_are_samples_of_training_with_their_keys(training, truth, subsets):
+    assert truth["full"].dims == ("draw", "query")
+    assert truth["perturbed"].dims == ("draw", "query", "perturbation")
+    assert truth.attrs["arms"], truth.attrs["removal"] == ("coupled", "drop")
+    key = jax.random.wrap_key_data(truth["key"].values[2])
+    alone = jax.jit(training.draw)(key, jnp.ones(NUM_DATA)).value
+    less = jax.jit(training.drop(6).draw)(key, jnp.asarray(subsets.values[3])).value
+    close(truth["full"][2], alone, rtol=1e-4)
+    close(truth["perturbed"][2, :, 3], less, rtol=1e-4)
+
+
+def test_a_prediction_of_dropped_rows_starts_from_all_of_them(training, predicted, subsets):
+    again = evaluate.retrainings(training, KEY, subsets[:1], num_retrainings=4, progress=False)
+    close(predicted["full"], again["full"], rtol=1e-5)
+
+
+def test_independent_arms_share_no_key(training):
+    same = np.ones((2, NUM_DATA))
+    coupled, independent = (
+        evaluate.retrainings(training, KEY, same, num_retrainings=3, coupled=c, progress=False)
+        for c in (True, False)
+    )
+    close(coupled["perturbed"][:, :, 1], coupled["full"], rtol=1e-6)
+    draws = np.stack([independent["full"], *independent["perturbed"].transpose("perturbation", ...)])
+    assert all((draws[i] != draws[j]).all() for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert (coupled.attrs["arms"], independent.attrs["arms"]) == ("coupled", "independent")
+
+
+def test_arms_are_stored_and_compared_again(truth, predicted, tmp_path):
+    for name, arms in (("truth", truth), ("predicted", predicted)):
+        dtda.save(xr.DataTree(arms), tmp_path / name)
+        xr.testing.assert_identical(dtda.load(tmp_path / name).to_dataset().load(), arms)
+    stored = [dtda.load(tmp_path / name).to_dataset() for name in ("predicted", "truth")]
+    again, first = (
+        evaluate.agreement(
+            evaluate.effects(guess, ["mean", "energy"]),
+            evaluate.effects(true, ["mean", "energy"], num_splits=2),
+        )
+        for guess, true in (stored, (predicted, truth))
+    )
+    xr.testing.assert_identical(again, first)
+
+
+# Agreement, on datasets of known truth.
+
+
+def arms_of(old, new, seed, arms="independent"):
+    draws = len(old)
+    return xr.Dataset(
+        {
+            "full": (("draw", "query"), old),
+            "perturbed": (("draw", "query", "perturbation"), new),
+            "weights": (("perturbation", "datum"), np.eye(new.shape[-1])),
+            "key": (("draw", "word"), np.stack([np.full(draws, seed), np.arange(draws)], 1)),
+        },
+        coords={"query": np.arange(new.shape[1]), "perturbation": np.arange(new.shape[2])},
+        attrs={"source": "made up", "measure": "number", "arms": arms, "removal": "reweight"},
+    )
+
+
+def made_up(seed, noise, num_perturbations=60, num_draws=10, num_queries=3):
+    """Give a perfect prediction of the mean, and a truth of the reliability 1 / (1 + noise^2)."""
+    rng = np.random.default_rng(seed)
+    signal = rng.normal(size=(1, num_queries, num_perturbations))
+    spread = rng.normal(size=(num_draws, num_queries, num_perturbations)) * noise * num_draws**0.5
+    exact = arms_of(np.zeros((3, num_queries)), np.repeat(signal, 3, 0), 1000)
+    return exact, arms_of(np.zeros((num_draws, num_queries)), signal + spread, seed)
+
+
+def agree(predicted, retrained, divergences="mean", num_splits=20, **options):
+    guess = evaluate.effects(predicted, divergences)
+    truth = evaluate.effects(retrained, divergences, num_splits=num_splits)
+    return evaluate.agreement(guess, truth, **options)
+
+
+def test_effects_are_divergences_of_the_arms(predicted):
+    found = evaluate.effects(predicted, ["mean", "wasserstein"], num_permutations=10)
+    shift = (predicted["full"] - predicted["perturbed"]).mean("draw")
+    close(found["value"].sel(divergence="mean"), shift, rtol=1e-4)
+    old, new = predicted["full"].values[:, :, None], predicted["perturbed"].values
+    expected = dtda.divergences.estimate("wasserstein", old, new, num_permutations=10)
+    close(found["value"].sel(divergence="wasserstein"), expected.value)
+    close(found["null"].sel(divergence="wasserstein"), expected.null)
+
+
+def test_noise_in_the_truth_is_found_and_given_back():
+    """Over 20 truths of reliability 1 / 2 a perfect prediction correlates by the root of it."""
+    found = [agree(*made_up(seed, 1.0), num_resamples=10) for seed in range(20)]
+    names = ("pearson", "lds", "lds_reliability", "lds_disattenuated")
+    mean = {name: np.mean([f[name].values for f in found]) for name in names}
+    close(mean["pearson"], 0.5**0.5, atol=0.04)
+    close(mean["lds_reliability"], 0.48, atol=0.05)
+    close(mean["lds"], 0.69, atol=0.04)
+    close(mean["lds_disattenuated"], 1.0, atol=0.05)
+
+
+def test_the_error_is_the_spread_over_repetitions():
+    found = [agree(*made_up(seed, 1.0), num_splits=10, num_resamples=50) for seed in range(40)]
+    scores, errors, lower, upper = (
+        np.array([float(f[name][0]) for f in found])
+        for name in ("lds", "lds_error", "lds_lower", "lds_upper")
+    )
+    assert 0.6 < scores.std() / errors.mean() < 1.3
+    assert ((lower < scores.mean()) & (scores.mean() < upper)).mean() >= 0.8
+
+
+def test_any_divergence_takes_the_place_of_the_mean():
+    """Perturbed spreads differ and means do not, so that the variance alone can be predicted."""
+    rng = np.random.default_rng(0)
+    scale = np.exp(rng.normal(size=(1, 2, 40)))
+
+    def arms(seed, num_draws):
+        draws = np.random.default_rng(seed).normal(size=(num_draws, 2, 41))
+        return arms_of(draws[..., 0], scale * draws[..., 1:], seed)
+
+    def second_moment(old, new):
+        return (new**2).mean(0) - (old**2).mean(0)
+
+    found = agree(arms(1, 40), arms(2, 40), ["mean", "variance", second_moment])
+    assert abs(found["lds"].sel(divergence="mean")) < 0.4
+    assert (found["lds"].sel(divergence=["variance", "second_moment"]) > 0.9).all()
+    assert (found["lds_reliability"].sel(divergence="variance") > 0.9).all()
+    assert "nothing is subtracted" in found.attrs["floor"]
+
+
+def test_draws_are_taken_from_the_front():
+    exact, retrained = made_up(0, 0.5)
+    noisy = arms_of(exact["full"].values, exact["perturbed"].values, 1000)
+    noisy["perturbed"][1] += 5 * np.random.default_rng(1).normal(size=noisy["perturbed"].shape[1:])
+    found = evaluate.agreement_by_draws(noisy, retrained, [1, 3], num_splits=4)
+    assert found["lds"].dims == ("draws", "divergence")
+    whole = agree(noisy, retrained, num_splits=4)
+    close(found["lds"].sel(draws=3), whole["lds"])
+    assert (found["lds"].sel(draws=1) > found["lds"].sel(draws=3)).all()
+
+
+def test_vector_measurements_are_compared_as_vectors():
+    measure = dtda.measures.prediction(jnp.ones((2, 3)))
+    training = dtda.Training(train_network().program, train_network().kernel, measure)
+    data = dtda.leave_one_out(training.program, range(3))
+    found = evaluate.predictions(dtda.unroll(training), KEY, 1, data, progress=False)
+    assert found["perturbed"].dims == ("draw", "query", "perturbation", "output")
+    shift = (found["perturbed"] - found["full"]).mean("draw")
+    close(evaluate.effects(found)["value"][0], np.linalg.norm(shift, axis=-1), rtol=1e-4)
+
+
+# Designs.
+
+
+def test_leave_one_out_agrees_where_the_response_is_exact():
+    result = evaluate.leave_one_out(
+        dtda.unroll(train(CONVERGED, regression(100))),
+        KEY,
+        OTHER,
+        range(8),
+        num_draws=4,
+        num_retrainings=6,
+    )
+    assert (result["pearson"] > 0.97).all()
+    assert (result["reliability"] > 0.99).all()
+    assert result["predicted"].dims == ("divergence", "query", "perturbation")
+
+
+def test_lds_predicts_random_subsets():
+    result = evaluate.lds(
+        dtda.unroll(train(CONVERGED)),
+        KEY,
+        OTHER,
+        num_subsets=8,
+        keep=10,
+        num_draws=4,
+        num_retrainings=6,
+    )
+    assert (result["lds"] > 0.9).all()
+    assert ((result["lds_lower"] < result["lds"]) & (result["lds"] < result["lds_upper"])).all()
+
+
+def test_groups_are_left_out_by_label(training):
+    by = np.array(list("abc"))[np.arange(NUM_DATA) % 3]
+    result = evaluate.leave_groups_out(
+        dtda.retrain(training), KEY, OTHER, by, num_draws=3, num_retrainings=6, direction="push"
+    )
+    assert list(result["perturbation"].values) == ["a", "b", "c"]
+    again = evaluate.predictions(
+        dtda.retrain(training), KEY, 3, dtda.groups(training.program, by), direction="push"
+    )
+    close(result["predicted"], evaluate.effects(again)["value"])
+
+
+def test_agreement_has_no_value_where_nothing_moves():
+    still = dtda.measures.function(lambda params: jnp.ones(2), name="still")
+    training = dtda.Training(regression(), CONVERGED, still)
+    result = evaluate.leave_one_out(
+        dtda.unroll(training), KEY, OTHER, range(4), num_draws=4, num_retrainings=6
+    )
+    assert np.isnan(result["pearson"]).all()
+    assert np.isnan(result["lds"]).all()
+    assert (result["num_queries"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("retrain_key", "options", "message"),
+    [(KEY, {}, "retrain_key is key"), (OTHER, {"num_retrainings": 7}, "num_retrainings=7")],
+)
+def test_designs_refuse_shared_seeds_and_odd_halves(training, retrain_key, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.leave_one_out(dtda.unroll(training), KEY, retrain_key, [0, 1], **options)
+
+
+def shared(arms, with_arms):
+    return arms.isel(draw=slice(4)).assign(key=with_arms["key"][:4])
+
+
+MISMATCHED = {
+    "shared keys": (lambda guess, true: agree(shared(guess, true), true), "share keys"),
+    "other data": (
+        lambda guess, true: agree(guess.assign(weights=1 - guess["weights"]), true),
+        "differ in 'weights'",
+    ),
+    "other queries": (lambda guess, true: agree(guess.isel(query=[0]), true), "differ in 'query'"),
+    "no halves": (lambda guess, true: agree(guess, true, num_splits=0), "give num_splits"),
+    "few draws": (
+        lambda guess, true: agree(guess, true.isel(draw=slice(4))),
+        "4 draws cannot be split",
+    ),
+    "no count": (lambda guess, true: evaluate.agreement_by_draws(guess, true, [5]), r"counts=\[5\]"),
+}
+
+
+@pytest.mark.parametrize("name", MISMATCHED)
+def test_what_does_not_match_is_refused(predicted, truth, name):
+    compare, message = MISMATCHED[name]
+    with pytest.raises(ValueError, match=message):
+        compare(predicted, truth)
+
+
+# Pictures.
+
+
+def test_agreement_can_be_drawn(predicted, truth):
+    result = agree(predicted, truth, ["mean", "energy"], num_splits=2)
+    panels = dtda.plots.agreement(result, [0, 1], "energy")
+    points = panels.get_viz("points", "effect", {"query": 1})
+    offsets = np.asarray(points.get_offsets())
+    close(offsets[:, 0], result["predicted"].sel(divergence="energy", query=1))
+    assert dtda.plots.agreement(result, [0, 1], backend="none") is not None
