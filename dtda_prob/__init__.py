@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
     from dtda_prob.pricing import plan
     from dtda_prob.program import Program
+    from dtda_prob.relabelling import relabel
     from dtda_prob.training import Training
     from dtda_prob.transforms import (
         cosine,
@@ -50,6 +51,7 @@ _HOMES = {
     "newton": "transforms",
     "plan": "pricing",
     "random_subsets": "perturbations",
+    "relabel": "relabelling",
     "remove": "perturbations",
     "retrain": "transforms",
     "reweigh": "transforms",
@@ -83,6 +85,7 @@ __all__ = [
     "plan",
     "plots",
     "random_subsets",
+    "relabel",
     "remove",
     "retrain",
     "reweigh",

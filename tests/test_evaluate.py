@@ -275,6 +275,156 @@ def test_what_does_not_match_is_refused(predicted, truth, name):
         compare(predicted, truth)
 
 
+# Removal curves.
+
+
+@pytest.fixture(scope="module")
+def curves(training):
+    rankings = {1: [3, 0, 7, 5], 3: [2, 1, 9, 4]}
+    return evaluate.removal_curves(
+        training, KEY, rankings, [1, 3], num_draws=3, num_random=2, progress=False
+    )
+
+
+def test_a_curve_is_retraining_without_the_first_of_a_ranking(training, curves):
+    assert curves["perturbed"].dims == ("draw", "query", "order", "count")
+    without = dtda.remove(training.program, [2, 1, 9])
+    truth = evaluate.retrainings(training, KEY, without, num_retrainings=3, progress=False)
+    close(curves["perturbed"].sel(query=3, order="ranking", count=3), truth["perturbed"][:, 3, 0], 1e-4)
+    close(curves["full"].sel(query=3), truth["full"][:, 3], rtol=1e-4)
+
+
+def test_random_orders_are_the_same_for_predictions(training, curves):
+    retrained = evaluate.removal_curves(
+        dtda.retrain(training),
+        KEY,
+        {1: [3, 0, 7, 5]},
+        [1, 3],
+        num_draws=3,
+        num_random=2,
+        direction="push",
+        progress=False,
+    )
+    close(retrained["perturbed"], curves["perturbed"].sel(query=[1]), rtol=1e-4)
+
+
+def test_curves_have_effects(curves):
+    found = evaluate.effects(curves, ["mean", "wasserstein"])
+    assert found["value"].dims == ("divergence", "query", "order", "count")
+    shift = (curves["full"] - curves["perturbed"]).mean("draw")
+    close(found["value"].sel(divergence="mean"), shift, rtol=1e-4)
+
+
+def margins(flips):
+    """Give curves in which so many of 10 draws are flipped after each count."""
+    draws = np.arange(10)[:, None, None, None] >= np.array(flips)[None, None]
+    coords = {"query": ["q"], "order": ["ranking", "random 0"], "count": [5, 10, 20]}
+    dims = ("draw", "query", "order", "count")
+    perturbed = xr.DataArray(np.where(draws, 1.0, -1.0), coords, dims)
+    return xr.Dataset({"perturbed": perturbed, "full": perturbed[:, :, 0, 0] * 0 + 1})
+
+
+def test_brittleness_is_the_first_count_that_flips_enough_draws():
+    found = evaluate.brittleness(margins([[2, 6, 10], [0, 0, 1]]))
+    assert found["brittleness"].sel(order="ranking").item() == 10
+    assert found["earliest"].sel(order="ranking").item() == 10
+    assert found["latest"].sel(order="ranking").item() == 20
+    assert np.isnan(found["brittleness"].sel(order="random 0").item())
+    close(found["flipped"].sel(order="ranking")[0], [0, 0.2, 0.6, 1.0])
+    close(found["flipped_upper"].sel(order="ranking", count=5), 0.457, atol=0.01)
+    assert evaluate.brittleness(margins([[1, 2, 3]] * 2), lambda m: m > 0)["brittleness"][0, 0] == 0
+
+
+# Mislabels.
+
+
+def test_areas_are_shares_of_pairs_with_delong_s_errors():
+    rng = np.random.default_rng(0)
+    wrong = rng.random(60) < 0.3
+    good = rng.normal(size=60) + 1.5 * wrong
+    scores = {"good": good, "rounded": good.round(), "noise": rng.normal(size=60)}
+    found = evaluate.mislabels(scores, wrong, [5, 60])
+    pairs = np.sign(good[wrong][:, None] - good[~wrong])
+    close(found["auc"].sel(score="good"), (pairs.mean() + 1) / 2)
+    rows, columns = (pairs / 2).mean(1), (pairs / 2).mean(0)
+    error = (rows.var(ddof=1) / len(rows) + columns.var(ddof=1) / len(columns)) ** 0.5
+    close(found["auc_error"].sel(score="good"), error)
+    close(np.diag(found["difference_error"]), 0, atol=1e-8)
+    apart = found["difference_error"].sel(score="good", other=["rounded", "noise"])
+    assert apart[0] < apart[1]
+    top = np.argsort(-good)[:5]
+    close(found["precision"].sel(score="good"), [wrong[top].mean(), wrong.mean()])
+
+
+def test_the_error_of_an_area_is_its_spread():
+    rng = np.random.default_rng(0)
+    wrong = np.arange(100) < 20
+    made = [evaluate.mislabels({"s": rng.normal(size=100) + wrong}, wrong) for _ in range(200)]
+    areas, errors = (np.array([m[name].item() for m in made]) for name in ("auc", "auc_error"))
+    close(errors.mean(), areas.std(), rtol=0.15)
+
+
+# Pruning.
+
+
+def test_pruning_removes_the_highest_scores_and_pairs_draws(training):
+    harm = np.arange(NUM_DATA, dtype=float)
+    scores = {"last": harm, "either end": np.stack([harm, -harm])}
+    arms = evaluate.pruning(
+        training, KEY, scores, share=0.25, num_random=3, num_retrainings=4, progress=False
+    )
+    assert arms["rule"].values.tolist() == ["last", *["either end"] * 2, *["random"] * 3]
+    assert (arms["weights"].sum("datum") == 9).all()
+    assert not arms["weights"][0, 9:].any()
+    found = evaluate.compare_rules(arms)
+    losses = arms["perturbed"].mean("query")
+    paired = losses[:, 0] - arms["full"].mean("query")
+    first = found.sel(rule="last", other="all data")
+    close(first["difference"], paired.mean(), rtol=1e-4)
+    close(first["difference_error"], paired.std(ddof=1) / 2, rtol=1e-4)
+    close(first["upper"] - first["lower"], 2 * 2.353 * paired.std(ddof=1) / 2, rtol=1e-3)
+    close(found["mean"].sel(rule="either end"), losses[:, 1:3].mean(), rtol=1e-4)
+    back = found.sel(rule="all data", other="last")
+    close(back["difference"], -first["difference"])
+
+
+def test_errors_of_rules_count_draws_and_choices():
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(100):
+        draws = rng.normal(size=(8, 1, 1)) + rng.normal(size=(1, 1, 5)) + rng.normal(size=(8, 1, 5)) / 9
+        full = (("draw", "query"), np.zeros((8, 1)))
+        arms = xr.Dataset({"full": full, "perturbed": (("draw", "query", "perturbation"), draws)})
+        made.append(evaluate.compare_rules(arms.assign(rule=("perturbation", ["r"] * 5))).sel(rule="r"))
+    squares = [m["error"] ** 2 for m in made]
+    close(np.mean(squares), 1 / 8 + 1 / 5 + 1 / 81 / 40, rtol=0.1)
+    covered = [m["lower"][0] < 0 < m["upper"][0] for m in made]
+    assert np.mean(covered) > 0.85
+
+
+WRONG = np.arange(NUM_DATA) < 2
+UNFIT = {
+    "short score": (lambda t: evaluate.mislabels({"s": [1.0]}, WRONG), "one number per datum"),
+    "missing score": (lambda t: evaluate.mislabels({"s": WRONG * np.nan}, WRONG), "not finite for 12"),
+    "nothing wrong": (lambda t: evaluate.mislabels({"s": WRONG}, WRONG * 0), "wrong marks 0 of 12"),
+    "no such count": (lambda t: evaluate.mislabels({"s": WRONG}, WRONG, [13]), r"counts=\[13\]"),
+    "rule random": (lambda t: evaluate.pruning(t, KEY, {"random": WRONG}), "may not be called"),
+    "rule of others": (lambda t: evaluate.pruning(t, KEY, {"s": [1.0]}), r"got \(1, 1\)"),
+    "no share": (lambda t: evaluate.pruning(t, KEY, {"s": WRONG}, share=0.01), "removes 0 of 12"),
+    "missing rule": (lambda t: evaluate.pruning(t, KEY, {"s": WRONG * np.nan}), "not finite"),
+    "no query": (lambda t: evaluate.removal_curves(t, KEY, {9: [0]}, [1]), r"given for \[9\]"),
+    "no data": (lambda t: evaluate.removal_curves(t, KEY, {0: [0]}, [2]), r"counts=\[2\]"),
+    "share": (lambda t: evaluate.brittleness(margins([[1, 2, 3]] * 2), share=1.5), "share=1.5"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_fit_is_refused(training, name):
+    make, message = UNFIT[name]
+    with pytest.raises(ValueError, match=message):
+        make(training)
+
+
 # Pictures.
 
 

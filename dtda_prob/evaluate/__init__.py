@@ -10,3 +10,8 @@ from dtda_prob.evaluate.designs import lds as lds
 from dtda_prob.evaluate.designs import leave_groups_out as leave_groups_out
 from dtda_prob.evaluate.designs import leave_one_out as leave_one_out
 from dtda_prob.evaluate.effects import effects as effects
+from dtda_prob.evaluate.mislabels import mislabels as mislabels
+from dtda_prob.evaluate.pruning import compare_rules as compare_rules
+from dtda_prob.evaluate.pruning import pruning as pruning
+from dtda_prob.evaluate.removal import brittleness as brittleness
+from dtda_prob.evaluate.removal import removal_curves as removal_curves

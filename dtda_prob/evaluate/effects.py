@@ -40,7 +40,8 @@ def effects(
     Returns:
         A dataset with `value`, `error` (standard error; NaN of fewer than 3 draws) and `null` (see
         `divergences.estimate`), `(divergence, query, perturbation)`; where draws are split, `halves`,
-        `(split, half, divergence, query, perturbation)`; and the `weights` and keys of `arms`.
+        `(split, half, divergence, query, perturbation)`; and the `weights` and keys of `arms`. Removal
+        curves have `order` and `count` in place of `perturbation`.
 
     Raises:
         ValueError: for unknown divergences, too few draws (3, or 1 for the mean; 6 to be split), or
@@ -48,7 +49,8 @@ def effects(
     """
     chosen = [resolve(divergence) for divergence in _listed(divergences)]
     found = [_effect(arms, divergence, num_permutations, seed) for divergence in chosen]
-    dims = ("divergence", "query", "perturbation")
+    several = [dim for dim in arms["perturbed"].dims if dim not in ("draw", "output")]
+    dims = ("divergence", *several)
     fields: dict[str, Any] = {
         name: (dims, np.stack([getattr(e, name) for e in found])) for name in _Effect._fields
     }
@@ -56,7 +58,7 @@ def effects(
         halves = _halves(arms, chosen, num_splits, np.random.default_rng(seed))
         fields["halves"] = (("split", "half", *dims), halves)
     names = {"divergence": [divergence.name for divergence in chosen]}
-    kept = arms[["weights", "key"]]
+    kept = arms.drop_vars(["full", "perturbed"])
     return kept.assign(fields).assign_coords(names).assign_attrs(draws=arms.sizes["draw"])
 
 
@@ -67,7 +69,8 @@ def _listed(divergences: Divergences) -> Sequence[str | Divergence | Callable]:
 
 def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, seed: int) -> _Effect:
     vector = "output" in arms["full"].dims
-    old, new = arms["full"].values[:, :, None], arms["perturbed"].values
+    new = arms["perturbed"]
+    old, new = arms["full"].broadcast_like(new).transpose(*new.dims).values, new.values
     if len(old) < 3 and divergence.name == "mean":
         return _mean_of_few(old, new, vector)
     found = estimate(
