@@ -435,3 +435,34 @@ def test_agreement_can_be_drawn(predicted, truth):
     offsets = np.asarray(points.get_offsets())
     close(offsets[:, 0], result["predicted"].sel(divergence="energy", query=1))
     assert dtda.plots.agreement(result, [0, 1], backend="none") is not None
+
+
+def test_scores_by_draws_can_be_drawn(predicted, truth):
+    result = evaluate.agreement_by_draws(predicted, truth, [3, 4], ["mean", "energy"], num_splits=2)
+    other = result.sel(draws=[3])
+    panels = dtda.plots.agreement_by_draws({"all": result, "fewer": other})
+    line = panels.get_viz("lines", "effect", {"divergence": "energy", "method": "all"})
+    close(line.get_ydata(), result["lds"].sel(divergence="energy"))
+    assert dtda.plots.agreement_by_draws({"all": result}, backend="none") is not None
+
+
+def test_removal_curves_can_be_drawn(curves):
+    panels = dtda.plots.removal_curves({"retrained": curves}, [1, 3])
+    line = panels.get_viz("lines", "effect", {"query": 3, "kind": "retrained"})
+    one = curves.sel(query=3, order="ranking")
+    expected = [one["full"].median(), *one["perturbed"].median("draw")]
+    close(line.get_ydata(), expected, rtol=1e-5)
+    close(line.get_xdata(), [0, 1, 3])
+    assert dtda.plots.removal_curves({"retrained": curves}, [1], backend="none") is not None
+
+
+def test_pruning_can_be_drawn():
+    draws = np.random.default_rng(0).normal(size=(8, 2, 4))
+    full = (("draw", "query"), draws[..., 0])
+    arms = xr.Dataset({"full": full, "perturbed": (("draw", "query", "perturbation"), draws)})
+    table = evaluate.compare_rules(arms.assign(rule=("perturbation", ["loss", *["random"] * 3])))
+    panels = dtda.plots.pruning(table)
+    points = panels.get_viz("points", "effect", {"panel": 0})
+    chosen = table["difference"].sel(other="random", rule=["all data", "loss"])
+    close(np.asarray(points.get_offsets())[:, 0], chosen)
+    assert dtda.plots.pruning(table, "loss", backend="none") is not None

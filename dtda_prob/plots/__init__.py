@@ -1,4 +1,7 @@
 """Pictures, on arviz-plots."""
 
 from dtda_prob.plots.evaluation import agreement as agreement
+from dtda_prob.plots.evaluation import agreement_by_draws as agreement_by_draws
+from dtda_prob.plots.evaluation import pruning as pruning
+from dtda_prob.plots.evaluation import removal_curves as removal_curves
 from dtda_prob.plots.outcomes import compare as compare

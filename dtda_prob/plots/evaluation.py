@@ -1,12 +1,23 @@
 """Pictures of predicted against retrained effects, on any backend of arviz-plots."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from arviz_plots import PlotCollection, visuals
-from arviz_plots.plot_collection import backend_from_object
+
+from dtda_prob.plots.panels import (
+    band,
+    bars,
+    diagonal,
+    label_axes,
+    on_axes,
+    panels_of,
+    rows,
+    titled,
+    zero,
+)
 
 
 def agreement(
@@ -25,62 +36,114 @@ def agreement(
         backend: of arviz-plots.
     """
     chosen = result.sel(query=list(queries), divergence=divergence)
-    sides = ["predicted", "retrained", "predicted_error", "retrained_error"]
-    points = _on_axes([chosen[side] for side in sides])
-    panels = _panels(points, ["query"], len(queries), backend)
-    panels.map(_diagonal, "diagonal", color="gray", alpha=0.7)
-    panels.map(_bars, "errors", alpha=0.5)
+    points = on_axes(
+        x=chosen["predicted"],
+        y=chosen["retrained"],
+        x_error=chosen["predicted_error"],
+        y_error=chosen["retrained_error"],
+    )
+    panels = panels_of(points, "query", backend)
+    panels.map(diagonal, "diagonal", color="gray", alpha=0.7)
+    panels.map(bars, "errors", alpha=0.5)
     panels.map(visuals.scatter_xy, "points")
-    titles = _titles(chosen["spearman"], "query {}, Spearman {:.2f}")
-    panels.map(_title, "title", texts=titles, subset_info=True)
-    _label(panels, f"predicted {divergence}", f"retrained {divergence}")
-    return panels
+    found = dict(zip(queries, chosen["spearman"].values, strict=True))
+    titled(panels, {q: f"query {q}, Spearman {r:.2f}" for q, r in found.items()}, "query")
+    return label_axes(panels, f"predicted {divergence}", f"retrained {divergence}")
 
 
-def _on_axes(arrays: Sequence[xr.DataArray]) -> xr.Dataset:
-    """Stack what goes on each axis, as the visuals of arviz-plots want it."""
-    names = ["x", "y", "x_error", "y_error"][: len(arrays)]
-    plain = [array.reset_coords(drop=True) for array in xr.broadcast(*arrays)]
-    axes = xr.DataArray(names, dims="plot_axis", name="plot_axis")
-    return xr.concat(plain, axes, coords="minimal").to_dataset(name="effect")
+def agreement_by_draws(
+    results: Mapping[Hashable, xr.Dataset], *, backend: str = "matplotlib"
+) -> PlotCollection:
+    """Draw the score against the number of draws, one panel a divergence and one line a method.
 
+    The gray line is the most that a perfect prediction could reach: the root of the truth's
+    reliability.
 
-def _panels(data: xr.Dataset, cols: list[str], number: int, backend: str, **aes: Any) -> PlotCollection:
-    across = min(number, 4)
-    size = (3.5 * across, 3.5 * -(-number // 4))
-    figure = {"figsize": size, "figsize_units": "inches"}
-    return PlotCollection.wrap(
-        data, cols=cols, col_wrap=4, backend=backend, figure_kwargs=figure, **aes
+    Args:
+        results: by name of the method, what `evaluate.agreement_by_draws` gives.
+        backend: of arviz-plots.
+    """
+    table = xr.concat(
+        [result[["lds", "lds_error", "lds_reliability"]] for result in results.values()],
+        xr.DataArray(list(results), dims="method", name="method"),
+        join="outer",
+        combine_attrs="override",
     )
+    lines = on_axes(x=table["draws"], y=table["lds"], y_error=table["lds_error"])
+    panels = panels_of(lines, "divergence", backend, aes={"color": ["method"]})
+    ceiling = on_axes(x=table["draws"], y=table["lds_reliability"].max("method") ** 0.5)
+    panels.map(visuals.line_xy, "ceiling", data=ceiling, ignore_aes="all", color="gray", alpha=0.7)
+    panels.map(bars, "errors", alpha=0.5)
+    panels.map(visuals.line_xy, "lines")
+    panels.map(visuals.scatter_xy, "points")
+    names = table["divergence"].values.tolist()
+    titled(panels, dict(zip(names, names, strict=True)), "divergence")
+    panels.add_legend("method")
+    return label_axes(panels, "draws that predict", "mean Spearman correlation")
 
 
-def _diagonal(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
-    ends = np.array([da.sel(plot_axis=["x", "y"]).min(), da.sel(plot_axis=["x", "y"]).max()])
-    return backend_from_object(target).line(ends, ends, target, **kwargs)
+def removal_curves(
+    curves: Mapping[Hashable, xr.Dataset],
+    queries: Sequence[Any],
+    *,
+    level: float = 0.9,
+    backend: str = "matplotlib",
+) -> PlotCollection:
+    """Draw the measurement against the number of data removed: medians, and bands over draws.
+
+    Each of `curves` gives a line for its ranking; random orders are drawn together, from the first of
+    them.
+
+    Args:
+        curves: by name ("retrained", "predicted", ...), what `evaluate.removal_curves` gives.
+        queries: labels of the queries to draw.
+        level: share of the draws inside the bands.
+        backend: of arviz-plots.
+    """
+    kinds = {name: _draws_by_count(one, ["ranking"], queries) for name, one in curves.items()}
+    first = next(iter(curves.values()))
+    random = [order for order in first["order"].values if order != "ranking"]
+    if random:
+        kinds["random"] = _draws_by_count(first, random, queries)
+    middle = xr.concat(
+        [kind.quantile([0.5, (1 - level) / 2, (1 + level) / 2], "sample") for kind in kinds.values()],
+        xr.DataArray([str(name) for name in kinds], dims="kind", name="kind"),
+    ).drop_vars("quantile")
+    parts = {name: middle.isel(quantile=k) for k, name in enumerate(("y", "y_bottom", "y_top"))}
+    lines = on_axes(x=middle["count"], **parts)
+    panels = panels_of(lines, "query", backend, aes={"color": ["kind"]})
+    panels.map(band, "bands", alpha=0.2)
+    panels.map(visuals.line_xy, "lines")
+    titled(panels, {query: f"query {query}" for query in queries}, "query")
+    panels.add_legend("kind")
+    return label_axes(panels, "data removed", str(first.attrs["measure"]))
 
 
-def _bars(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
-    """Draw a standard error to either side along both axes: one line, with gaps."""
-    x, y, x_error, y_error = (
-        da.sel(plot_axis=name).values.ravel() for name in ("x", "y", "x_error", "y_error")
-    )
-    gap = np.full_like(x, np.nan)
-    across = np.stack([x - x_error, x + x_error, gap, x, x, gap], -1).ravel()
-    up = np.stack([y, y, gap, y - y_error, y + y_error, gap], -1).ravel()
-    return backend_from_object(target).line(across, up, target, **kwargs)
+def pruning(
+    table: xr.Dataset, versus: str = "random", *, backend: str = "matplotlib"
+) -> PlotCollection:
+    """Draw how much better each rule is than another: paired differences with their intervals.
+
+    Args:
+        table: what `evaluate.compare_rules` gives.
+        versus: the rule that others are compared with.
+        backend: of arviz-plots.
+    """
+    chosen = table.sel(other=versus, rule=table["rule"] != versus)
+    row = xr.zeros_like(chosen["difference"]) + np.arange(chosen.sizes["rule"])
+    half = (chosen["upper"] - chosen["lower"]) / 2
+    points = on_axes(x=chosen["difference"], y=row, x_error=half)
+    panels = panels_of(points.assign_coords(panel=0).expand_dims("panel"), "panel", backend)
+    panels.map(zero, "zero", color="gray", alpha=0.7)
+    panels.map(bars, "intervals")
+    panels.map(visuals.scatter_xy, "points")
+    panels.map(rows, "rows", store_artist=False, names=chosen["rule"].values.tolist())
+    return label_axes(panels, f"difference of the mean to {versus!r}", "")
 
 
-def _titles(values: xr.DataArray, text: str) -> dict[Any, str]:
-    return {
-        label: text.format(label, value)
-        for label, value in zip(values["query"].values.tolist(), values.values, strict=True)
-    }
-
-
-def _title(da: xr.DataArray, target: Any, texts: dict[Any, str], sel: dict, **info: Any) -> Any:
-    return visuals.labelled_title(da, target, text=texts[sel["query"]])
-
-
-def _label(panels: PlotCollection, x: str, y: str) -> None:
-    panels.map(visuals.labelled_x, "xlabel", text=x, ignore_aes="all")
-    panels.map(visuals.labelled_y, "ylabel", text=y, ignore_aes="all")
+def _draws_by_count(curves: xr.Dataset, orders: Sequence[Any], queries: Sequence[Any]) -> xr.DataArray:
+    """Give the draws of some orders after each removal, count 0 being training on all data."""
+    chosen = curves.sel(query=list(queries), order=list(orders))
+    whole = chosen["full"].expand_dims(order=chosen["order"], count=[0])
+    draws = xr.concat([whole, chosen["perturbed"]], "count").transpose(..., "draw", "order")
+    return draws.stack(sample=("draw", "order"), create_index=False)

@@ -1,0 +1,85 @@
+"""Panels and marks that the pictures share, on any backend of arviz-plots."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from arviz_plots import PlotCollection, visuals
+from arviz_plots.plot_collection import backend_from_object
+
+ACROSS, SIDE = 4, 3.5
+"""Panels in a row, and inches of their sides."""
+
+
+def on_axes(**arrays: xr.DataArray) -> xr.Dataset:
+    """Stack what goes on each axis (`x`, `y`, `x_error`, ...), as visuals want it."""
+    plain = [array.reset_coords(drop=True) for array in xr.broadcast(*arrays.values())]
+    axes = xr.DataArray(list(arrays), dims="plot_axis", name="plot_axis")
+    return xr.concat(plain, axes, coords="minimal").to_dataset(name="effect")
+
+
+def panels_of(data: xr.Dataset, dim: str, backend: str, **options: Any) -> PlotCollection:
+    """Make one panel for each label of a dimension."""
+    number = data.sizes[dim]
+    size = (SIDE * min(number, ACROSS), SIDE * -(-number // ACROSS))
+    figure: dict[str, Any] = {"figsize": size, "figsize_units": "inches"}
+    if backend == "matplotlib":
+        figure["layout"] = "constrained"
+    return PlotCollection.wrap(
+        data, cols=[dim], col_wrap=ACROSS, backend=backend, figure_kwargs=figure, **options
+    )
+
+
+def diagonal(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
+    """Draw where both axes are equal."""
+    both = da.sel(plot_axis=["x", "y"])
+    ends = np.array([both.min(), both.max()])
+    return backend_from_object(target).line(ends, ends, target, **kwargs)
+
+
+def zero(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
+    """Draw a vertical line at zero."""
+    return backend_from_object(target).vline(0.0, target, **kwargs)
+
+
+def bars(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
+    """Draw `x_error` and `y_error` to either side of each point: one line, with gaps."""
+    axes = {str(name): da.sel(plot_axis=name).values.ravel() for name in da["plot_axis"].values}
+    x, y, gap = axes["x"], axes["y"], np.full_like(axes["x"], np.nan)
+    along, up = [], []
+    if "x_error" in axes:
+        along += [x - axes["x_error"], x + axes["x_error"], gap]
+        up += [y, y, gap]
+    if "y_error" in axes:
+        along += [x, x, gap]
+        up += [y - axes["y_error"], y + axes["y_error"], gap]
+    line = backend_from_object(target).line
+    return line(np.stack(along, -1).ravel(), np.stack(up, -1).ravel(), target, **kwargs)
+
+
+def band(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
+    """Fill between `y_bottom` and `y_top`."""
+    x, bottom, top = (da.sel(plot_axis=name).values for name in ("x", "y_bottom", "y_top"))
+    return backend_from_object(target).fill_between_y(x, bottom, top, target, **kwargs)
+
+
+def rows(da: xr.DataArray, target: Any, names: Sequence[str], **kwargs: Any) -> Any:
+    """Name the rows 0, 1, ... of a panel."""
+    return backend_from_object(target).yticks(np.arange(len(names)), list(names), target, **kwargs)
+
+
+def titled(panels: PlotCollection, titles: Mapping[Hashable, str], dim: str) -> None:
+    """Give each panel its title, by its label."""
+
+    def title(da: xr.DataArray, target: Any, sel: Mapping[str, Any], **info: Any) -> Any:
+        return visuals.labelled_title(da, target, text=titles[np.asarray(sel[dim]).item()])
+
+    panels.map(title, "title", subset_info=True, ignore_aes="all")
+
+
+def label_axes(panels: PlotCollection, x: str, y: str) -> PlotCollection:
+    """Name both axes of all panels."""
+    panels.map(visuals.labelled_x, "xlabel", text=x, ignore_aes="all")
+    panels.map(visuals.labelled_y, "ylabel", text=y, ignore_aes="all")
+    return panels
