@@ -47,17 +47,18 @@ def random_groups(training: Training, keys: PRNGKey) -> pd.DataFrame:
     """Remove 40 random groups of 5 %: 16 draws that predict, 16 coupled retrainings with other keys."""
     choice, predict, retrain = jax.random.split(keys, 3)
     groups = dtda.random_subsets(training.program, choice, 40, keep=0.95)
-    truth = evaluate.retrainings(training, retrain, groups, num_retrainings=16)
+    arms = evaluate.retrainings(training, retrain, groups, num_retrainings=16)
+    truth = evaluate.effects(arms, num_splits=20)
     rows = {}
     for name, at, direction in (
         ("pull (measurement linearised)", "old", "pull"),
         ("push of the outputs", "old", "push"),
         ("push of the outputs, midpoint", "midpoint", "push"),
     ):
-        predicted = evaluate.shifts(
+        predicted = evaluate.predictions(
             dtda.unroll(training, at=at), predict, 16, groups, direction=direction
         )
-        result = evaluate.agreement(predicted, truth)
+        result = evaluate.agreement(evaluate.effects(predicted), truth)
         rows[name] = summarise(result, ["pearson", "spearman", "reliability"])
     return pd.DataFrame(rows).T
 

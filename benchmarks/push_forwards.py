@@ -132,13 +132,16 @@ def mnist_halves() -> pd.DataFrame:
 def small() -> pd.DataFrame:
     """Weigh 1 % of the digits 0: 50 random sets of 14, 60 queries.
 
-    The truth is the mean over 5 coupled retrainings, predictions come from other seeds.
+    The truth is the mean over 6 coupled retrainings, predictions come from other seeds.
     """
     training = digits_training(dtda.zoo.digits(), 60)
     choice, predict, retrain = jax.random.split(jax.random.key(SEED + 1), 3)
     keep = training.program.num_data - 14
     sets = dtda.random_subsets(training.program, choice, NUM_SUBSETS, keep)
-    truth = evaluate.retrainings(training, retrain, sets, num_retrainings=10)
+    both = evaluate.retrainings(training, retrain, sets, num_retrainings=12)
+    truth, other = (
+        evaluate.effects(both.isel(draw=half), num_splits=1) for half in (slice(6), slice(6, 12))
+    )
     methods: dict[str, tuple[Method, int]] = {
         "unroll": (dtda.unroll, 16),
         "Gauss-Newton, dense": (
@@ -148,10 +151,10 @@ def small() -> pd.DataFrame:
         "EK-FAC, damping auto": (by(curvature.kronecker("gauss_newton")), 16),
         "gradient dot product": (by(curvature.identity()), 16),
     }  # fmt: skip
-    rows = [score(name, training, m, n, predict, sets, truth[:5]) for name, (m, n) in methods.items()]
+    rows = [score(name, training, m, n, predict, sets, truth) for name, (m, n) in methods.items()]
     table = pd.DataFrame(rows).set_index("method")
-    reliability = float(evaluate.agreement(truth[:5], truth[5:]).spearman.mean())
-    table.loc["another 5 retrainings (reliability of the truth)", "LDS, 4 draws"] = reliability
+    reliability = evaluate.agreement(other, truth)["lds"].item()
+    table.loc["another 6 retrainings (reliability of the truth)", "LDS, 4 draws"] = reliability
     return table
 
 
@@ -162,7 +165,8 @@ def halves(
     choice, predict, retrain = jax.random.split(jax.random.key(SEED), 3)
     subsets = dtda.random_subsets(training.program, choice, NUM_SUBSETS, 0.5, removal="drop")
     start = time.perf_counter()
-    truth = evaluate.retrainings(training, retrain, subsets, num_retrainings=NUM_RETRAININGS)
+    arms = evaluate.retrainings(training, retrain, subsets, num_retrainings=NUM_RETRAININGS)
+    truth = evaluate.effects(arms, num_splits=20)
     seconds = time.perf_counter() - start
     kept = subsets.assign_attrs(removal="reweight")
     rows = [
@@ -176,9 +180,8 @@ def halves(
         ),
     ]
     table = pd.DataFrame(rows).set_index("method")
-    reliability = evaluate.agreement(truth, truth)["reliability"].mean()
-    label = f"halves of the truth against each other ({NUM_RETRAININGS // 2} retrainings each)"
-    table.loc[label, "LDS, 1 draw"] = float(reliability)
+    label = f"reliability of the truth ({NUM_RETRAININGS} retrainings, from halves)"
+    table.loc[label, "LDS, 1 draw"] = evaluate.reliability(truth).mean().item()
     table.loc[label, "seconds"] = seconds
     return table
 
@@ -193,16 +196,20 @@ def score(
     num_draws: int,
     key: jax.Array,
     perturbations: xr.DataArray,
-    truth: xr.DataArray,
+    truth: xr.Dataset,
 ) -> dict[str, object]:
-    """Give LDS (the mean over queries of Spearman correlations, with its error) for the first draws."""
+    """Give LDS (the mean over queries of Spearman correlations, with its error) for the first draws.
+
+    The error is that over resampled subsets and retrainings.
+    """
     start = time.perf_counter()
-    predicted = evaluate.shifts(method(training), key, num_draws, perturbations, direction="pull")
+    predicted = evaluate.predictions(method(training), key, num_draws, perturbations, direction="pull")
     row: dict[str, object] = {"method": name}
     for count in (n for n in DRAWS if n <= num_draws):
-        found = evaluate.agreement(predicted[:count], truth).spearman
-        row[f"LDS, {count} draw{'s' * (count > 1)}"] = float(found.mean())
-        row["+-"] = float(found.std(ddof=1) / found.sizes["query"] ** 0.5)
+        first = evaluate.effects(predicted.isel(draw=slice(count)))
+        found = evaluate.agreement(first, truth)
+        row[f"LDS, {count} draw{'s' * (count > 1)}"] = found["lds"].item()
+        row["+-"] = found["lds_error"].item()
     row["draws"], row["seconds"] = num_draws, time.perf_counter() - start
     print(row, flush=True)
     return row
@@ -216,7 +223,9 @@ def validated(training: Training, make: Damped) -> float:
     """Choose damping on 20 halves, 6 retrainings each, 2 draws, none of them shared with the test."""
     choice, predict, retrain = jax.random.split(jax.random.key(SEED + 100), 3)
     subsets = dtda.random_subsets(training.program, choice, 20, 0.5, removal="drop")
-    truth = evaluate.retrainings(training, retrain, subsets, num_retrainings=6)
+    truth = evaluate.effects(
+        evaluate.retrainings(training, retrain, subsets, num_retrainings=6), num_splits=1
+    )
     scores = [
         score(f"validation, damping {d:g}", training, by(make(d)), 2, predict, subsets, truth)
         for d in GRID

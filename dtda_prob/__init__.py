@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
     from dtda_prob.pricing import plan
     from dtda_prob.program import Program
+    from dtda_prob.relabelling import relabel
     from dtda_prob.training import Training
     from dtda_prob.transforms import (
         cosine,
@@ -54,6 +55,7 @@ _HOMES = {
     "power": "attribution",
     "precision": "attribution",
     "random_subsets": "perturbations",
+    "relabel": "relabelling",
     "remove": "perturbations",
     "retrain": "transforms",
     "reweigh": "transforms",
@@ -101,6 +103,7 @@ __all__ = [
     "power",
     "precision",
     "random_subsets",
+    "relabel",
     "remove",
     "retrain",
     "reweigh",

@@ -188,7 +188,7 @@ def _verdict_on_left_out(left_out: xr.Dataset) -> str:
     return (
         f"   predicted against retrained with other, coupled seeds, mean over {NUM_QUERIES} test "
         f"digits: Pearson {pearson:.3f}, Spearman {spearman:.3f}\n"
-        f"   (two halves of the retrainings agree with each other to Spearman {truth:.3f}).\n"
+        f"   (the reliability of the retrainings themselves is {truth:.3f}).\n"
         "   Single digits are where the prediction is good: one derivative replaces a retraining each."
     )
 

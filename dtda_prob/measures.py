@@ -107,6 +107,23 @@ def accuracy(
     return _predictive("accuracy", _only(site, _is_correct), args, kwargs, queries)
 
 
+def averaged(measure: Unbound) -> Unbound:
+    """Measure the mean over the queries of another measure: one query, "mean", for the price of one.
+
+    >>> measure = averaged(loss(jnp.ones((2, 3)), y=jnp.zeros(2)))
+    """
+
+    def bind(program: Program) -> Measure:
+        each = measure(program)
+
+        def readout(outputs: PyTree) -> Value:
+            return each.readout(outputs).mean(0, keepdims=True)
+
+        return Measure(f"mean_{each.name}", each.outputs, readout, np.array(["mean"]))
+
+    return bind
+
+
 def parameters() -> Unbound:
     """Measure every parameter on the support of its site; one query per scalar parameter."""
 

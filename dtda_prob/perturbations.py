@@ -22,7 +22,7 @@ Data = Sequence[Hashable] | np.ndarray
 
 
 def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr.DataArray:
-    """Weigh these data 0 and all others 1.
+    """Weigh these data 0 and all others 1 (and copies that `relabel` made 0, here and below).
 
     Args:
         program: the program whose data they are.
@@ -32,9 +32,9 @@ def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr
     Raises:
         ValueError: for unknown or repeated labels, where nothing is named, or all is dropped.
     """
-    weights = np.ones(program.num_data)
-    weights[_positions(program, data)] = 0.0
-    return _labelled(program, weights, removal)
+    weights = program.present.copy()
+    weights[positions_of(program, data)] = 0.0
+    return labelled(program, weights, removal)
 
 
 def upweight(program: Program, data: Data, factor: float = 2.0) -> xr.DataArray:
@@ -45,20 +45,20 @@ def upweight(program: Program, data: Data, factor: float = 2.0) -> xr.DataArray:
     """
     if not 0 <= factor < np.inf:
         raise ValueError(f"factor={factor} must be finite and at least 0")
-    weights = np.ones(program.num_data)
-    weights[_positions(program, data)] = factor
-    return _labelled(program, weights, "reweight")
+    weights = program.present.copy()
+    weights[positions_of(program, data)] = factor
+    return labelled(program, weights, "reweight")
 
 
 def leave_one_out(
     program: Program, data: Data | None = None, *, removal: Removal = "reweight"
 ) -> xr.DataArray:
     """Remove one datum at a time: one perturbation for each of `data` (of all data if None)."""
-    data = program.labels if data is None else data
-    positions = _positions(program, data)
-    weights = np.ones((len(positions), program.num_data))
+    data = program.labels[program.present > 0] if data is None else data
+    positions = positions_of(program, data)
+    weights = np.tile(program.present, (len(positions), 1))
     weights[np.arange(len(positions)), positions] = 0.0
-    return _labelled(program, weights, removal, program.labels[positions])
+    return labelled(program, weights, removal, program.labels[positions])
 
 
 def random_subsets(
@@ -82,13 +82,15 @@ def random_subsets(
         ValueError: if nothing or everything would be kept.
     """
     check_key(key)
-    size = int(keep) if isinstance(keep, Integral) else round(keep * program.num_data)
-    if not 0 < size < program.num_data:
-        raise ValueError(f"keep={keep} keeps {size} of {program.num_data} data; keep some, not all")
+    present = np.flatnonzero(program.present)
+    size = int(keep) if isinstance(keep, Integral) else round(keep * len(present))
+    if not 0 < size < len(present):
+        raise ValueError(f"keep={keep} keeps {size} of {len(present)} data; keep some, not all")
     keys = jax.random.split(key, num_subsets)
-    order = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, program.num_data))(keys))
-    weights = (order < size).astype(float)
-    return _labelled(program, weights, removal, np.arange(num_subsets))
+    order = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, len(present)))(keys))
+    weights = np.zeros((num_subsets, program.num_data))
+    weights[:, present] = order < size
+    return labelled(program, weights, removal, np.arange(num_subsets))
 
 
 def groups(
@@ -108,7 +110,7 @@ def groups(
         ValueError: if `by` does not fit the data.
     """
     if isinstance(by, Mapping):
-        members = [_positions(program, data) for data in by.values()]
+        members = [positions_of(program, data) for data in by.values()]
         names = np.asarray(list(by))
     else:
         groups_of_data = np.asarray(by)
@@ -121,10 +123,10 @@ def groups(
         members = [np.flatnonzero(groups_of_data == name) for name in names]
     if not members:
         raise ValueError("by names no group; give at least one")
-    weights = np.ones((len(members), program.num_data))
-    for row, positions in zip(weights, members, strict=True):
-        row[positions] = 0.0
-    return _labelled(program, weights, removal, names)
+    weights = np.tile(program.present, (len(members), 1))
+    for row, positions in enumerate(members):
+        weights[row, positions] = 0.0
+    return labelled(program, weights, removal, names)
 
 
 def check_weights(program: Program, weights: Any) -> xr.DataArray:
@@ -132,14 +134,14 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
 
     Args:
         program: the program to weigh.
-        weights: None for ones, an array of shape `(datum,)` or `(perturbation, datum)`, or one of
-            the arrays made here.
+        weights: None for the data as they are, an array of shape `(datum,)` or
+            `(perturbation, datum)`, or one of the arrays made here.
 
     Raises:
         ValueError: for the wrong length, other data labels, or weights negative or not finite.
     """
     if weights is None:
-        weights = np.ones(program.num_data)
+        weights = program.present.copy()
     shape = np.shape(weights)
     if shape[-1:] != (program.num_data,) or len(shape) > 2:
         raise ValueError(
@@ -148,7 +150,7 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
         )
     if not isinstance(weights, xr.DataArray):
         names = np.arange(len(weights)) if len(shape) == 2 else None
-        weights = _labelled(program, np.asarray(weights), "reweight", names)
+        weights = labelled(program, np.asarray(weights), "reweight", names)
     if weights.dims[-1] != "datum":
         raise ValueError(f"the last dimension of weights must be 'datum'; got {weights.dims}")
     if not np.array_equal(weights["datum"], program.labels):
@@ -164,7 +166,31 @@ def num_removed(weights: xr.DataArray) -> np.ndarray:
     return zeros if weights.attrs.get("removal") == "drop" else np.zeros_like(zeros)
 
 
-def _positions(program: Program, data: Data) -> np.ndarray:
+def remove_leading(
+    program: Program, ranking: Data, counts: Sequence[int], *, removal: Removal = "reweight"
+) -> xr.DataArray:
+    """Remove the first data of a ranking: one perturbation for each count, which is its label.
+
+    Args:
+        program: the program whose data they are.
+        ranking: labels of data, those to be removed first in front.
+        counts: how many to remove.
+        removal: what weight 0 means in a retraining.
+
+    Raises:
+        ValueError: for unknown or repeated labels, or counts beyond the ranking.
+    """
+    positions = positions_of(program, ranking)
+    if not counts or min(counts) < 1 or max(counts) > len(positions):
+        raise ValueError(f"counts={[*counts]} must lie between 1 and the {len(positions)} data ranked")
+    weights = np.tile(program.present, (len(counts), 1))
+    for row, count in enumerate(counts):
+        weights[row, positions[:count]] = 0.0
+    return labelled(program, weights, removal, np.asarray(counts))
+
+
+def positions_of(program: Program, data: Data) -> np.ndarray:
+    """Give the positions of data by their labels; see `remove` for what is refused."""
     names = np.asarray(data).reshape(-1)
     order = np.argsort(program.labels)
     found = np.searchsorted(program.labels, names, sorter=order).clip(max=program.num_data - 1)
@@ -179,9 +205,10 @@ def _positions(program: Program, data: Data) -> np.ndarray:
     return positions
 
 
-def _labelled(
+def labelled(
     program: Program, weights: np.ndarray, removal: Removal, names: np.ndarray | None = None
 ) -> xr.DataArray:
+    """Label weights with the program's data, and perturbations with their names."""
     if removal not in ("reweight", "drop"):
         raise ValueError(f"removal={removal!r} must be 'reweight' or 'drop'")
     if removal == "drop" and (weights.sum(-1) == 0).any():

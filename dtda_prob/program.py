@@ -80,6 +80,10 @@ class Program:
     Attributes:
         num_data: number of data N, the size of the plate.
         num_rows: number of data n that an epoch visits; less than N after `drop`.
+        present: the weights of the data as they are: 1 each, and 0 for the counterfactual copies that
+            `relabel` puts beside them.
+        places: the place of each row in the order that an epoch visits: its own, and for a copy that
+            of its original.
         labels: one name per datum.
         observed: names of the observed sites inside the plate.
         has_prior: whether anything but the data's observations enters the objective.
@@ -114,6 +118,7 @@ class Program:
         self._init_strategy = init_strategy if isinstance(init_strategy, partial) else init_strategy()
         sites = self._trace(jax.random.key(0))
         self.num_data = self.num_rows = _plate_size(sites, plate)
+        self.present, self.places = np.ones(self.num_data), np.arange(self.num_data)
         self.observed = _observed_sites(sites, plate)
         self.has_prior = any(
             site["type"] == "sample" and not _in_plate(site, plate) for site in sites.values()
@@ -240,7 +245,33 @@ class Program:
 
     def full_weights(self) -> Weights:
         """Weigh all data alike, as much as the rows that are left: 1 each where none is dropped."""
-        return jnp.full(self.num_data, self.num_rows / self.num_data)
+        return jnp.asarray(self.present * (self.num_rows / self.present.sum()))
+
+    def with_copies(
+        self, args: tuple, kwargs: dict, labels: np.ndarray, places: np.ndarray
+    ) -> "Program":
+        """Bind the model to these data and copies of some of them, which are not there to begin with.
+
+        Kernels visit as many rows as before: those of non-zero weight, where a copy takes the place of
+        its original.
+
+        Args:
+            args: the model's arguments, the copies' rows after the data's own.
+            kwargs: the model's keyword arguments.
+            labels: one name per row.
+            places: the position of each copy's original.
+
+        Raises:
+            ValueError: if the plate does not hold that many rows more; see `Program`.
+        """
+        strategy = self._init_strategy
+        program = Program(
+            self.model, *args, plate=self.plate, labels=labels, init_strategy=strategy, **kwargs
+        )
+        program.num_rows = self.num_rows
+        program.present = np.concatenate([self.present, np.zeros(len(places))])
+        program.places = np.concatenate([self.places, self.places[places]])
+        return program
 
     def drop(self, num_removed: int) -> "Program":
         """Give the program whose epochs visit `num_data - num_removed` rows.

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import xarray as xr
-from tables import NUM_DATA, ones, regression, train, train_network
+from tables import NUM_DATA, ones, train, train_network
 
 import dtda_prob as dtda
 from dtda_prob.outcomes.draws import draw_keys
@@ -214,58 +213,3 @@ def test_groups_that_drop_different_numbers_of_rows_cannot_share_a_pull(training
         dtda.unroll(training), KEY, 4, ["mean"], weights, direction="push", check=False
     )
     assert np.isfinite(pushed["score"]).all()
-
-
-CONVERGED = dtda.kernels.sgd(optax.sgd(0.03, momentum=0.9), num_steps=300)
-
-
-def test_leave_one_out_agrees_where_the_response_is_exact():
-    result = dtda.evaluate.leave_one_out(
-        dtda.unroll(train(CONVERGED, regression(100))),
-        KEY,
-        OTHER,
-        range(8),
-        num_draws=4,
-        num_retrainings=6,
-    )
-    assert (result["pearson"] > 0.97).all()
-    assert (result["reliability"] > 0.99).all()
-    assert result["predicted"].dims == ("query", "perturbation")
-
-
-def test_lds_predicts_random_subsets():
-    result = dtda.evaluate.lds(
-        dtda.unroll(train(CONVERGED)),
-        KEY,
-        OTHER,
-        num_subsets=8,
-        keep=10,
-        num_draws=4,
-        num_retrainings=6,
-    )
-    assert result["spearman"].mean() > 0.9
-
-
-def test_agreement_has_no_value_where_nothing_moves():
-    still = dtda.measures.function(lambda params: jnp.ones(2), name="still")
-    training = dtda.Training(regression(), CONVERGED, still)
-    result = dtda.evaluate.leave_one_out(
-        dtda.unroll(training), KEY, OTHER, range(4), num_draws=4, num_retrainings=6
-    )
-    assert np.isnan(result["pearson"]).all()
-
-
-@pytest.mark.parametrize(
-    ("retrain_key", "options", "message"),
-    [(KEY, {}, "retrain_key is key"), (OTHER, {"num_retrainings": 7}, "num_retrainings=7")],
-)
-def test_evaluation_refuses_shared_seeds_and_odd_halves(training, retrain_key, options, message):
-    with pytest.raises(ValueError, match=message):
-        dtda.evaluate.leave_one_out(dtda.unroll(training), KEY, retrain_key, [0, 1], **options)
-
-
-def test_agreement_can_be_drawn(training):
-    result = dtda.evaluate.leave_one_out(
-        dtda.unroll(training), KEY, OTHER, range(5), num_draws=4, num_retrainings=6
-    )
-    assert dtda.plots.agreement(result, [0, 1]) is not None

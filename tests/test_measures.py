@@ -261,6 +261,14 @@ def test_loss_of_the_data_is_the_loss_of_the_program():
     close(read(bound, case.params), bind("normal").losses(case.params))
 
 
+def test_the_mean_over_queries_is_one_query():
+    case = CASES["normal"]
+    each = measures.loss(*case.args)
+    mean = measures.averaged(each)(bind("normal"))
+    assert (mean.name, mean.queries.tolist()) == ("mean_loss", ["mean"])
+    close(read(mean, case.params), [read(each(bind("normal")), case.params).mean()])
+
+
 def test_queries_keep_their_labels():
     bound = measures.loss(QUERIES, QUERY_Y, queries=list("abcd"))(bind("normal"))
     assert list(bound.queries) == list("abcd")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from dtda_prob.program import Indices, Program
@@ -81,7 +82,16 @@ def _drops(program: Program) -> bool:
 
 def _shuffle(key: PRNGKey, program: Program, weights: Weights) -> Order:
     """Order the rows of an epoch; where rows are dropped, those of weight 0 come last, and stay out."""
-    order = jax.random.permutation(key, program.num_data)
+    order = _permute(key, program)
     if _drops(program):
         order = order[jnp.argsort(weights[order] == 0, stable=True)]
     return order[: program.num_rows]
+
+
+def _permute(key: PRNGKey, program: Program) -> Order:
+    """Put places in random order; a copy stands right behind its original."""
+    num_places = len(np.unique(program.places))
+    order = jax.random.permutation(key, num_places)
+    if num_places == program.num_data:
+        return order
+    return jnp.argsort(jnp.argsort(order)[program.places], stable=True)

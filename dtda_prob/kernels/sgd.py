@@ -64,7 +64,8 @@ def sgd(
         per_epoch = visits.steps_per_epoch(program.num_rows)
         if num_steps is None:
             return (num_epochs or 0) * per_epoch
-        return max(1, round(num_steps * per_epoch / visits.steps_per_epoch(program.num_data)))
+        whole = visits.steps_per_epoch(int(program.present.sum()))
+        return max(1, round(num_steps * per_epoch / whole))
 
     def count_passes(program: Program) -> float:
         return count_steps(program) * (batch_size or program.num_rows) / program.num_rows

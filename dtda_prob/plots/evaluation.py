@@ -1,44 +1,149 @@
-"""Pictures of predicted against retrained effects."""
+"""Pictures of predicted against retrained effects, on any backend of arviz-plots."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import arviz_plots
+import numpy as np
 import xarray as xr
+from arviz_plots import PlotCollection, visuals
+
+from dtda_prob.plots.panels import (
+    band,
+    bars,
+    diagonal,
+    label_axes,
+    on_axes,
+    panels_of,
+    rows,
+    titled,
+    zero,
+)
 
 
-def agreement(result: xr.Dataset, queries: Sequence[Any]) -> arviz_plots.PlotCollection:
-    """Draw retrained against predicted shifts with their standard errors, one panel a query.
+def agreement(
+    result: xr.Dataset,
+    queries: Sequence[Any],
+    divergence: str = "mean",
+    *,
+    backend: str = "matplotlib",
+) -> PlotCollection:
+    """Draw retrained against predicted effects with their standard errors, one panel a query.
 
     Args:
-        result: from `dtda.evaluate`.
+        result: what `evaluate.agreement` gives.
         queries: labels of the queries to draw.
+        divergence: whose effects to draw.
+        backend: of arviz-plots.
     """
-    chosen = result.sel(query=list(queries))
-    rows = -(-len(queries) // 4)
-    figure = {"figsize": (14, 3.5 * rows), "layout": "constrained"}
-    panels = arviz_plots.PlotCollection.wrap(
-        chosen[["predicted"]],
-        cols=["query"],
-        col_wrap=4,
-        backend="matplotlib",
-        figure_kwargs=figure,
+    chosen = result.sel(query=list(queries), divergence=divergence)
+    points = on_axes(
+        x=chosen["predicted"],
+        y=chosen["retrained"],
+        x_error=chosen["predicted_error"],
+        y_error=chosen["retrained_error"],
     )
-    for query in queries:
-        panel = panels.get_target("predicted", {"query": query})
-        one = chosen.sel(query=query)
-        panel.errorbar(
-            one["predicted"],
-            one["retrained"],
-            xerr=one["predicted_error"],
-            yerr=one["retrained_error"],
-            fmt=".",
-        )
-        panel.axline((0, 0), slope=1, color="gray", linewidth=1)
-        panel.set(
-            xlabel="predicted shift",
-            ylabel="retrained shift",
-            title=f"query {query}, Spearman {float(one['spearman']):.2f}",
-        )
-        panel.ticklabel_format(scilimits=(-2, 2))
-    return panels
+    panels = panels_of(points, "query", backend)
+    panels.map(diagonal, "diagonal", color="gray", alpha=0.7)
+    panels.map(bars, "errors", alpha=0.5)
+    panels.map(visuals.scatter_xy, "points")
+    found = dict(zip(queries, chosen["spearman"].values, strict=True))
+    titled(panels, {q: f"query {q}, Spearman {r:.2f}" for q, r in found.items()}, "query")
+    return label_axes(panels, f"predicted {divergence}", f"retrained {divergence}")
+
+
+def agreement_by_draws(
+    results: Mapping[Hashable, xr.Dataset], *, backend: str = "matplotlib"
+) -> PlotCollection:
+    """Draw the score against the number of draws, one panel a divergence and one line a method.
+
+    The gray line is the most that a perfect prediction could reach: the root of the truth's
+    reliability.
+
+    Args:
+        results: by name of the method, what `evaluate.agreement_by_draws` gives.
+        backend: of arviz-plots.
+    """
+    table = xr.concat(
+        [result[["lds", "lds_error", "lds_reliability"]] for result in results.values()],
+        xr.DataArray(list(results), dims="method", name="method"),
+        join="outer",
+        combine_attrs="override",
+    )
+    lines = on_axes(x=table["draws"], y=table["lds"], y_error=table["lds_error"])
+    panels = panels_of(lines, "divergence", backend, aes={"color": ["method"]})
+    ceiling = on_axes(x=table["draws"], y=table["lds_reliability"].max("method") ** 0.5)
+    panels.map(visuals.line_xy, "ceiling", data=ceiling, ignore_aes="all", color="gray", alpha=0.7)
+    panels.map(bars, "errors", alpha=0.5)
+    panels.map(visuals.line_xy, "lines")
+    panels.map(visuals.scatter_xy, "points")
+    names = table["divergence"].values.tolist()
+    titled(panels, dict(zip(names, names, strict=True)), "divergence")
+    panels.add_legend("method")
+    return label_axes(panels, "draws that predict", "mean Spearman correlation")
+
+
+def removal_curves(
+    curves: Mapping[Hashable, xr.Dataset],
+    queries: Sequence[Any],
+    *,
+    level: float = 0.9,
+    backend: str = "matplotlib",
+) -> PlotCollection:
+    """Draw the measurement against the number of data removed: medians, and bands over draws.
+
+    Each of `curves` gives a line for its ranking; random orders are drawn together, from the first of
+    them.
+
+    Args:
+        curves: by name ("retrained", "predicted", ...), what `evaluate.removal_curves` gives.
+        queries: labels of the queries to draw.
+        level: share of the draws inside the bands.
+        backend: of arviz-plots.
+    """
+    kinds = {name: _draws_by_count(one, ["ranking"], queries) for name, one in curves.items()}
+    first = next(iter(curves.values()))
+    random = [order for order in first["order"].values if order != "ranking"]
+    if random:
+        kinds["random"] = _draws_by_count(first, random, queries)
+    middle = xr.concat(
+        [kind.quantile([0.5, (1 - level) / 2, (1 + level) / 2], "sample") for kind in kinds.values()],
+        xr.DataArray([str(name) for name in kinds], dims="kind", name="kind"),
+    ).drop_vars("quantile")
+    parts = {name: middle.isel(quantile=k) for k, name in enumerate(("y", "y_bottom", "y_top"))}
+    lines = on_axes(x=middle["count"], **parts)
+    panels = panels_of(lines, "query", backend, aes={"color": ["kind"]})
+    panels.map(band, "bands", alpha=0.2)
+    panels.map(visuals.line_xy, "lines")
+    titled(panels, {query: f"query {query}" for query in queries}, "query")
+    panels.add_legend("kind")
+    return label_axes(panels, "data removed", str(first.attrs["measure"]))
+
+
+def pruning(
+    table: xr.Dataset, versus: str = "random", *, backend: str = "matplotlib"
+) -> PlotCollection:
+    """Draw how much better each rule is than another: paired differences with their intervals.
+
+    Args:
+        table: what `evaluate.compare_rules` gives.
+        versus: the rule that others are compared with.
+        backend: of arviz-plots.
+    """
+    chosen = table.sel(other=versus, rule=table["rule"] != versus)
+    row = xr.zeros_like(chosen["difference"]) + np.arange(chosen.sizes["rule"])
+    half = (chosen["upper"] - chosen["lower"]) / 2
+    points = on_axes(x=chosen["difference"], y=row, x_error=half)
+    panels = panels_of(points.assign_coords(panel=0).expand_dims("panel"), "panel", backend)
+    panels.map(zero, "zero", color="gray", alpha=0.7)
+    panels.map(bars, "intervals")
+    panels.map(visuals.scatter_xy, "points")
+    panels.map(rows, "rows", store_artist=False, names=chosen["rule"].values.tolist())
+    return label_axes(panels, f"difference of the mean to {versus!r}", "")
+
+
+def _draws_by_count(curves: xr.Dataset, orders: Sequence[Any], queries: Sequence[Any]) -> xr.DataArray:
+    """Give the draws of some orders after each removal, count 0 being training on all data."""
+    chosen = curves.sel(query=list(queries), order=list(orders))
+    whole = chosen["full"].expand_dims(order=chosen["order"], count=[0])
+    draws = xr.concat([whole, chosen["perturbed"]], "count").transpose(..., "draw", "order")
+    return draws.stack(sample=("draw", "order"), create_index=False)

@@ -1,0 +1,247 @@
+"""Predicted against retrained effects: correlations, what noise takes from them, and intervals."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.stats
+import xarray as xr
+from jaxtyping import Float
+
+from dtda_prob.evaluate.correlations import (
+    lengthened,
+    mean_of_known,
+    pearson,
+    root_of_positive,
+    spearman,
+)
+from dtda_prob.evaluate.effects import Divergences, effects
+
+Effects = Float[np.ndarray, "divergence query perturbation"]
+
+MOST_SPLITS = 2
+"""Splits that the reliability of a resample is taken from, at most."""
+FLOOR = (
+    "nothing is subtracted from either side: divergences that are estimated without bias (mean, "
+    "variance, energy, coupled wasserstein) scatter about their true value, others lie above it by a "
+    "floor of noise; what noise in the truth takes from a correlation is given back in disattenuated"
+)
+
+
+def agreement(
+    predicted: xr.Dataset, retrained: xr.Dataset, *, num_resamples: int = 100, level: float = 0.9
+) -> xr.Dataset:
+    """Correlate predicted with retrained effects over perturbations, query by query.
+
+    The Spearman correlation over random subsets, averaged over queries, is the linear datamodelling
+    score (Park et al., arXiv 2303.14186) where the divergence is "mean", and the distributional one
+    for any other. Noise in the truth attenuates it by the root of the truth's `reliability`; dividing
+    by that root gives the correlation with a truth of infinitely many retrainings (exact for
+    Pearson's, approximate for ranks). Noise in the predictions is theirs, and stays.
+
+    Errors over queries are from resampling perturbations with replacement and halves of the truth's
+    draws without; queries and predictions are held fixed. They lean to the large side where the truth
+    is noisy. Intervals are normal.
+
+    Args:
+        predicted: what `effects` gives for predictions.
+        retrained: what `effects` gives for the truth, with `num_splits`, for the same perturbations
+            and divergences; it shares no key with predictions.
+        num_resamples: resamples for the errors.
+        level: coverage of the intervals.
+
+    Returns:
+        A dataset with `predicted`, `retrained` and their standard errors `predicted_error` and
+        `retrained_error`, `(divergence, query, perturbation)`; per query `pearson`, `spearman`, the
+        `reliability` of the truth and the `disattenuated` Spearman correlation (NaN where a query's
+        effects are all alike, or the reliability is not positive); and over the queries that have a
+        value (`num_queries`): `lds` (mean Spearman), `lds_reliability` and `lds_disattenuated`, the
+        scores with `_error`, `_lower` and `_upper`. The attribute `floor` says what was done about
+        noise in divergences that cannot be negative.
+
+    Raises:
+        ValueError: if perturbations or divergences differ, keys are shared, or the truth is not split.
+    """
+    _check_match(predicted, retrained)
+    guess, truth = predicted["value"].values, retrained["value"].values
+    reliable = reliability(retrained).values
+    ranked = spearman(guess, truth)
+    fields = {
+        "predicted": guess,
+        "predicted_error": predicted["error"].values,
+        "retrained": truth,
+        "retrained_error": retrained["error"].values,
+        "pearson": pearson(guess, truth),
+        "spearman": ranked,
+        "reliability": reliable,
+        "disattenuated": ranked / root_of_positive(reliable),
+    }
+    fields |= _over_queries(guess, retrained, num_resamples)
+    fields |= _intervals(fields, level)
+    dims = ("divergence", "query", "perturbation")
+    coords = {name: predicted[name].values for name in dims}
+    return xr.Dataset(
+        {name: (dims[: values.ndim], values) for name, values in fields.items()},
+        coords,
+        attrs=_described(predicted, retrained, level),
+    )
+
+
+def reliability(retrained: xr.Dataset) -> xr.DataArray:
+    """Give the reliability of the truth, its correlation with another such truth.
+
+    It is the Spearman correlation between effects estimated from halves of the draws, averaged over
+    splits and carried to all draws by the formula of Spearman (1910) and Brown (1910).
+
+    Args:
+        retrained: what `effects` gives for the truth, with `num_splits`.
+
+    Returns:
+        Shape `(divergence, query)`.
+
+    Raises:
+        ValueError: if the truth is not split.
+    """
+    if "halves" not in retrained:
+        raise ValueError(
+            "retrained is not split into halves: give num_splits to effects(retrained, ...)"
+        )
+    halves = retrained["halves"].values
+    values = lengthened(mean_of_known(spearman(halves[:, 0], halves[:, 1]), 0))
+    coords = {name: retrained[name].values for name in ("divergence", "query")}
+    return xr.DataArray(values, coords, ("divergence", "query"), name="reliability")
+
+
+def agreement_by_draws(
+    predicted: xr.Dataset,
+    retrained: xr.Dataset,
+    counts: Sequence[int],
+    divergences: Divergences = "mean",
+    *,
+    num_splits: int = 20,
+    level: float = 0.9,
+) -> xr.Dataset:
+    """Give the agreement that the first draws of a prediction reach, against the whole truth.
+
+    Args:
+        predicted: what `predictions` gives.
+        retrained: what `retrainings` gives.
+        counts: numbers of draws.
+        divergences: what is compared; all but the mean need 3 draws.
+        num_splits: splits of the truth into halves.
+        level: coverage of the intervals.
+
+    Returns:
+        What `agreement` says over queries and query by query, with a first dimension `draws`.
+
+    Raises:
+        ValueError: if a count is not among 1, ..., the number of draws; and see `agreement`.
+    """
+    most = predicted.sizes["draw"]
+    if not counts or min(counts) < 1 or max(counts) > most:
+        raise ValueError(f"counts={[*counts]} must lie between 1 and the {most} draws of predictions")
+    truth = effects(retrained, divergences, num_splits=num_splits)
+    parts = [
+        agreement(effects(predicted.isel(draw=slice(n)), divergences), truth, level=level)
+        for n in counts
+    ]
+    each = ["predicted", "predicted_error", "retrained", "retrained_error"]
+    along = xr.DataArray(list(counts), dims="draws", name="draws")
+    parts = [part.drop_vars([*each, "perturbation"]) for part in parts]
+    return xr.concat(parts, along, combine_attrs="drop_conflicts")
+
+
+def _intervals(fields: dict[str, np.ndarray], level: float) -> dict[str, np.ndarray]:
+    width = scipy.stats.norm.ppf((1 + level) / 2)
+    return {
+        f"{name}_{end}": fields[name] + sign * width * fields[f"{name}_error"]
+        for name in ("lds", "lds_disattenuated")
+        for end, sign in (("lower", -1), ("upper", 1))
+    }
+
+
+def _over_queries(guess: Effects, retrained: xr.Dataset, number: int) -> dict[str, np.ndarray]:
+    """Average over queries, with errors; queries without a value are left out, and counted."""
+    truth, halves = retrained["value"].values, retrained["halves"].values
+    rng, size = np.random.default_rng(0), guess.shape[-1]
+    everything, draws = np.arange(size), [None] * number
+    some = rng.integers(size, size=(number, size))
+    splits = rng.integers(len(halves), size=number).tolist()
+    score = partial(_score, guess, truth, halves)
+    by_data = np.stack([score(*pair) for pair in zip(some, draws, strict=True)])
+    by_draws = np.stack([score(everything, split) for split in splits])
+    by_both = np.stack([score(*pair) for pair in zip(some, splits, strict=True)])
+    error = _crossed_error(by_data, by_draws, by_both)
+    ranked, reliable = spearman(guess, truth), _reliable(halves)
+    return {
+        "lds": mean_of_known(ranked, -1),
+        "lds_error": error[0],
+        "lds_reliability": reliable,
+        "lds_disattenuated": mean_of_known(ranked, -1) / root_of_positive(reliable),
+        "lds_disattenuated_error": error[1],
+        "num_queries": np.isfinite(ranked).sum(-1),
+    }
+
+
+def _score(
+    guess: Effects, truth: Effects, halves: np.ndarray, some: np.ndarray, split: int | None
+) -> np.ndarray:
+    """Give the raw and the disattenuated score for some perturbations, `(2, divergence)`.
+
+    They are those of all the truth's draws, or of the half that a split names.
+    """
+    halves = halves[..., some]
+    if split is None:
+        raw = mean_of_known(spearman(guess[..., some], truth[..., some]), -1)
+        return np.stack([raw, raw / root_of_positive(_reliable(halves[:MOST_SPLITS]))])
+    raw = mean_of_known(spearman(guess[..., some], halves[split, 0]), -1)
+    return np.stack([raw, raw / root_of_positive(mean_of_known(spearman(*halves[split]), -1))])
+
+
+def _crossed_error(by_data: np.ndarray, by_draws: np.ndarray, by_both: np.ndarray) -> np.ndarray:
+    """Give the standard error of what has perturbations and draws for two crossed factors.
+
+    With a, d and i the variances due to either factor and to both, resampling gives a + i, d + i and
+    a + d + 3 i (Owen 2007, The pigeonhole bootstrap), and what is wanted is a + d + i.
+    """
+    a, d, both = (np.var(values, axis=0, ddof=1) for values in (by_data, by_draws, by_both))
+    shared = np.clip(both - a - d, 0.0, np.minimum(a, d))
+    return np.sqrt(a + d - shared)
+
+
+def _reliable(halves: np.ndarray) -> np.ndarray:
+    """Give the reliability of the truth over all queries, `(divergence,)`."""
+    return lengthened(mean_of_known(spearman(halves[:, 0], halves[:, 1]), (0, -1)))
+
+
+def _described(predicted: xr.Dataset, retrained: xr.Dataset, level: float) -> dict[str, Any]:
+    return {
+        "transform": predicted.attrs["source"],
+        "measure": predicted.attrs["measure"],
+        "draws": predicted.attrs["draws"],
+        "predicted_arms": predicted.attrs["arms"],
+        "retrainings": retrained.attrs["draws"],
+        "retrained_arms": retrained.attrs["arms"],
+        "removal": retrained.attrs["removal"],
+        "level": level,
+        "floor": FLOOR,
+    }
+
+
+def _check_match(predicted: xr.Dataset, retrained: xr.Dataset) -> None:
+    for name in ("divergence", "query", "perturbation", "weights"):
+        if not np.array_equal(predicted[name].values, retrained[name].values):
+            raise ValueError(
+                f"predicted and retrained differ in {name!r}: compare effects of the same "
+                "perturbations on the same queries, by the same divergences"
+            )
+    if _keys(predicted) & _keys(retrained):
+        raise ValueError(
+            "predicted and retrained share keys, so that they agree by their seeds too: draw one of "
+            "them with another key"
+        )
+
+
+def _keys(effects: xr.Dataset) -> set[tuple[int, ...]]:
+    return {tuple(words) for words in effects["key"].values.tolist()}

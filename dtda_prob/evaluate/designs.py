@@ -1,0 +1,173 @@
+"""Designs of perturbed datasets on which a push-forward is checked: single data, groups, subsets."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, Unpack
+
+import jax
+import numpy as np
+import xarray as xr
+
+from dtda_prob import perturbations as perturb
+from dtda_prob.evaluate.agreement import agreement
+from dtda_prob.evaluate.arms import predictions, retrainings
+from dtda_prob.evaluate.effects import Divergences, effects
+from dtda_prob.perturbations import Data, Removal
+from dtda_prob.transforms import PushForward
+from dtda_prob.typing import PRNGKey
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of `compare`, which the designs hand on to it."""
+
+    num_draws: int
+    num_retrainings: int
+    coupled: bool
+    direction: Literal["pull", "push"] | None
+    num_splits: int
+    progress: bool
+
+
+def compare(
+    push_forward: PushForward,
+    key: PRNGKey,
+    retrain_key: PRNGKey,
+    perturbations: Any,
+    divergences: Divergences = "mean",
+    *,
+    num_draws: int = 16,
+    num_retrainings: int = 32,
+    coupled: bool = True,
+    direction: Literal["pull", "push"] | None = None,
+    num_splits: int = 20,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Predict and retrain the same perturbations, and say how far they agree; see `agreement`.
+
+    For several push-forwards call `retrainings` once, `predictions` for each, and `agreement` of their
+    `effects`.
+
+    Args:
+        push_forward: what predicts.
+        key: key of the draws that predict.
+        retrain_key: key of the retrainings.
+        perturbations: weights `(perturbation, datum)`.
+        divergences: see `effects`.
+        num_draws: draws that predict.
+        num_retrainings: retrainings per perturbation, an even number of at least 6: halves give the
+            reliability of the truth.
+        coupled: whether retrainings with and without the data share keys.
+        direction: how effects are predicted, see `attribute`.
+        num_splits: splits of the retrainings into halves.
+        progress: show progress bars on a terminal.
+
+    Raises:
+        ValueError: if the key is used on both sides, or `num_retrainings` cannot be halved.
+    """
+    _check_apart(key, retrain_key)
+    if num_retrainings < 6 or num_retrainings % 2:
+        raise ValueError(
+            f"num_retrainings={num_retrainings} must be even and at least 6, for two halves"
+        )
+    truth = retrainings(
+        push_forward.training,
+        retrain_key,
+        perturbations,
+        num_retrainings=num_retrainings,
+        coupled=coupled,
+        progress=progress,
+    )
+    predicted = predictions(
+        push_forward, key, num_draws, perturbations, direction=direction, progress=progress
+    )
+    return agreement(
+        effects(predicted, divergences), effects(truth, divergences, num_splits=num_splits)
+    )
+
+
+def leave_one_out(
+    push_forward: PushForward,
+    key: PRNGKey,
+    retrain_key: PRNGKey,
+    data: Data,
+    divergences: Divergences = "mean",
+    *,
+    removal: Removal = "reweight",
+    **options: Unpack[Options],
+) -> xr.Dataset:
+    """Compare predicted with retrained effects of leaving out single data; see `compare`.
+
+    Args:
+        push_forward: what predicts.
+        key: key of the draws that predict.
+        retrain_key: key of the retrainings.
+        data: labels of the data to leave out, one at a time.
+        divergences: see `effects`.
+        removal: what a retraining does with the datum.
+        **options: those of `compare`.
+    """
+    each = perturb.leave_one_out(push_forward.training.program, data, removal=removal)
+    return compare(push_forward, key, retrain_key, each, divergences, **options)
+
+
+def leave_groups_out(
+    push_forward: PushForward,
+    key: PRNGKey,
+    retrain_key: PRNGKey,
+    by: np.ndarray | Sequence[Hashable] | Mapping[Hashable, Data],
+    divergences: Divergences = "mean",
+    *,
+    removal: Removal = "reweight",
+    **options: Unpack[Options],
+) -> xr.Dataset:
+    """Compare predicted with retrained effects of leaving out groups; see `compare`.
+
+    Args:
+        push_forward: what predicts.
+        key: key of the draws that predict.
+        retrain_key: key of the retrainings.
+        by: the group of each datum, or a mapping from names to labels of data.
+        divergences: see `effects`.
+        removal: what a retraining does with the group; groups of different sizes that are dropped
+            need `direction="push"`.
+        **options: those of `compare`.
+    """
+    each = perturb.groups(push_forward.training.program, by, removal=removal)
+    return compare(push_forward, key, retrain_key, each, divergences, **options)
+
+
+def lds(
+    push_forward: PushForward,
+    key: PRNGKey,
+    retrain_key: PRNGKey,
+    divergences: Divergences = "mean",
+    *,
+    num_subsets: int = 30,
+    keep: float | int = 0.5,
+    removal: Removal = "drop",
+    **options: Unpack[Options],
+) -> xr.Dataset:
+    """Compute the linear datamodelling score over random subsets, distributional or of the mean.
+
+    Args:
+        push_forward: what predicts; it is matched to the rows that a "drop" leaves.
+        key: key of the draws that predict.
+        retrain_key: key of the retrainings and of the subsets.
+        divergences: see `effects`.
+        num_subsets: number of subsets.
+        keep: share or number of data that a subset keeps.
+        removal: what a retraining does with the others.
+        **options: those of `compare`.
+
+    Returns:
+        What `agreement` gives; the score of each divergence is `lds`, in [`lds_lower`, `lds_upper`].
+    """
+    _check_apart(key, retrain_key)
+    subset_key, retrain_key = jax.random.split(retrain_key)
+    program = push_forward.training.program
+    subsets = perturb.random_subsets(program, subset_key, num_subsets, keep, removal=removal)
+    return compare(push_forward, key, retrain_key, subsets, divergences, **options)
+
+
+def _check_apart(key: PRNGKey, retrain_key: PRNGKey) -> None:
+    if (jax.random.key_data(key) == jax.random.key_data(retrain_key)).all():
+        raise ValueError("retrain_key is key: give other keys, or prediction and truth share seeds")

@@ -1,0 +1,110 @@
+"""How far each perturbation moves each query's distribution, predicted or retrained."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from dtda_prob.divergences import Divergence, estimate, resolve
+
+Divergences = str | Divergence | Callable | Sequence[str | Divergence | Callable]
+Values = Float[np.ndarray, "query perturbation"]
+
+
+class _Effect(NamedTuple):
+    value: Values
+    error: Values
+    null: Values
+
+
+def effects(
+    arms: xr.Dataset,
+    divergences: Divergences = "mean",
+    *,
+    num_splits: int = 0,
+    num_permutations: int = 0,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Estimate divergences between both arms, for each query and perturbation.
+
+    Args:
+        arms: what `predictions` or `retrainings` gives.
+        divergences: one or several names, `Divergence`s or functions `(old, new) -> value`.
+        num_splits: how often the draws are split into random halves, and the divergence estimated
+            from either; `agreement` needs it of the truth.
+        num_permutations: permutations for null levels.
+        seed: seed of the splits and permutations.
+
+    Returns:
+        A dataset with `value`, `error` (standard error; NaN of fewer than 3 draws) and `null` (see
+        `divergences.estimate`), `(divergence, query, perturbation)`; where draws are split, `halves`,
+        `(split, half, divergence, query, perturbation)`; and the `weights` and keys of `arms`. Removal
+        curves have `order` and `count` in place of `perturbation`.
+
+    Raises:
+        ValueError: for unknown divergences, too few draws (3, or 1 for the mean; 6 to be split), or
+            if one needs what the measure does not give.
+    """
+    chosen = [resolve(divergence) for divergence in _listed(divergences)]
+    found = [_effect(arms, divergence, num_permutations, seed) for divergence in chosen]
+    several = [dim for dim in arms["perturbed"].dims if dim not in ("draw", "output")]
+    dims = ("divergence", *several)
+    fields: dict[str, Any] = {
+        name: (dims, np.stack([getattr(e, name) for e in found])) for name in _Effect._fields
+    }
+    if num_splits:
+        halves = _halves(arms, chosen, num_splits, np.random.default_rng(seed))
+        fields["halves"] = (("split", "half", *dims), halves)
+    names = {"divergence": [divergence.name for divergence in chosen]}
+    kept = arms.drop_vars(["full", "perturbed"])
+    return kept.assign(fields).assign_coords(names).assign_attrs(draws=arms.sizes["draw"])
+
+
+def _listed(divergences: Divergences) -> Sequence[str | Divergence | Callable]:
+    single = isinstance(divergences, str | Divergence) or callable(divergences)
+    return [divergences] if single else divergences
+
+
+def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, seed: int) -> _Effect:
+    vector = "output" in arms["full"].dims
+    new = arms["perturbed"]
+    old, new = arms["full"].broadcast_like(new).transpose(*new.dims).values, new.values
+    if len(old) < 3 and divergence.name == "mean":
+        return _mean_of_few(old, new, vector)
+    found = estimate(
+        divergence,
+        old,
+        new,
+        coupled=arms.attrs["arms"] == "coupled",
+        vector=vector,
+        num_permutations=num_permutations,
+        seed=seed,
+    )
+    return _Effect(found.value, found.error, found.null)
+
+
+def _mean_of_few(old: np.ndarray, new: np.ndarray, vector: bool) -> _Effect:
+    """Give the shift of the mean of a draw or two, whose error nothing can be said of."""
+    shift = (old.astype(float) - new).mean(0)
+    value = np.linalg.norm(shift, axis=-1) if vector else shift
+    return _Effect(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+
+
+def _halves(
+    arms: xr.Dataset, chosen: Sequence[Divergence], num_splits: int, rng: np.random.Generator
+) -> np.ndarray:
+    num_draws = arms.sizes["draw"]
+    if num_draws < 6 or num_draws % 2:
+        raise ValueError(
+            f"{num_draws} draws cannot be split into halves of at least 3: make num_retrainings an "
+            "even number of at least 6"
+        )
+    orders = [rng.permutation(num_draws).reshape(2, -1) for _ in range(num_splits)]
+    return np.stack([[_of_some(arms, chosen, half) for half in halves] for halves in orders])
+
+
+def _of_some(arms: xr.Dataset, chosen: Sequence[Divergence], draws: np.ndarray) -> np.ndarray:
+    some = arms.isel(draw=np.sort(draws))
+    return np.stack([_effect(some, divergence, 0, 0).value for divergence in chosen])
