@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from dtda_prob.attribution import CHUNK, draw_arms
+from dtda_prob.attribution.arms import CHUNK, draw_arms
 from dtda_prob.outcomes.draws import Source, draw_all, draw_keys, read_value, training_of
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
