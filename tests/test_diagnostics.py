@@ -12,28 +12,14 @@ import pytest
 import xarray as xr
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import linprog
-from tables import KERNELS, NUM_DATA, ones, regression, regression_data, train, train_network
+from tables import KERNELS, NUM_DATA, blown_up, ones, regression, regression_data, train, train_network
 
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, kernels
 from dtda_prob.diagnostics.draws import r_hat_limit
-from dtda_prob.transforms import PushForward
 
 KEY = jax.random.key(0)
 close = np.testing.assert_allclose
-
-
-def blown_up(training: dtda.Training, factor: float) -> PushForward:
-    """A transform whose steps point the right way and are `factor` times too long."""
-    exact = dtda.retrain(training)
-
-    def push(key, old, new):
-        base, there = training.draw(key, old), training.draw(key, new)
-        return there._replace(value=base.value + factor * (there.value - base.value))
-
-    return PushForward(
-        "blown up", training, push, exact.pull, exact.cost, lambda other, at: blown_up(other, factor)
-    )
 
 
 @pytest.mark.parametrize(("factor", "warned"), [(2.0, False), (-1.0, True)])

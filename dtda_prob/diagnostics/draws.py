@@ -32,9 +32,10 @@ def draws(sample: xr.DataTree | xr.DataArray, *, num_null: int = 1999, seed: int
         For each value: `effective_draws` (of the mean), `mcse_mean` and `mcse_sd` (standard errors of
         the mean and of the standard deviation over draws), `r_hat` (rank-normalised, split), `dip` and
         `dip_p_value` (see `modes`), and `not_finite`, the number of draws that are not: all else is
-        then NaN, as are errors and R-hat where nothing varies. `num_draws` and `r_hat_limit` are one
-        number each. Of short chains ArviZ finds more effective draws than draws: 16 a chain of 4
-        count as some 80, so that the error of the mean comes out a tenth too small.
+        then NaN, as are errors and R-hat where nothing varies. `num_draws` (of all chains),
+        `num_chains` and `r_hat_limit` are one number each. Of short chains ArviZ finds more effective
+        draws than draws: 64 in 4 chains count as some 80, so that the error of the mean comes out a
+        tenth too small.
 
     Raises:
         ValueError: if a chain has fewer than 4 draws.
@@ -61,7 +62,12 @@ def draws(sample: xr.DataTree | xr.DataArray, *, num_null: int = 1999, seed: int
         ).where(missing == 0)
     num_chains, num_draws = values.sizes["chain"], values.sizes["draw"]
     limit = r_hat_limit(num_chains, num_draws)
-    return described.assign(not_finite=missing, num_draws=num_chains * num_draws, r_hat_limit=limit)
+    return described.assign(
+        not_finite=missing,
+        num_draws=num_chains * num_draws,
+        num_chains=num_chains,
+        r_hat_limit=limit,
+    )
 
 
 def r_hat_limit(num_chains: int, num_draws: int, level: float = 0.95) -> float:

@@ -1,6 +1,5 @@
 """The tail of importance weights, which says whether they carry samples."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float
 
 from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
-from dtda_prob.transforms.reweigh import population
+from dtda_prob.transforms import PushForward, reweigh
 from dtda_prob.typing import PRNGKey, check_key
 
 
@@ -34,15 +33,31 @@ def pareto_k(
         perturbations: weights `(perturbation, datum)`.
         num_draws: size of the population.
         match_moments: see `reweigh`.
+
+    Raises:
+        ValueError: for bad weights, fewer than 25 draws, or a kernel that draws from no posterior.
     """
     check_key(key)
-    weights = check_weights(training.program, perturbations)
-    old = training.program.full_weights()
-    find = partial(population, training, key, num_draws, match_moments, old)
+    return k_hats(
+        reweigh(training, key, num_draws=num_draws, match_moments=match_moments), perturbations
+    )
+
+
+def k_hats(push_forward: PushForward, perturbations: Any) -> xr.DataArray:
+    """Give the k-hat of a transform's own importance weights at each perturbation; see `pareto_k`.
+
+    Raises:
+        ValueError: if the transform has no importance weights.
+    """
+    find = push_forward.pareto_k
+    if find is None:
+        raise ValueError(f"{push_forward.name} has no importance weights; `reweigh` has")
+    weights = check_weights(push_forward.training.program, perturbations)
+    old = push_forward.training.program.full_weights()
 
     @jax.jit
     def each(rows: Float[Array, "perturbation datum"]) -> Float[Array, " perturbation"]:
-        return jax.lax.map(lambda new: find(new).pareto_k, rows)
+        return jax.lax.map(lambda new: find(old, new), rows)
 
     found = np.asarray(each(jnp.atleast_2d(jnp.asarray(weights.values, old.dtype))))
     return weights.isel(datum=0, drop=True).copy(data=found.reshape(weights.shape[:-1])).rename("k_hat")
