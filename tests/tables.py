@@ -10,6 +10,7 @@ import optax
 import dtda_prob as dtda
 from dtda_prob.kernels import Kernel
 from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
 
 NUM_DATA, NUM_FEATURES, NUM_QUERIES = 12, 3, 4
 NOISE, PRIOR = 0.5, 2.0
@@ -137,3 +138,16 @@ def ones(num_data: int = NUM_DATA):
 
 def direction(num_data: int = NUM_DATA):
     return jax.random.normal(jax.random.key(9), (num_data,))
+
+
+def blown_up(training: Training, factor: float) -> PushForward:
+    """A transform whose steps point the right way and are `factor` times too long."""
+    exact = dtda.retrain(training)
+
+    def push(key, old, new):
+        base, there = training.draw(key, old), training.draw(key, new)
+        return there._replace(value=base.value + factor * (there.value - base.value))
+
+    return PushForward(
+        "blown up", training, push, exact.pull, exact.cost, lambda other, at: blown_up(other, factor)
+    )

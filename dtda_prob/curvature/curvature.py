@@ -75,7 +75,7 @@ class Curvature:
                 f"{self.name}: training runs to the end of time, so that damping='auto' is none, and "
                 "this curvature needs some; give a number"
             )
-        return lambda spectrum, params: PseudoInverse(self._cutoff(params))
+        return lambda spectrum, params: PseudoInverse(self.cutoff(params))
 
     def damping_of(self, time: Callable[[], float]) -> float:
         """Give the damping as a number.
@@ -87,7 +87,8 @@ class Curvature:
             raise ValueError(f"{self.name}: its damping is relative to the mean eigenvalue")
         return 1 / time() if self.damping == "auto" else self.damping
 
-    def _cutoff(self, params: Params) -> float:
+    def cutoff(self, params: Params) -> float:
+        """Give the share of the largest eigenvalue up to which the pseudo-inverse takes one for 0."""
         dtype = jnp.result_type(*jax.tree.leaves(params))
         return num_params(params) * float(jnp.finfo(dtype).eps) if self.rtol is None else self.rtol
 

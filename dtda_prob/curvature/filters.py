@@ -34,6 +34,15 @@ class PseudoInverse(NamedTuple):
         return jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
 
 
+class NullSpace(NamedTuple):
+    """1 for values that are not above `rtol` times the largest, where `PseudoInverse` is 0; else 0."""
+
+    rtol: float
+
+    def __call__(self, values: Eigenvalues | float, largest: Scalar) -> Eigenvalues:
+        return jnp.where(jnp.abs(values) > self.rtol * largest, 0.0, 1.0)
+
+
 class Flow(NamedTuple):
     """(1 - exp(-value time)) / value: the response of gradient flow over that time, from rest."""
 

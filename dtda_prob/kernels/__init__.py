@@ -1,5 +1,6 @@
 """Training algorithms as stochastic kernels."""
 
+from dtda_prob.kernels.cut import cut as cut
 from dtda_prob.kernels.exact import exact as exact
 from dtda_prob.kernels.kernel import Kernel as Kernel
 from dtda_prob.kernels.kernel import Phase as Phase

@@ -34,7 +34,7 @@ def to_datatree(
         own: dict[Hashable, Sequence[Hashable]] = {
             name: [*several, *dims.get(name, [])] for name in arrays
         }
-        chained = {name: _chained(array, num_chains) for name, array in arrays.items()}
+        chained = {name: in_chains(array, num_chains) for name, array in arrays.items()}
         named = {dim for names in own.values() for dim in names}
         labels = {dim: value for dim, value in (coords | more).items() if dim in named}
         return arviz_base.dict_to_dataset(chained, dims=own, coords=labels, check_conventions=False)
@@ -50,7 +50,7 @@ def to_datatree(
         "sample_stats": group(stats, {"trace": ["step"]}),
         "constant_data": weights.to_dataset(name="weights"),
     }
-    groups["sample_stats"]["key"] = (("chain", "draw", "word"), _chained(key_data, num_chains))
+    groups["sample_stats"]["key"] = (("chain", "draw", "word"), in_chains(key_data, num_chains))
     if "params" in drawn:
         named = _named_parameters(training.program, drawn["params"], len(several))
         groups["posterior"] = group(named, {k: _own_dims(k, v, several) for k, v in named.items()})
@@ -59,7 +59,27 @@ def to_datatree(
     return tree
 
 
-def _chained(array: np.ndarray, num_chains: int) -> np.ndarray:
+def values_of(sample: xr.DataTree | xr.DataArray) -> xr.DataArray:
+    """Give the measured values of a sample set, `(chain, draw, ...)`, in double precision."""
+    if isinstance(sample, xr.DataTree):
+        sample = next(iter(sample.children["posterior_predictive"].to_dataset().values()))
+    return sample.astype(float).transpose("chain", "draw", ...)
+
+
+def draws_of(sample: xr.DataTree | xr.DataArray) -> xr.DataArray:
+    """Give the measured values with all chains in one dimension `draw`, in the order of their keys."""
+    if isinstance(sample, xr.DataArray) and "chain" not in sample.dims:
+        return sample.astype(float).transpose("draw", ...)
+    by_draw = values_of(sample).transpose("draw", "chain", ...)
+    flat = by_draw.values.reshape(-1, *by_draw.shape[2:])
+    coords = {
+        name: coord for name, coord in by_draw.coords.items() if not {"chain", "draw"} & {*coord.dims}
+    }
+    return xr.DataArray(flat, coords, ("draw", *by_draw.dims[2:]), name=by_draw.name)
+
+
+def in_chains(array: np.ndarray, num_chains: int) -> np.ndarray:
+    """Deal draws out to chains: `(draw, ...)` to `(chain, draw, ...)`."""
     return array.reshape(-1, num_chains, *array.shape[1:]).swapaxes(0, 1)
 
 

@@ -1,5 +1,6 @@
 """Pictures, on arviz-plots."""
 
+from dtda_prob.plots.calibration import calibration as calibration
 from dtda_prob.plots.evaluation import agreement as agreement
 from dtda_prob.plots.evaluation import agreement_by_draws as agreement_by_draws
 from dtda_prob.plots.evaluation import pruning as pruning

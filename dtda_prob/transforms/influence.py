@@ -71,6 +71,7 @@ def influence(
         batch_size=batch_size,
         cost=Cost(1.0 + cost(1), 1.0 + cost(len(training.measure.queries))),
         make=partial(influence, curvature=chosen, space=space, batch_size=batch_size),
+        curvature=chosen,
     )
 
 

@@ -65,4 +65,5 @@ def newton(
         pull=pull_of_push(push, batch_size),
         cost=Cost(cost(1), cost(len(training.measure.queries))),
         rebuild=rebuild,
+        curvature=chosen,
     )

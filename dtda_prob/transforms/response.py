@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from dtda_prob.blocks import map_blocks
+from dtda_prob.curvature import Curvature
 from dtda_prob.training import Training
 from dtda_prob.typing import Draw, Outcome, PRNGKey, Pull, Push, Weights
 
@@ -43,6 +44,8 @@ class PushForward:
         cost: what both cost, in trainings.
         rebuild: make the same transform of another training, expanded at other weights.
         at: where the response is taken, see `unroll`; None where that has no meaning.
+        curvature: what it inverts, if anything.
+        pareto_k: `(old, new) -> k-hat` of the importance weights, if it has any.
     """
 
     name: str
@@ -52,6 +55,8 @@ class PushForward:
     cost: Cost
     rebuild: Callable[[Training, At | None], "PushForward"]
     at: At | None = None
+    curvature: Curvature | None = None
+    pareto_k: Callable[[Weights, Weights], Float[Array, ""]] | None = None
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> "PushForward":
         """Give the transform of the kernel that a retraining on perturbed data really runs.
@@ -78,6 +83,7 @@ def push_forward(
     batch_size: int | None,
     cost: Cost,
     make: Callable[..., PushForward],
+    curvature: Curvature | None = None,
 ) -> PushForward:
     """Build both directions from a draw whose value is training's, and whose derivative is R.
 
@@ -90,6 +96,7 @@ def push_forward(
         batch_size: queries at once in `pull`.
         cost: what it costs where the response is taken at the old weights.
         make: `(training, at=) -> transform`, to rebuild it.
+        curvature: what it inverts, if anything.
     """
     extra = 0.0 if _is(at, "old") else 1.0
     return PushForward(
@@ -100,6 +107,7 @@ def push_forward(
         cost=Cost(cost.push + extra, cost.pull),
         rebuild=lambda other, at: make(other, at=at),
         at=at,
+        curvature=curvature,
     )
 
 

@@ -99,6 +99,7 @@ def reweigh(
         pull=pull,
         cost=Cost(push=1.0, pull=float("nan")),
         rebuild=rebuild,
+        pareto_k=lambda old, new: weigh(old, new).pareto_k,
     )
 
 

@@ -101,6 +101,7 @@ def segments(
             space=space,
             batch_size=batch_size,
         ),
+        curvature=chosen,
     )
 
 
