@@ -40,12 +40,15 @@ class Functional(NamedTuple):
             arm on the statistic: shapes `(draw, ...)`, with mean zero over draws. None leaves it to the
             jackknife.
         report: from the statistic to what is reported (a distance), increasing.
+        doubt: `(old, new, coupled) -> value`, what the statistic may be off by beside its noise, where
+            it cannot be corrected; added to the error in quadrature.
     """
 
     statistic: Statistic
     signed: bool
     influences: Influences | None = None
     report: Callable[[Value], Value] = identity
+    doubt: Statistic | None = None
 
 
 class Divergence(NamedTuple):
@@ -84,16 +87,19 @@ class Expansion(NamedTuple):
         value: the statistic.
         influences: the influence of each draw, for each independent arm: one array where arms are
             coupled, two where they are independent.
+        doubt: what the statistic may be off by beside its noise.
     """
 
     value: Value
     influences: tuple[Draws, ...]
+    doubt: Value | float = 0.0
 
     def error(self) -> Value:
         """Give the standard error of the statistic."""
         squares = [np.einsum("i...,i...->...", arm, arm) for arm in self.influences]
         sizes = [len(arm) * (len(arm) - 1) for arm in self.influences]
-        return np.sqrt(sum(square / size for square, size in zip(squares, sizes, strict=True)))
+        noise = sum(square / size for square, size in zip(squares, sizes, strict=True))
+        return np.sqrt(noise + self.doubt**2)
 
 
 def expand(functional: Functional, old: Draws, new: Draws, coupled: bool) -> Expansion:
@@ -101,7 +107,8 @@ def expand(functional: Functional, old: Draws, new: Draws, coupled: bool) -> Exp
     find = functional.influences or jackknife(functional.statistic)
     by_old, by_new = find(old, new, coupled)
     arms = (by_old + by_new,) if coupled else (by_old, by_new)
-    return Expansion(functional.statistic(old, new, coupled), arms)
+    doubt = functional.doubt(old, new, coupled) if functional.doubt else 0.0
+    return Expansion(functional.statistic(old, new, coupled), arms, doubt)
 
 
 def jackknife(statistic: Statistic) -> Influences:
@@ -131,6 +138,24 @@ def of_function(function: Callable[[Draws, Draws], Any]) -> Divergence:
 
     functional = Functional(statistic, signed=False)
     return Divergence(getattr(function, "__name__", "divergence"), functional, functional)
+
+
+def of_means(told: Callable[[Draws, Draws, bool], tuple[Draws, Draws]]) -> Functional:
+    """Make a functional of what each draw tells: the mean over old draws plus that over new ones.
+
+    What a draw tells is its influence, where whatever else the draws decide (an event, a density ratio)
+    is decided so well that a small change of it has no first-order effect.
+    """
+
+    def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
+        by_old, by_new = told(old, new, coupled)
+        return by_old.mean(0) + by_new.mean(0)
+
+    def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        by_old, by_new = told(old, new, coupled)
+        return centred(by_old), centred(by_new)
+
+    return Functional(statistic, signed=False, influences=influences)
 
 
 def centred(influences: Draws) -> Draws:

@@ -16,9 +16,17 @@ from dtda_prob.divergences.divergence import (
     expand,
     of_function,
 )
+from dtda_prob.divergences.information import jensen_shannon, kullback_leibler
 from dtda_prob.divergences.moments import log_sd_ratio, mean, variance
 from dtda_prob.divergences.quantiles import quantile
+from dtda_prob.divergences.suprema import kolmogorov_smirnov, total_variation
+from dtda_prob.divergences.trade_off import trade_off
 from dtda_prob.divergences.transport import sliced_wasserstein, wasserstein
+from dtda_prob.divergences.uncertainty import (
+    expected_entropy,
+    mutual_information,
+    predictive_entropy,
+)
 
 LEVEL = 0.9
 """Probability that an interval covers, unless another is asked for."""
@@ -35,6 +43,14 @@ available = {
         sliced_wasserstein(),
         energy(),
         mmd(),
+        kullback_leibler(),
+        jensen_shannon(),
+        total_variation(),
+        kolmogorov_smirnov(),
+        trade_off(),
+        predictive_entropy(),
+        expected_entropy(),
+        mutual_information(),
     )
 }
 """The divergences known by name; `wasserstein` is W_2."""
@@ -134,9 +150,11 @@ def summarise(functional: Functional, expansion: Expansion, permuted: Draws, lev
     value, error, freedom = expansion.value, expansion.error(), _freedom(expansion)
     reach = scipy.stats.t.ppf((1 + level) / 2, freedom) * error
     low, high = functional.report(value - error), functional.report(value + error)
+    with np.errstate(invalid="ignore"):
+        half = (high - low) / 2
     return Estimate(
         functional.report(value),
-        (high - low) / 2,
+        half,
         functional.report(value - reach),
         functional.report(value + reach),
         functional.report(_upper(permuted, value)),

@@ -17,20 +17,25 @@ from dtda_prob.divergences.divergence import (
 )
 
 NUM_SPLITS = 4
-"""Splits of the draws into halves that a coupled distance is averaged over."""
+"""Splits of the draws into halves that a distance is averaged over."""
 _ROOTS: dict[int, Callable[[Value], Value]] = {1: identity, 2: signed_root}
 
 
 def wasserstein(order: int = 2) -> Divergence:
     """Wasserstein distance W_p between the distributions behind the draws.
 
-    For numbers and independent arms this is the distance between the two empirical distributions, by
-    sorting; it is biased upwards, so compare it with the null. For coupled arms that bias would hide
-    the effect (every pair that moves at all adds to it), so the two quantile differences in the
-    integral of |Delta|^p are taken from different halves of the draws: Delta_A Delta_B for p = 2,
-    sign(Delta_A) Delta_B for p = 1, averaged over splits. That is centred on zero when nothing moves
-    and can fall below it, where the distance is given as minus the root of the absolute integral. For
-    vectors: the empirical distance by optimal assignment, which wants as many draws an arm.
+    For numbers it is the integral of |Delta|^p over quantile levels, Delta being the difference of the
+    quantiles. That between the empirical distributions is biased upwards, by what every draw (every
+    pair, where coupled) adds whichever way it moves, which would hide the effect. So the two factors
+    are taken from different halves of the draws: Delta_A Delta_B for p = 2, sign(Delta_A) Delta_B for
+    p = 1, averaged over splits. That is centred on zero when nothing moves and can fall below it, where
+    the distance is given as minus the root of the absolute integral. For p = 1 it is too low where
+    Delta is about as large as its noise, as the empirical distance is too high there: the difference
+    of the two is part of the error.
+
+    For vectors, by optimal assignment of draws in one half to those in the other: half of
+    W(old_A, new_B) + W(new_A, old_B) - W(old_A, old_B) - W(new_A, new_B), which for numbers and p = 2
+    is the same. It wants as many draws an arm; each split leaves out one of an odd number.
 
     Errors come from the influence of each draw, its Kantorovich potential (del Barrio, Gonzalez-Sanz
     and Loubes, arXiv 2102.06379).
@@ -45,19 +50,21 @@ def wasserstein(order: int = 2) -> Divergence:
         raise ValueError(f"order={order} must be 1 or 2")
 
     def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
-        distance = _split_distance if coupled else _empirical_distance
-        return distance(old, new, order)
+        return _split_distance(old, new, order)
 
     def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
         return potential(old, new, order), potential(new, old, order)
 
+    def doubt(old: Draws, new: Draws, coupled: bool) -> Value:
+        return _empirical_distance(old, new) - _split_distance(old, new, order)
+
     def assigned(old: Draws, new: Draws, coupled: bool) -> Value:
-        return _over_sets(lambda a, b: _assignment_cost(a, b, order), old, new)
+        return _over_sets(lambda a, b: _split_cost(a, b, order), old, new)
 
     report = _ROOTS[order]
     return Divergence(
         "wasserstein" if order == 2 else f"wasserstein{order}",
-        Functional(statistic, signed=False, influences=influences, report=report),
+        Functional(statistic, False, influences, report, doubt if order == 1 else None),
         Functional(assigned, signed=False, report=report),
     )
 
@@ -66,7 +73,7 @@ def sliced_wasserstein(order: int = 2, num_directions: int = 64, seed: int = 0) 
     """Sliced Wasserstein distance of vectors: W_p^p of their projections, averaged over directions.
 
     Directions are uniform on the sphere, the same for all pairs (Bonneel et al., 2015). Estimated as
-    `wasserstein` of numbers is, with coupled arms too.
+    `wasserstein` of numbers is.
 
     Args:
         order: p, 1 or 2.
@@ -89,9 +96,13 @@ def sliced_wasserstein(order: int = 2, num_directions: int = 64, seed: int = 0) 
         by_old, by_new = of_number(projected(old), projected(new), coupled)
         return by_old.mean(-1), by_new.mean(-1)
 
+    def doubt(old: Draws, new: Draws, coupled: bool) -> Value:
+        empirical = _empirical_distance(projected(old), projected(new)).mean(-1)
+        return empirical - statistic(old, new, coupled)
+
     return Divergence(
         "sliced_wasserstein" if order == 2 else f"sliced_wasserstein{order}",
-        vectors=Functional(statistic, signed=False, influences=influences, report=number.report),
+        vectors=Functional(statistic, False, influences, number.report, doubt if order == 1 else None),
     )
 
 
@@ -135,18 +146,17 @@ def unsorted(values: Draws, order: np.ndarray) -> Draws:
     return found
 
 
-def merged_quantiles(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the order statistics that face each other, and for what share of probability."""
-    common = np.lcm(n, m)
-    ends = np.union1d(np.arange(1, n + 1) * (common // n), np.arange(1, m + 1) * (common // m))
-    widths = np.diff(ends, prepend=0) / common
-    return (ends - 1) // (common // n), (ends - 1) // (common // m), widths
+def merged_quantiles(*sizes: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Give the order statistics of samples that face each other, and for what share of probability."""
+    common = np.lcm.reduce(sizes)
+    ends = np.unique(np.concatenate([np.arange(1, n + 1) * (common // n) for n in sizes]))
+    return [(ends - 1) // (common // n) for n in sizes], np.diff(ends, prepend=0) / common
 
 
-def _empirical_distance(old: Draws, new: Draws, order: int) -> Value:
-    left, right, widths = merged_quantiles(len(old), len(new))
-    gaps = _ranked(old)[left] - _ranked(new)[right]
-    return np.tensordot(widths, np.abs(gaps) ** order, axes=1)
+def _empirical_distance(old: Draws, new: Draws) -> Value:
+    """Give W_1 between the empirical distributions."""
+    (left, right), widths = merged_quantiles(len(old), len(new))
+    return np.tensordot(widths, np.abs(_ranked(old)[left] - _ranked(new)[right]), axes=1)
 
 
 def _split_distance(old: Draws, new: Draws, order: int) -> Value:
@@ -154,16 +164,20 @@ def _split_distance(old: Draws, new: Draws, order: int) -> Value:
 
     Leaving out a draw then moves few others to the other half.
     """
-    n = len(old)
-    left, right, widths = merged_quantiles(n // 2, n - n // 2)
+    sizes = [size for n in (len(old), len(new)) for size in (n // 2, n - n // 2)]
+    places, widths = merged_quantiles(*sizes)
     total = np.zeros(np.broadcast_shapes(old.shape[1:], new.shape[1:]))
     for split in range(NUM_SPLITS):
-        rolled = np.roll(np.arange(n), split * n // (2 * NUM_SPLITS))
-        first, second = (
-            _ranked(new[half]) - _ranked(old[half]) for half in (rolled[: n // 2], rolled[n // 2 :])
-        )
-        total += _crossed(first[left], second[right], widths, order)
+        halves = [_ranked(half) for arm in (old, new) for half in _halves(arm, split)]
+        old_a, old_b, new_a, new_b = (half[place] for half, place in zip(halves, places, strict=True))
+        total += _crossed(new_a - old_a, new_b - old_b, widths, order)
     return total / NUM_SPLITS
+
+
+def _halves(draws: Draws, split: int) -> tuple[Draws, Draws]:
+    n = len(draws)
+    rolled = np.roll(np.arange(n), split * n // (2 * NUM_SPLITS))
+    return draws[rolled[: n // 2]], draws[rolled[n // 2 :]]
 
 
 def _crossed(first: Draws, second: Draws, widths: np.ndarray, order: int) -> Value:
@@ -189,11 +203,28 @@ def _over_sets(statistic: Callable[[Draws, Draws], float], old: Draws, new: Draw
     return np.array(values).reshape(shape)
 
 
-def _assignment_cost(old: Draws, new: Draws, order: int) -> float:
+def _split_cost(old: Draws, new: Draws, order: int) -> float:
+    """Give what arms A and B of different halves are farther apart than those of the same arm.
+
+    Of numbers and squares that is the integral of Delta_A Delta_B.
+    """
     if len(old) != len(new):
         raise ValueError(
             f"wasserstein of vectors needs as many draws an arm, got {len(old)} and {len(new)}; "
             "use energy or sliced_wasserstein for arms of different length"
         )
-    costs = cdist(old, new) ** order
-    return costs[linear_sum_assignment(costs)].mean()
+    everything = np.concatenate([old, new])
+    costs = cdist(everything, everything) ** order
+    n, half, total = len(old), len(old) // 2, 0.0
+    for split in range(NUM_SPLITS):
+        rolled = np.roll(np.arange(n), split * n // (2 * NUM_SPLITS))
+        a, b = rolled[:half], rolled[half : 2 * half]
+        total += _matched(costs, a, b + n) + _matched(costs, a + n, b)
+        total -= _matched(costs, a, b) + _matched(costs, a + n, b + n)
+    return total / (2 * NUM_SPLITS)
+
+
+def _matched(costs: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """Give the mean cost of the optimal assignment."""
+    chosen = costs[np.ix_(first, second)]
+    return chosen[linear_sum_assignment(chosen)].mean()
