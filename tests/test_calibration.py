@@ -151,6 +151,8 @@ def test_a_verdict_on_exact_retraining_finds_nothing_wrong(trees):
     assert "What cannot" not in found.text
     with pytest.raises(ValueError, match="share a key"):
         diagnostics.verdict(training, KEY, without, num_draws=16, retrained=trees["full"])
+    with pytest.raises(ValueError, match="multiple of 4"):
+        diagnostics.verdict(training, KEY, without, num_draws=18)
     with pytest.raises(ValueError, match="say which"):
         diagnostics.verdict(training, KEY, None)
 
@@ -195,6 +197,8 @@ def test_a_verdict_can_be_passed_on_results_at_hand(trees):
     assert "chance of PIT values as uneven" in failed(found)
     with pytest.raises(ValueError, match="calibrations"):
         diagnostics.judge({"calibrations": results["calibration"]})
+    with pytest.raises(ValueError, match="levels"):
+        diagnostics.judge({"calibration": results["calibration"].sel(level=[0.5])})
     with pytest.raises(ValueError, match="empty"):
         diagnostics.judge({})
 

@@ -55,7 +55,7 @@ def check(results: Mapping[str, Any]) -> list[Check]:
     """Hold results of diagnostics, by the name of the diagnostic, against thresholds.
 
     Raises:
-        ValueError: for names that are none.
+        ValueError: for names that are none, or a calibration without intervals of 90 %.
     """
     unknown = set(results) - set(_CHECKS)
     if unknown:
@@ -223,6 +223,8 @@ def _pareto_k(found: xr.DataArray) -> list[Check]:
 
 
 def _calibration(found: xr.Dataset) -> list[Check]:
+    if LEVEL not in found["level"]:
+        raise ValueError(f"calibration has levels {found['level'].values}; give it {LEVEL} too")
     at_level = found.sel(level=LEVEL)
     return [
         _at_least(
@@ -250,8 +252,8 @@ def _unmoved(found: xr.Dataset) -> list[Check]:
             (found["pooled_p_value"], np.nan),
             LEAST_CHANCE,
             "retraining moved the distribution visibly, so that calibration tests the prediction",
-            "the distribution before fits the retrained draws as well, so that calibration says little "
-            "of the prediction: retrain more draws, or remove more",
+            "the distribution before fits the retrained draws as well, so that calibration can refute "
+            "a prediction and not confirm it: retrain more draws, or remove more",
         )
     ]
 

@@ -15,7 +15,7 @@ from dtda_prob.diagnostics.along_training import along_training
 from dtda_prob.diagnostics.calibration import calibration, check_apart, keys_of
 from dtda_prob.diagnostics.checks import Check, check
 from dtda_prob.diagnostics.coupling import coupling
-from dtda_prob.diagnostics.draws import draws
+from dtda_prob.diagnostics.draws import LEAST_DRAWS, draws
 from dtda_prob.diagnostics.linear_range import linear_range
 from dtda_prob.diagnostics.null_space import null_space
 from dtda_prob.diagnostics.pareto import k_hats
@@ -83,6 +83,11 @@ def verdict(
     Raises:
         ValueError: for bad or no weights, a bad number of draws, or `retrained` that does not fit.
     """
+    if num_draws % NUM_CHAINS or num_draws < NUM_CHAINS * LEAST_DRAWS:
+        raise ValueError(
+            f"num_draws={num_draws} must be a multiple of {NUM_CHAINS} and at least "
+            f"{NUM_CHAINS * LEAST_DRAWS}, for blocks of seeds to be compared"
+        )
     if perturbations is None:
         raise ValueError("perturbations=None: say which, as leave_one_out or groups give them")
     arms = draw_arms(
@@ -126,7 +131,7 @@ def judge(results: Mapping[str, Any], left_out: Mapping[str, str] | None = None)
 
 def _of_draws(old: xr.DataArray, new: xr.DataArray) -> dict[str, Any]:
     chains = in_chains(old.values, NUM_CHAINS)
-    blocks = xr.DataArray(chains, old.drop_vars("draw", errors="ignore").coords, ("chain", *old.dims))
+    blocks = xr.DataArray(chains, old.coords, ("chain", *old.dims))
     shift = new - old
     missing = xr.apply_ufunc(lambda x: ~np.isfinite(x), new)
     return {
