@@ -1,5 +1,7 @@
 """Divergences against exact values, other libraries and their own errors."""
 
+import sys
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -16,12 +18,14 @@ from dtda_prob.divergences import (
     laplacian,
     mmd,
     quantile,
+    sinkhorn,
     tail_probability,
     trade_off_curve,
 )
 from dtda_prob.divergences.divergence import expand, jackknife
+from dtda_prob.divergences.entropic_transport import _ott
 
-OF_NUMBERS = {k: d for k, d in available.items() if d.numbers} | {
+OF_NUMBERS = {k: d for k, d in available.items() if d.numbers and k != "sinkhorn"} | {
     "quantile(0.9)": quantile(0.9),
     "tail_probability(0.5)": tail_probability(0.5),
     "mmd, laplacian": mmd(laplacian, 1.0),
@@ -29,7 +33,7 @@ OF_NUMBERS = {k: d for k, d in available.items() if d.numbers} | {
     "jensen_shannon, neighbours": jensen_shannon("neighbours"),
     "kullback_leibler, reverse": kullback_leibler(reverse=True),
 }
-OF_VECTORS = {k: d for k, d in available.items() if d.vectors} | {
+OF_VECTORS = {k: d for k, d in available.items() if d.vectors and k != "sinkhorn"} | {
     k: OF_NUMBERS[k] for k in ("kullback_leibler, neighbours", "jensen_shannon, neighbours")
 }
 OF_PROBABILITIES = ("predictive_entropy", "expected_entropy", "mutual_information")
@@ -279,6 +283,56 @@ def test_estimates_are_centred_on_zero_when_nothing_moves(name, coupled):
 def _swapped(old, new):
     swap = RNG(10).random(old.shape) < 0.5
     return np.where(swap, new, old), np.where(swap, old, new)
+
+
+@pytest.fixture(scope="module")
+def sinkhorn_of_normals():
+    """Give values and influences for 100 pairs that moved and 100 that did not, in both modes."""
+    rng, found = RNG(22), {}
+    old, noise = rng.normal(size=(2, 32, 100, 3)).astype(np.float32)
+    for coupled in (True, False):
+        still = 0.98 * old + 0.2 * noise if coupled else noise
+        for shift in (0.0, 1.0):
+            arms = old, still + np.array([shift, 0, 0], np.float32)
+            functional = available["sinkhorn"].vectors
+            value = functional.statistic(*arms, coupled)
+            found[coupled, shift] = value, functional.influences(*arms, coupled)
+    return found
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_the_sinkhorn_divergence_of_a_shift_is_its_square(coupled, sinkhorn_of_normals):
+    for shift in (0.0, 1.0):
+        value, _ = sinkhorn_of_normals[coupled, shift]
+        assert value.mean() == pytest.approx(shift**2, abs=0.35 * value.std())
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_potentials_give_the_error_of_the_sinkhorn_divergence(coupled, sinkhorn_of_normals):
+    value, (by_old, by_new) = sinkhorn_of_normals[coupled, 1.0]
+    arms = [by_old + by_new] if coupled else [by_old, by_new]
+    error = np.sqrt(sum((arm**2).sum(0) for arm in arms) / (32 * 31))
+    assert np.sqrt((error**2).mean()) == pytest.approx(value.std(), rel=0.2)
+
+
+def test_the_sinkhorn_divergence_lies_between_its_limits():
+    rng = RNG(23)
+    old, new = rng.normal(size=(2, 40, 2)).astype(np.float32)
+    new = new + np.array([1.0, 0.0], np.float32)
+    free, bound = (sinkhorn(epsilon).vectors.statistic(old, new, False) for epsilon in (0.02, 100.0))
+    transport = available["wasserstein"].vectors.statistic(old, new, False)
+    means = available["mean"].vectors.statistic(old, new, False)
+    assert free == pytest.approx(transport, abs=0.1)
+    assert bound == pytest.approx(means, abs=0.1)
+    with pytest.warns(RuntimeWarning, match="has not converged for 1 pairs"):
+        sinkhorn(1e-3).vectors.statistic(old, new, False)
+
+
+def test_without_its_library_sinkhorn_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("dtda_prob.divergences.entropic_transport._solver", _ott)
+    monkeypatch.setitem(sys.modules, "ott.solvers", None)
+    with pytest.raises(ImportError, match=r"dtda_prob\[transport\]"):
+        estimate("sinkhorn", np.arange(8.0), np.arange(8.0))
 
 
 @names

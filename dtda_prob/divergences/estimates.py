@@ -16,11 +16,12 @@ from dtda_prob.divergences.divergence import (
     expand,
     of_function,
 )
+from dtda_prob.divergences.entropic_transport import sinkhorn
 from dtda_prob.divergences.information import jensen_shannon, kullback_leibler
+from dtda_prob.divergences.likelihood_ratio import trade_off
 from dtda_prob.divergences.moments import log_sd_ratio, mean, variance
 from dtda_prob.divergences.quantiles import quantile
 from dtda_prob.divergences.suprema import kolmogorov_smirnov, total_variation
-from dtda_prob.divergences.trade_off import trade_off
 from dtda_prob.divergences.transport import sliced_wasserstein, wasserstein
 from dtda_prob.divergences.uncertainty import (
     expected_entropy,
@@ -41,6 +42,7 @@ available = {
         wasserstein(order=1),
         wasserstein(),
         sliced_wasserstein(),
+        sinkhorn(),
         energy(),
         mmd(),
         kullback_leibler(),
