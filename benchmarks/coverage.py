@@ -60,8 +60,8 @@ def location() -> pd.DataFrame:
 def regression() -> pd.DataFrame:
     """Remove 8 of 40 data from conjugate regression on 5 features; the predictive mean of one query.
 
-    Draws are the library's, of `kernels.exact` with one key for both arms and with two. The distributions
-    are normal, with their means and variances in closed form.
+    Draws are the library's, of `kernels.exact` with one key for both arms and with two. The
+    distributions are normal, with their means and variances in closed form.
     """
     training, weights, normals = conjugate()
     found = []
@@ -98,10 +98,10 @@ def vectors() -> pd.DataFrame:
 def null() -> pd.DataFrame:
     """Draw both arms from N(0, 1), 200 new samples beside each old one, 200 times.
 
-    Of 200 data none is influential: "p <= 0.05" is the share of data that seem so, "discovery" the share
-    of the 200 families in which Benjamini and Hochberg's procedure finds any at a false discovery rate of
-    0.1. As in `attribute`, there are 20 permutations, and what they give is pooled over the family.
-    The Sinkhorn divergence, which is slow, has 20 families.
+    Of 200 data none is influential: "p <= 0.05" is the share of data that seem so, "discovery" the
+    share of the 200 families in which Benjamini and Hochberg's procedure finds any at a false discovery
+    rate of 0.1. As in `attribute`, there are 20 permutations, and what they give is pooled over the
+    family. The Sinkhorn divergence, which is slow, has 20 families.
     """
     rng, found = np.random.default_rng(SEED), []
     for coupled in (False, True):
@@ -296,9 +296,9 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
 }
 HEAD = f"""# Coverage
 
-{DRAWS} draws an arm. Over {REPETITIONS} repetitions: the mean estimate beside the truth, the spread of the
-estimates beside the root mean square of their standard errors, and the coverage of 90 % intervals (whose own
-standard error is 0.015).
+{DRAWS} draws an arm. Over {REPETITIONS} repetitions: the mean estimate beside the truth, the spread of
+the estimates beside the root mean square of their standard errors, and the coverage of 90 % intervals
+(whose own standard error is 0.015).
 """
 
 
