@@ -1,4 +1,7 @@
-"""Run the Python of the README and the docs as tests, in a folder of their own."""
+"""Run the Python of the README and the docs as tests, in a folder of their own.
+
+Tests compile far more than they run, so XLA is told to optimise less, unless the environment says how.
+"""
 
 import os
 import tempfile
@@ -6,6 +9,8 @@ from typing import Any
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 def _enter(namespace: dict[str, Any]) -> None:
