@@ -201,7 +201,7 @@ def correlation_of(num_draws: int, coupled: bool) -> float:
     return np.mean([np.corrcoef(shift, TRUE)[0, 1] for shift in shifts])
 
 
-@pytest.mark.parametrize("backend", ["matplotlib"])
+@pytest.mark.parametrize("backend", ["matplotlib", "plotly", "bokeh"])
 def test_scores_can_be_drawn(scores, backend):
     spread = plots.shift_against_spread(scores, ["a", "b"], backend=backend)
     ranks = plots.ranks(scores, ["a", "b", "c"], top=6, backend=backend)

@@ -8,8 +8,8 @@ import xarray as xr
 from arviz_plots import PlotCollection, visuals
 from arviz_plots.plot_collection import backend_from_object
 
-ACROSS, SIDE = 4, 3.5
-"""Panels in a row, and inches of their sides."""
+ACROSS, SIDE, DOTS = 4, 3.5, 100
+"""Panels in a row, inches of their sides, and dots of an inch."""
 
 
 def on_axes(**arrays: xr.DataArray) -> xr.Dataset:
@@ -23,12 +23,21 @@ def panels_of(data: xr.Dataset, dim: str, backend: str, **options: Any) -> PlotC
     """Make one panel for each label of a dimension."""
     number = data.sizes[dim]
     size = (SIDE * min(number, ACROSS), SIDE * -(-number // ACROSS))
-    figure: dict[str, Any] = {"figsize": size, "figsize_units": "inches"}
-    if backend == "matplotlib":
-        figure["layout"] = "constrained"
     return PlotCollection.wrap(
-        data, cols=[dim], col_wrap=ACROSS, backend=backend, figure_kwargs=figure, **options
+        data,
+        cols=[dim],
+        col_wrap=ACROSS,
+        backend=backend,
+        figure_kwargs=_figure(size, backend),
+        **options,
     )
+
+
+def _figure(size: tuple[float, float], backend: str) -> dict[str, Any]:
+    """Size a figure in inches, and where there are none, in dots."""
+    if backend == "matplotlib":
+        return {"figsize": size, "figsize_units": "inches", "layout": "constrained"}
+    return {"figsize": (DOTS * size[0], DOTS * size[1]), "figsize_units": "dots"}
 
 
 def diagonal(da: xr.DataArray, target: Any, **kwargs: Any) -> Any:
