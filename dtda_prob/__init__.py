@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         scores,
         zoo,
     )
-    from dtda_prob.attribution import attribute, attribute_until, power, precision, settled
+    from dtda_prob.attribution import attribute, power, precision, settled, until
     from dtda_prob.outcomes import load, sample, save
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
     from dtda_prob.pricing import plan
@@ -42,7 +42,6 @@ _HOMES = {
     "Program": "program",
     "Training": "training",
     "attribute": "attribution",
-    "attribute_until": "attribution",
     "cosine": "transforms",
     "covariance": "transforms",
     "finetune": "transforms",
@@ -65,6 +64,7 @@ _HOMES = {
     "settled": "attribution",
     "trajectory": "transforms",
     "unroll": "transforms",
+    "until": "attribution",
     "upweight": "perturbations",
 }
 _ROOMS = (
@@ -83,7 +83,6 @@ __all__ = [
     "Program",
     "Training",
     "attribute",
-    "attribute_until",
     "cosine",
     "covariance",
     "curvature",
@@ -114,6 +113,7 @@ __all__ = [
     "settled",
     "trajectory",
     "unroll",
+    "until",
     "upweight",
     "zoo",
 ]

@@ -153,11 +153,12 @@ def test_responses_that_are_not_finite_are_reported_and_never_averaged_away():
 
 
 def test_draws_are_added_until_a_rule_is_met(training):
-    def sixteen(scores):
-        return (scores["score"] == scores["score"]).all("datum") & (scores.attrs["num_draws"] >= 12)
+    def twelve(scores):
+        return scores["score"].notnull().all("datum") & (scores.attrs["num_draws"] >= 12)
 
     source = dtda.unroll(training)
-    until = dtda.attribute_until(source, KEY, sixteen, ["mean"], start=6, most=50, check=False)
+    enough = dtda.until(twelve, start=6, most=50)
+    until = dtda.attribute(source, KEY, enough, ["mean"], check=False)
     whole = dtda.attribute(source, KEY, 12, ["mean"], check=False)
     assert until["settled"].all()
     xr.testing.assert_allclose(until.drop_vars("settled"), whole, rtol=1e-3)
@@ -166,10 +167,9 @@ def test_draws_are_added_until_a_rule_is_met(training):
 
 def test_independent_draws_are_added_too_and_what_is_not_settled_is_told(training):
     weights = dtda.leave_one_out(training.program, [0, 1, 2])
+    enough = dtda.until(dtda.precision(1e-6), start=4, most=7)
     with pytest.warns(RuntimeWarning, match="after 7 draws, 4 of 4 queries are not settled"):
-        until = dtda.attribute_until(
-            training, KEY, dtda.precision(1e-6), ["mean"], weights, start=4, most=7, new_key=OTHER
-        )
+        until = dtda.attribute(training, KEY, enough, ["mean"], weights, new_key=OTHER)
     whole = dtda.attribute(training, KEY, 7, ["mean"], weights, new_key=OTHER)
     xr.testing.assert_allclose(until.drop_vars("settled"), whole, rtol=1e-3)
     assert not until["settled"].any()

@@ -12,7 +12,7 @@ from dtda_prob import scores as read
 from dtda_prob.attribution.arms import Arms
 from dtda_prob.attribution.estimation import Options, q_values, score_arms
 from dtda_prob.attribution.pilot import power
-from dtda_prob.attribution.sequential import precision, settled
+from dtda_prob.attribution.sequential import precision, settled, until
 from dtda_prob.divergences import resolve
 
 RNG = np.random.default_rng
@@ -161,6 +161,7 @@ def test_rules_stop_when_scores_are_sure():
         (lambda s: read.aggregate(s.drop_vars("influence"), np.zeros(NUM_DATA)), "keep_influences"),
         (lambda s: precision(0.0), "relative=0.0"),
         (lambda s: settled(1.0), "probability=1.0"),
+        (lambda s: until(settled(), start=2), "start=2"),
     ],
 )
 def test_bad_requests_are_refused(scores, call, message):

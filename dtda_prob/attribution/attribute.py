@@ -1,6 +1,7 @@
 """Distributional influence: how far each datum, removed, moves the distribution of a measurement."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import xarray as xr
 
 from dtda_prob.attribution.arms import Arms, Direction, draw_arms, each_removed
 from dtda_prob.attribution.estimation import Options, score_arms
+from dtda_prob.attribution.sequential import Until, draw_until
 from dtda_prob.divergences import Divergence, resolve
 from dtda_prob.outcomes.draws import Source, draw_keys, training_of
 from dtda_prob.outcomes.linear_range import NUM_CHECKED, warn_beyond_range
@@ -20,7 +22,7 @@ DEFAULT = ("mean", "variance", "wasserstein")
 def attribute(
     source: Source,
     key: PRNGKey,
-    num_draws: int,
+    num_draws: int | Until,
     divergences: Divergences = DEFAULT,
     perturbations: Any = None,
     *,
@@ -43,7 +45,7 @@ def attribute(
     Args:
         source: a push-forward, or a training (which retrains, by push).
         key: one typed key; draws are those of `sample` with this key.
-        num_draws: number of draws, at least 3.
+        num_draws: number of draws, at least 3; or `until(rule)`, to draw until scores are sure.
         divergences: names, `Divergence`s or functions `(old, new) -> value`.
         perturbations: weights `(perturbation, datum)`; the removal of each datum in turn if None.
         direction: "pull" or "push"; pull for push-forwards and push for trainings if None.
@@ -65,33 +67,47 @@ def attribute(
         `divergences.estimate`), `q_value` (the false discovery rate at which the datum counts as
         influential, among all data of the query), `rank` (1 is the largest absolute score of a query),
         `rank_lower`, `rank_upper`, `rank_probability` and `top_probability` (over resamples of the
-        draws), and `sd` of the measurement of each query over draws. A positive mean score says that
-        the measurement falls when the datum is removed; a positive variance score, that it spreads.
-        `to_dataframe()` makes a table; `dtda.scores` reads more off it.
+        draws), `settled` where draws were added until a rule was met, and `sd` of the measurement of
+        each query over draws. A positive mean score says that the measurement falls when the datum is
+        removed; a positive variance score, that it spreads. `to_dataframe()` makes a table;
+        `dtda.scores` reads more off it.
 
     Raises:
         ValueError: for bad weights, unknown divergences or direction, or a training asked to pull.
 
     Warns:
-        RuntimeWarning: if draws are not finite, or predictions out of range.
+        RuntimeWarning: if draws are not finite, predictions out of range, or a rule is not met.
     """
     chosen = [resolve(divergence) for divergence in divergences]
-    arms = draw_arms(
-        source, key, num_draws, perturbations, direction=direction, new_key=new_key, progress=progress
+    options = Options(level, num_permutations, num_resamples, top, keep_influences)
+    coupled = new_key is None
+    draw = partial(
+        draw_arms,
+        source,
+        key,
+        perturbations=perturbations,
+        direction=direction,
+        new_key=new_key,
+        progress=progress,
     )
-    scores = score_arms(
-        arms,
-        chosen,
-        training_of(source),
-        coupled=new_key is None,
-        options=Options(level, num_permutations, num_resamples, top, keep_influences),
+    score = partial(
+        score_arms,
+        divergences=chosen,
+        training=training_of(source),
+        coupled=coupled,
+        options=options,
     )
-    if check and new_key is None:
-        check_range(source, key, arms)
+    if isinstance(num_draws, Until):
+        arms, scores = draw_until(num_draws, draw, score)
+    else:
+        arms = draw(num_draws)
+        scores = score(arms)
+    if check and coupled:
+        _check_range(source, key, arms)
     return scores
 
 
-def check_range(source: Source, key: PRNGKey, arms: Arms) -> None:
+def _check_range(source: Source, key: PRNGKey, arms: Arms) -> None:
     """Retrain one draw at the longest steps; of single data, only these are ever laid out."""
     moved, weights = np.moveaxis(arms.new[0], 1, 0), arms.weights
     if weights.ndim == 1:

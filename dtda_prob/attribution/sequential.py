@@ -1,21 +1,48 @@
-"""Draw until the scores are sure enough."""
+"""When to stop drawing: rules from scores to whether they are sure enough."""
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from dtda_prob.attribution.arms import Arms, Direction, draw_arms
-from dtda_prob.attribution.attribute import DEFAULT, Divergences, check_range
-from dtda_prob.attribution.estimation import Options, score_arms
-from dtda_prob.divergences import resolve
-from dtda_prob.outcomes.draws import Source, training_of
-from dtda_prob.typing import PRNGKey
+from dtda_prob.attribution.arms import Arms
 
 Rule = Callable[[xr.Dataset], xr.DataArray]
 """From scores to whether each is settled, by divergence and query."""
+
+
+class Until(NamedTuple):
+    """Draws are added until a rule is met; see `until`."""
+
+    rule: Rule
+    start: int
+    most: int
+
+
+def until(rule: Rule, *, start: int = 8, most: int = 256) -> Until:
+    """Ask `attribute` for as many draws as it takes, doubling their number until a rule is met.
+
+    Draws that there are are kept, and more are added to them: the result is that of the final number of
+    draws. Intervals hold for a number of draws that is fixed beforehand; looking several times makes
+    them a little too short, the less the fewer the looks.
+
+    Args:
+        rule: when to stop: `precision`, `settled`, or a function from scores to whether each divergence
+            and query is settled.
+        start: draws at first, at least 3.
+        most: draws at most.
+
+    Raises:
+        ValueError: if `start` is below 3 or exceeds `most`.
+
+    >>> until(settled(0.9), most=64).start
+    8
+    """
+    if not 3 <= start <= most:
+        raise ValueError(f"start={start} must be at least 3 and at most most={most}")
+    return Until(rule, start, most)
 
 
 def precision(relative: float, top: int = 10) -> Rule:
@@ -45,7 +72,7 @@ def settled(probability: float = 0.9) -> Rule:
 
     That is, when those ranked first have, on average, at least this `top_probability`: the share of
     resamples of the draws in which a datum stays among the first. How many are the first is the
-    argument `top` of `attribute_until`.
+    argument `top` of `attribute`.
 
     Args:
         probability: between 0 and 1.
@@ -63,99 +90,33 @@ def settled(probability: float = 0.9) -> Rule:
     return rule
 
 
-def attribute_until(
-    source: Source,
-    key: PRNGKey,
-    rule: Rule,
-    divergences: Divergences = DEFAULT,
-    perturbations: Any = None,
-    *,
-    start: int = 8,
-    most: int = 256,
-    direction: Direction | None = None,
-    new_key: PRNGKey | None = None,
-    level: float = 0.9,
-    num_permutations: int = 20,
-    num_resamples: int = 100,
-    top: int = 10,
-    check: bool = True,
-    progress: bool = True,
-) -> xr.Dataset:
-    """Attribute with ever more draws, doubling their number until a rule is met for all queries.
-
-    Draws that there are are kept, and more are added to them: the result is that of `attribute` with
-    the final number of draws. Intervals hold for a number of draws that is fixed beforehand; looking
-    several times makes them a little too short, the less the fewer the looks.
+def draw_until(
+    until: Until, draw: Callable[..., Arms], score: Callable[[Arms], xr.Dataset]
+) -> tuple[Arms, xr.Dataset]:
+    """Draw and score until the rule is met for all divergences and queries.
 
     Args:
-        source: see `attribute`.
-        key: see `attribute`.
-        rule: when to stop: `precision`, `settled`, or a function from scores to whether each divergence
-            and query is settled.
-        divergences: see `attribute`.
-        perturbations: see `attribute`.
-        start: draws at first, at least 3.
-        most: draws at most.
-        direction: see `attribute`.
-        new_key: see `attribute`.
-        level: see `attribute`.
-        num_permutations: see `attribute`.
-        num_resamples: see `attribute`.
-        top: see `attribute`.
-        check: see `attribute`.
-        progress: show a progress bar on a terminal.
+        until: the rule, and how many draws to start with and to stop at.
+        draw: `(number, first=) -> arms`.
+        score: `(arms) -> scores`.
 
     Returns:
-        What `attribute` gives, with `settled` by divergence and query.
-
-    Raises:
-        ValueError: as `attribute`, or if `start` exceeds `most`.
+        All draws, and their scores with `settled` by divergence and query.
 
     Warns:
-        RuntimeWarning: as `attribute`, or if `most` draws do not meet the rule.
+        RuntimeWarning: if the most draws do not meet the rule.
     """
-    if not 3 <= start <= most:
-        raise ValueError(f"start={start} must be at least 3 and at most most={most}")
-    chosen = [resolve(divergence) for divergence in divergences]
-    options = Options(level, num_permutations, num_resamples, top)
-    draw = _drawing(source, key, perturbations, direction, new_key, progress)
-    arms, count = draw(start, 0), start
-    while True:
-        coupled = new_key is None
-        scores = score_arms(arms, chosen, training_of(source), coupled=coupled, options=options)
-        done = rule(scores)
-        if done.all() or count >= most:
-            break
-        more = min(count, most - count)
-        arms, count = _joined(arms, draw(more, count)), count + more
+    arms, count = draw(until.start), until.start
+    scores = score(arms)
+    done = until.rule(scores)
+    while count < until.most and not done.all():
+        more = min(count, until.most - count)
+        arms, count = _joined(arms, draw(more, first=count)), count + more
+        scores = score(arms)
+        done = until.rule(scores)
     if not done.all():
         _warn(done, count)
-    if check and new_key is None:
-        check_range(source, key, arms)
-    return scores.assign(settled=done)
-
-
-def _drawing(
-    source: Source,
-    key: PRNGKey,
-    perturbations: Any,
-    direction: Direction | None,
-    new_key: PRNGKey | None,
-    progress: bool,
-) -> Callable[[int, int], Arms]:
-    def draw(number: int, first: int) -> Arms:
-        return draw_arms(
-            source,
-            key,
-            number,
-            perturbations,
-            direction=direction,
-            new_key=new_key,
-            first=first,
-            progress=progress,
-        )
-
-    return draw
+    return arms, scores.assign(settled=done)
 
 
 def _joined(arms: Arms, more: Arms) -> Arms:
@@ -170,5 +131,5 @@ def _warn(done: xr.DataArray, count: int) -> None:
         f"after {count} draws, {left} of {done.sizes['query']} queries are not settled; raise most=, "
         "ask for less, or read the intervals as they are",
         RuntimeWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
