@@ -222,6 +222,7 @@ def test_groups_are_left_out_by_label(training):
         dtda.retrain(training), KEY, OTHER, by, num_draws=3, num_retrainings=6, direction="push"
     )
     assert list(result["perturbation"].values) == ["a", "b", "c"]
+    assert np.isfinite(result["lds_error"]).all()
     again = evaluate.predictions(
         dtda.retrain(training), KEY, 3, dtda.groups(training.program, by), direction="push"
     )

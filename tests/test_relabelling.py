@@ -12,6 +12,7 @@ from tables import (
     NUM_DATA,
     PRIOR,
     network,
+    pull,
     queries,
     regression,
     regression_data,
@@ -108,7 +109,7 @@ def test_the_response_is_the_difference_of_gradients(x64):
     edit = dtda.relabel(regression(), CHANGED, {"y": LABELS}, together=True)
     measure = dtda.measures.parameters()
     training = dtda.Training(edit.program, dtda.kernels.exact(temperature=0.0), measure)
-    found = dtda.influence(training, at="old").pull(KEY, jnp.asarray(edit.program.present))
+    found = pull(dtda.influence(training, at="old"), jnp.asarray(edit.program.present))
     step = np.asarray(found) @ (edit.weights.values[0] - edit.program.present)
     x, y = regression_data()
     hessian = x.T @ x / NOISE**2 + np.eye(3) / PRIOR**2

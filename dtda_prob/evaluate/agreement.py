@@ -166,7 +166,7 @@ def _over_queries(guess: Effects, retrained: xr.Dataset, number: int) -> dict[st
     truth, halves = retrained["value"].values, retrained["halves"].values
     rng, size = np.random.default_rng(0), guess.shape[-1]
     everything, draws = np.arange(size), [None] * number
-    some = rng.integers(size, size=(number, size))
+    some = _resamples(rng, number, size)
     splits = rng.integers(len(halves), size=number).tolist()
     score = partial(_score, guess, truth, halves)
     by_data = np.stack([score(*pair) for pair in zip(some, draws, strict=True)])
@@ -182,6 +182,16 @@ def _over_queries(guess: Effects, retrained: xr.Dataset, number: int) -> dict[st
         "lds_disattenuated_error": error[1],
         "num_queries": np.isfinite(ranked).sum(-1),
     }
+
+
+def _resamples(rng: np.random.Generator, number: int, size: int) -> list[np.ndarray]:
+    """Draw perturbations with replacement, at least 3 different ones, which a correlation needs."""
+    found: list[np.ndarray] = []
+    while len(found) < number:
+        some = rng.integers(size, size=size)
+        if len(np.unique(some)) >= min(3, size):
+            found.append(some)
+    return found
 
 
 def _score(

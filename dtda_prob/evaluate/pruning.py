@@ -74,7 +74,8 @@ def compare_rules(arms: xr.Dataset, *, level: float = 0.9) -> xr.Dataset:
     """Compare rules by paired differences of the measurement, averaged over queries.
 
     The error of a mean has a part from draws and one from the choices of a rule; both are counted,
-    which errs on the large side. Intervals are Student's, with the degrees of freedom of the smaller of
+    which errs on the large side. A rule of a single choice is taken as it is: nothing is known of what
+    it would choose next time. Intervals are Student's, with the degrees of freedom of the smaller of
     both numbers (Satterthwaite's would be larger).
 
     Args:
