@@ -82,10 +82,10 @@ def draw_arms(
 
 
 def each_removed(weights: xr.DataArray, positions: np.ndarray | None = None) -> xr.DataArray:
-    """Lay out the removal of each datum, or of those at some positions."""
+    """Lay out the removal of each datum, or of those at some positions, from what all data weigh."""
     labels = weights["datum"].values
     chosen = np.arange(len(labels)) if positions is None else positions
-    single = (chosen[:, None] != np.arange(len(labels))).astype(float)
+    single = np.where(chosen[:, None] == np.arange(len(labels)), 0.0, weights.values)
     coords = {"perturbation": labels[chosen], "datum": labels}
     return xr.DataArray(single, coords, ("perturbation", "datum"), attrs=weights.attrs)
 
@@ -141,5 +141,5 @@ def _expansion_point(source: PushForward, start: Weights, weights: xr.DataArray)
 def _shift(response: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Apply a response to each change of weights: `(query, perturbation or datum, *output)`."""
     alone = weights.ndim == 1
-    shift = -response if alone else response @ (weights - start).T.astype(response.dtype)
+    shift = -response * start if alone else response @ (weights - start).T.astype(response.dtype)
     return np.moveaxis(shift, -1, 1)
