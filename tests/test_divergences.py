@@ -115,7 +115,7 @@ def test_arms_broadcast(name, coupled):
         np.testing.assert_allclose(one, other, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", sorted({*OF_VECTORS} & {*OF_NUMBERS} - {"wasserstein1"}))
+@pytest.mark.parametrize("name", sorted({*OF_VECTORS} & {*OF_NUMBERS}))
 def test_vectors_of_one_coordinate_are_numbers(name):
     old, new = both_arms(3, shift=0.5)
     number = estimate(OF_NUMBERS[name], old, new, coupled=False)
@@ -366,7 +366,7 @@ def test_p_values_of_what_moves_are_small(name):
     new = 0.5 + 1.5 * old + 0.01 * rng.normal(size=(64, 50))
     new[:, 25:] = old[:, 25:]
     found = estimate(OF_NUMBERS[name], old, new, num_permutations=40).p_value
-    assert np.median(found[:25]) < (0.05 if "neighbours" in name else 0.01)
+    assert np.median(found[:25]) < (0.1 if "neighbours" in name else 0.01)
     assert (found[25:] > 0.3).all()
 
 
@@ -464,6 +464,7 @@ def test_any_function_is_a_divergence():
             "as many draws",
         ),
         ("median", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "not defined for vectors"),
+        ("wasserstein1", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "not defined for vectors"),
         ("sliced_wasserstein", np.ones(4), np.ones(4), {}, "not defined for numbers"),
         ("mean", np.ones(4), np.ones(4), {"level": 1.0}, "level=1.0"),
         ("mutual_information", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "sums are up to 1"),

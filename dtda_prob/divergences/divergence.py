@@ -42,6 +42,7 @@ class Functional(NamedTuple):
         report: from the statistic to what is reported (a distance), increasing.
         doubt: `(old, new, coupled) -> value`, what the statistic may be off by beside its noise, where
             it cannot be corrected; added to the error in quadrature.
+        square: whether it is about the square of something normal, so that its error grows with it.
     """
 
     statistic: Statistic
@@ -49,6 +50,7 @@ class Functional(NamedTuple):
     influences: Influences | None = None
     report: Callable[[Value], Value] = identity
     doubt: Statistic | None = None
+    square: bool = False
 
 
 class Divergence(NamedTuple):
@@ -161,6 +163,15 @@ def of_means(told: Callable[[Draws, Draws, bool], tuple[Draws, Draws]]) -> Funct
 def centred(influences: Draws) -> Draws:
     """Take off the mean over draws."""
     return influences - influences.mean(0)
+
+
+def halves(num_draws: int, split: int, num_splits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the places of draws in each half, the first one being shorter if their number is odd.
+
+    Neighbours in the order of draws stay together, so that leaving out a draw moves few others.
+    """
+    rolled = np.roll(np.arange(num_draws), split * num_draws // (2 * num_splits))
+    return rolled[: num_draws // 2], rolled[num_draws // 2 :]
 
 
 def _leave_out(statistic_of: Callable[[np.ndarray], Value], num_draws: int) -> Draws:

@@ -95,7 +95,8 @@ def estimate(
 
     Errors come from the influence of each draw, paired over keys where coupled; of functions that are
     given, by the jackknife with at most 32 groups of draws. Intervals are Student's, on the scale on
-    which the statistic is about normal (for W_2, that of its square).
+    which the statistic is about normal (for W_2, that of its square); where the statistic is a square,
+    they hold the values whose own error, not the estimate's, would reach it (Wilson, 1927).
 
     The null permutes: it swaps old and new inside random pairs where coupled, and shuffles the pooled
     draws where independent. The p-value of a signed divergence is that of Student's test, two-sided. Of
@@ -129,18 +130,35 @@ def estimate(
 def summarise(functional: Functional, expansion: Expansion, permuted: Draws, level: float) -> Estimate:
     """Turn an expansion, and the statistic under permutations, into an estimate."""
     value, error, freedom = expansion.value, expansion.error(), _freedom(expansion)
-    reach = scipy.stats.t.ppf((1 + level) / 2, freedom) * error
+    quantile = scipy.stats.t.ppf((1 + level) / 2, freedom)
+    lower, upper = (_of_square if functional.square else _either_way)(value, error, quantile)
     low, high = functional.report(value - error), functional.report(value + error)
     with np.errstate(invalid="ignore"):
         half = (high - low) / 2
     return Estimate(
         functional.report(value),
         half,
-        functional.report(value - reach),
-        functional.report(value + reach),
+        functional.report(lower),
+        functional.report(upper),
         functional.report(_upper(permuted, value)),
         _two_sided(value, error, freedom) if functional.signed else _one_sided(value, permuted),
     )
+
+
+def _either_way(value: Value, error: Value, quantile: float) -> tuple[Value, Value]:
+    return value - quantile * error, value + quantile * error
+
+
+def _of_square(value: Value, error: Value, quantile: float) -> tuple[Value, Value]:
+    """Give the values v whose own error 4 u v + 2 u^2 leaves the estimate within its quantile.
+
+    The estimate is Z^2 - u for a normal Z of variance u, found from error^2 = 4 u Z^2. An interval of
+    its own error either way would be empty where it is least, and too short where it is low by chance.
+    """
+    noise = (np.hypot(value, error) - value) / 2
+    centre = value + 2 * quantile**2 * noise
+    reach = quantile * np.sqrt(4 * noise * (value + noise) + (4 * quantile**2 - 2) * noise**2)
+    return centre - reach, centre + reach
 
 
 def resolve(divergence: str | Divergence | Callable) -> Divergence:
