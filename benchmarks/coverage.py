@@ -59,7 +59,7 @@ def location() -> pd.DataFrame:
 
 
 def regression() -> pd.DataFrame:
-    """Remove 4 of 40 data from conjugate regression on 5 features; the predictive mean of one query.
+    """Remove the last 8 of 40 data from conjugate regression on 5 features; look at one prediction.
 
     Draws are the library's, of `kernels.exact` with one key for both arms and with two. Both
     distributions are normal, with means and variances in closed form; units are standard deviations
@@ -179,9 +179,8 @@ def conjugate() -> tuple[Training, jax.Array, tuple[Normal, Normal]]:
     query = np.ones((1, 5))
     program = dtda.Program(dtda.zoo.linear_regression, x, y=y, noise=noise, prior=prior)
     training = Training(program, dtda.kernels.exact(), dtda.measures.prediction(query, noise=noise))
-    group = np.argsort(-(x @ query[0]))[:4]
-    kept = np.ones(40)
-    kept[group] = 0.0
+    group = np.arange(32, 40)
+    kept = np.where(np.isin(np.arange(40), group), 0.0, 1.0)
 
     def predicted(weights: np.ndarray) -> Normal:
         precision = x.T @ (weights[:, None] * x) / noise**2 + np.eye(5) / prior**2

@@ -356,7 +356,8 @@ def test_p_values_are_uniform_when_nothing_moves(name, coupled):
         chosen = OF_NUMBERS[name]
         found += [estimate(chosen, old, new, coupled=coupled, num_permutations=20, seed=seed).p_value]
     for level in (0.05, 0.2):
-        assert (np.array(found) <= level).mean() == pytest.approx(level, abs=0.4 * level)
+        # Student's tests of few draws are on the safe side
+        assert 0.5 * level < (np.array(found) <= level).mean() < 1.4 * level
 
 
 @names

@@ -103,6 +103,26 @@ class Expansion(NamedTuple):
         noise = sum(square / size for square, size in zip(squares, sizes, strict=True))
         return np.sqrt(noise + self.doubt**2)
 
+    def freedom(self) -> Value:
+        """Count the degrees of freedom of the error (Satterthwaite, 1946).
+
+        An arm of n draws has 2 n / (kurtosis - 1) of them: n for normal influences, few where the
+        estimate hangs on a few draws, as that of a high quantile does. At most n - 1, at least 1.
+        """
+        parts = [_squares_and_freedom(arm) for arm in self.influences]
+        whole = sum(square for square, _ in parts)
+        uncertain = sum(square**2 / freedom for square, freedom in parts)
+        return np.divide(whole**2, uncertain, out=np.ones_like(whole), where=uncertain > 0)
+
+
+def _squares_and_freedom(influences: Draws) -> tuple[Value, Value]:
+    """Give the squared error that an arm adds, and its degrees of freedom."""
+    n, squares = len(influences), np.square(influences)
+    second, fourth = squares.mean(0), np.square(squares).mean(0)
+    excess = fourth - second**2
+    freedom = np.divide(2 * n * second**2, excess, out=np.ones_like(excess), where=excess > 0)
+    return second / (n - 1), freedom.clip(1, n - 1)
+
 
 def expand(functional: Functional, old: Draws, new: Draws, coupled: bool) -> Expansion:
     """Give a statistic with the influence of each draw on it."""

@@ -129,7 +129,7 @@ def estimate(
 
 def summarise(functional: Functional, expansion: Expansion, permuted: Draws, level: float) -> Estimate:
     """Turn an expansion, and the statistic under permutations, into an estimate."""
-    value, error, freedom = expansion.value, expansion.error(), _freedom(expansion)
+    value, error, freedom = expansion.value, expansion.error(), expansion.freedom()
     quantile = scipy.stats.t.ppf((1 + level) / 2, freedom)
     lower, upper = (_of_square if functional.square else _either_way)(value, error, quantile)
     low, high = functional.report(value - error), functional.report(value + error)
@@ -145,11 +145,11 @@ def summarise(functional: Functional, expansion: Expansion, permuted: Draws, lev
     )
 
 
-def _either_way(value: Value, error: Value, quantile: float) -> tuple[Value, Value]:
+def _either_way(value: Value, error: Value, quantile: Value) -> tuple[Value, Value]:
     return value - quantile * error, value + quantile * error
 
 
-def _of_square(value: Value, error: Value, quantile: float) -> tuple[Value, Value]:
+def _of_square(value: Value, error: Value, quantile: Value) -> tuple[Value, Value]:
     """Give the values v whose own error 4 u v + 2 u^2 leaves the estimate within its quantile.
 
     The estimate is Z^2 - u for a normal Z of variance u, found from error^2 = 4 u Z^2. An interval of
@@ -191,11 +191,6 @@ def _check(old: Draws, new: Draws, coupled: bool, level: float) -> None:
         raise ValueError(f"level={level} must lie between 0 and 1, both excluded")
 
 
-def _freedom(expansion: Expansion) -> int:
-    """Count degrees of freedom: those of the shorter arm, which is on the safe side."""
-    return min(len(arm) for arm in expansion.influences) - 1
-
-
 def _permuted(
     functional: Functional, old: Draws, new: Draws, coupled: bool, number: int, seed: int
 ) -> Draws:
@@ -231,7 +226,7 @@ def _upper(permuted: Draws, value: Value) -> Value:
     return np.quantile(permuted, 0.95, axis=0) if len(permuted) else np.full(np.shape(value), np.nan)
 
 
-def _two_sided(value: Value, error: Value, freedom: int) -> Value:
+def _two_sided(value: Value, error: Value, freedom: Value) -> Value:
     """Give the p-value of Student's test; 1 where nothing moved in any draw."""
     with np.errstate(divide="ignore", invalid="ignore"):
         p_value = 2 * scipy.stats.t.sf(np.abs(value / error), freedom)
