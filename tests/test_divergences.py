@@ -429,6 +429,34 @@ def test_arms_that_lie_apart_are_told_apart():
     assert estimate("jensen_shannon", old, new).value == pytest.approx(np.log(2.0))
 
 
+@pytest.mark.parametrize("coupled", [True, False])
+def test_intervals_of_squares_cover_where_the_effect_is_about_its_error(coupled):
+    rng = RNG(24)
+    old, noise = rng.normal(size=(2, 48, 600))
+    new = 0.3 + (0.98 * old + np.sqrt(1 - 0.98**2) * noise if coupled else noise)
+    within, across = 2 / np.sqrt(np.pi), scipy.stats.foldnorm.mean(0.3 / np.sqrt(2)) * np.sqrt(2)
+    exact = {
+        "wasserstein": 0.3,
+        "energy": 2 * (across - within),
+        "kullback_leibler": 0.045,
+        "jensen_shannon": _jensen_shannon(0.3, 1.0),
+    }
+    for name, value in exact.items():
+        found = estimate(name, old, new, coupled=coupled, num_permutations=0)
+        assert 0.86 < ((found.lower <= value) & (value <= found.upper)).mean() < 0.96
+
+
+def test_errors_that_hang_on_few_draws_have_few_degrees_of_freedom():
+    draws = RNG(25).normal(size=(64, 400))
+    many = expand(available["mean"].numbers, draws, draws[::-1], False).freedom()
+    assert np.median(many) == pytest.approx(126, rel=0.1)
+    few = np.zeros(64)
+    few[0] = 1.0
+    assert expand(available["mean"].numbers, few, np.zeros(64), True).freedom() == pytest.approx(
+        2, rel=0.1
+    )
+
+
 def test_the_error_of_a_mean_is_the_textbook_s():
     rng = RNG(13)
     old, new, longer = rng.normal(size=20), rng.normal(size=20), rng.normal(size=30)

@@ -65,6 +65,10 @@ def trade_off_curve(
 
     Raises:
         ValueError: for fewer than 8 draws, or too few to fit normals of that dimension.
+
+    >>> old, new = np.random.default_rng(0).normal(size=(2, 64)) + np.array([[0.0], [1.0]])
+    >>> trade_off_curve(old, new, coupled=False, num_levels=3).type_two.round(1)
+    array([0.4, 0.1, 0. ])
     """
     level = np.arange(1, num_levels + 1) / (num_levels + 1)
 

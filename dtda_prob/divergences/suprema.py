@@ -61,9 +61,11 @@ def _likelier(
 
 def _below(old: Draws, new: Draws, coupled: bool, left_out: bool) -> tuple[Draws, Draws]:
     """Tell which draws are below the threshold, with the sign of the difference there."""
-    partner_out = left_out and coupled
-    at_old, sign_old = _farthest(_moments(old, left_out), _moments(new, partner_out))
-    at_new, sign_new = _farthest(_moments(old, partner_out), _moments(new, left_out))
+    if coupled or not left_out:
+        at, sign = _farthest(_moments(old, left_out), _moments(new, left_out))
+        return sign * (old <= at), -sign * (new <= at)
+    at_old, sign_old = _farthest(_moments(old, True), _moments(new, False))
+    at_new, sign_new = _farthest(_moments(old, False), _moments(new, True))
     return sign_old * (old <= at_old), -sign_new * (new <= at_new)
 
 
