@@ -115,7 +115,7 @@ def test_arms_broadcast(name, coupled):
         np.testing.assert_allclose(one, other, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", sorted({*OF_VECTORS} & {*OF_NUMBERS} - {"wasserstein1"}))
+@pytest.mark.parametrize("name", sorted({*OF_VECTORS} & {*OF_NUMBERS}))
 def test_vectors_of_one_coordinate_are_numbers(name):
     old, new = both_arms(3, shift=0.5)
     number = estimate(OF_NUMBERS[name], old, new, coupled=False)
@@ -356,7 +356,8 @@ def test_p_values_are_uniform_when_nothing_moves(name, coupled):
         chosen = OF_NUMBERS[name]
         found += [estimate(chosen, old, new, coupled=coupled, num_permutations=20, seed=seed).p_value]
     for level in (0.05, 0.2):
-        assert (np.array(found) <= level).mean() == pytest.approx(level, abs=0.4 * level)
+        # Student's tests of few draws are on the safe side
+        assert 0.5 * level < (np.array(found) <= level).mean() < 1.4 * level
 
 
 @names
@@ -366,7 +367,7 @@ def test_p_values_of_what_moves_are_small(name):
     new = 0.5 + 1.5 * old + 0.01 * rng.normal(size=(64, 50))
     new[:, 25:] = old[:, 25:]
     found = estimate(OF_NUMBERS[name], old, new, num_permutations=40).p_value
-    assert np.median(found[:25]) < (0.05 if "neighbours" in name else 0.01)
+    assert np.median(found[:25]) < (0.1 if "neighbours" in name else 0.01)
     assert (found[25:] > 0.3).all()
 
 
@@ -428,6 +429,34 @@ def test_arms_that_lie_apart_are_told_apart():
     assert estimate("jensen_shannon", old, new).value == pytest.approx(np.log(2.0))
 
 
+@pytest.mark.parametrize("coupled", [True, False])
+def test_intervals_of_squares_cover_where_the_effect_is_about_its_error(coupled):
+    rng = RNG(24)
+    old, noise = rng.normal(size=(2, 48, 600))
+    new = 0.3 + (0.98 * old + np.sqrt(1 - 0.98**2) * noise if coupled else noise)
+    within, across = 2 / np.sqrt(np.pi), scipy.stats.foldnorm.mean(0.3 / np.sqrt(2)) * np.sqrt(2)
+    exact = {
+        "wasserstein": 0.3,
+        "energy": 2 * (across - within),
+        "kullback_leibler": 0.045,
+        "jensen_shannon": _jensen_shannon(0.3, 1.0),
+    }
+    for name, value in exact.items():
+        found = estimate(name, old, new, coupled=coupled, num_permutations=0)
+        assert 0.86 < ((found.lower <= value) & (value <= found.upper)).mean() < 0.96
+
+
+def test_errors_that_hang_on_few_draws_have_few_degrees_of_freedom():
+    draws = RNG(25).normal(size=(64, 400))
+    many = expand(available["mean"].numbers, draws, draws[::-1], False).freedom()
+    assert np.median(many) == pytest.approx(126, rel=0.1)
+    few = np.zeros(64)
+    few[0] = 1.0
+    assert expand(available["mean"].numbers, few, np.zeros(64), True).freedom() == pytest.approx(
+        2, rel=0.1
+    )
+
+
 def test_the_error_of_a_mean_is_the_textbook_s():
     rng = RNG(13)
     old, new, longer = rng.normal(size=20), rng.normal(size=20), rng.normal(size=30)
@@ -464,6 +493,7 @@ def test_any_function_is_a_divergence():
             "as many draws",
         ),
         ("median", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "not defined for vectors"),
+        ("wasserstein1", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "not defined for vectors"),
         ("sliced_wasserstein", np.ones(4), np.ones(4), {}, "not defined for numbers"),
         ("mean", np.ones(4), np.ones(4), {"level": 1.0}, "level=1.0"),
         ("mutual_information", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "sums are up to 1"),

@@ -19,6 +19,8 @@ from dtda_prob.divergences.transport import sorted_order, unsorted
 Array = np.ndarray
 Kernel = Callable[[Array, float | Value], Array]
 """`(distances, bandwidth) -> values`."""
+STEP = 0.2
+"""Of the logarithm of the bandwidth, for derivatives."""
 
 
 def gaussian(distances: Array, bandwidth: float | Value) -> Array:
@@ -40,7 +42,7 @@ def energy() -> Divergence:
     def negative(distances: Array, bandwidth: float | Value) -> Array:
         return -distances
 
-    numbers = Functional(_energy_of_numbers, signed=False, influences=_of_energy_of_numbers)
+    numbers = Functional(_energy_of_numbers, False, _of_energy_of_numbers, square=True)
     return Divergence("energy", numbers, _functional(negative, bandwidth=1.0, vector=True))
 
 
@@ -67,13 +69,17 @@ def _functional(kernel: Kernel, bandwidth: float | None, vector: bool) -> Functi
 
     def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
         by_old, by_new = compare(_of_discrepancy, old, new, coupled)
+        if bandwidth is None:
+            by_old = by_old + compare(_of_bandwidth, old, new, coupled)[0]
         return by_old, by_new
 
-    return Functional(statistic, signed=False, influences=influences)
+    return Functional(statistic, signed=False, influences=influences, square=True)
 
 
-def _values(kernel: Kernel, bandwidth: float | None, distances: Distances) -> Distances:
-    width = _median(distances.old) if bandwidth is None else bandwidth
+def _values(
+    kernel: Kernel, bandwidth: float | None, distances: Distances, stretch: float = 1.0
+) -> Distances:
+    width = stretch * (_median(distances.old) if bandwidth is None else bandwidth)
     old, new, between, coupled = distances
     return Distances(*(kernel(part, width) for part in (old, new, between)), coupled)
 
@@ -98,6 +104,27 @@ def _of_discrepancy(
     by_old = 2 * (means(old, True, 2) - means(between, coupled, 2))
     by_new = 2 * (means(new, True, 2) - means(between, coupled, 1))
     return centred(by_old.T).T, centred(by_new.T).T
+
+
+def _of_bandwidth(
+    values: Callable[..., Distances], distances: Distances
+) -> tuple[Float[Array, "pair old"]]:
+    """Give the influence of each old draw on the discrepancy by way of the median distance.
+
+    That is the slope in the logarithm of the bandwidth, times how far a draw with more or less than
+    half of the others within the median moves the logarithm of the median.
+    """
+    ends = np.exp([-STEP, STEP])
+    less, more = (_discrepancy(partial(values, stretch=end), distances)[0] for end in ends)
+    few, within, many = (_share_within(distances.old, end) for end in (ends[0], 1.0, ends[1]))
+    density = many.mean(1) - few.mean(1)
+    slope = np.divide(more - less, density, out=np.zeros_like(more), where=density > 0)
+    return (-2 * slope[:, None] * (within - within.mean(1, keepdims=True)),)
+
+
+def _share_within(distances: Float[Array, "pair old old"], stretch: float) -> Float[Array, "pair old"]:
+    """Give the share of other draws within the median distance, stretched."""
+    return means(distances <= stretch * _median(distances), True, 2)
 
 
 def _energy_of_numbers(old: Draws, new: Draws, coupled: bool) -> Value:

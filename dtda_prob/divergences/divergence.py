@@ -42,6 +42,7 @@ class Functional(NamedTuple):
         report: from the statistic to what is reported (a distance), increasing.
         doubt: `(old, new, coupled) -> value`, what the statistic may be off by beside its noise, where
             it cannot be corrected; added to the error in quadrature.
+        square: whether it is about the square of something normal, so that its error grows with it.
     """
 
     statistic: Statistic
@@ -49,6 +50,7 @@ class Functional(NamedTuple):
     influences: Influences | None = None
     report: Callable[[Value], Value] = identity
     doubt: Statistic | None = None
+    square: bool = False
 
 
 class Divergence(NamedTuple):
@@ -100,6 +102,26 @@ class Expansion(NamedTuple):
         sizes = [len(arm) * (len(arm) - 1) for arm in self.influences]
         noise = sum(square / size for square, size in zip(squares, sizes, strict=True))
         return np.sqrt(noise + self.doubt**2)
+
+    def freedom(self) -> Value:
+        """Count the degrees of freedom of the error (Satterthwaite, 1946).
+
+        An arm of n draws has 2 n / (kurtosis - 1) of them: n for normal influences, few where the
+        estimate hangs on a few draws, as that of a high quantile does. At most n - 1, at least 1.
+        """
+        parts = [_squares_and_freedom(arm) for arm in self.influences]
+        whole = sum(square for square, _ in parts)
+        uncertain = sum(square**2 / freedom for square, freedom in parts)
+        return np.divide(whole**2, uncertain, out=np.ones_like(whole), where=uncertain > 0)
+
+
+def _squares_and_freedom(influences: Draws) -> tuple[Value, Value]:
+    """Give the squared error that an arm adds, and its degrees of freedom."""
+    n, squares = len(influences), np.square(influences)
+    second, fourth = squares.mean(0), np.square(squares).mean(0)
+    excess = fourth - second**2
+    freedom = np.divide(2 * n * second**2, excess, out=np.ones_like(excess), where=excess > 0)
+    return second / (n - 1), freedom.clip(1, n - 1)
 
 
 def expand(functional: Functional, old: Draws, new: Draws, coupled: bool) -> Expansion:
@@ -161,6 +183,15 @@ def of_means(told: Callable[[Draws, Draws, bool], tuple[Draws, Draws]]) -> Funct
 def centred(influences: Draws) -> Draws:
     """Take off the mean over draws."""
     return influences - influences.mean(0)
+
+
+def halves(num_draws: int, split: int, num_splits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the places of draws in each half, the first one being shorter if their number is odd.
+
+    Neighbours in the order of draws stay together, so that leaving out a draw moves few others.
+    """
+    rolled = np.roll(np.arange(num_draws), split * num_draws // (2 * num_splits))
+    return rolled[: num_draws // 2], rolled[num_draws // 2 :]
 
 
 def _leave_out(statistic_of: Callable[[np.ndarray], Value], num_draws: int) -> Draws:

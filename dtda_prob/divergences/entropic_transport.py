@@ -15,6 +15,7 @@ from dtda_prob.divergences.divergence import (
     Functional,
     Value,
     centred,
+    halves,
     signed_root,
 )
 from dtda_prob.divergences.pairwise import Distances, over_pairs
@@ -57,7 +58,7 @@ def _functional(epsilon: float, vector: bool) -> Functional:
         _, by_old, by_new = over_pairs(partial(_divergence, epsilon), old, new, coupled, vector)
         return centred(by_old), centred(by_new)
 
-    return Functional(statistic, signed=False, influences=influences, report=signed_root)
+    return Functional(statistic, False, influences, signed_root, square=True)
 
 
 def _divergence(
@@ -69,7 +70,7 @@ def _divergence(
     epsilons = epsilon * np.where(scale == 0, 1.0, scale)
     value, potentials = np.zeros(len(costs)), np.zeros(costs.shape[:2])
     for split in range(NUM_SPLITS):
-        (old_a, old_b), (new_a, new_b) = _halves(n, split), _halves(m, split)
+        (old_a, old_b), (new_a, new_b) = (halves(size, split, NUM_SPLITS) for size in (n, m))
         apart = (old_a, n + new_b, 1), (n + new_a, old_b, 1)
         alike = (old_a, old_b, -1), (n + new_a, n + new_b, -1)
         for first, second, sign in apart + alike:
@@ -87,11 +88,6 @@ def _costs(distances: Distances) -> Float[Array, "pair draw draw"]:
     old, new = (np.broadcast_to(own, (len(between), *own.shape[1:])) for own in (old, new))
     turned = np.swapaxes(between, 1, 2)
     return np.square(np.block([[old, between], [turned, new]]), dtype=np.float32)
-
-
-def _halves(n: int, split: int) -> tuple[np.ndarray, np.ndarray]:
-    rolled = np.roll(np.arange(n), split * n // (2 * NUM_SPLITS))
-    return rolled[: n // 2], rolled[n // 2 :]
 
 
 def _plan(

@@ -95,7 +95,8 @@ def estimate(
 
     Errors come from the influence of each draw, paired over keys where coupled; of functions that are
     given, by the jackknife with at most 32 groups of draws. Intervals are Student's, on the scale on
-    which the statistic is about normal (for W_2, that of its square).
+    which the statistic is about normal (for W_2, that of its square); where the statistic is a square,
+    they hold the values whose own error, not the estimate's, would reach it (Wilson, 1927).
 
     The null permutes: it swaps old and new inside random pairs where coupled, and shuffles the pooled
     draws where independent. The p-value of a signed divergence is that of Student's test, two-sided. Of
@@ -149,19 +150,36 @@ def expand_and_permute(
 
 def summarise(functional: Functional, expansion: Expansion, permuted: Draws, level: float) -> Estimate:
     """Turn an expansion, and the statistic under permutations, into an estimate."""
-    value, error, freedom = expansion.value, expansion.error(), _freedom(expansion)
-    reach = scipy.stats.t.ppf((1 + level) / 2, freedom) * error
+    value, error, freedom = expansion.value, expansion.error(), expansion.freedom()
+    quantile = scipy.stats.t.ppf((1 + level) / 2, freedom)
+    lower, upper = (_of_square if functional.square else _either_way)(value, error, quantile)
     low, high = functional.report(value - error), functional.report(value + error)
     with np.errstate(invalid="ignore"):
         half = (high - low) / 2
     return Estimate(
         functional.report(value),
         half,
-        functional.report(value - reach),
-        functional.report(value + reach),
+        functional.report(lower),
+        functional.report(upper),
         functional.report(_upper(permuted, value)),
         _two_sided(value, error, freedom) if functional.signed else _one_sided(value, permuted),
     )
+
+
+def _either_way(value: Value, error: Value, quantile: Value) -> tuple[Value, Value]:
+    return value - quantile * error, value + quantile * error
+
+
+def _of_square(value: Value, error: Value, quantile: Value) -> tuple[Value, Value]:
+    """Give the values v whose own error 4 u v + 2 u^2 leaves the estimate within its quantile.
+
+    The estimate is Z^2 - u for a normal Z of variance u, found from error^2 = 4 u Z^2. An interval of
+    its own error either way would be empty where it is least, and too short where it is low by chance.
+    """
+    noise = (np.hypot(value, error) - value) / 2
+    centre = value + 2 * quantile**2 * noise
+    reach = quantile * np.sqrt(4 * noise * (value + noise) + (4 * quantile**2 - 2) * noise**2)
+    return centre - reach, centre + reach
 
 
 def resolve(divergence: str | Divergence | Callable) -> Divergence:
@@ -190,11 +208,6 @@ def _check(old: Draws, new: Draws, coupled: bool) -> None:
             f"coupled arms must have as many draws, got {len(old)} and {len(new)}; "
             "pass coupled=False for independent ones"
         )
-
-
-def _freedom(expansion: Expansion) -> int:
-    """Count degrees of freedom: those of the shorter arm, which is on the safe side."""
-    return min(len(arm) for arm in expansion.influences) - 1
 
 
 def _permuted(
@@ -232,7 +245,7 @@ def _upper(permuted: Draws, value: Value) -> Value:
     return np.quantile(permuted, 0.95, axis=0) if len(permuted) else np.full(np.shape(value), np.nan)
 
 
-def _two_sided(value: Value, error: Value, freedom: int) -> Value:
+def _two_sided(value: Value, error: Value, freedom: Value) -> Value:
     """Give the p-value of Student's test; 1 where nothing moved in any draw."""
     with np.errstate(divide="ignore", invalid="ignore"):
         p_value = 2 * scipy.stats.t.sf(np.abs(value / error), freedom)

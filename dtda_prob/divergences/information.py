@@ -49,7 +49,7 @@ def kullback_leibler(
 
     Args:
         method: `"gaussian"`, exact for normals; or `"neighbours"`, for any density, with larger errors.
-        num_neighbours: which neighbour is meant; 3/4 of the root of the number of draws if None.
+        num_neighbours: which neighbour is meant; half the root of the number of draws if None.
         reverse: give KL(mu_D' || mu_D) instead.
 
     Raises:
@@ -76,7 +76,7 @@ def jensen_shannon(method: Method = "gaussian", num_neighbours: int | None = Non
 
     Args:
         method: `"gaussian"` or `"neighbours"`.
-        num_neighbours: which neighbour is meant; 3/4 of the root of the number of draws if None.
+        num_neighbours: which neighbour is meant; half the root of the number of draws if None.
 
     Raises:
         ValueError: for another method, or neighbours asked for of normals.
@@ -109,7 +109,7 @@ def _turned(functional: Functional, reverse: bool) -> Functional:
         by_new, by_old = find(new, old, coupled)
         return by_old, by_new
 
-    return Functional(statistic, signed=False, influences=influences)
+    return functional._replace(statistic=statistic, influences=influences)
 
 
 def _normal_kl(vector: bool) -> Functional:
@@ -122,7 +122,7 @@ def _normal_kl(vector: bool) -> Functional:
         found = [-(len(part) - 1) * centred(part) for part in parts]
         return (found[0], np.zeros_like(found[0])) if coupled else (found[0], found[1])
 
-    return Functional(statistic, signed=False, influences=influences)
+    return Functional(statistic, signed=False, influences=influences, square=True)
 
 
 def _kl_and_without(
@@ -174,7 +174,7 @@ def _normal_js(vector: bool) -> Functional:
         )
         return by_old, by_new
 
-    return of_means(told)
+    return of_means(told)._replace(square=True)
 
 
 def _neighbour_kl(num_neighbours: int | None, vector: bool) -> Functional:

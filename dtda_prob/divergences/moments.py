@@ -21,7 +21,7 @@ def mean() -> Divergence:
     return Divergence(
         "mean",
         Functional(_shift, signed=True, influences=_of_shift),
-        Functional(_squared_norm, signed=False, influences=_of_squared_norm, report=signed_root),
+        Functional(_squared_norm, False, _of_squared_norm, signed_root, square=True),
     )
 
 

@@ -56,7 +56,7 @@ def noisy_ratios(
         new: draws of the new arm.
         coupled: whether draws share keys.
         vector: whether the last axis holds coordinates.
-        num_neighbours: k; three quarters of the root of the number of draws if None.
+        num_neighbours: k; half the root of the number of draws if None.
 
     Raises:
         ValueError: if there are not k neighbours.
@@ -67,7 +67,7 @@ def noisy_ratios(
 
 
 def _number(asked: int | None, num_draws: int) -> int:
-    k = max(1, round(0.75 * num_draws**0.5)) if asked is None else asked
+    k = max(1, round(0.5 * num_draws**0.5)) if asked is None else asked
     if k > num_draws - 1:
         raise ValueError(f"num_neighbours={k} needs more draws than the {num_draws} of an arm")
     return k

@@ -3,17 +3,22 @@
 The largest difference of empirical probabilities is far from zero when nothing moves. Here the event is
 chosen by fitted normals, without the draw that is then looked at, so that the estimate is centred on
 zero when nothing moves (and can fall below it). It is slightly low otherwise, as the event chosen is
-not quite the best: a probability that differs at least by so much.
+not quite the best; an event that is chosen with the draw makes it about as much too high, so that half
+of their difference is part of the error.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from scipy.special import ndtr
 
-from dtda_prob.divergences.divergence import Divergence, Draws, of_means
+from dtda_prob.divergences.divergence import Divergence, Draws, Functional, Value, of_means
 from dtda_prob.divergences.moments import variance_of, variances_without
 from dtda_prob.divergences.normals import log_ratios
+
+Event = Callable[..., tuple[Draws, Draws]]
+"""`(old, new, coupled, left_out=) -> (old, new)`: which draws are in the event, new ones negative."""
 
 
 def total_variation() -> Divergence:
@@ -23,12 +28,8 @@ def total_variation() -> Divergence:
     partner), is above 1: for numbers two thresholds, for vectors a quadric. It is that of the best
     classifier, 2 (accuracy) - 1, where the distributions are normal, and less otherwise.
     """
-    return Divergence("total_variation", of_means(_inside), of_means(partial(_inside, vector=True)))
-
-
-def _inside(old: Draws, new: Draws, coupled: bool, vector: bool = False) -> tuple[Draws, Draws]:
-    by_old, by_new = log_ratios(old, new, coupled, vector, left_out=True)
-    return (1 + np.sign(by_old)) / 2, -(1 + np.sign(by_new)) / 2
+    numbers, vectors = (_of_event(partial(_likelier, vector=vector)) for vector in (False, True))
+    return Divergence("total_variation", numbers, vectors)
 
 
 def kolmogorov_smirnov() -> Divergence:
@@ -38,13 +39,33 @@ def kolmogorov_smirnov() -> Divergence:
     its partner), are farthest apart. The supremum of the empirical ones moves so much with the draws
     that no interval about it covers.
     """
-    return Divergence("kolmogorov_smirnov", of_means(_below))
+    return Divergence("kolmogorov_smirnov", _of_event(_below))
 
 
-def _below(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+def _of_event(event: Event) -> Functional:
+    plain = of_means(partial(event, left_out=True))
+
+    def doubt(old: Draws, new: Draws, coupled: bool) -> Value:
+        within = of_means(partial(event, left_out=False))
+        return (within.statistic(old, new, coupled) - plain.statistic(old, new, coupled)) / 2
+
+    return plain._replace(doubt=doubt)
+
+
+def _likelier(
+    old: Draws, new: Draws, coupled: bool, vector: bool, left_out: bool
+) -> tuple[Draws, Draws]:
+    by_old, by_new = log_ratios(old, new, coupled, vector, left_out)
+    return (1 + np.sign(by_old)) / 2, -(1 + np.sign(by_new)) / 2
+
+
+def _below(old: Draws, new: Draws, coupled: bool, left_out: bool) -> tuple[Draws, Draws]:
     """Tell which draws are below the threshold, with the sign of the difference there."""
-    at_old, sign_old = _farthest(_moments(old, True), _moments(new, coupled))
-    at_new, sign_new = _farthest(_moments(old, coupled), _moments(new, True))
+    if coupled or not left_out:
+        at, sign = _farthest(_moments(old, left_out), _moments(new, left_out))
+        return sign * (old <= at), -sign * (new <= at)
+    at_old, sign_old = _farthest(_moments(old, True), _moments(new, False))
+    at_new, sign_new = _farthest(_moments(old, False), _moments(new, True))
     return sign_old * (old <= at_old), -sign_new * (new <= at_new)
 
 

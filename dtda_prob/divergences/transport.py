@@ -1,24 +1,20 @@
 """Optimal transport between sample sets: Wasserstein distances and sliced ones."""
 
-from collections.abc import Callable
-
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
+from dtda_prob.divergences.assignment import squared_distance_of_vectors
 from dtda_prob.divergences.divergence import (
     Divergence,
     Draws,
     Functional,
     Value,
     centred,
-    identity,
+    halves,
     signed_root,
 )
 
 NUM_SPLITS = 4
 """Splits of the draws into halves that a distance is averaged over."""
-_ROOTS: dict[int, Callable[[Value], Value]] = {1: identity, 2: signed_root}
 
 
 def wasserstein(order: int = 2) -> Divergence:
@@ -33,9 +29,10 @@ def wasserstein(order: int = 2) -> Divergence:
     Delta is about as large as its noise, as the empirical distance is too high there: the difference
     of the two is part of the error.
 
-    For vectors, by optimal assignment of draws in one half to those in the other: half of
-    W(old_A, new_B) + W(new_A, old_B) - W(old_A, old_B) - W(new_A, new_B), which for numbers and p = 2
-    is the same. It wants as many draws an arm; each split leaves out one of an odd number.
+    For vectors and p = 2, by optimal assignment of draws in one half to those in the other: half of
+    W(old_A, new_B) + W(new_A, old_B) - W(old_A, old_B) - W(new_A, new_B), which for numbers is the
+    same. It wants as many draws an arm; each split leaves out one of an odd number. For p = 1 there is
+    `sliced_wasserstein(order=1)`.
 
     Errors come from the influence of each draw, its Kantorovich potential (del Barrio, Gonzalez-Sanz
     and Loubes, arXiv 2102.06379).
@@ -46,7 +43,7 @@ def wasserstein(order: int = 2) -> Divergence:
     Raises:
         ValueError: if `order` is neither.
     """
-    if order not in _ROOTS:
+    if order not in (1, 2):
         raise ValueError(f"order={order} must be 1 or 2")
 
     def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
@@ -58,14 +55,12 @@ def wasserstein(order: int = 2) -> Divergence:
     def doubt(old: Draws, new: Draws, coupled: bool) -> Value:
         return _empirical_distance(old, new) - _split_distance(old, new, order)
 
-    def assigned(old: Draws, new: Draws, coupled: bool) -> Value:
-        return _over_sets(lambda a, b: _split_cost(a, b, order), old, new)
-
-    report = _ROOTS[order]
+    if order == 1:
+        return Divergence("wasserstein1", Functional(statistic, False, influences, doubt=doubt))
     return Divergence(
-        "wasserstein" if order == 2 else f"wasserstein{order}",
-        Functional(statistic, False, influences, report, doubt if order == 1 else None),
-        Functional(assigned, signed=False, report=report),
+        "wasserstein",
+        Functional(statistic, False, influences, signed_root, square=True),
+        squared_distance_of_vectors()._replace(report=signed_root),
     )
 
 
@@ -102,7 +97,9 @@ def sliced_wasserstein(order: int = 2, num_directions: int = 64, seed: int = 0) 
 
     return Divergence(
         "sliced_wasserstein" if order == 2 else f"sliced_wasserstein{order}",
-        vectors=Functional(statistic, False, influences, number.report, doubt if order == 1 else None),
+        vectors=number._replace(
+            statistic=statistic, influences=influences, doubt=doubt if order == 1 else None
+        ),
     )
 
 
@@ -160,10 +157,7 @@ def _empirical_distance(old: Draws, new: Draws) -> Value:
 
 
 def _split_distance(old: Draws, new: Draws, order: int) -> Value:
-    """Average over splits into halves, neighbours in the order of draws staying together.
-
-    Leaving out a draw then moves few others to the other half.
-    """
+    """Average over splits into halves."""
     sizes = [size for n in (len(old), len(new)) for size in (n // 2, n - n // 2)]
     places, widths = merged_quantiles(*sizes)
     total = np.zeros(np.broadcast_shapes(old.shape[1:], new.shape[1:]))
@@ -175,9 +169,8 @@ def _split_distance(old: Draws, new: Draws, order: int) -> Value:
 
 
 def _halves(draws: Draws, split: int) -> tuple[Draws, Draws]:
-    n = len(draws)
-    rolled = np.roll(np.arange(n), split * n // (2 * NUM_SPLITS))
-    return draws[rolled[: n // 2]], draws[rolled[n // 2 :]]
+    first, second = halves(len(draws), split, NUM_SPLITS)
+    return draws[first], draws[second]
 
 
 def _crossed(first: Draws, second: Draws, widths: np.ndarray, order: int) -> Value:
@@ -193,38 +186,3 @@ def _crossed(first: Draws, second: Draws, widths: np.ndarray, order: int) -> Val
 
 def _ranked(draws: Draws) -> Draws:
     return np.sort(draws, axis=0).astype(float)
-
-
-def _over_sets(statistic: Callable[[Draws, Draws], float], old: Draws, new: Draws) -> Value:
-    """Apply a statistic of two `(draw, coordinate)` sets to every pair of sets."""
-    shape = np.broadcast_shapes(old.shape[1:-1], new.shape[1:-1])
-    old, new = (np.broadcast_to(arm, (len(arm), *shape, arm.shape[-1])) for arm in (old, new))
-    values = [statistic(old[:, *i], new[:, *i]) for i in np.ndindex(shape)]
-    return np.array(values).reshape(shape)
-
-
-def _split_cost(old: Draws, new: Draws, order: int) -> float:
-    """Give what arms A and B of different halves are farther apart than those of the same arm.
-
-    Of numbers and squares that is the integral of Delta_A Delta_B.
-    """
-    if len(old) != len(new):
-        raise ValueError(
-            f"wasserstein of vectors needs as many draws an arm, got {len(old)} and {len(new)}; "
-            "use energy or sliced_wasserstein for arms of different length"
-        )
-    everything = np.concatenate([old, new])
-    costs = cdist(everything, everything) ** order
-    n, half, total = len(old), len(old) // 2, 0.0
-    for split in range(NUM_SPLITS):
-        rolled = np.roll(np.arange(n), split * n // (2 * NUM_SPLITS))
-        a, b = rolled[:half], rolled[half : 2 * half]
-        total += _matched(costs, a, b + n) + _matched(costs, a + n, b)
-        total -= _matched(costs, a, b) + _matched(costs, a + n, b + n)
-    return total / (2 * NUM_SPLITS)
-
-
-def _matched(costs: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
-    """Give the mean cost of the optimal assignment."""
-    chosen = costs[np.ix_(first, second)]
-    return chosen[linear_sum_assignment(chosen)].mean()
