@@ -53,7 +53,14 @@ def test_folders_are_not_written_over(tmp_path, monkeypatch):
 
 
 def test_the_demo_runs_small(tmp_path, monkeypatch):
-    for name, value in {"NUM_QUERIES": 8, "NUM_LEFT_OUT": 4, "NUM_GROUPS": 1}.items():
+    small = {
+        "NUM_QUERIES": 8,
+        "NUM_LEFT_OUT": 4,
+        "NUM_GROUPS": 1,
+        "ATTRIBUTION_DRAWS": 4,
+        "RETRAININGS": 6,
+    }
+    for name, value in small.items():
         monkeypatch.setattr(demo, name, value)
     lines: list[str] = []
     demo.run(tmp_path / "demo", 8, 0, lines.append)
