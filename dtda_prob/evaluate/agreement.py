@@ -23,9 +23,9 @@ Effects = Float[np.ndarray, "divergence query perturbation"]
 MOST_SPLITS = 2
 """Splits that the reliability of a resample is taken from, at most."""
 FLOOR = (
-    "nothing is subtracted from either side: divergences that are estimated without bias (mean, "
-    "variance, energy, coupled wasserstein) scatter about their true value, others lie above it by a "
-    "floor of noise; what noise in the truth takes from a correlation is given back in disattenuated"
+    "nothing is subtracted from either side: this library's divergences scatter about zero when "
+    "nothing moves, while a function that is given may lie above it by a floor of noise; what noise in "
+    "the truth takes from a correlation is given back in disattenuated"
 )
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from dtda_prob.divergences.divergence import Expansion
+
 
 def aggregate(
     scores: xr.Dataset, by: Sequence[Hashable] | np.ndarray, over: str = "datum"
@@ -33,8 +35,8 @@ def aggregate(
     labels = xr.DataArray(np.asarray(by), dims=over, name=name)
     grouped = scores[["score", "influence"]].assign_coords({name: labels}).groupby(name)
     found = grouped.mean()
-    error = _error(found["influence"])
-    reach = scipy.stats.t.ppf((1 + scores.attrs["level"]) / 2, scores.attrs["num_draws"] - 1) * error
+    error, freedom = _error_and_freedom(found["influence"], found["score"])
+    reach = scipy.stats.t.ppf((1 + scores.attrs["level"]) / 2, freedom) * error
     size = xr.ones_like(labels, dtype=int).assign_coords({name: labels}).groupby(name).sum()
     return found.assign(
         error=error,
@@ -44,9 +46,12 @@ def aggregate(
     ).assign_attrs(scores.attrs)
 
 
-def _error(influence: xr.DataArray) -> xr.DataArray:
-    n = influence.sizes["draw"]
-    return ((influence**2).sum(("arm", "draw")) / (n * (n - 1))) ** 0.5
+def _error_and_freedom(
+    influence: xr.DataArray, score: xr.DataArray
+) -> tuple[xr.DataArray, xr.DataArray]:
+    arms = influence.transpose("arm", "draw", *score.dims).values
+    expansion = Expansion(score.values, tuple(arms))
+    return score.copy(data=expansion.error()), score.copy(data=expansion.freedom())
 
 
 def _check(scores: xr.Dataset, by: Sequence[Hashable] | np.ndarray, over: str) -> None:
