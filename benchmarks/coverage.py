@@ -130,7 +130,8 @@ def null() -> pd.DataFrame:
                     divergence, old, new, coupled=coupled, num_permutations=PERMUTATIONS, seed=seed
                 )
                 families.setdefault(divergence.name, []).append(tested.p_value)
-        found.append(pd.DataFrame({k: discoveries(np.concatenate(v)) for k, v in families.items()}).T)
+        rates = pd.DataFrame({k: discoveries(np.concatenate(v)) for k, v in families.items()}).T
+        found.append(rates.astype({"families": int}))
         found[-1].columns = pd.MultiIndex.from_product([[mode(coupled)], found[-1].columns])
     return pd.concat(found, axis=1)
 
