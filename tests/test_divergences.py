@@ -2,6 +2,8 @@
 
 import sys
 
+import arviz_base
+import arviz_stats
 import numpy as np
 import pytest
 import scipy.stats
@@ -21,6 +23,7 @@ from dtda_prob.divergences import (
     sinkhorn,
     tail_probability,
     trade_off_curve,
+    wasserstein,
 )
 from dtda_prob.divergences.divergence import expand, jackknife
 from dtda_prob.divergences.entropic_transport import _ott
@@ -516,3 +519,18 @@ def test_bad_methods_are_refused(arguments, message):
     for constructor in (kullback_leibler, jensen_shannon):
         with pytest.raises(ValueError, match=message):
             constructor(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (arviz_stats.wasserstein, wasserstein(order=1)),
+        (arviz_stats.kl_divergence, kullback_leibler("neighbours")),
+    ],
+)
+def test_distances_are_those_of_arviz(theirs, ours):
+    rng = RNG(30)
+    old, new = rng.normal(size=(4, 250)), 1.0 + 1.3 * rng.normal(size=(4, 250))
+    trees = [arviz_base.from_dict({"posterior": {"m": draws}}) for draws in (old, new)]
+    found = estimate(ours, old.ravel(), new.ravel(), coupled=False, num_permutations=0)
+    assert found.value == pytest.approx(theirs(*trees, round_to="none"), abs=3 * found.error)
