@@ -116,6 +116,25 @@ def test_the_response_is_the_difference_of_gradients(x64):
     close(step, np.linalg.solve(hessian, x[CHANGED].T @ (LABELS - y[CHANGED])) / NOISE**2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("direction", ["pull", "push"])
+def test_single_data_are_attributed_beside_copies_as_without_them(direction):
+    """A copy that is not there has no influence to lose, and stays away when another datum goes."""
+    mode = dtda.kernels.exact(temperature=0.0)
+    plain, beside = (
+        dtda.attribute(
+            dtda.influence(dtda.Training(program, mode, queries()), at="old"),
+            KEY,
+            3,
+            ["mean"],
+            direction=direction,
+            check=False,
+        )["score"].values
+        for program in (regression(), EDIT.program)
+    )
+    close(beside[..., :NUM_DATA], plain, rtol=1e-3, atol=1e-5)
+    close(beside[..., NUM_DATA:], 0.0, atol=1e-6)
+
+
 def test_unrolling_predicts_a_relabelled_network():
     program = network(60)
     flipped = (np.asarray(program.kwargs["y"])[:3] + 1) % 3

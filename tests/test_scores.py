@@ -208,3 +208,20 @@ def test_scores_can_be_drawn(scores, backend):
     ranks = plots.ranks(scores, ["a", "b", "c"], top=6, backend=backend)
     assert spread.viz["told"]["effect"].sizes == {"query": 2}
     assert ranks.viz["points"]["effect"].sizes == {"query": 3}
+
+
+def test_what_is_not_finite_spoils_its_own_scores_and_group_alone():
+    arms = arms_of(32)
+    spoiled = arms._replace(new=arms.new.copy())
+    spoiled.new[3, :, 9] = np.nan
+    whole, one = (score(a, keep_influences=True) for a in (arms, spoiled))
+    for name in ("score", "error", "lower", "upper", "p_value", "q_value"):
+        assert np.isnan(one[name][..., 9]).all()
+    others = np.arange(NUM_DATA) != 9
+    for name in ("score", "error"):
+        np.testing.assert_allclose(one[name][..., others], whole[name][..., others])
+    np.testing.assert_allclose(one["p_value"][..., others], whole["p_value"][..., others], atol=0.02)
+    grouped = read.aggregate(one, np.arange(NUM_DATA) % 4)
+    for name in ("score", "error", "lower", "upper"):
+        assert np.isnan(grouped[name].sel(group=1)).all()
+        assert np.isfinite(grouped[name].sel(group=[0, 2, 3])).all()

@@ -74,7 +74,8 @@ def _of_block(
     fields["q_value"] = q_values(estimate.p_value)
     del fields["value"]
     if options.keep_influences:
-        scale = np.nan_to_num(estimate.error / expansion.error())
+        error = expansion.error()
+        scale = np.divide(estimate.error, error, out=np.zeros_like(error), where=error != 0)
         fields["influence"] = np.stack([scale * arm for arm in expansion.influences])
     return fields
 

@@ -145,7 +145,10 @@ def expand_and_permute(
     old, new = np.asarray(old), np.asarray(new)
     _check(old, new, coupled)
     expansion = expand(functional, old, new, coupled)
-    return expansion, _permuted(functional, old, new, coupled, num_permutations, seed)
+    if functional.signed or not num_permutations:
+        return expansion, np.empty((0, *np.shape(expansion.value)))
+    arms = _permutations(old, new, coupled, num_permutations, np.random.default_rng(seed))
+    return expansion, np.stack([functional.statistic(*arm, coupled) for arm in arms])
 
 
 def summarise(functional: Functional, expansion: Expansion, permuted: Draws, level: float) -> Estimate:
@@ -210,17 +213,6 @@ def _check(old: Draws, new: Draws, coupled: bool) -> None:
         )
 
 
-def _permuted(
-    functional: Functional, old: Draws, new: Draws, coupled: bool, number: int, seed: int
-) -> Draws:
-    """Give the statistic under permutations; none where the divergence is signed."""
-    if functional.signed or not number:
-        shape = np.shape(functional.statistic(old, new, coupled))
-        return np.empty((0, *shape))
-    arms = _permutations(old, new, coupled, number, np.random.default_rng(seed))
-    return np.stack([functional.statistic(*arm, coupled) for arm in arms])
-
-
 def _permutations(
     old: Draws, new: Draws, coupled: bool, number: int, rng: np.random.Generator
 ) -> Iterator[tuple[Draws, Draws]]:
@@ -260,8 +252,7 @@ def _one_sided(value: Value, permuted: Draws) -> Value:
     spread = everything.std(0)
     deviations = everything - everything.mean(0)
     standard = np.divide(deviations, spread, out=np.zeros_like(deviations), where=spread != 0)
-    found, reference = standard[0], _pooled(standard[1:])
-    return _share_above(found, reference)
+    return _share_above(standard[0], _pooled(standard[1:]))
 
 
 def _pooled(permuted: Draws) -> Draws:
@@ -272,12 +263,10 @@ def _pooled(permuted: Draws) -> Draws:
 
 
 def _share_above(found: Value, reference: Draws) -> Value:
-    rows, values = reference.reshape(-1, reference.shape[-1]), found.reshape(len_of(reference), -1)
-    above = [len(row) - np.searchsorted(row, value) for row, value in zip(rows, values, strict=True)]
-    shares = (1 + np.stack(above)) / (1 + reference.shape[-1])
+    """Give the share of each sorted row that is not below, of what is finite."""
+    rows = reference.reshape(-1, reference.shape[-1])
+    values = found.reshape(len(rows), -1)
+    known = np.isfinite(rows).sum(-1)[:, None]
+    below = [np.searchsorted(row, value) for row, value in zip(rows, values, strict=True)]
+    shares = (1 + known - np.stack(below)) / (1 + known)
     return np.where(np.isnan(found), np.nan, shares.reshape(found.shape))
-
-
-def len_of(reference: Draws) -> int:
-    """Count the families of pairs."""
-    return int(np.prod(reference.shape[:-1], dtype=int))

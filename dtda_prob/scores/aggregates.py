@@ -14,9 +14,10 @@ def aggregate(
 ) -> xr.Dataset:
     """Average scores over groups of data, or of queries.
 
-    This is the mean effect of single removals in a group; the effect of removing the whole group at
-    once is that of `attribute` with `perturbations.groups`. Errors are right though all scores of a
-    study share their draws: the influence of each draw is averaged first.
+    A group that holds a score that is not finite has none. This is the mean effect of single removals
+    in a group; the effect of removing the whole group at once is that of `attribute` with
+    `perturbations.groups`. Errors are right though all scores of a study share their draws: the
+    influence of each draw is averaged first.
 
     Args:
         scores: what `attribute(..., keep_influences=True)` gives; or what this gives.
@@ -34,7 +35,7 @@ def aggregate(
     name = "query_group" if over == "query" else "group"
     labels = xr.DataArray(np.asarray(by), dims=over, name=name)
     grouped = scores[["score", "influence"]].assign_coords({name: labels}).groupby(name)
-    found = grouped.mean()
+    found = grouped.mean(skipna=False)
     error, freedom = _error_and_freedom(found["influence"], found["score"])
     reach = scipy.stats.t.ppf((1 + scores.attrs["level"]) / 2, freedom) * error
     size = xr.ones_like(labels, dtype=int).assign_coords({name: labels}).groupby(name).sum()
