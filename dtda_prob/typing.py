@@ -19,17 +19,21 @@ PRNGKey = Key[Array, ""]
 class Outcome(NamedTuple):
     """What one run of training leaves behind.
 
+    Where the kernel keeps several states of a run, each leaf has a leading axis `state`.
+
     Attributes:
         params: parameters in unconstrained space.
         outputs: the quantities of the measure that a push-forward carries (logits, means, ...).
         value: what the measure reads off the outputs, shape `(query,)` or `(query, output)`.
         trace: the loss of each step, shape `(step,)`.
+        stats: what the algorithm says of the state (energy, acceptance, convergence), by name.
     """
 
     params: Params
     outputs: PyTree
-    value: Float[Array, "query *output"]
-    trace: Float[Array, " step"]
+    value: Float[Array, "..."]
+    trace: Float[Array, "*state step"]
+    stats: dict[str, Array]
 
 
 class Draw(Protocol):

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from dtda_prob.outcomes.draws import (
     Source,
+    by_draw,
     draw_all,
     draw_keys,
     pull_all,
@@ -64,14 +65,15 @@ def draw_arms(
     weights = check_weights(training.program, perturbations)
     if perturbations is not None and weights.ndim == 1:
         weights = weights.expand_dims(perturbation=[0])
+    runs, passed = training.num_runs(num_draws), first // training.kernel.num_states
+    keys = draw_keys(key, runs, passed)
     if direction == "push":
         weights = weights if weights.ndim == 2 else each_removed(weights)
         several = len(weights)
-        keys = draw_keys(key, num_draws, first)
-        apart = None if new_key is None else draw_keys(new_key, num_draws * several, first * several)
+        apart = None if new_key is None else draw_keys(new_key, runs * several, passed * several)
         old, new = _arms_by_push(source, keys, apart, weights, progress)
     elif direction == "pull" and isinstance(source, PushForward) and new_key is None:
-        old, new = _arms_by_pull(source, draw_keys(key, num_draws, first), weights, progress)
+        old, new = _arms_by_pull(source, keys, weights, progress)
     else:
         raise ValueError(
             f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
@@ -120,11 +122,13 @@ def _arms_by_pull(
     fitting = source.matched(int(removed[0]))
     start = start_of(fitting, None)
     point = _expansion_point(source, start, weights)
+    query_axis = int(source.training.kernel.num_states > 1)
     pairs = [
-        (value, _shift(response, weights.values, np.asarray(start)))
+        (value, _shift(response, weights.values, np.asarray(start), query_axis))
         for value, response in pull_all(fitting, keys, start, point, progress)
     ]
-    old, shifts = map(np.stack, zip(*pairs, strict=True))
+    stacked = tuple(map(np.stack, zip(*pairs, strict=True)))
+    old, shifts = by_draw(source.training, stacked)
     old = old[:, :, None]
     return old, old + shifts
 
@@ -138,8 +142,8 @@ def _expansion_point(source: PushForward, start: Weights, weights: xr.DataArray)
     return jnp.asarray(weights.values.mean(0)) if source.at == "centre" else None
 
 
-def _shift(response: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Apply a response to each change of weights: `(query, perturbation or datum, *output)`."""
+def _shift(response: np.ndarray, weights: np.ndarray, start: np.ndarray, query_axis: int) -> np.ndarray:
+    """Apply a response to each change of weights: `(*state, query, perturbation or datum, *output)`."""
     alone = weights.ndim == 1
     shift = -response * start if alone else response @ (weights - start).T.astype(response.dtype)
-    return np.moveaxis(shift, -1, 1)
+    return np.moveaxis(shift, -1, query_axis + 1)

@@ -45,7 +45,9 @@ def attribute(
     Args:
         source: a push-forward, or a training (which retrains, by push).
         key: one typed key; draws are those of `sample` with this key.
-        num_draws: number of draws, at least 3; or `until(rule)`, to draw until scores are sure.
+        num_draws: number of draws, at least 3; or `until(rule)`, to draw until scores are sure. Where
+            the kernel keeps several states of a run, these are draws too, and errors are taken from run
+            to run, of which there must be 3.
         divergences: names, `Divergence`s or functions `(old, new) -> value`.
         perturbations: weights `(perturbation, datum)`; the removal of each datum in turn if None.
         direction: "pull" or "push"; pull for push-forwards and push for trainings if None.
@@ -109,9 +111,12 @@ def attribute(
 
 def _check_range(source: Source, key: PRNGKey, arms: Arms) -> None:
     """Retrain one draw at the longest steps; of single data, only these are ever laid out."""
-    moved, weights = np.moveaxis(arms.new[0], 1, 0), arms.weights
+    num_states = training_of(source).kernel.num_states
+    first = slice(0, None, len(arms.new) // num_states)
+    moved, weights = np.moveaxis(arms.new[first], 2, 1), arms.weights
     if weights.ndim == 1:
-        lengths = np.linalg.norm((moved - arms.old[0, :, 0]).reshape(len(moved), -1), axis=1)
+        steps = (moved - np.moveaxis(arms.old[first], 2, 1)).mean(0)
+        lengths = np.linalg.norm(steps.reshape(len(steps), -1), axis=1)
         longest = np.argsort(-lengths)[:NUM_CHECKED]
-        moved, weights = moved[longest], each_removed(weights, longest)
+        moved, weights = moved[:, longest], each_removed(weights, longest)
     warn_beyond_range(source, draw_keys(key, 1), moved, weights)

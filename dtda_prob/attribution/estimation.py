@@ -53,8 +53,9 @@ def _of_divergence(
 ) -> xr.Dataset:
     """Estimate a few queries at a time, so that memory stays bounded."""
     step = max(1, BLOCK * arms.new.shape[1] // arms.new.size)
+    num_states = training.kernel.num_states
     blocks = [
-        _of_block(divergence, arms.old[:, some], arms.new[:, some], coupled, options)
+        _of_block(divergence, arms.old[:, some], arms.new[:, some], coupled, options, num_states)
         for some in (slice(i, i + step) for i in range(0, arms.new.shape[1], step))
     ]
     fields = {name: np.concatenate([b[name] for b in blocks], axis=-2) for name in blocks[0]}
@@ -62,11 +63,16 @@ def _of_divergence(
 
 
 def _of_block(
-    divergence: Divergence, old: Draws, new: Draws, coupled: bool, options: Options
+    divergence: Divergence, old: Draws, new: Draws, coupled: bool, options: Options, num_states: int
 ) -> dict[str, np.ndarray]:
     functional = divergence.of(old.ndim == 4)
     expansion, permuted = expand_and_permute(
-        functional, old, new, coupled=coupled, num_permutations=options.num_permutations
+        functional,
+        old,
+        new,
+        coupled=coupled,
+        num_permutations=options.num_permutations,
+        num_states=num_states,
     )
     estimate = summarise(functional, expansion, permuted, options.level)
     ranking = rank_pairs(expansion, options.top, options.level, options.num_resamples, seed=0)

@@ -87,14 +87,21 @@ class Expansion(NamedTuple):
 
     Attributes:
         value: the statistic.
-        influences: the influence of each draw, for each independent arm: one array where arms are
-            coupled, two where they are independent.
+        influences: the influence of each draw (or run, see `of_runs`), for each independent arm: one
+            array where arms are coupled, two where they are independent.
         doubt: what the statistic may be off by beside its noise.
     """
 
     value: Value
     influences: tuple[Draws, ...]
     doubt: Value | float = 0.0
+
+    def of_runs(self, num_states: int) -> "Expansion":
+        """Average influences over the states of each run; of R runs, draw i is of run i modulo R."""
+        if num_states == 1:
+            return self
+        runs = (arm.reshape(num_states, -1, *arm.shape[1:]).mean(0) for arm in self.influences)
+        return self._replace(influences=tuple(runs))
 
     def error(self) -> Value:
         """Give the standard error of the statistic."""

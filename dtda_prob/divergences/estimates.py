@@ -90,6 +90,7 @@ def estimate(
     level: float = LEVEL,
     num_permutations: int = 40,
     seed: int = 0,
+    num_states: int = 1,
 ) -> Estimate:
     """Estimate a divergence with its standard error, interval, null level and p-value.
 
@@ -114,16 +115,25 @@ def estimate(
         level: probability that the interval covers.
         num_permutations: permutations for the null, none where the divergence is signed.
         seed: seed of the permutations.
+        num_states: draws of each run, where several states of a run are draws: of R runs, draw i is
+            of run i modulo R. States of a run are correlated, so that influences are averaged over a
+            run, and runs are permuted whole.
 
     Raises:
-        ValueError: for unknown names, fewer than 3 draws, coupled arms of different length, a level out
+        ValueError: for unknown names, fewer than 3 runs, coupled arms of different length, a level out
             of range, or a divergence that is not defined for numbers (or vectors).
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level} must lie between 0 and 1, both excluded")
     functional = resolve(divergence).of(vector)
     expansion, permuted = expand_and_permute(
-        functional, old, new, coupled=coupled, num_permutations=num_permutations, seed=seed
+        functional,
+        old,
+        new,
+        coupled=coupled,
+        num_permutations=num_permutations,
+        seed=seed,
+        num_states=num_states,
     )
     return summarise(functional, expansion, permuted, level)
 
@@ -136,18 +146,19 @@ def expand_and_permute(
     coupled: bool,
     num_permutations: int,
     seed: int = 0,
+    num_states: int = 1,
 ) -> tuple[Expansion, Draws]:
     """Give all that an estimate is made of: the statistic with its influences, and permuted.
 
     Raises:
-        ValueError: for fewer than 3 draws, or coupled arms of different length.
+        ValueError: for fewer than 3 runs, or coupled arms of different length.
     """
     old, new = np.asarray(old), np.asarray(new)
-    _check(old, new, coupled)
-    expansion = expand(functional, old, new, coupled)
+    _check(old, new, coupled, num_states)
+    expansion = expand(functional, old, new, coupled).of_runs(num_states)
     if functional.signed or not num_permutations:
         return expansion, np.empty((0, *np.shape(expansion.value)))
-    arms = _permutations(old, new, coupled, num_permutations, np.random.default_rng(seed))
+    arms = _permutations(old, new, coupled, num_permutations, num_states, np.random.default_rng(seed))
     return expansion, np.stack([functional.statistic(*arm, coupled) for arm in arms])
 
 
@@ -203,9 +214,14 @@ def resolve(divergence: str | Divergence | Callable) -> Divergence:
     return of_function(divergence)
 
 
-def _check(old: Draws, new: Draws, coupled: bool) -> None:
-    if min(len(old), len(new)) < 3:
-        raise ValueError(f"at least 3 draws an arm are needed, got {len(old)} and {len(new)}")
+def _check(old: Draws, new: Draws, coupled: bool, num_states: int) -> None:
+    if num_states < 1 or len(old) % num_states or len(new) % num_states:
+        raise ValueError(f"num_states={num_states} must divide {len(old)} and {len(new)} draws")
+    if min(len(old), len(new)) < 3 * num_states:
+        raise ValueError(
+            f"at least 3 draws an arm are needed, got {len(old)} and {len(new)}"
+            + (f" of {num_states} states a run, which count as one" if num_states > 1 else "")
+        )
     if coupled and len(old) != len(new):
         raise ValueError(
             f"coupled arms must have as many draws, got {len(old)} and {len(new)}; "
@@ -214,18 +230,28 @@ def _check(old: Draws, new: Draws, coupled: bool) -> None:
 
 
 def _permutations(
-    old: Draws, new: Draws, coupled: bool, number: int, rng: np.random.Generator
+    old: Draws, new: Draws, coupled: bool, number: int, num_states: int, rng: np.random.Generator
 ) -> Iterator[tuple[Draws, Draws]]:
+    """Swap, or shuffle, whole runs."""
     old, new = np.broadcast_arrays(old, new) if coupled else _alike(old, new)
+    num_old, num_new = len(old) // num_states, len(new) // num_states
     for _ in range(number):
         if coupled:
-            swap = rng.random(len(old)) < 0.5
+            swap = np.tile(rng.random(num_old) < 0.5, num_states)
             swap = swap.reshape(-1, *(1,) * (old.ndim - 1))
             yield np.where(swap, new, old), np.where(swap, old, new)
         else:
-            order = rng.permutation(len(old) + len(new))
-            pooled = np.concatenate([old, new])[order]
-            yield pooled[: len(old)], pooled[len(old) :]
+            order = rng.permutation(num_old + num_new)
+            runs = np.concatenate([_in_runs(old, num_old), _in_runs(new, num_new)], axis=1)[:, order]
+            yield _in_draws(runs[:, :num_old]), _in_draws(runs[:, num_old:])
+
+
+def _in_runs(draws: Draws, num_runs: int) -> Draws:
+    return draws.reshape(-1, num_runs, *draws.shape[1:])
+
+
+def _in_draws(runs: Draws) -> Draws:
+    return runs.reshape(-1, *runs.shape[2:])
 
 
 def _alike(old: Draws, new: Draws) -> tuple[Draws, Draws]:

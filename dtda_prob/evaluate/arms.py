@@ -97,7 +97,8 @@ def _arms(
         # A pull starts from the matched training, which has fewer steps than training on all data.
         full = _on_all_data(training, key, num_draws, progress)
     output = ["output"][: full.ndim - 2]
-    key_data = np.asarray(jax.random.key_data(draw_keys(key, num_draws)))
+    keys = draw_keys(key, training.num_runs(num_draws))
+    key_data = np.tile(jax.random.key_data(keys), (training.kernel.num_states, 1))
     return xr.Dataset(
         {
             "full": (("draw", "query", *output), full),
@@ -125,4 +126,5 @@ def _several(weights: xr.DataArray) -> xr.DataArray:
 
 def _on_all_data(training: Training, key: PRNGKey, num_draws: int, progress: bool) -> np.ndarray:
     whole = check_weights(training.program, None)
-    return draw_all(training, draw_keys(key, num_draws), None, whole, read_value, CHUNK, progress)
+    keys = draw_keys(key, training.num_runs(num_draws))
+    return draw_all(training, keys, None, whole, read_value, CHUNK, progress)

@@ -4,6 +4,7 @@ from dtda_prob.kernels.cut import cut as cut
 from dtda_prob.kernels.exact import exact as exact
 from dtda_prob.kernels.kernel import Kernel as Kernel
 from dtda_prob.kernels.kernel import Phase as Phase
+from dtda_prob.kernels.kernel import keep as keep
 from dtda_prob.kernels.kernel import path as path
 from dtda_prob.kernels.kernel import run as run
 from dtda_prob.kernels.kernel import segment_sizes as segment_sizes

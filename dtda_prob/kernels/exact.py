@@ -1,22 +1,14 @@
 """Exact draws where the objective is quadratic: the oracle of every approximation."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from dtda_prob.kernels.kernel import Kernel, Phase
+from dtda_prob.kernels.kernel import Kernel, Phase, Start, State
 from dtda_prob.program import Program
-from dtda_prob.typing import Params, PRNGKey, Weights
-
-
-class ExactState(NamedTuple):
-    """The parameters alone."""
-
-    params: Params
+from dtda_prob.typing import PRNGKey, Weights
 
 
 def exact(temperature: float = 1.0) -> Kernel:
@@ -35,12 +27,12 @@ def exact(temperature: float = 1.0) -> Kernel:
     if temperature < 0:
         raise ValueError(f"temperature={temperature} must be at least 0 (0 is the mode)")
 
-    def init(params: Params, program: Program) -> ExactState:
-        return ExactState(params)
+    def init(previous: State, program: Program) -> Start:
+        return Start(previous.params)
 
     def step(
-        key: PRNGKey, state: ExactState, program: Program, weights: Weights
-    ) -> tuple[ExactState, Float[Array, ""]]:
+        key: PRNGKey, state: Start, program: Program, weights: Weights
+    ) -> tuple[Start, Float[Array, ""]]:
         start, unravel = ravel_pytree(state.params)
 
         def potential(theta: Float[Array, " parameter"]) -> Float[Array, ""]:
@@ -52,7 +44,7 @@ def exact(temperature: float = 1.0) -> Kernel:
         noise = jax.random.normal(key, start.shape, start.dtype)
         spread = jax.scipy.linalg.solve_triangular(root, noise, lower=True, trans="T")
         theta = mode + temperature**0.5 * spread
-        return ExactState(unravel(theta)), potential(theta) / program.num_rows
+        return Start(unravel(theta)), potential(theta) / program.num_rows
 
     phase = Phase(
         init,

@@ -22,11 +22,22 @@ class State(Protocol):
     def params(self) -> Params: ...
 
 
+class Start(NamedTuple):
+    """What the first phase starts from: parameters alone."""
+
+    params: Params
+
+
+def _no_stats(state: Any) -> dict[str, Array]:
+    return {}
+
+
 class Phase(NamedTuple):
     """One training algorithm with a fixed number of steps.
 
     Attributes:
-        init: `(params, program) -> state`.
+        init: `(previous, program) -> state`, from the state that the phase before ends with, whose
+            `params` are where this one starts.
         step: `(key, state, program, weights) -> (state, loss)`, pure, with the loss of the step.
         num_steps: `(program) -> int`, which may depend on the program's `num_rows`.
         num_passes: `(program) -> float`, the gradients over all rows that its steps amount to.
@@ -35,25 +46,81 @@ class Phase(NamedTuple):
             gradient is 1 throughout; infinite for steps that end at rest. Raises ValueError where
             steps are not proportional to gradients.
         temperature: of the posterior exp(-n L / temperature) that the algorithm draws from, if it does.
+        stats: `(state) -> numbers`, what else is kept of a state: energy, acceptance, convergence.
+        no_derivative: why its steps cannot be differentiated, in a sentence, if they cannot.
     """
 
-    init: Callable[[Params, Program], Any]
+    init: Callable[[State, Program], Any]
     step: Callable[[PRNGKey, Any, Program, Weights], tuple[Any, Float[Array, ""]]]
     num_steps: Callable[[Program], int]
     num_passes: Callable[[Program], float]
     check: Callable[[Program], None]
     step_sizes: Callable[[Program], Float[np.ndarray, " step"]]
     temperature: float | None = None
+    stats: Callable[[Any], dict[str, Array]] = _no_stats
+    no_derivative: str | None = None
 
 
 class Kernel(NamedTuple):
-    """A training algorithm: phases run one after the other, each from the last one's parameters."""
+    """A training algorithm: phases run one after the other, each from where the last one ended.
+
+    Attributes:
+        phases: the phases.
+        num_states: how many states of a run are outcomes, the last of the last phase; see `keep`.
+        thinning: steps from one of them to the next.
+    """
 
     phases: tuple[Phase, ...]
+    num_states: int = 1
+    thinning: int = 1
+
+    @property
+    def no_derivative(self) -> str | None:
+        """Say why training cannot be differentiated, if it cannot."""
+        return next((phase.no_derivative for phase in self.phases if phase.no_derivative), None)
+
+    def check(self, program: Program) -> None:
+        """Refuse a program that does not suit the algorithm.
+
+        Raises:
+            ValueError: if a phase cannot run on it, or the last is too short for its states.
+        """
+        for phase in self.phases:
+            phase.check(program)
+        available = self.phases[-1].num_steps(program)
+        if self.num_states * self.thinning > available:
+            raise ValueError(
+                f"num_states={self.num_states}, {self.thinning} steps apart, do not fit into the "
+                f"{available} steps of the last phase; keep fewer or train longer"
+            )
+
+
+def keep(kernel: Kernel, num_states: int, *, thinning: int = 1) -> Kernel:
+    """Take the last states of each run for outcomes, not its end alone.
+
+    States of one run are a chain: they share its start and are correlated, so that errors are taken
+    from run to run. Right for samplers, and for the late iterates of SGD at a constant rate.
+
+    Args:
+        kernel: the training algorithm.
+        num_states: states of each run, the last of which is its end.
+        thinning: steps of the last phase from state to state.
+
+    Raises:
+        ValueError: if either is not positive; in `Training`, if the last phase is too short.
+
+    >>> import optax
+    >>> from dtda_prob.kernels import sgd
+    >>> keep(sgd(optax.sgd(0.1), num_steps=100), 5, thinning=10).num_states
+    5
+    """
+    if num_states < 1 or thinning < 1:
+        raise ValueError(f"num_states={num_states} and thinning={thinning} must be at least 1")
+    return kernel._replace(num_states=num_states, thinning=thinning)
 
 
 def then(*kernels: Kernel) -> Kernel:
-    """Chain kernels: each starts from the parameters that the one before ends with.
+    """Chain kernels: each starts from where the one before ends; the last one's states are kept.
 
     >>> import optax
     >>> from dtda_prob.kernels import sgd
@@ -61,12 +128,26 @@ def then(*kernels: Kernel) -> Kernel:
     >>> len(then(warm, cold).phases)
     2
     """
-    return Kernel(tuple(phase for kernel in kernels for phase in kernel.phases))
+    return kernels[-1]._replace(phases=tuple(phase for each in kernels for phase in each.phases))
+
+
+class Run(NamedTuple):
+    """What a run ends with; where several states are kept, each leaf has a leading axis `state`.
+
+    Attributes:
+        params: the trained parameters.
+        trace: the loss of each step; of several states, of the steps since the one before.
+        stats: what the last phase says of its state.
+    """
+
+    params: Params
+    trace: Float[Array, "*state step"]
+    stats: dict[str, Array]
 
 
 def run(
     kernel: Kernel, key: PRNGKey, program: Program, weights: Weights, params: Params | None = None
-) -> tuple[Params, Float[Array, " step"]]:
+) -> Run:
     """Train once: a pure function of key and weights, differentiable in both modes.
 
     Reverse mode keeps about 2 sqrt(T) states of T steps and recomputes the rest once.
@@ -77,17 +158,20 @@ def run(
         program: the model and its data.
         weights: one per datum.
         params: where to start; a draw of `program.init` if None.
-
-    Returns:
-        The trained parameters and the loss of each step.
     """
     init_key, *keys = jax.random.split(key, 1 + len(kernel.phases))
-    params = program.init(init_key) if params is None else params
-    traces = []
-    for phase, phase_key in zip(kernel.phases, keys, strict=True):
-        params, trace = _run_phase(phase, phase_key, program, weights, params)
+    state: State = Start(program.init(init_key) if params is None else params)
+    traces, last = [], kernel.phases[-1]
+    for phase, phase_key in zip(kernel.phases[:-1], keys[:-1], strict=True):
+        body = _body(phase, phase_key, program, weights)
+        state, trace = _scan_in_blocks(body, phase.init(state, program), phase.num_steps(program))
         traces.append(trace)
-    return params, jnp.concatenate(traces)
+    body, length = _body(last, keys[-1], program, weights), last.num_steps(program)
+    state = last.init(state, program)
+    if kernel.num_states > 1:
+        return _late_states(body, last, state, length, kernel)
+    state, trace = _scan_in_blocks(body, state, length)
+    return Run(state.params, jnp.concatenate([*traces, trace]), last.stats(state))
 
 
 class Path(NamedTuple):
@@ -115,16 +199,16 @@ def path(kernel: Kernel, key: PRNGKey, program: Program, weights: Weights, num_s
         num_segments: segments of about equal length in each phase (fewer where it has fewer steps).
     """
     init_key, *keys = jax.random.split(key, 1 + len(kernel.phases))
-    params, parts, traces = program.init(init_key), [], []
+    state: State = Start(program.init(init_key))
+    parts, traces = [], []
     for phase, phase_key in zip(kernel.phases, keys, strict=True):
-        body, state = _body(phase, phase_key, program, weights), phase.init(params, program)
+        body, state = _body(phase, phase_key, program, weights), phase.init(state, program)
         for start, length in segments(phase, program, num_segments):
             (state, total), trace = jax.lax.scan(
-                partial(_with_sum, body), (state, _zeros(params)), start + jnp.arange(length)
+                partial(_with_sum, body), (state, _zeros(state.params)), start + jnp.arange(length)
             )
             parts.append((state.params, jax.tree.map(lambda x, n=length: x / n, total)))
             traces.append(trace)
-        params = state.params
     ends, means = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
     return Path(ends, means, jnp.concatenate(traces))
 
@@ -155,12 +239,18 @@ def _with_sum(body: Callable, carry: tuple[Any, Params], count: Int[Array, ""]) 
     return (state, jax.tree.map(jnp.add, total, state.params)), loss
 
 
-def _run_phase(
-    phase: Phase, key: PRNGKey, program: Program, weights: Weights, params: Params
-) -> tuple[Params, Float[Array, " step"]]:
-    body = _body(phase, key, program, weights)
-    state, trace = _scan_in_blocks(body, phase.init(params, program), phase.num_steps(program))
-    return state.params, trace
+def _late_states(body: Callable, phase: Phase, state: Any, length: int, kernel: Kernel) -> Run:
+    """Run up to the first of the states that are kept, and from each to the next."""
+    before = length - kernel.num_states * kernel.thinning
+    if before:
+        state, _ = _scan_in_blocks(body, state, before)
+
+    def block(state: Any, start: Int[Array, ""]) -> tuple[Any, Run]:
+        state, trace = jax.lax.scan(body, state, start + jnp.arange(kernel.thinning))
+        return state, Run(state.params, trace, phase.stats(state))
+
+    starts = before + kernel.thinning * jnp.arange(kernel.num_states)
+    return jax.lax.scan(jax.checkpoint(block, prevent_cse=False), state, starts)[1]
 
 
 def _body(phase: Phase, key: PRNGKey, program: Program, weights: Weights) -> Callable:

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from dtda_prob.kernels import batches
-from dtda_prob.kernels.kernel import Kernel, Phase
+from dtda_prob.kernels.kernel import Kernel, Phase, State
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
@@ -75,8 +75,8 @@ def sgd(
             return optimizer
         return optimizer(count_steps(program))
 
-    def init(params: Params, program: Program) -> SGDState:
-        order = jnp.zeros(program.num_rows, int)
+    def init(previous: State, program: Program) -> SGDState:
+        order, params = jnp.zeros(program.num_rows, int), previous.params
         return SGDState(params, transformation(program).init(params), order, jnp.zeros((), int))
 
     def step(

@@ -52,6 +52,8 @@ def compare_steps(
 ) -> Steps:
     """Retrain one draw at the perturbations of the longest predicted steps.
 
+    Where a run has several states, steps are of their mean.
+
     Args:
         source: what predicted.
         keys: the key of the draw.
@@ -63,7 +65,7 @@ def compare_steps(
     predicted = (moved - base).reshape(len(moved), -1)
     longest = np.argsort(-np.linalg.norm(predicted, axis=1))[:NUM_CHECKED]
     training = training_of(source)
-    retrained = draw_all(training, keys, old, weights[longest], read_value, NUM_CHECKED, False)[0]
+    retrained = draw_all(training, keys, old, weights[longest], read_value, NUM_CHECKED, False).mean(0)
     predicted, true = predicted[longest], (retrained - base[longest]).reshape(len(longest), -1)
     smallest = np.finfo(predicted.dtype).tiny
     lengths = np.linalg.norm(predicted, axis=1), np.linalg.norm(true, axis=1).clip(smallest)
@@ -74,13 +76,27 @@ def compare_steps(
 def warn_beyond_range(
     source: Source,
     keys: Key[Array, " 1"],
-    moved: Float[np.ndarray, "..."],
+    moved: Float[np.ndarray, "state ..."],
     weights: xr.DataArray,
     old: Any = None,
 ) -> None:
-    """Warn where half of the steps are out of range; see `compare_steps`. Retraining never is."""
+    """Warn where half of the steps are out of range; see `compare_steps`.
+
+    Retraining never is. Where a draw jumps (a kernel without a derivative, importance weights) nothing
+    is retrained: it is not the draw that follows the weights, but its law.
+
+    Args:
+        source: what predicted.
+        keys: the key of the run.
+        moved: what was predicted, for each state of the run.
+        weights: the perturbations.
+        old: where the push-forward started.
+    """
     if isinstance(source, Training) or source.push == source.training.push:
         return
+    if source.training.kernel.no_derivative or source.pareto_k:
+        return
+    moved = moved.mean(0)
     if weights.ndim == 1:
         moved, weights = moved[None], weights.expand_dims("perturbation")
     steps = compare_steps(source, keys, moved, weights, old)
@@ -106,5 +122,5 @@ def _bases(
         training = matched(training_of(source), int(count), weights.values)
         start = xr.DataArray(np.asarray(start_of(training, old)), dims="datum")
         training = training_of(training)
-        found[count] = draw_all(training, keys, None, start, read_value, 1, False)[0]
+        found[count] = draw_all(training, keys, None, start, read_value, 1, False).mean(0)
     return np.stack([found[count] for count in removed])

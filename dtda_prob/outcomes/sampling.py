@@ -23,7 +23,7 @@ def sample(
     weights: Any = None,
     *,
     old: Any = None,
-    num_chains: int = 4,
+    num_chains: int | None = None,
     chunk_size: int = 64,
     keep: Collection[str] = (),
     check: bool = True,
@@ -39,10 +39,12 @@ def sample(
         source: a training (draws of mu at `weights`), or a push-forward (draws of mu at `old`
             carried to `weights`).
         key: one typed key.
-        num_draws: number of draws, a multiple of `num_chains`.
+        num_draws: number of draws, a multiple of `num_chains`, and of the states that the kernel keeps
+            of each run.
         weights: one per datum, or several perturbations `(perturbation, datum)`; ones if None.
         old: where a push-forward starts; all data, weighed as the rows that are left, if None.
-        num_chains: blocks of independent draws that ArviZ sees as chains, at least 2.
+        num_chains: blocks of independent draws that ArviZ sees as chains, at least 2; 4 if None. Where
+            the kernel keeps several states of a run, each run is a chain.
         chunk_size: trainings per compiled call.
         keep: what else to keep, of "parameters" and "trace" (the loss of each step).
         check: retrain one draw at up to four perturbations, and warn where what a push-forward
@@ -62,15 +64,16 @@ def sample(
         RuntimeWarning: if draws are not finite, or a prediction is out of range.
     """
     check_key(key)
-    _check_draws(num_draws, num_chains, keep)
     training = training_of(source)
+    num_chains = _check_draws(training, num_draws, num_chains, keep)
     new = check_weights(training.program, weights)
     read = _Reading(training, frozenset(keep))
-    keys = draw_keys(key, num_draws)
+    keys = draw_keys(key, training.num_runs(num_draws))
     drawn = draw_all(source, keys, old, new, read, chunk_size, progress)
     warn_not_finite(drawn["stats"]["diverging"], "flagged in sample_stats.diverging")
     if check and weights is not None:
-        warn_beyond_range(source, keys[:1], drawn["value"][0], new, old)
+        first = drawn["value"][:: len(keys)][: training.kernel.num_states]
+        warn_beyond_range(source, keys[:1], first, new, old)
     return to_datatree(source, training, drawn, keys, new, num_chains)
 
 
@@ -91,7 +94,17 @@ class _Reading:
         return kept
 
 
-def _check_draws(num_draws: int, num_chains: int, keep: Collection[str]) -> None:
+def _check_draws(
+    training: Training, num_draws: int, num_chains: int | None, keep: Collection[str]
+) -> int:
+    """Refuse bad numbers, and give the number of chains."""
+    runs, several = training.num_runs(num_draws), training.kernel.num_states > 1
+    if several and num_chains not in (None, runs):
+        raise ValueError(
+            f"num_chains={num_chains}: each of the {runs} runs is a chain, since the kernel keeps "
+            "several states of it; leave num_chains out, or change num_draws"
+        )
+    num_chains = (runs if several else 4) if num_chains is None else num_chains
     if num_chains < 2:
         raise ValueError(f"num_chains={num_chains} must be at least 2, which ArviZ needs")
     if num_draws < 1 or num_draws % num_chains:
@@ -102,3 +115,4 @@ def _check_draws(num_draws: int, num_chains: int, keep: Collection[str]) -> None
     unknown = set(keep) - set(KEEPABLE)
     if unknown:
         raise ValueError(f"keep={sorted(unknown)} must be among {KEEPABLE}")
+    return num_chains

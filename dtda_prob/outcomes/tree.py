@@ -22,7 +22,7 @@ def to_datatree(
     source: Training | PushForward,
     training: Training,
     drawn: dict[str, Any],
-    keys: Key[Array, " draw"],
+    keys: Key[Array, " run"],
     weights: xr.DataArray,
     num_chains: int,
 ) -> xr.DataTree:
@@ -42,7 +42,7 @@ def to_datatree(
     measure = training.measure
     output = ["query", "output"][: drawn["value"].ndim - 1 - len(several)]
     stats = drawn["stats"] | ({"trace": drawn["trace"]} if "trace" in drawn else {})
-    key_data = np.asarray(jax.random.key_data(keys))
+    key_data = np.tile(jax.random.key_data(keys), (training.kernel.num_states, 1))
     groups = {
         "posterior_predictive": group(
             {measure.name: drawn["value"]}, {measure.name: output}, query=measure.queries

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from dtda_prob.training import Training
+from dtda_prob.training import STATES_AT_ONCE, Training
 from dtda_prob.transforms.response import (
     At,
     Cost,
     PushForward,
     check_options,
+    check_posterior,
+    check_single,
     push_forward,
     side_key,
 )
@@ -23,7 +25,7 @@ from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 def covariance(
     training: Training,
     *,
-    step_size: float,
+    step_size: float | None = None,
     temperature: float = 1.0,
     pull_to_outcome: float = 0.0,
     num_samples: int = 200,
@@ -34,16 +36,19 @@ def covariance(
 ) -> PushForward:
     """Build the push-forward by minus the covariance of losses and measurement near the outcome.
 
-    Under the local posterior proportional to exp(-n L(theta, w) / temperature - c |theta -
-    theta_T|^2 / 2) an expectation has the derivative -Cov(m, loss_k) / temperature with respect to
-    weight k (Kreer et al., arXiv 2509.26544; Giordano et al., arXiv 1709.02536). It is sampled by
-    Langevin dynamics from the outcome theta_T (BlackJAX's SGLD on all data). No curvature is
-    inverted, but the Monte Carlo error of a response falls only as the root of `num_samples`.
+    Under a posterior proportional to exp(-n L(theta, w) / temperature) an expectation has the
+    derivative -Cov(m, loss_k) / temperature with respect to weight k (Giordano et al., arXiv
+    1709.02536). Where the kernel draws from a posterior and keeps several states of a run, it is the
+    covariance of these. Given a `step_size` it is that of the local posterior, proportional to
+    exp(-n L(theta, w) / temperature - c |theta - theta_T|^2 / 2), which is sampled by Langevin dynamics
+    from the outcome theta_T (BlackJAX's SGLD on all data; Kreer et al., arXiv 2509.26544). All states
+    of a run move alike. No curvature is inverted, but the Monte Carlo error of a response falls only
+    as the root of the number of states.
 
     Args:
         training: the stochastic kernel.
-        step_size: of the dynamics, in units of squared parameters; at most the smallest posterior
-            variance, roughly.
+        step_size: of the local dynamics, in units of squared parameters; at most the smallest posterior
+            variance, roughly. None for the states of the run itself, which need no further setting.
         temperature: of the local posterior.
         pull_to_outcome: c, which keeps the walk near the outcome.
         num_samples: states of the walk that are kept.
@@ -53,25 +58,39 @@ def covariance(
         batch_size: queries at once in `pull`; all if None.
 
     Raises:
-        ValueError: if a setting is not positive (`pull_to_outcome`, `num_warmup`: not negative).
+        ValueError: if a setting is not positive (`pull_to_outcome`, `num_warmup`: not negative);
+            without a `step_size`, if the kernel draws from no posterior or keeps fewer than three
+            states of a run; with one, if it keeps several.
     """
     check_options(at)
-    _check_positive(step_size=step_size, temperature=temperature, thinning=thinning)
-    _check_positive(num_samples=num_samples - 1, num_warmup=num_warmup + 1)
-    _check_positive(pull_to_outcome=pull_to_outcome + 1)
+    if step_size is None:
+        temperature = check_posterior(training, "covariance without step_size")
+        num_samples = _check_several(training)
+    else:
+        check_single(training, "covariance with a step_size")
+        _check_positive(step_size=step_size, temperature=temperature, thinning=thinning)
+        _check_positive(num_samples=num_samples - 1, num_warmup=num_warmup + 1)
+        _check_positive(pull_to_outcome=pull_to_outcome + 1)
+
+    def states_near(key: PRNGKey, params: Params, here: Weights) -> Params:
+        if step_size is None:
+            return params
+        walk = partial(_walk, training, here, params, step_size, temperature, pull_to_outcome)
+        return walk(side_key(key), num_warmup, num_samples, thinning)
 
     def draw(key: PRNGKey, weights: Weights) -> Outcome:
         here = jax.lax.stop_gradient(weights)
         outcome = jax.lax.stop_gradient(training.draw(key, here))
-        walk = partial(_walk, training, here, outcome.params, step_size, temperature, pull_to_outcome)
-        states = walk(side_key(key), num_warmup, num_samples, thinning)
-        found = jax.lax.map(lambda params: _observe(training, params), states)
+        states = states_near(key, outcome.params, here)
+        found = jax.lax.map(partial(_observe, training), states, batch_size=STATES_AT_ONCE)
         found, losses = jax.lax.stop_gradient(found)
         centred = jax.tree.map(lambda leaf: leaf - leaf.mean(0), (found, losses))
         tilt = -centred[1] @ (weights - here) / (temperature * (num_samples - 1))
-        return jax.tree.map(lambda x, c: x + jnp.tensordot(tilt, c, 1), outcome, centred[0])
+        still = outcome.params, outcome.outputs, outcome.value
+        moved = jax.tree.map(lambda x, c: x + jnp.tensordot(tilt, c, 1), still, centred[0])
+        return Outcome(*moved, outcome.trace, outcome.stats)
 
-    num_steps = num_warmup + num_samples * thinning
+    num_steps = 0 if step_size is None else num_warmup + num_samples * thinning
     passes = (num_steps + num_samples) / training.num_passes()
     return push_forward(
         f"covariance[{num_samples}, temperature={temperature:g}]",
@@ -94,10 +113,20 @@ def covariance(
     )
 
 
-def _observe(training: Training, params: Params) -> tuple[Outcome, Array]:
-    steps = jax.eval_shape(training.draw, jax.random.key(0), training.program.full_weights()).trace
-    outcome = Outcome(params, *training.observe(params), jnp.zeros(steps.shape, steps.dtype))
-    return outcome, training.program.losses(params)
+def _observe(training: Training, params: Params) -> tuple[PyTree, Array]:
+    outputs = training.measure.outputs(params)
+    found = params, outputs, training.measure.readout(outputs)
+    return found, training.program.losses(params)
+
+
+def _check_several(training: Training) -> int:
+    if training.kernel.num_states < 3:
+        raise ValueError(
+            "covariance without step_size is that of the states of a run, and the kernel keeps "
+            f"num_states={training.kernel.num_states}: keep more (kernels.keep), or give the step_size "
+            "of a walk about the outcome"
+        )
+    return training.kernel.num_states
 
 
 def _walk(

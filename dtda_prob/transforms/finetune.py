@@ -5,7 +5,15 @@ import optax
 
 from dtda_prob import kernels
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import At, Cost, PushForward, pull_of_push, side_key
+from dtda_prob.transforms.response import (
+    At,
+    Cost,
+    PushForward,
+    pull_of_push,
+    push_of_carry,
+    side_key,
+    weights_of_states,
+)
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 
@@ -22,22 +30,28 @@ def finetune(training: Training, kernel: kernels.Kernel, *, batch_size: int | No
         batch_size: queries at once in `pull`; all if None.
 
     Raises:
-        ValueError: if the program does not suit the kernel.
+        ValueError: if the program does not suit the kernel, or its steps have no derivative.
     """
     program = training.program
-    for phase in kernel.phases:
-        phase.check(program)
+    kernel.check(program)
+    if kernel.no_derivative:
+        raise ValueError(f"kernel must follow the weights, and {kernel.no_derivative}; take sgd")
 
-    def push(key: PRNGKey, old: Weights, new: Weights) -> Outcome:
-        outcome = jax.lax.stop_gradient(training.draw(key, old))
+    def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
+        outcome = jax.lax.stop_gradient(outcome)
 
-        def more(weights: Weights) -> Params:
-            return kernels.run(kernel, side_key(key), program, weights, outcome.params)[0]
+        def moved(params: Params, new: Weights) -> Params:
+            def more(weights: Weights) -> Params:
+                return kernels.run(kernel, side_key(key), program, weights, params).params
 
-        change = optax.tree.sub(more(new), jax.lax.stop_gradient(more(old)))
-        params = optax.tree.add(outcome.params, change)
-        return Outcome(params, *training.observe(params), outcome.trace)
+            change = optax.tree.sub(more(new), jax.lax.stop_gradient(more(old)))
+            return optax.tree.add(params, change)
 
+        params = training.each_state(moved)(outcome.params, weights_of_states(training, new))
+        outputs, value = training.observe(params)
+        return outcome._replace(params=params, outputs=outputs, value=value)
+
+    push = push_of_carry(training, carry)
     share = sum(phase.num_passes(program) for phase in kernel.phases) / training.num_passes()
 
     def rebuild(other: Training, at: At | None) -> PushForward:
@@ -47,7 +61,8 @@ def finetune(training: Training, kernel: kernels.Kernel, *, batch_size: int | No
         name="finetune",
         training=training,
         push=push,
-        pull=pull_of_push(push, batch_size),
+        carry=carry,
+        pull=pull_of_push(training, push, batch_size),
         cost=Cost(1.0 + 2 * share, 1.0 + 2.5 * share * len(training.measure.queries)),
         rebuild=rebuild,
     )

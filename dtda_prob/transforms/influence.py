@@ -9,14 +9,14 @@ from dtda_prob import curvature as curvatures
 from dtda_prob.training import Training
 from dtda_prob.transforms.response import (
     At,
+    AtOutcome,
     Cost,
     PushForward,
     Space,
     check_options,
     push_forward,
-    side_key,
 )
-from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
+from dtda_prob.typing import Params, PRNGKey, Weights
 
 
 def influence(
@@ -49,15 +49,11 @@ def influence(
     decompose = chosen.bind(training.program)
     choose_filter = chosen.inverse_filter(training.total_step_size)
 
-    def draw(key: PRNGKey, weights: Weights) -> Outcome:
-        """Draw with the value of training and the derivative of a stationary point."""
-        here = jax.lax.stop_gradient(weights)
-        outcome = jax.lax.stop_gradient(training.draw(key, here))
-        spectrum = decompose(side_key(key), outcome.params, here)
-        change = change_of_gradient(training, outcome.params, weights)
-        step = spectrum.apply(choose_filter(spectrum, outcome.params), change)
-        params = optax.tree.sub(outcome.params, step)
-        return Outcome(params, *training.observe(params), outcome.trace)
+    def move(key: PRNGKey, params: Params, here: Weights, weights: Weights) -> Params:
+        """Follow the stationary point."""
+        spectrum = decompose(key, params, here)
+        change = change_of_gradient(training, params, weights)
+        return optax.tree.sub(params, spectrum.apply(choose_filter(spectrum, params), change))
 
     def cost(num_solves: int) -> float:
         return chosen.passes(training.program, num_solves) / training.num_passes()
@@ -65,7 +61,7 @@ def influence(
     return push_forward(
         f"influence[{chosen.name}]",
         training,
-        draw,
+        AtOutcome(training, move),
         at,
         space,
         batch_size=batch_size,

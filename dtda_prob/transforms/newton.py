@@ -5,8 +5,16 @@ import optax
 
 from dtda_prob import curvature as curvatures
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import At, Cost, PushForward, pull_of_push, side_key
-from dtda_prob.typing import Outcome, PRNGKey, Weights
+from dtda_prob.transforms.response import (
+    At,
+    Cost,
+    PushForward,
+    pull_of_push,
+    push_of_carry,
+    side_key,
+    weights_of_states,
+)
+from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 
 def newton(
@@ -40,17 +48,24 @@ def newton(
     choose_filter = chosen.inverse_filter(training.total_step_size)
     gradient = jax.grad(training.program.objective)
 
-    def push(key: PRNGKey, old: Weights, new: Weights) -> Outcome:
-        outcome = jax.lax.stop_gradient(training.draw(key, old))
-        left_over = jax.lax.stop_gradient(gradient(outcome.params, old))
-        params = outcome.params
-        for _ in range(num_steps):
-            here = jax.lax.stop_gradient((params, new))
-            spectrum = decompose(side_key(key), *here)
-            residual = optax.tree.sub(gradient(params, new), left_over)
-            step = spectrum.apply(choose_filter(spectrum, here[0]), residual)
-            params = optax.tree.sub(params, step)
-        return Outcome(params, *training.observe(params), outcome.trace)
+    def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
+        outcome = jax.lax.stop_gradient(outcome)
+
+        def moved(params: Params, new: Weights) -> Params:
+            left_over = jax.lax.stop_gradient(gradient(params, old))
+            for _ in range(num_steps):
+                here = jax.lax.stop_gradient((params, new))
+                spectrum = decompose(side_key(key), *here)
+                residual = optax.tree.sub(gradient(params, new), left_over)
+                step = spectrum.apply(choose_filter(spectrum, here[0]), residual)
+                params = optax.tree.sub(params, step)
+            return params
+
+        params = training.each_state(moved)(outcome.params, weights_of_states(training, new))
+        outputs, value = training.observe(params)
+        return outcome._replace(params=params, outputs=outputs, value=value)
+
+    push = push_of_carry(training, carry)
 
     def cost(num_solves: int) -> float:
         return 1.0 + num_steps * chosen.passes(training.program, num_solves) / training.num_passes()
@@ -62,7 +77,8 @@ def newton(
         name=f"newton[{num_steps}, {chosen.name}]",
         training=training,
         push=push,
-        pull=pull_of_push(push, batch_size),
+        carry=carry,
+        pull=pull_of_push(training, push, batch_size),
         cost=Cost(cost(1), cost(len(training.measure.queries))),
         rebuild=rebuild,
         curvature=chosen,

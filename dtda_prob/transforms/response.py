@@ -1,5 +1,6 @@
 """One response operator R = d outcome / d weights, and its two directions: push and pull."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,13 +12,17 @@ from jaxtyping import Array, Float, Int, PyTree
 from dtda_prob.blocks import map_blocks
 from dtda_prob.curvature import Curvature
 from dtda_prob.training import Training
-from dtda_prob.typing import Draw, Outcome, PRNGKey, Pull, Push, Weights
+from dtda_prob.typing import Draw, Outcome, Params, PRNGKey, Pull, Push, Weights
 
 SIDE_STREAM = 0x73696465
 """Folded into a draw's key. Small numbers would give keys that training itself is split into."""
 
 Space = Literal["outputs", "parameters", "measurement"]
 At = Literal["centre", "old", "midpoint"] | Weights | Float[Array, "point datum"]
+
+
+Move = Callable[[PRNGKey, Params, Weights, Weights], Params]
+Carry = Callable[[PRNGKey, Outcome, Weights, Weights], Outcome]
 
 
 class Cost(NamedTuple):
@@ -30,6 +35,39 @@ class Cost(NamedTuple):
 
     push: float
     pull: float
+
+
+class AtOutcome(NamedTuple):
+    """A draw with the value of training, and at each of its states the derivative of `move`.
+
+    Its weights may be `(state, datum)`: equal rows, which give each state a derivative of its own.
+
+    Attributes:
+        training: the stochastic kernel.
+        move: `(key, params, here, weights) -> params`, which is `params` where `weights` is `here`.
+    """
+
+    training: Training
+    move: Move
+
+    def __call__(self, key: PRNGKey, weights: Weights) -> Outcome:
+        return self.of_outcome(key, self.training.draw(key, _here(weights)), weights)
+
+    def of_outcome(self, key: PRNGKey, outcome: Outcome, weights: Weights) -> Outcome:
+        """Give an outcome at these weights their derivative."""
+        outcome, here = jax.lax.stop_gradient(outcome), _here(weights)
+
+        def moved(params: Params, weights: Weights) -> Params:
+            return self.move(side_key(key), params, here, weights)
+
+        own = weights_of_states(self.training, weights)
+        params = self.training.each_state(moved)(outcome.params, own)
+        outputs, value = self.training.observe(params)
+        return outcome._replace(params=params, outputs=outputs, value=value)
+
+
+def _here(weights: Weights) -> Weights:
+    return jax.lax.stop_gradient(weights if weights.ndim == 1 else weights[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +83,8 @@ class PushForward:
         rebuild: make the same transform of another training, expanded at other weights.
         at: where the response is taken, see `unroll`; None where that has no meaning.
         curvature: what it inverts, if anything.
+        carry: `(key, outcome, old, new) -> outcome`, the push of an outcome that is there already,
+            where a push starts from the outcome at the old weights.
         pareto_k: `(old, new) -> k-hat` of the importance weights, if it has any.
     """
 
@@ -56,6 +96,7 @@ class PushForward:
     rebuild: Callable[[Training, At | None], "PushForward"]
     at: At | None = None
     curvature: Curvature | None = None
+    carry: Carry | None = None
     pareto_k: Callable[[Weights, Weights], Float[Array, ""]] | None = None
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> "PushForward":
@@ -76,7 +117,7 @@ class PushForward:
 def push_forward(
     name: str,
     training: Training,
-    draw: Draw,
+    draw: Draw | AtOutcome,
     at: At,
     space: Space,
     *,
@@ -90,7 +131,8 @@ def push_forward(
     Args:
         name: what the transform is called.
         training: the stochastic kernel.
-        draw: its draw, or one with the same value and another derivative.
+        draw: its draw, or one with the same value and another derivative; an `AtOutcome` where that is
+            a derivative of each outcome by itself.
         at: where the response is taken.
         space: what is moved; see `displace`.
         batch_size: queries at once in `pull`.
@@ -99,16 +141,36 @@ def push_forward(
         curvature: what it inverts, if anything.
     """
     extra = 0.0 if _is(at, "old") else 1.0
+    from_old = isinstance(draw, AtOutcome) and _is(at, "old")
+    carry = _carry_along(training, draw, space) if from_old else None
     return PushForward(
         name=f"{name}(at={at if isinstance(at, str) else 'weights'}, space={space})",
         training=training,
-        push=_push_along(training, draw, at, space),
+        push=push_of_carry(training, carry) if carry else _push_along(training, draw, at, space),
         pull=_pull_back(training, draw, at, batch_size),
         cost=Cost(cost.push + extra, cost.pull),
         rebuild=lambda other, at: make(other, at=at),
         at=at,
         curvature=curvature,
+        carry=carry,
     )
+
+
+def push_of_carry(training: Training, carry: Carry) -> Push:
+    """Give the push that draws at the old weights, and carries the outcome to the new ones."""
+
+    def push(key: PRNGKey, old: Weights, new: Weights) -> Outcome:
+        return carry(key, training.draw(key, old), old, new)
+
+    return push
+
+
+def _carry_along(training: Training, draw: AtOutcome, space: Space) -> Carry:
+    def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
+        _, tangent = jax.jvp(lambda w: draw.of_outcome(key, outcome, w), (old,), (new - old,))
+        return displace(training, outcome, tangent, space)
+
+    return carry
 
 
 def _push_along(training: Training, draw: Draw, at: At, space: Space) -> Push:
@@ -132,13 +194,22 @@ def _push_along(training: Training, draw: Draw, at: At, space: Space) -> Push:
     return push
 
 
-def _pull_back(training: Training, draw: Draw, at: At, batch_size: int | None) -> Pull:
+def weights_of_states(training: Training, weights: Weights) -> Float[Array, "*state datum"]:
+    """Give each state of a run its own copy of the weights, unless there is only one."""
+    several = training.kernel.num_states
+    if several == 1 or weights.ndim == 2:
+        return weights
+    return jnp.broadcast_to(weights, (several, *weights.shape))
+
+
+def _pull_back(training: Training, draw: Draw | AtOutcome, at: At, batch_size: int | None) -> Pull:
     """Give the response row by row, in reverse mode, at the weights given unless `at` is an array."""
 
-    def pull_at(key: PRNGKey, point: Weights) -> Float[Array, "query *output datum"]:
-        return _rows(lambda weights: draw(key, weights).value, point, batch_size)
+    def pull_at(key: PRNGKey, point: Weights) -> Float[Array, "... datum"]:
+        own = weights_of_states(training, point) if isinstance(draw, AtOutcome) else point
+        return _rows(lambda weights: draw(key, weights).value, own, batch_size)
 
-    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "query *output datum"]:
+    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "... datum"]:
         if isinstance(at, str) or jnp.ndim(at) == 1:
             return pull_at(key, weights if isinstance(at, str) else jnp.asarray(at, weights.dtype))
         points = jnp.asarray(at, weights.dtype)
@@ -160,27 +231,33 @@ def _shares(training: Training, points: Float[Array, "point datum"]) -> Array:
     return present / jnp.maximum(present.mean(0), 1 / len(points))
 
 
-def pull_of_push(push: Push, batch_size: int | None) -> Pull:
-    """Give d push(key, weights, new) / d new at new = weights, in reverse mode."""
+def pull_of_push(training: Training, push: Push, batch_size: int | None) -> Pull:
+    """Give d push(key, weights, new) / d new at new = weights, in reverse mode, state by state."""
 
-    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "query *output datum"]:
-        return _rows(lambda new: push(key, weights, new).value, weights, batch_size)
+    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "... datum"]:
+        own = weights_of_states(training, weights)
+        return _rows(lambda new: push(key, weights, new).value, own, batch_size)
 
     return pull
 
 
 def _rows(
-    value_at: Callable[[Weights], Array], point: Weights, batch_size: int | None
-) -> Float[Array, "query *output datum"]:
-    """Give the Jacobian in reverse mode, `batch_size` rows at a time."""
+    value_at: Callable[[Weights], Array], point: Float[Array, "*state datum"], batch_size: int | None
+) -> Float[Array, "... datum"]:
+    """Give the Jacobian in reverse mode, `batch_size` rows at a time.
+
+    Where states have weights of their own, a row is that of one query for all of them.
+    """
     value, pullback = jax.vjp(value_at, point)
+    shape = value.shape[point.ndim - 1 :]
+    size = math.prod(shape)
 
-    def row(index: Int[Array, ""]) -> Float[Array, " datum"]:
-        cotangent = jnp.zeros(value.size, value.dtype).at[index].set(1.0)
-        return pullback(cotangent.reshape(value.shape))[0]
+    def row(index: Int[Array, ""]) -> Float[Array, "*state datum"]:
+        cotangent = jnp.zeros(size, value.dtype).at[index].set(1.0)
+        return pullback(jnp.broadcast_to(cotangent.reshape(shape), value.shape))[0]
 
-    rows = map_blocks(row, value.size, batch_size or value.size)
-    return rows.reshape(*value.shape, -1)
+    rows = map_blocks(row, size, batch_size or size)
+    return jnp.moveaxis(rows, 0, -2).reshape(*value.shape, point.shape[-1])
 
 
 def displace(training: Training, base: Outcome, tangent: Outcome, space: Space) -> Outcome:
@@ -193,16 +270,58 @@ def displace(training: Training, base: Outcome, tangent: Outcome, space: Space) 
     """
     params = _move(base.params, tangent.params)
     if space == "parameters":
-        return Outcome(params, *training.observe(params), base.trace)
-    outputs = _move(base.outputs, tangent.outputs)
-    if space == "outputs":
-        return Outcome(params, outputs, training.measure.readout(outputs), base.trace)
-    return Outcome(params, outputs, _move(base.value, tangent.value), base.trace)
+        outputs, value = training.observe(params)
+    else:
+        outputs = _move(base.outputs, tangent.outputs)
+        moved = space == "measurement"
+        value = _move(base.value, tangent.value) if moved else training.readout(outputs)
+    return base._replace(params=params, outputs=outputs, value=value)
 
 
 def side_key(key: PRNGKey) -> PRNGKey:
     """Give the randomness of labels, sketches and walks: it shares nothing with training's."""
     return jax.random.fold_in(key, SIDE_STREAM)
+
+
+def check_differentiable(training: Training, name: str) -> None:
+    """Refuse a transform that differentiates training itself, where training has no derivative.
+
+    Raises:
+        ValueError: if a phase of the kernel cannot be differentiated.
+    """
+    if training.kernel.no_derivative:
+        raise ValueError(
+            f"{name} differentiates training, and {training.kernel.no_derivative}; take `influence`, "
+            "which moves each draw, or `covariance` or `reweigh`, which need draws from a posterior"
+        )
+
+
+def check_posterior(training: Training, name: str) -> float:
+    """Give the temperature of the posterior that the kernel draws from.
+
+    Raises:
+        ValueError: if it draws from none.
+    """
+    temperature = training.kernel.phases[-1].temperature
+    if not temperature:
+        raise ValueError(
+            f"{name} needs a kernel that draws from a posterior of known temperature, such as "
+            "kernels.nuts or kernels.exact, and this one does not; take influence or unroll"
+        )
+    return temperature
+
+
+def check_single(training: Training, name: str) -> None:
+    """Refuse a transform that follows a run to its end, where several states are outcomes.
+
+    Raises:
+        ValueError: if the kernel keeps several states.
+    """
+    if training.kernel.num_states > 1:
+        raise ValueError(
+            f"{name} follows training to its end, and the kernel keeps num_states="
+            f"{training.kernel.num_states} of each run; keep one, or take unroll or influence"
+        )
 
 
 def check_options(at: At, space: Space = "outputs") -> None:

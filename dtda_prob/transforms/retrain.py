@@ -20,10 +20,10 @@ def retrain(training: Training, *, batch_size: int = 64) -> PushForward:
         batch_size: trainings at once in `pull`.
     """
 
-    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "query *output datum"]:
+    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "... datum"]:
         value = training.draw(key, weights).value
 
-        def effect(datum: Int[Array, ""]) -> Float[Array, "query *output"]:
+        def effect(datum: Int[Array, ""]) -> Float[Array, "..."]:
             step = jnp.where(weights[datum] < 1, 1.0, -1.0).astype(weights.dtype)
             return step * (training.draw(key, weights.at[datum].add(step)).value - value)
 

@@ -1,16 +1,24 @@
 """Importance weights, for training algorithms that draw from a posterior."""
 
-from functools import partial
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from blackjax.diagnostics import psis_weights
+from blackjax.diagnostics import effective_sample_size, psis_weights
 from jaxtyping import Array, Float
 
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import At, Cost, PushForward, side_key
+from dtda_prob.transforms.response import (
+    At,
+    Cost,
+    PushForward,
+    check_posterior,
+    push_of_carry,
+    side_key,
+)
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 GOOD_K = 0.7
@@ -18,10 +26,24 @@ GOOD_K = 0.7
 
 
 class Population(NamedTuple):
-    """Draws at the old weights, and what weighs them for the new.
+    """Draws of the posterior on all data.
 
     Attributes:
-        params: stacked draws, moved to match moments where that was asked for and helps.
+        params: stacked draws.
+        log_density: log of the unnormalised posterior density of each.
+        relative_size: effective number of draws over their number, at most 1.
+    """
+
+    params: Params
+    log_density: Float[Array, " draw"]
+    relative_size: float
+
+
+class Weighed(NamedTuple):
+    """The population, weighed for other data.
+
+    Attributes:
+        params: its draws, moved to match moments where that was asked for and helps.
         log_weights: smoothed and normalised log importance weights.
         pareto_k: the shape of their tail; estimates are reliable below 0.7.
         log_mean: log of the mean importance ratio before smoothing.
@@ -46,9 +68,9 @@ def reweigh(
 ) -> PushForward:
     """Build the push-forward by importance weights with Pareto smoothing.
 
-    A population of draws at the old weights gets self-normalised weights proportional to
-    exp(-n (L(theta, new) - L(theta, old)) / temperature), smoothed (Vehtari et al., arXiv
-    1507.02646; BlackJAX's). `push` keeps the sample of its key as often as the weights allow, and
+    A population of draws on all data, which is drawn here and now, gets self-normalised weights
+    proportional to exp(-n (L(theta, new) - L(theta, all)) / temperature), smoothed (Vehtari et al.,
+    arXiv 1507.02646; BlackJAX's). `push` keeps the sample of its key as often as the weights allow, and
     else takes one of the population in proportion to what they lack: a maximal coupling, so that the
     law of what comes out is that of the weights. Removing what matters much needs
     `diagnostics.pareto_k`, for weights that rest on few draws.
@@ -56,34 +78,54 @@ def reweigh(
     Args:
         training: the stochastic kernel, which must draw from a posterior.
         key: key of the population.
-        num_draws: size of the population.
+        num_draws: size of the population, a multiple of the states that the kernel keeps of a run.
         match_moments: move the population's mean and variances to the weighted ones first, where that
             gives a better tail (Paananen et al., arXiv 1906.08850).
 
     Raises:
         ValueError: if the kernel draws from no posterior, or `num_draws` is below 25, the least that
-            a tail can be fitted to.
+            a tail can be fitted to, or is no multiple of the states of a run.
     """
-    _temperature(training)
+    temperature = check_posterior(training, "reweigh")
     if num_draws < 25:
         raise ValueError(f"num_draws={num_draws} must be at least 25, for the tail to be fitted")
-    weigh = partial(population, training, key, num_draws, match_moments)
+    population = draw_population(training, key, training.num_runs(num_draws))
 
-    def push(key: PRNGKey, old: Weights, new: Weights) -> Outcome:
-        others, own = weigh(old, new), training.draw(key, old)
-        own_params = _move(own.params, others.shift, others.scale)
-        log_ratio = _log_density(training, own_params, new) - _log_density(training, own.params, old)
-        ratio = jnp.exp(log_ratio - others.log_mean)
-        keep_key, other_key = jax.random.split(side_key(key))
-        lacking = jnp.maximum(jnp.exp(others.log_weights) - 1 / num_draws, 0.0)
-        chosen = jax.random.categorical(other_key, jnp.log(lacking))
-        kept = jax.random.uniform(keep_key, dtype=ratio.dtype) < ratio
-        params = jax.tree.map(
-            lambda mine, all_: jnp.where(kept, mine, all_[chosen]), own_params, others.params
-        )
-        return Outcome(params, *training.observe(params), own.trace)
+    def log_density(params: Params, weights: Weights) -> Float[Array, ""]:
+        return -training.program.num_rows / temperature * training.program.objective(params, weights)
 
-    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "query *output datum"]:
+    def log_ratios(params: Params, weights: Weights) -> Float[Array, " draw"]:
+        return jax.vmap(lambda theta: log_density(theta, weights))(params) - population.log_density
+
+    def weigh(new: Weights) -> Weighed:
+        def weighed(shift: Params, scale: Params) -> Weighed:
+            moved = jax.vmap(lambda theta: _move(theta, shift, scale))(population.params)
+            ratios = log_ratios(moved, new)
+            log_weights, pareto_k = psis_weights(ratios, population.relative_size)
+            return Weighed(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
+
+        return (_with_moments if match_moments else _plain)(population.params, weighed)
+
+    def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
+        others, before = weigh(new), log_ratios(population.params, old)
+        shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
+        lacking = jnp.log(jnp.maximum(shares, 0.0))
+
+        def moved(params: Params, key: PRNGKey) -> Params:
+            own = _move(params, others.shift, others.scale)
+            keep_key, other_key = jax.random.split(key)
+            ratio = log_density(own, new) - others.log_mean
+            ratio -= log_density(params, old) - _log_mean(before)
+            kept = jax.random.uniform(keep_key, dtype=ratio.dtype) < jnp.exp(ratio)
+            chosen = jax.random.categorical(other_key, lacking)
+            other = jax.tree.map(lambda leaf: leaf[chosen], others.params)
+            return jax.tree.map(lambda mine, its: jnp.where(kept, mine, its), own, other)
+
+        params = training.each_state(moved)(outcome.params, training.keys_of_states(side_key(key)))
+        outputs, value = training.observe(params)
+        return outcome._replace(params=params, outputs=outputs, value=value)
+
+    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "... datum"]:
         raise NotImplementedError(
             "reweigh moves mass from draw to draw, so that a single draw has no derivative: use "
             "direction='push', or `covariance` for the derivative of the mean"
@@ -95,60 +137,57 @@ def reweigh(
     return PushForward(
         name=f"reweigh[{num_draws}{', moments matched' if match_moments else ''}]",
         training=training,
-        push=push,
+        push=push_of_carry(training, carry),
         pull=pull,
         cost=Cost(push=1.0, pull=float("nan")),
         rebuild=rebuild,
-        pareto_k=lambda old, new: weigh(old, new).pareto_k,
+        carry=carry,
+        pareto_k=lambda old, new: weigh(new).pareto_k,
     )
 
 
-def population(
-    training: Training,
-    key: PRNGKey,
-    num_draws: int,
-    match_moments: bool,
-    old: Weights,
-    new: Weights,
-) -> Population:
-    """Draw at the old weights, and weigh for the new; see `reweigh`."""
-    params = jax.vmap(lambda key: training.draw(key, old).params)(jax.random.split(key, num_draws))
-    own = jax.vmap(lambda theta: _log_density(training, theta, old))(params)
+def draw_population(training: Training, key: PRNGKey, num_runs: int) -> Population:
+    """Draw on all data, all states of all runs in one row; see `reweigh`."""
+    program, weights = training.program, training.program.full_weights()
+    scale = program.num_rows / check_posterior(training, "a population")
 
-    def weighed(shift: Params, scale: Params) -> Population:
-        moved = jax.vmap(lambda theta: _move(theta, shift, scale))(params)
-        log_ratios = jax.vmap(lambda theta: _log_density(training, theta, new))(moved) - own
-        log_weights, pareto_k = psis_weights(log_ratios)
-        log_mean = jax.nn.logsumexp(log_ratios) - jnp.log(num_draws)
-        return Population(moved, log_weights, pareto_k, log_mean, shift, scale)
+    @jax.jit
+    def draw(keys: Array) -> tuple[Params, Array]:
+        params = jax.vmap(lambda key: training.draw(key, weights).params)(keys)
+        if training.kernel.num_states > 1:
+            params = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+        return params, -scale * jax.vmap(lambda theta: program.objective(theta, weights))(params)
 
+    params, log_density = draw(jax.random.split(key, num_runs))
+    return Population(params, log_density, _relative_size(params, num_runs))
+
+
+def _relative_size(params: Params, num_runs: int) -> float:
+    """Give the effective over the actual number of draws, on average over parameters, at most 1."""
+    several = jax.tree.leaves(params)
+    num_draws = len(several[0])
+    if num_draws == num_runs:
+        return 1.0
+    sizes = [effective_sample_size(leaf.reshape(num_runs, -1, *leaf.shape[1:])) for leaf in several]
+    mean = float(np.mean(np.concatenate([np.ravel(size) for size in sizes])))
+    return min(1.0, mean / num_draws) if np.isfinite(mean) and mean > 0 else 1.0
+
+
+def _plain(params: Params, weighed: Callable[..., Weighed]) -> Weighed:
     first = jax.tree.map(lambda leaf: leaf[0], params)
-    plain = weighed(optax.tree.zeros_like(first), optax.tree.ones_like(first))
-    if not match_moments:
-        return plain
+    return weighed(optax.tree.zeros_like(first), optax.tree.ones_like(first))
+
+
+def _with_moments(params: Params, weighed: Callable[..., Weighed]) -> Weighed:
+    """Match moments where that gives a better tail."""
+    plain = _plain(params, weighed)
     matched = weighed(*_match(params, jnp.exp(plain.log_weights)))
     better = matched.pareto_k < plain.pareto_k
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), matched, plain)
 
 
-def _log_density(training: Training, params: Params, weights: Weights) -> Float[Array, ""]:
-    scale = training.program.num_rows / _temperature(training)
-    return -scale * training.program.objective(params, weights)
-
-
-def _temperature(training: Training) -> float:
-    """Give the temperature of the posterior that the kernel draws from.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    temperature = training.kernel.phases[-1].temperature
-    if not temperature:
-        raise ValueError(
-            "reweigh needs a kernel that draws from a posterior of known temperature, such as "
-            "kernels.exact(), and this one does not; take influence or unroll"
-        )
-    return temperature
+def _log_mean(log_ratios: Float[Array, " draw"]) -> Float[Array, ""]:
+    return jax.nn.logsumexp(log_ratios) - jnp.log(len(log_ratios))
 
 
 def _match(params: Params, weights: Float[Array, " draw"]) -> tuple[Params, Params]:

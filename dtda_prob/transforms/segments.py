@@ -18,6 +18,7 @@ from dtda_prob.transforms.response import (
     PushForward,
     Space,
     check_options,
+    check_single,
     push_forward,
     side_key,
 )
@@ -51,9 +52,10 @@ def segments(
 
     Raises:
         ValueError: for unknown options, a curvature that can only be inverted, or a kernel whose
-            steps have no size.
+            steps have no size or that keeps several states of a run.
     """
     check_options(at, space)
+    check_single(training, "segments")
     chosen = curvatures.kronecker() if curvature is None else curvature
     if chosen.inverse_only:
         raise ValueError(
@@ -80,7 +82,7 @@ def segments(
         dtype = jnp.result_type(*jax.tree.leaves(last))
         moved, _ = jax.lax.scan(through, still, (path.means, jnp.asarray(times, dtype)))
         params = optax.tree.add(last, moved)
-        return Outcome(params, *training.observe(params), path.trace)
+        return Outcome(params, *training.observe(params), path.trace, {})
 
     def cost(num_solves: int) -> float:
         passes = chosen.passes(training.program, 2 * num_solves)

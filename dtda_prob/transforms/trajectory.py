@@ -10,7 +10,14 @@ from jaxtyping import Array, Float
 from dtda_prob import kernels
 from dtda_prob.training import Training
 from dtda_prob.transforms.influence import change_of_gradient
-from dtda_prob.transforms.response import At, Cost, PushForward, check_options, push_forward
+from dtda_prob.transforms.response import (
+    At,
+    Cost,
+    PushForward,
+    check_options,
+    check_single,
+    push_forward,
+)
 from dtda_prob.transforms.segments import check_finite
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
@@ -38,6 +45,7 @@ def trajectory(
         ValueError: for unknown options, or a kernel whose steps have no size.
     """
     check_options(at)
+    check_single(training, "trajectory")
     times = check_finite(kernels.segment_sizes(training.kernel, training.program, num_checkpoints))
 
     def draw(key: PRNGKey, weights: Weights) -> Outcome:
@@ -45,13 +53,14 @@ def trajectory(
         followed = kernels.path(training.kernel, key, training.program, here, num_checkpoints)
         path = jax.lax.stop_gradient(followed)
         last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
-        base = Outcome(last, *training.observe(last), path.trace)
+        base = Outcome(last, *training.observe(last), path.trace, {})
 
         def step(total: Outcome, checkpoint: tuple[Params, Array]) -> tuple[Outcome, None]:
             params, time = checkpoint
             change = change_of_gradient(training, params, weights)
             params = optax.tree.add_scale(params, -time, change)
-            moved = Outcome(params, *training.observe(params), jnp.zeros_like(path.trace))
+            outputs, value = training.observe(params)
+            moved = base._replace(params=params, outputs=outputs, value=value)
             return jax.tree.map(lambda t, m: t + m - jax.lax.stop_gradient(m), total, moved), None
 
         dtype = jnp.result_type(*jax.tree.leaves(last))
@@ -86,6 +95,7 @@ def cosine(
         num_checkpoints: checkpoints per phase of the kernel.
         batch_size: queries, and data, at once; all if None.
     """
+    check_single(training, "cosine")
     program = training.program
 
     def push(key: PRNGKey, old: Weights, new: Weights) -> Outcome:

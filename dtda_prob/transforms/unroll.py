@@ -3,7 +3,15 @@
 from functools import partial
 
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import At, Cost, PushForward, Space, check_options, push_forward
+from dtda_prob.transforms.response import (
+    At,
+    Cost,
+    PushForward,
+    Space,
+    check_differentiable,
+    check_options,
+    push_forward,
+)
 
 
 def unroll(
@@ -32,9 +40,11 @@ def unroll(
         batch_size: queries at once in `pull`; all if None.
 
     Raises:
-        ValueError: if `at` or `space` is unknown.
+        ValueError: if `at` or `space` is unknown, or training cannot be differentiated.
     """
     check_options(at, space)
+    check_differentiable(training, "unroll")
+    num_rows = training.kernel.num_states * len(training.measure.queries)
     return push_forward(
         "unroll",
         training,
@@ -42,6 +52,6 @@ def unroll(
         at,
         space,
         batch_size=batch_size,
-        cost=Cost(push=2.0, pull=2.5 * len(training.measure.queries)),
+        cost=Cost(push=2.0, pull=2.5 * num_rows),
         make=partial(unroll, space=space, batch_size=batch_size),
     )
