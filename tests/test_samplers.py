@@ -1,0 +1,246 @@
+"""Kernels that draw from a posterior, and runs with several states."""
+
+import arviz_stats
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tables import NOISE, NUM_DATA, PRIOR, draw, ones, pull, push, regression_data, train
+
+import dtda_prob as dtda
+from dtda_prob import divergences, kernels
+from dtda_prob.attribution.arms import draw_arms
+
+KEY = jax.random.key(0)
+slopes = dtda.measures.parameters()
+close = np.testing.assert_allclose
+
+SAMPLERS = {
+    "sgld": kernels.keep(kernels.sgld(2e-3, num_steps=2400), 200, thinning=10),
+    "preconditioned sgld": kernels.keep(
+        kernels.sgld(1e-3, num_steps=2400, rms_decay=0.99), 200, thinning=10
+    ),
+    "sghmc": kernels.keep(kernels.sghmc(4e-3, num_steps=250, num_integration_steps=50), 200),
+    "sgnht": kernels.keep(kernels.sgnht(4e-3, num_steps=10_000), 200, thinning=45),
+    "nuts": kernels.nuts(num_warmup=200, num_samples=200),
+    "hmc": kernels.hmc(num_warmup=200, num_samples=200, num_integration_steps=8),
+}
+BIAS = {"sgld": 0.1, "preconditioned sgld": 0.15, "sghmc": 0.1, "sgnht": 0.15}
+"""Relative error of standard deviations that a finite step size may make."""
+NUM_RUNS = 8
+"""Late states of SGLD, few enough that each can be had by a training that is cut there."""
+LATE = kernels.keep(kernels.sgld(1e-3, num_steps=7, batch_size=4), 3, thinning=2)
+
+
+def precision(weights: np.ndarray) -> np.ndarray:
+    x, _ = regression_data()
+    return (x * weights[:, None]).T @ x / NOISE**2 + np.eye(3) / PRIOR**2
+
+
+def mode(weights: np.ndarray) -> np.ndarray:
+    x, y = regression_data()
+    return np.linalg.solve(precision(weights), (x * weights[:, None]).T @ y / NOISE**2)
+
+
+@pytest.fixture(scope="module")
+def samples() -> dict:
+    """Samples of every sampler, drawn when they are asked for."""
+    return {}
+
+
+def sampled(samples: dict, sampler: str):
+    if sampler not in samples:
+        training = train(SAMPLERS[sampler], measure=slopes)
+        samples[sampler] = dtda.sample(training, KEY, num_draws=NUM_RUNS * 200, chunk_size=NUM_RUNS)
+    return samples[sampler]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_draw_from_the_posterior(sampler, samples):
+    """Means within five standard errors from run to run, and standard deviations to 10 %."""
+    found = sampled(samples, sampler).posterior_predictive["parameters"].values
+    assert found.shape == (NUM_RUNS, 200, 3)
+    by_run = found.mean(1)
+    error = by_run.std(0, ddof=1) / np.sqrt(NUM_RUNS)
+    spread = np.sqrt(np.diag(np.linalg.inv(precision(np.ones(NUM_DATA)))))
+    assert (error < 0.2 * spread).all()
+    assert (np.abs(by_run.mean(0) - mode(np.ones(NUM_DATA))) < 5 * error + 0.05 * spread).all()
+    close(found.std((0, 1)), spread, rtol=0.1 + BIAS.get(sampler, 0.0))
+
+
+def test_arviz_reads_energies_and_chains(samples):
+    tree = sampled(samples, "nuts")
+    assert {"energy", "acceptance_rate", "num_integration_steps", "step_size"} <= set(tree.sample_stats)
+    assert (
+        tree.sample_stats["step_size"].max("draw") == tree.sample_stats["step_size"].min("draw")
+    ).all()
+    assert (np.abs(tree.sample_stats["acceptance_rate"].mean() - 0.8) < 0.15).all()
+    assert not tree.sample_stats["diverging"].any()
+    key = tree.sample_stats["key"]
+    assert (key == key.isel(draw=0)).all()
+    assert len(np.unique(key.isel(draw=0).values, axis=0)) == NUM_RUNS
+    assert (arviz_stats.bfmi(tree)["energy"].values > 0.3).all()
+    found = arviz_stats.ess(tree, group="posterior_predictive")["parameters"]
+    assert (found > 200).all()
+
+
+def test_divergent_trajectories_are_flagged_and_reported():
+    """A funnel, whose neck no step size that its mouth wants can enter."""
+
+    def funnel(y):
+        import numpyro
+        import numpyro.distributions as dist
+
+        width = numpyro.sample("width", dist.Normal(0.0, 3.0))
+        with numpyro.plate("data", len(y)) as i:
+            numpyro.sample("y", dist.Normal(0.0, 1.0), obs=y[i])
+        numpyro.sample("depth", dist.Normal(jnp.zeros(9), jnp.exp(width / 2)).to_event(1))
+
+    program = dtda.Program(funnel, np.zeros(2))
+    kernel = kernels.nuts(num_warmup=50, num_samples=50)
+    training = dtda.Training(program, kernel, slopes)
+    with pytest.warns(RuntimeWarning, match="diverge"):
+        tree = dtda.sample(training, KEY, num_draws=200)
+    assert 0 < tree.sample_stats["diverging"].mean() < 1
+
+
+def states_apart(transform, weights):
+    """Give what the transform of a training that is cut at each state gives."""
+    shares = [3 / 7, 5 / 7, 1.0]
+    cut = [train(kernels.cut(kernels.keep(LATE, 1), share)) for share in shares]
+    return [transform(training) for training in cut]
+
+
+@pytest.mark.parametrize(
+    ("transform", "direction"),
+    [
+        ("unroll", "pull"),
+        ("influence", "pull"),
+        ("influence", "push"),
+        ("newton", "pull"),
+        ("finetune", "push"),
+        ("retrain", "pull"),
+    ],
+)
+def test_each_state_is_carried_as_if_training_had_ended_there(transform, direction, x64):
+    make = {
+        "finetune": lambda training: dtda.finetune(training, kernels.sgd(optax.sgd(0.1), num_steps=2)),
+    }.get(transform, getattr(dtda, transform))
+    new = ones().at[3].set(0.0)
+    run = pull if direction == "pull" else lambda made, old: push(made, old, new).value
+    found = run(make(train(LATE)), ones())
+    close(found, jnp.stack([run(made, ones()) for made in states_apart(make, ones())]), rtol=1e-8)
+
+
+def test_late_states_are_those_that_training_passes_through(x64):
+    found = draw(train(LATE), ones())
+    assert found.trace.shape == (3, 2)
+    apart = [draw(made.training, ones()).value for made in states_apart(dtda.unroll, ones())]
+    close(found.value, jnp.stack(apart), rtol=1e-12)
+
+
+def test_draws_of_a_sample_are_states_of_runs():
+    tree = dtda.sample(train(LATE), KEY, num_draws=12)
+    assert dict(tree.posterior_predictive.sizes) == {"chain": 4, "draw": 3, "query": 4}
+    first = draw(train(LATE), ones(), jax.random.wrap_key_data(tree.sample_stats["key"].values[0, 0]))
+    close(tree.posterior_predictive["loss"].values[0], first.value, rtol=1e-5)
+
+
+def test_errors_of_states_are_those_of_runs():
+    rng = np.random.default_rng(0)
+    runs = rng.normal(size=(1, 6, 5))
+    old = np.tile(runs, (4, 1, 1)).reshape(24, 5)
+    new = old + rng.normal(size=(1, 6, 5)).repeat(4, 0).reshape(24, 5)
+    by_state = divergences.estimate("mean", old, new, num_states=4)
+    by_run = divergences.estimate("mean", old[:6], new[:6])
+    for ours, expected in zip(by_state, by_run, strict=True):
+        close(ours, expected, rtol=1e-10)
+    assert (divergences.estimate("mean", old, new).error < by_run.error).all()
+    null = divergences.estimate("energy", old, new, num_states=4, coupled=False)
+    assert np.isfinite(null.null).all()
+
+
+def test_attribution_counts_states_as_draws_and_runs_as_independent():
+    scores = dtda.attribute(dtda.influence(train(LATE)), KEY, 12, ["mean"], check=False)
+    arms = draw_arms(dtda.influence(train(LATE)), KEY, 12, progress=False)
+    assert arms.new.shape == (12, 4, 12)
+    by_run = arms.new.reshape(3, 4, 4, 12) - arms.old.reshape(3, 4, 4, 1)
+    close(scores["score"].values[0], -by_run.mean((0, 1)), rtol=1e-4, atol=1e-7)
+    error = by_run.mean(0).std(0, ddof=1) / 2
+    close(scores["error"].values[0], error, rtol=1e-3, atol=1e-7)
+
+
+def test_outcomes_that_are_carried_are_drawn_once_and_are_those_of_push():
+    training = train(kernels.exact(), measure=slopes)
+    weights = dtda.leave_one_out(training.program, [0, 5, 7])
+    for made in (dtda.reweigh(training, KEY, num_draws=50), dtda.influence(training, at="old")):
+        tree = dtda.sample(made, jax.random.key(1), 8, weights, chunk_size=5, check=False)
+        found = tree.posterior_predictive["parameters"].sel(chain=1, draw=1)
+        key = jax.random.wrap_key_data(tree.sample_stats["key"].values[1, 1])
+        several = jax.jit(jax.vmap(made.push, (None, None, 0)))
+        close(found, several(key, ones(), jnp.asarray(weights.values, jnp.float32)).value, rtol=2e-4)
+
+
+def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_moves():
+    """The mean shift of each, over runs of NUTS, within five standard errors of the exact one."""
+    training = train(kernels.nuts(num_warmup=200, num_samples=500), measure=slopes)
+    new = np.ones(NUM_DATA)
+    new[3] = 0.0
+    truth = mode(new) - mode(np.ones(NUM_DATA))
+    weights = dtda.remove(training.program, [3])
+    made = {
+        "influence": dtda.influence(training),
+        "covariance": dtda.covariance(training, at="old"),
+        "reweigh": dtda.reweigh(training, jax.random.key(7), num_draws=4000),
+    }
+    for name, transform in made.items():
+        direction = "push" if name == "reweigh" else "pull"
+        arms = draw_arms(transform, KEY, 4000, weights, direction=direction, progress=False)
+        shift = (arms.new - arms.old)[:, :, 0].reshape(500, 8, 3).mean(0)
+        error = shift.std(0, ddof=1) / np.sqrt(8)
+        assert (np.abs(shift.mean(0) - truth) < 5 * error + 0.25 * np.abs(truth).max()).all(), name
+        assert (error < 0.2 * np.abs(truth).max()).all(), name
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dtda.unroll(train(SAMPLERS["nuts"])), "accepts or rejects"),
+        (lambda: dtda.finetune(train(LATE), SAMPLERS["hmc"]), "accepts or rejects"),
+        (lambda: dtda.segments(train(LATE)), "num_states=3"),
+        (lambda: dtda.trajectory(train(LATE)), "num_states=3"),
+        (lambda: dtda.cosine(train(LATE)), "num_states=3"),
+        (lambda: dtda.covariance(train(kernels.exact())), "num_states=1"),
+        (lambda: dtda.covariance(train("sgd by epoch")), "temperature"),
+        (lambda: dtda.covariance(train(LATE), step_size=1e-3), "num_states=3"),
+        (lambda: dtda.reweigh(train(LATE), KEY, num_draws=100), "multiple of the num_states=3"),
+        (lambda: train(kernels.keep(LATE, 4, thinning=2)), "num_states=4"),
+        (lambda: kernels.keep(LATE, 0), "num_states=0"),
+        (lambda: dtda.sample(train(LATE), KEY, num_draws=10), "num_states=3"),
+        (lambda: dtda.sample(train(LATE), KEY, num_draws=12, num_chains=2), "num_chains=2"),
+        (lambda: dtda.attribute(dtda.influence(train(LATE)), KEY, 6), "at least 3 draws"),
+        (lambda: train(kernels.sghmc(1e-3, num_steps=9)).total_step_size(), "momentum"),
+        (lambda: train(SAMPLERS["nuts"]).total_step_size(), "Markov chain"),
+        (lambda: kernels.sgld(-1.0, num_steps=2), "step_size=-1"),
+        (lambda: kernels.sgld(1e-3, num_steps=2, temperature=0.0), "temperature=0"),
+        (lambda: kernels.sgld(1e-3, num_steps=2, rms_decay=1.0), "rms_decay=1"),
+        (lambda: kernels.sghmc(1e-3, num_steps=2, friction=0.0), "friction=0"),
+        (lambda: kernels.sgnht(1e-3, num_steps=2, friction=0.0), "friction=0"),
+        (lambda: kernels.nuts(num_warmup=5), "num_warmup=5"),
+        (lambda: kernels.nuts(target_acceptance=1.0), "target_acceptance=1"),
+        (lambda: kernels.nuts(max_tree_depth=0), "max_tree_depth=0"),
+        (lambda: kernels.hmc(num_integration_steps=0), "num_integration_steps=0"),
+        (lambda: divergences.estimate("mean", np.ones(8), np.ones(8), num_states=3), "num_states=3"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_total_step_size_of_langevin_is_in_units_of_the_objective():
+    kernel = kernels.sgld(optax.linear_schedule(2e-3, 0.0, 10), num_steps=10, temperature=0.5)
+    close(
+        train(kernel).total_step_size(), NUM_DATA / 0.5 * 2e-3 * np.arange(1, 0, -0.1).sum(), rtol=1e-5
+    )
