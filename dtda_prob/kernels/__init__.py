@@ -8,4 +8,6 @@ from dtda_prob.kernels.kernel import path as path
 from dtda_prob.kernels.kernel import run as run
 from dtda_prob.kernels.kernel import segment_sizes as segment_sizes
 from dtda_prob.kernels.kernel import then as then
+from dtda_prob.kernels.laplace import laplace as laplace
+from dtda_prob.kernels.lbfgs import lbfgs as lbfgs
 from dtda_prob.kernels.sgd import sgd as sgd
