@@ -52,6 +52,15 @@ KERNELS: dict[str, Kernel] = {
     "exact mode": dtda.kernels.exact(temperature=0.0),
 }
 
+MORE_KERNELS: dict[str, Kernel] = {
+    "lbfgs": dtda.kernels.lbfgs(solve="conjugate_gradient"),
+    "laplace": dtda.kernels.laplace(temperature=0.5),
+}
+"""Kernels that only a few laws run over, since they take long to compile."""
+
+FIXED = ("lbfgs",)
+"""Those that end in the same place from everywhere."""
+
 LINEAR = {
     "unroll": dtda.unroll,
     "influence by dense Hessian": dtda.influence,

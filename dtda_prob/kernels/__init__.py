@@ -14,4 +14,6 @@ from dtda_prob.kernels.kernel import then as then
 from dtda_prob.kernels.langevin import sghmc as sghmc
 from dtda_prob.kernels.langevin import sgld as sgld
 from dtda_prob.kernels.langevin import sgnht as sgnht
+from dtda_prob.kernels.laplace import laplace as laplace
+from dtda_prob.kernels.lbfgs import lbfgs as lbfgs
 from dtda_prob.kernels.sgd import sgd as sgd

@@ -6,6 +6,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from dtda_prob.kernels import gaussian
 from dtda_prob.kernels.kernel import Kernel, Phase, Start, State
 from dtda_prob.program import Program
 from dtda_prob.typing import PRNGKey, Weights
@@ -41,9 +42,7 @@ def exact(temperature: float = 1.0) -> Kernel:
         gradient, hessian = jax.grad(potential)(start), jax.hessian(potential)(start)
         root = jnp.linalg.cholesky(hessian)
         mode = start - jax.scipy.linalg.cho_solve((root, True), gradient)
-        noise = jax.random.normal(key, start.shape, start.dtype)
-        spread = jax.scipy.linalg.solve_triangular(root, noise, lower=True, trans="T")
-        theta = mode + temperature**0.5 * spread
+        theta = gaussian.around(key, mode, root, temperature)
         return Start(unravel(theta)), potential(theta) / program.num_rows
 
     phase = Phase(

@@ -1,0 +1,143 @@
+"""A minimum of an objective, with the derivative of the implicit function theorem."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+Vector = Float[Array, " parameter"]
+Potential = Callable[[Vector], Float[Array, ""]]
+Linear = Callable[[Vector], Vector]
+Solve = Literal["dense", "conjugate_gradient"]
+
+
+class Search(NamedTuple):
+    """How a minimum is looked for, and how its derivative is solved for.
+
+    Attributes:
+        tolerance: the norm of the gradient at which it is found; None for eps^(3/4), which is 6e-6 in
+            single and 2e-12 in double precision.
+        max_steps: steps after which it is given up.
+        memory_size: pairs of steps and gradients that L-BFGS keeps.
+        solve: how the Hessian is inverted in the derivative.
+    """
+
+    tolerance: float | None
+    max_steps: int
+    memory_size: int
+    solve: Solve
+
+
+def check(search: Search) -> Search:
+    """Refuse settings that make no sense.
+
+    Raises:
+        ValueError: if a number is not positive, or `solve` is unknown.
+    """
+    numbers = {"tolerance": search.tolerance, "max_steps": search.max_steps}
+    for name, number in (numbers | {"memory_size": search.memory_size}).items():
+        if number is not None and not number > 0:
+            raise ValueError(f"{name}={number} must be above 0")
+    if search.solve not in get_args(Solve):
+        raise ValueError(f"solve={search.solve!r} must be one of {get_args(Solve)}")
+    return search
+
+
+class Ending(NamedTuple):
+    """How a search ended.
+
+    Attributes:
+        gradient_norm: the norm of the gradient of L where it ended.
+        num_steps: steps taken.
+        num_gradients: evaluations of L and its gradient, those of line searches included.
+        converged: whether the gradient is as small as was asked for.
+    """
+
+    gradient_norm: Float[Array, ""]
+    num_steps: Int[Array, ""]
+    num_gradients: Int[Array, ""]
+    converged: Bool[Array, ""]
+
+
+def unending(dtype: Any) -> Ending:
+    """Stand for a search that has not begun."""
+    zero = jnp.zeros((), int)
+    return Ending(jnp.full((), jnp.inf, dtype), zero, zero, jnp.array(False))
+
+
+def find(potential: Potential, start: Vector, search: Search) -> tuple[Vector, Ending]:
+    """Find a minimum near the start by L-BFGS with a zoom line search.
+
+    Its derivative with respect to whatever the potential closes over is - H^+ d(grad), by the implicit
+    function theorem; with respect to the start it is zero.
+    """
+
+    def descend(_: Callable, start: Vector) -> tuple[Vector, Ending]:
+        return _descend(potential, start, search)
+
+    invert = _by_conjugate_gradient if search.solve == "conjugate_gradient" else _densely
+    return jax.lax.custom_root(jax.grad(potential), start, descend, invert, has_aux=True)
+
+
+class _Position(NamedTuple):
+    theta: Vector
+    state: Any
+    moved: Bool[Array, ""]
+    num_steps: Int[Array, ""]
+    num_gradients: Int[Array, ""]
+
+
+def _descend(potential: Potential, start: Vector, search: Search) -> tuple[Vector, Ending]:
+    """Step until the gradient is small, steps run out, or numbers do not change any more."""
+    optimizer = optax.lbfgs(memory_size=search.memory_size)
+    evaluate = optax.value_and_grad_from_state(potential)
+    tolerance = jnp.finfo(start.dtype).eps ** 0.75 if search.tolerance is None else search.tolerance
+
+    def carries_on(position: _Position) -> Bool[Array, ""]:
+        steep = _gradient_norm(position.state) > tolerance
+        return (position.num_steps == 0) | (
+            steep & position.moved & (position.num_steps < search.max_steps)
+        )
+
+    def step(position: _Position) -> _Position:
+        theta, state, _, num_steps, num_gradients = position
+        value, gradient = evaluate(theta, state=state)
+        updates, state = optimizer.update(
+            gradient, state, theta, value=value, grad=gradient, value_fn=potential
+        )
+        tried = optax.tree.get(state, "num_linesearch_steps")
+        new = jax.tree.map(jnp.add, theta, updates)
+        return _Position(new, state, jnp.any(new != theta), num_steps + 1, num_gradients + tried)
+
+    zero = jnp.zeros((), int)
+    begin = _Position(start, optimizer.init(start), jnp.array(True), zero, zero + 1)
+    end = jax.lax.while_loop(carries_on, step, begin)
+    norm = _gradient_norm(end.state)
+    return end.theta, Ending(norm, end.num_steps, end.num_gradients, norm <= tolerance)
+
+
+def _gradient_norm(state: Any) -> Float[Array, ""]:
+    return jnp.linalg.norm(optax.tree.get(state, "grad"))
+
+
+def _by_conjugate_gradient(hessian: Linear, right: Vector) -> Vector:
+    """Solve to the square root of the precision; a singular Hessian is inverted on its range.
+
+    What is not solved so is not a number.
+    """
+    tolerance = float(jnp.finfo(right.dtype).eps) ** 0.5
+
+    def solve(product: Linear, vector: Vector) -> Vector:
+        found, _ = jax.scipy.sparse.linalg.cg(product, vector, tol=tolerance)
+        residual = jnp.linalg.norm(product(found) - vector)
+        solved = residual <= 2 * tolerance * jnp.linalg.norm(vector)
+        return jnp.where(solved, found, jnp.nan)
+
+    return jax.lax.custom_linear_solve(hessian, right, solve, symmetric=True)
+
+
+def _densely(hessian: Linear, right: Vector) -> Vector:
+    return jnp.linalg.pinv(jax.jacobian(hessian)(right), hermitian=True) @ right
