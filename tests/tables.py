@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
+from numpyro.infer.autoguide import AutoNormal
 
 import dtda_prob as dtda
 from dtda_prob.kernels import Kernel
@@ -52,9 +54,38 @@ KERNELS: dict[str, Kernel] = {
     "exact mode": dtda.kernels.exact(temperature=0.0),
 }
 
+RESTARTS = [
+    {"init_value": 0.0, "peak_value": 0.1, "decay_steps": 4, "warmup_steps": 1, "end_value": 0.01}
+] * 2
+
+
+def _descent(optimizer, num_steps: int = 8) -> Kernel:
+    return dtda.kernels.sgd(optimizer, num_steps=num_steps, batch_size=4)
+
+
+def _accumulated(num_steps: int) -> optax.MultiSteps:
+    precision = jnp.result_type(float)
+    return optax.MultiSteps(optax.adam(0.05), every_k_schedule=2, accumulator_dtype=precision)
+
+
 MORE_KERNELS: dict[str, Kernel] = {
     "lbfgs": dtda.kernels.lbfgs(solve="conjugate_gradient"),
     "laplace": dtda.kernels.laplace(temperature=0.5),
+    "given": dtda.kernels.then(
+        dtda.kernels.given({"slopes": np.arange(3.0)}), _descent(optax.sgd(0.05))
+    ),
+    "average": dtda.kernels.average(_descent(optax.sgd(0.05)), decay=0.8),
+    "late average": dtda.kernels.average(_descent(optax.sgd(0.05)), share=0.5),
+    "variational": dtda.kernels.svi(AutoNormal, optax.adam(0.05), num_steps=8, batch_size=4),
+    "adamw, clipped, warmed up": _descent(
+        lambda steps: optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 0.1, steps // 4, steps)),
+        )
+    ),
+    "muon": _descent(optax.contrib.muon(0.05)),
+    "restarts": _descent(optax.sgd(optax.sgdr_schedule(RESTARTS), momentum=0.9)),
+    "accumulated": _descent(_accumulated),
 }
 """Kernels that only a few laws run over, since they take long to compile."""
 

@@ -14,7 +14,6 @@ from tables import FIXED, MORE_KERNELS, direction, ones, regression, regression_
 import dtda_prob as dtda
 from dtda_prob import kernels
 from dtda_prob.kernels import kernel as loop
-from dtda_prob.kernels.lbfgs import stats
 
 KEY, OTHER_KEY = jax.random.key(0), jax.random.key(1)
 close = np.testing.assert_allclose
@@ -30,7 +29,7 @@ def compiled(kernel: str):
     def value(key, weights, y):
         program = copy.copy(training.program)
         program.kwargs = program.kwargs | {"y": y}
-        return training.observe(kernels.run(training.kernel, key, program, weights)[0])[1]
+        return training.observe(kernels.run(training.kernel, key, program, weights).params)[1]
 
     y = jnp.asarray(regression_data()[1])
     return training, jax.jit(value), y
@@ -85,7 +84,9 @@ def test_a_flat_direction_moves_nothing_at_rest_and_has_no_laplace_draw(x64):
     keys = jax.random.split(KEY, 8)
 
     def rest(keys, weights):
-        return jax.vmap(lambda key: loop.run(kernels.lbfgs(), key, program, weights)[0]["place"])(keys)
+        return jax.vmap(lambda key: loop.run(kernels.lbfgs(), key, program, weights).params["place"])(
+            keys
+        )
 
     found, moved = jax.jit(lambda w: jax.jvp(lambda w: rest(keys, w), (w,), (w * jnp.arange(3.0),)))(
         jnp.ones(3)
@@ -123,9 +124,9 @@ def test_a_search_says_how_it_ended(x64):
 
     def ending(kernel):
         (phase,) = kernel.phases
-        state = phase.init(program.init(KEY), program)
-        assert not stats(state)["converged"]
-        return stats(jax.jit(lambda: phase.step(KEY, state, program, ones())[0])())
+        state = phase.init(loop.Start(program.init(KEY)), program)
+        assert not phase.stats(state)["converged"]
+        return phase.stats(jax.jit(lambda: phase.step(KEY, state, program, ones())[0])())
 
     done, cut = ending(kernels.lbfgs()), ending(kernels.lbfgs(max_steps=1))
     assert done["converged"]

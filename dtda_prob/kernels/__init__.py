@@ -1,7 +1,9 @@
 """Training algorithms as stochastic kernels."""
 
+from dtda_prob.kernels.average import average as average
 from dtda_prob.kernels.cut import cut as cut
 from dtda_prob.kernels.exact import exact as exact
+from dtda_prob.kernels.given import given as given
 from dtda_prob.kernels.hamiltonian import hmc as hmc
 from dtda_prob.kernels.hamiltonian import nuts as nuts
 from dtda_prob.kernels.kernel import Kernel as Kernel
@@ -16,4 +18,6 @@ from dtda_prob.kernels.langevin import sgld as sgld
 from dtda_prob.kernels.langevin import sgnht as sgnht
 from dtda_prob.kernels.laplace import laplace as laplace
 from dtda_prob.kernels.lbfgs import lbfgs as lbfgs
+from dtda_prob.kernels.precision import in_precision as in_precision
 from dtda_prob.kernels.sgd import sgd as sgd
+from dtda_prob.kernels.svi import svi as svi

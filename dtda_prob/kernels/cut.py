@@ -40,7 +40,7 @@ def _shorten(kernel: Kernel, position: int, share: float) -> Phase:
         return min(max(left, 0), lengths[position])
 
     def num_passes(program: Program) -> float:
-        return phase.num_passes(program) * num_steps(program) / phase.num_steps(program)
+        return phase.num_passes(program) * num_steps(program) / max(1, phase.num_steps(program))
 
     def step_sizes(program: Program) -> Float[np.ndarray, " step"]:
         return phase.step_sizes(program)[: num_steps(program)]

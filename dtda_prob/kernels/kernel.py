@@ -88,7 +88,7 @@ class Kernel(NamedTuple):
         for phase in self.phases:
             phase.check(program)
         available = self.phases[-1].num_steps(program)
-        if self.num_states * self.thinning > available:
+        if self.num_states > 1 and self.num_states * self.thinning > available:
             raise ValueError(
                 f"num_states={self.num_states}, {self.thinning} steps apart, do not fit into the "
                 f"{available} steps of the last phase; keep fewer or train longer"

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from dtda_prob.kernels import minimum
-from dtda_prob.kernels.kernel import Kernel, Phase
+from dtda_prob.kernels.kernel import Kernel, Phase, State
 from dtda_prob.kernels.minimum import Ending, Potential, Search, Solve, Vector
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -38,8 +38,8 @@ def lbfgs(
     Its randomness is where it starts, so that there may be several minima; what a model draws by
     itself (dropout) is drawn once a run. It counts as one step. `unroll` takes the derivative of the
     implicit function theorem, -H^+ d(grad L)/dw, H the Hessian at the minimum: what no datum curves
-    does not move. A search that ends early is nowhere at rest, and its derivative means nothing:
-    `stats` says so, and the gradient's norm.
+    does not move. A search that ends early is nowhere at rest, and its derivative means nothing: such
+    a draw is kept, and `sample_stats` has it as not `converged` and `diverging`.
 
     Args:
         tolerance: norm of the gradient of L at which the search ends. None for eps^(3/4): 6e-6 in
@@ -92,8 +92,9 @@ def descend(
 def at_rest(step: Callable, search: Search, temperature: float | None = None) -> Phase:
     """Make the phase of one step that ends at rest."""
 
-    def init(params: Params, program: Program) -> RestState:
-        return RestState(params, minimum.unending(ravel_pytree(params)[0].dtype))
+    def init(previous: State, program: Program) -> RestState:
+        dtype = ravel_pytree(previous.params)[0].dtype
+        return RestState(previous.params, minimum.unending(dtype))
 
     return Phase(
         init,
@@ -103,12 +104,13 @@ def at_rest(step: Callable, search: Search, temperature: float | None = None) ->
         check=lambda program: None,
         step_sizes=lambda program: np.array([np.inf]),
         temperature=temperature,
+        stats=_stats,
     )
 
 
-def stats(state: RestState) -> dict[str, Array]:
-    """Say how the search ended: `gradient_norm`, `num_steps`, `num_gradients` and `converged`."""
-    return state.ending._asdict()
+def _stats(state: RestState) -> dict[str, Array]:
+    """Say how the search ended; one that did not converge counts as diverging."""
+    return state.ending._asdict() | {"diverging": ~state.ending.converged}
 
 
 def _count_passes(search: Search, program: Program) -> float:

@@ -1,6 +1,5 @@
 """Stochastic gradient descent with any optax gradient transformation."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +10,10 @@ from jaxtyping import Array, Float, Int
 
 from dtda_prob.kernels import batches
 from dtda_prob.kernels.kernel import Kernel, Phase, State
+from dtda_prob.kernels.optimizer import Optimizer, Transformation, bind
+from dtda_prob.kernels.steps import steps
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
-
-Optimizer = optax.GradientTransformation | Callable[[int], optax.GradientTransformation]
 
 
 class SGDState(NamedTuple):
@@ -40,9 +39,13 @@ def sgd(
     rows that do not fill a batch. A datum of weight 0 keeps its place in its batch, unless rows are
     dropped (`Program.drop`): then epochs visit the rows of non-zero weight, so there are fewer steps.
 
+    Its randomness is the initialisation, the order of batches, and what the model draws by itself
+    (dropout, augmentation) through `numpyro.prng_key`. A sample of it is a deep ensemble.
+
     Args:
-        optimizer: an optax gradient transformation, or a function of the number of steps that
-            returns one. Give the function where a schedule should shrink when rows are dropped.
+        optimizer: any optax chain, or a function of the number of steps that returns one, `MultiSteps`
+            (gradient accumulation) included. Give the function where anything in the chain is made for
+            a number of steps, such as a schedule that should shrink when rows are dropped.
         num_steps: number of steps on all data (fewer, in proportion, when rows are dropped).
         num_epochs: number of epochs instead.
         batch_size: data per step; all of them if None.
@@ -57,23 +60,8 @@ def sgd(
     ...     batch_size=64,
     ... )
     """
-    _check_duration(num_steps, num_epochs)
-    visits = _visits(batch_size, replace)
-
-    def count_steps(program: Program) -> int:
-        per_epoch = visits.steps_per_epoch(program.num_rows)
-        if num_steps is None:
-            return (num_epochs or 0) * per_epoch
-        whole = visits.steps_per_epoch(int(program.present.sum()))
-        return max(1, round(num_steps * per_epoch / whole))
-
-    def count_passes(program: Program) -> float:
-        return count_steps(program) * (batch_size or program.num_rows) / program.num_rows
-
-    def transformation(program: Program) -> optax.GradientTransformation:
-        if isinstance(optimizer, optax.GradientTransformation):
-            return optimizer
-        return optimizer(count_steps(program))
+    plan = steps(num_steps, num_epochs, batch_size, replace)
+    transformation = bind(optimizer, plan)
 
     def init(previous: State, program: Program) -> SGDState:
         order, params = jnp.zeros(program.num_rows, int), previous.params
@@ -83,7 +71,7 @@ def sgd(
         key: PRNGKey, state: SGDState, program: Program, weights: Weights
     ) -> tuple[SGDState, Float[Array, ""]]:
         batch_key, model_key = jax.random.split(key)
-        indices, order = visits.take(batch_key, state.count, state.order, program, weights)
+        indices, order = plan.visits.take(batch_key, state.count, state.order, program, weights)
         loss, gradient = jax.value_and_grad(program.objective)(
             state.params, weights, indices, model_key
         )
@@ -94,13 +82,13 @@ def sgd(
         return SGDState(params, optimizer_state, order, state.count + 1), loss
 
     def step_sizes(program: Program) -> Float[np.ndarray, " step"]:
-        return _step_sizes(transformation(program), program, count_steps(program))
+        return _step_sizes(transformation(program), program, plan.count(program))
 
-    return Kernel((Phase(init, step, count_steps, count_passes, visits.check, step_sizes),))
+    return Kernel((Phase(init, step, plan.count, plan.count_passes, plan.visits.check, step_sizes),))
 
 
 def _step_sizes(
-    optimizer: optax.GradientTransformation, program: Program, num_steps: int
+    optimizer: Transformation, program: Program, num_steps: int
 ) -> Float[np.ndarray, " step"]:
     """Run the optimizer on a constant gradient, from parameters at zero.
 
@@ -130,20 +118,3 @@ def _step_sizes(
             "by parameter); give damping as a number, or the time of training"
         )
     return once[:, 0].astype(float) / 1e-3
-
-
-def _visits(batch_size: int | None, replace: bool) -> batches.Batches:
-    if batch_size is None:
-        if replace:
-            raise ValueError("replace=True needs a batch_size")
-        return batches.everything()
-    return batches.independent(batch_size) if replace else batches.by_epoch(batch_size)
-
-
-def _check_duration(num_steps: int | None, num_epochs: int | None) -> None:
-    given = [number for number in (num_steps, num_epochs) if number is not None]
-    if len(given) != 1 or given[0] < 1:
-        raise ValueError(
-            f"give one of num_steps and num_epochs, at least 1; got num_steps={num_steps} and "
-            f"num_epochs={num_epochs}"
-        )

@@ -161,8 +161,9 @@ def warn_not_finite(diverging: np.ndarray, consequence: str) -> None:
     """Report draws that are not finite, which are kept."""
     if diverging.any():
         warnings.warn(
-            f"{diverging.sum()} of {diverging.size} draws diverge or are not finite; they are kept, "
-            f"and {consequence} (a smaller step size, or damping of the curvature, may help)",
+            f"{diverging.sum()} of {diverging.size} draws diverge, did not converge or are not finite; "
+            f"they are kept, and {consequence} (a smaller step size, more steps, or damping of the "
+            "curvature, may help)",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -1,0 +1,168 @@
+"""A NumPyro guide of a program's posterior: its parameters, its ELBO and its draws."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.infer import Trace_ELBO
+from numpyro.infer.autoguide import (
+    AutoDAIS,
+    AutoDelta,
+    AutoGuide,
+    AutoLaplaceApproximation,
+    AutoSemiDAIS,
+)
+
+from dtda_prob.kernels import supports
+from dtda_prob.program import Indices, Program
+from dtda_prob.typing import Params, PRNGKey, Weights
+
+MakeGuide = Callable[[Callable], Callable]
+
+
+class Guide(NamedTuple):
+    """A guide that is bound to a program.
+
+    Attributes:
+        start: `(params) -> variational`, the parameters of guide and model to begin with, by site and
+            in unconstrained space.
+        loss: `(key, variational, program, weights, indices) -> -ELBO / n`, of a batch or of all data.
+        draw: `(key, variational) -> params`, a draw from the guide, in unconstrained space.
+    """
+
+    start: Callable[[Params], Params]
+    loss: Callable[..., Float[Array, ""]]
+    draw: Callable[[PRNGKey, Params], Params]
+
+
+def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
+    """Set a guide up on the program's data, once for each program.
+
+    Autoguides look at the model when they are first called, and keep what they see; that is done here,
+    outside of any trace.
+
+    Raises:
+        ValueError: if the guide draws other sites than the program's latent ones.
+    """
+    name = f"guide {id(make)} with {num_particles} particles"
+    if name not in program.derived:
+        with jax.ensure_compile_time_eval():
+            program.derived[name] = make, _bind(make, program, num_particles)
+    return program.derived[name][1]
+
+
+def is_point(make: MakeGuide) -> bool:
+    """Say whether the guide is a point, after refusing what makes no guide.
+
+    Raises:
+        ValueError: if it cannot be called with a model alone, gives nothing that can be called, or
+            approximates the posterior of the model as it is rather than of weighed data.
+    """
+    try:
+        made = make(_nothing)
+    except Exception as error:
+        raise ValueError(f"guide={make!r} cannot be called with a model alone: {error}") from error
+    if not callable(made):
+        raise ValueError(
+            f"guide={make!r} must map a model to a guide, as numpyro's autoguides do; wrap a guide of "
+            "your own as `lambda model: my_guide`"
+        )
+    if isinstance(made, _UNWEIGHED):
+        raise ValueError(
+            f"guide={type(made).__name__} looks at the density of the model itself, where no datum has "
+            "a weight; use another guide, or kernels.laplace for Laplace's approximation"
+        )
+    return isinstance(made, AutoDelta)
+
+
+_UNWEIGHED = (AutoDAIS, AutoSemiDAIS, AutoLaplaceApproximation)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stand for a model that a guide is made of, and that it does not call yet."""
+
+
+def _bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
+    guide = make(program.model)
+    sites, latents = _look(guide, program), _look(program.model, program)
+    drawn = _check_sites(sites, latents)
+    variational = _parameters(sites)
+    transforms = {
+        k: supports.transform(v) for k, v in (latents | sites).items() if v["type"] == "param"
+    }
+    own = _parameters(latents).keys()
+    elbo = Trace_ELBO(num_particles=num_particles)
+
+    def start(params: Params) -> Params:
+        free = {k: jax.tree.map(transforms[k].inv, value) for k, value in variational.items()}
+        return free | _locations(guide, free, params, drawn) | {k: params[k] for k in own}
+
+    def constrain(free: Params) -> Params:
+        return {k: jax.tree.map(transforms[k], value) for k, value in free.items()}
+
+    def loss(
+        key: PRNGKey, free: Params, program: Program, weights: Weights, indices: Indices | None
+    ) -> Float[Array, ""]:
+        model = _model(program, weights, indices)
+        total = elbo.loss(key, constrain(free), model, guide, *program.args, **program.kwargs)
+        return jnp.asarray(total) / program.num_rows
+
+    def draw(key: PRNGKey, free: Params) -> Params:
+        fitted = handlers.substitute(handlers.seed(guide, key), data=constrain(free))
+        traced = handlers.trace(fitted).get_trace(*program.args, **program.kwargs)
+        values = {name: traced[name]["value"] for name in drawn}
+        return supports.unconstrain(program, values) | {k: free[k] for k in own}
+
+    return Guide(start, loss, draw)
+
+
+def _model(program: Program, weights: Weights, indices: Indices | None) -> Callable:
+    if indices is None:
+        return program.weighed(weights)
+    share = program._num_visited(weights) / program.num_data
+    return handlers.substitute(program.weighed(weights * share), data={program.plate: indices})
+
+
+def _look(model: Callable, program: Program) -> dict[str, Any]:
+    seeded = handlers.seed(model, jax.random.key(0))
+    return handlers.trace(seeded).get_trace(*program.args, **program.kwargs)
+
+
+def _parameters(sites: dict[str, Any]) -> Params:
+    return {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+
+
+def _latent(sites: dict[str, Any]) -> list[str]:
+    """Name the latent sites, without those that a guide only draws on the way."""
+    return [
+        name
+        for name, site in sites.items()
+        if site["type"] == "sample"
+        and not site["is_observed"]
+        and not site["infer"].get("is_auxiliary")
+    ]
+
+
+def _check_sites(sites: dict[str, Any], latents: dict[str, Any]) -> list[str]:
+    drawn, expected = _latent(sites), _latent(latents)
+    if set(drawn) != set(expected):
+        raise ValueError(
+            f"the guide draws the sites {sorted(drawn)}, and the program's latent sites are "
+            f"{sorted(expected)}"
+        )
+    return drawn
+
+
+def _locations(guide: Callable, free: Params, params: Params, drawn: list[str]) -> Params:
+    """Let the location parameters of an autoguide begin at the program's parameters."""
+    if not isinstance(guide, AutoGuide):
+        return {}
+    whole, each = f"{guide.prefix}_loc", {f"{name}_{guide.prefix}_loc": name for name in drawn}
+    found = {k: params[name].reshape(free[k].shape) for k, name in each.items() if k in free}
+    if whole in free:
+        flat = jnp.concatenate([params[name].ravel() for name in drawn])
+        found[whole] = flat.reshape(free[whole].shape)
+    return found
