@@ -60,12 +60,12 @@ def given(params: Mapping[str, PyTree]) -> Kernel:
 
 def _unconstrained(values: dict[str, Any], program: Program, like: Params) -> Params:
     """Carry the values to unconstrained space, in the precision of the parameters that they replace."""
-    moved = supports.unconstrain(program, jax.tree.map(jnp.asarray, values))
-    return {name: jax.tree.map(_cast, like[name], moved[name]) for name in values}
+    cast = {name: jax.tree.map(_in_precision, like[name], value) for name, value in values.items()}
+    return supports.unconstrain(program, cast)
 
 
-def _cast(like: Array, value: Array) -> Array:
-    return value.astype(like.dtype)
+def _in_precision(like: Array, value: Any) -> Array:
+    return jnp.asarray(value, like.dtype)
 
 
 def _check(values: dict[str, Any], program: Program) -> None:
