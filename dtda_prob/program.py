@@ -1,7 +1,7 @@
 """A NumPyro model bound to its data, and the objective that training minimises."""
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,48 +15,23 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Distribution
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy
-from numpyro.primitives import Messenger
 
+from dtda_prob.enumeration import check_exact, local_sizes, marginal
+from dtda_prob.plates import (
+    Indices,
+    Sites,
+    describe,
+    gather,
+    in_plate,
+    is_latent,
+    local_axes,
+    observed_sites,
+    plate_dim,
+    plate_size,
+    whole,
+)
 from dtda_prob.typing import Params, PRNGKey, Weights
-
-Indices = Int[Array, " batch"]
-Site = Mapping[str, Any]
-
-
-class weigh(Messenger):  # noqa: N801 (handlers are lower case, as NumPyro's own)
-    """Weigh the observations inside a plate, one weight per datum of the plate.
-
-    The log-likelihood of datum i is multiplied by `weights[i]`; priors, other plates and the plate's
-    own N/B scale are left alone. A datum of weight 0 may lie outside the support: it counts as 0,
-    not as 0 * -inf. The handler composes with every other one, so a weighed model can be given to
-    NumPyro's own inference.
-
-    Args:
-        fn: the model.
-        weights: shape `(datum,)`, one per datum of the full plate.
-        plate: name of the plate.
-    """
-
-    def __init__(self, fn: Callable | None = None, *, weights: Weights, plate: str):
-        super().__init__(fn)
-        self.weights = weights
-        self.plate = plate
-        self.indices: Indices | None = None
-
-    def postprocess_message(self, msg: Any) -> None:
-        """Note which data the plate visits."""
-        if msg["type"] == "plate" and msg["name"] == self.plate:
-            self.indices = msg["value"]
-
-    def process_message(self, msg: Any) -> None:
-        """Multiply the scale of each observed site in the plate."""
-        if not (msg["type"] == "sample" and msg["is_observed"]):
-            return
-        for frame in msg["cond_indep_stack"]:
-            if frame.name == self.plate:
-                weights = self.weights[self.indices].reshape((-1,) + (1,) * (-frame.dim - 1))
-                msg["fn"] = msg["fn"].mask(_is_inside(msg) | (weights != 0))
-                msg["scale"] = weights if msg["scale"] is None else msg["scale"] * weights
+from dtda_prob.weighing import weigh
 
 
 class Program:
@@ -67,10 +42,15 @@ class Program:
     `num_rows`, the number of data however they are weighed. On a batch of B data out of the M that
     epochs choose from, the sum is estimated by M/B times the sum over the batch.
 
+    Latent sites inside the plate belong to a datum. They are parameters like others, of which a batch
+    sees its own; weights do not multiply their prior, so that removing a datum leaves them to it.
+    Discrete ones are summed out: y_i has the density sum_z p(z) p(y_i | z, theta), exactly.
+
     Args:
         model: a NumPyro model with at least one observed site inside `plate`. To be trained on
             batches it must index its data by the plate's indices,
-            `with numpyro.plate("data", len(x)) as i: ... x[i]`.
+            `with numpyro.plate("data", len(x)) as i: ... x[i]`. All data are bound, whatever
+            `subsample_size` the plate has: kernels choose batches.
         *args: the model's arguments, any pytrees.
         plate: name of the plate whose elements are the data.
         labels: one name per datum; by default their positions.
@@ -86,14 +66,15 @@ class Program:
             of its original.
         labels: one name per datum.
         observed: names of the observed sites inside the plate.
+        local: for each latent site inside the plate, the axis of its value that runs over data.
         has_prior: whether anything but the data's observations enters the objective.
         derived: what other modules have worked out about the model and its data, by name; it does not
             depend on `num_rows`, and programs made by `drop` share it.
 
     Raises:
-        ValueError: if the plate is missing, subsampled by the model itself or holds no observation,
-            if labels do not fit, or if the log-likelihood is not finite at initialisation.
-        NotImplementedError: for discrete latent sites and mutable state.
+        ValueError: if the plate is missing or holds no observation, if labels do not fit, or if the
+            log-likelihood is not finite at initialisation.
+        NotImplementedError: for mutable state, and discrete latent sites that are not of one datum.
 
     >>> import numpyro, numpyro.distributions as dist
     >>> def model(x, y):
@@ -116,15 +97,20 @@ class Program:
         self.model, self.plate = model, plate
         self.args, self.kwargs = jax.tree.map(_as_device_array, (args, kwargs))
         self._init_strategy = init_strategy if isinstance(init_strategy, partial) else init_strategy()
+        self._model = whole(model, plate=plate)
         sites = self._trace(jax.random.key(0))
-        self.num_data = self.num_rows = _plate_size(sites, plate)
+        self.num_data = self.num_rows = plate_size(sites, plate)
         self.present, self.places = np.ones(self.num_data), np.arange(self.num_data)
-        self.observed = _observed_sites(sites, plate)
+        self.observed = observed_sites(sites, plate)
+        _check_latents(sites, plate)
+        sites = self._sum_out(sites)
+        axes = local_axes(sites, plate)
+        self.local = {name: axis for name, axis in axes.items() if sites[name]["type"] == "sample"}
+        self._local_params = {name: axis for name, axis in axes.items() if name not in self.local}
         self.has_prior = any(
-            site["type"] == "sample" and not _in_plate(site, plate) for site in sites.values()
+            site["type"] == "sample" and name not in self.observed for name, site in sites.items()
         )
         self.derived: dict[str, Any] = {}
-        self._check_latents(sites)
         self._param_transforms = {
             name: biject_to(site["kwargs"].get("constraint", constraints.real))
             for name, site in sites.items()
@@ -136,7 +122,7 @@ class Program:
     def init(self, key: PRNGKey) -> Params:
         """Draw initial parameters, in unconstrained space."""
         sites = self._trace(key)
-        latents = {k: v for k, v in sites.items() if v["type"] == "sample" and _is_latent(v)}
+        latents = {k: v for k, v in sites.items() if is_latent(v)}
         return {
             **{k: biject_to(v["fn"].support).inv(v["value"]) for k, v in latents.items()},
             **{k: _map_param(t.inv, sites[k]["value"]) for k, t in self._param_transforms.items()},
@@ -158,12 +144,13 @@ class Program:
             key: randomness for models that ask for it with `numpyro.prng_key()`; a fixed key if
                 None.
         """
+        share = None
+        if indices is not None and self.num_rows < self.num_data:
+            share = self._num_visited(weights) / self.num_data
+        model = weigh(self._model, weights=weights, plate=self.plate, share=share)
+        model = handlers.seed(model, _key_or_default(key))
         if indices is not None:
-            weights = weights * (self._num_visited(weights) / self.num_data)
-        model = handlers.seed(
-            weigh(self.model, weights=weights, plate=self.plate), _key_or_default(key)
-        )
-        if indices is not None:
+            params = self._at(params, indices)
             model = handlers.substitute(model, data={self.plate: indices})
         potential = potential_energy(model, self.args, self.kwargs, self._constrain_params(params))
         return potential / self.num_rows
@@ -209,11 +196,11 @@ class Program:
 
     def weighed(self, weights: Weights) -> Callable:
         """Give the model with weighed data, for NumPyro's own inference."""
-        return weigh(self.model, weights=jnp.asarray(weights), plate=self.plate)
+        return weigh(self._model, weights=jnp.asarray(weights), plate=self.plate)
 
     def constrain(self, params: Params) -> Params:
         """Carry parameters from unconstrained space to the supports of their sites."""
-        model = handlers.seed(self.model, jax.random.key(0))
+        model = handlers.seed(self._model, jax.random.key(0))
         return constrain_fn(model, self.args, self.kwargs, params)
 
     def predictive(
@@ -228,20 +215,27 @@ class Program:
 
         Returns:
             Per observed site its distribution, its value (None where the arguments observe nothing)
-            and the dimension of the plate, a negative integer.
+            and the dimension of the plate, a negative integer. Latent sites inside the plate are
+            those of the data, discrete ones are summed out.
+
+        Raises:
+            ValueError: if the program has latent sites inside the plate and the arguments hold another
+                number of data.
         """
         args, kwargs = jax.tree.map(_as_device_array, (args, kwargs))
-        model = handlers.substitute(self.model, data=self.constrain(params))
-        sites = self._sites(model, args, kwargs)
-        return {name: _describe(sites[name], self.plate) for name in self.observed}
+        values = self.constrain(params)
+        if self.local or self._local_params:
+            self._check_queries(values, args, kwargs)
+        sites = self._sites(handlers.substitute(self._model, data=values), args, kwargs)
+        return {name: describe(sites[name], self.plate) for name in self.observed}
 
     def observations(
         self, params: Params, indices: Indices
     ) -> dict[str, tuple[Distribution, Any, int]]:
         """Give the distribution of each observed site for some of the data; see `predictive`."""
-        model = handlers.substitute(self.model, data=self.constrain(params) | {self.plate: indices})
-        sites = self._sites(model, self.args, self.kwargs)
-        return {name: _describe(sites[name], self.plate) for name in self.observed}
+        values = self._at(self.constrain(params), indices) | {self.plate: indices}
+        sites = self._sites(handlers.substitute(self._model, data=values), self.args, self.kwargs)
+        return {name: describe(sites[name], self.plate) for name in self.observed}
 
     def full_weights(self) -> Weights:
         """Weigh all data alike, as much as the rows that are left: 1 each where none is dropped."""
@@ -310,13 +304,13 @@ class Program:
     @property
     def _follows_indices(self) -> bool:
         batch = max(1, min(2, self.num_data - 1))
-        model = handlers.substitute(self.model, data={self.plate: jnp.arange(batch)})
+        model = handlers.substitute(self._model, data={self.plate: jnp.arange(batch)})
 
         def densities(key: PRNGKey) -> list[Array]:
             trace = handlers.trace(handlers.seed(model, key)).get_trace(*self.args, **self.kwargs)
             sites = [trace[name] for name in self.observed]
             arrays = [site["fn"].log_prob(site["value"]) for site in sites]
-            dims = [_plate_dim(site, self.plate) for site in sites]
+            dims = [plate_dim(site, self.plate) for site in sites]
             return [jnp.moveaxis(a, dim, 0) for a, dim in zip(arrays, dims, strict=True)]
 
         try:
@@ -335,30 +329,38 @@ class Program:
         return handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
 
     def _trace(self, key: PRNGKey) -> dict[str, Any]:
-        model = handlers.substitute(handlers.seed(self.model, key), substitute_fn=self._init_strategy)
+        model = handlers.substitute(handlers.seed(self._model, key), substitute_fn=self._init_strategy)
         return handlers.trace(model).get_trace(*self.args, **self.kwargs)
 
     def _constrain_params(self, params: Params) -> Params:
         return params | {k: _map_param(t, params[k]) for k, t in self._param_transforms.items()}
 
-    def _check_latents(self, sites: Mapping[str, Site]) -> None:
-        for name, site in sites.items():
-            if site["type"] == "mutable":
-                raise NotImplementedError(
-                    f"site {name!r} is mutable state, which a pure training kernel cannot carry; "
-                    "use a layer without running statistics (layer or group norm)"
-                )
-            if site["type"] == "sample" and _is_latent(site):
-                if site["fn"].support.is_discrete:
-                    raise NotImplementedError(
-                        f"latent site {name!r} is discrete, and training needs derivatives; "
-                        "marginalise it, for instance with a mixture distribution"
-                    )
-                if _in_plate(site, self.plate):
-                    raise NotImplementedError(
-                        f"latent site {name!r} lies inside plate {self.plate!r}: a latent variable "
-                        "of a datum cannot be attributed to data yet; marginalise it"
-                    )
+    def _sum_out(self, sites: Sites) -> Sites:
+        """Sum discrete latent sites of a datum out of the model, and trace it again."""
+        sizes = local_sizes(sites, self.plate)
+        if not sizes:
+            return sites
+        bound = (self.args, self.kwargs, self.plate, sizes, self.observed)
+        check_exact(self._model, *bound)
+        self._model = marginal(self._model, sizes, self.observed)
+        return self._trace(jax.random.key(0))
+
+    def _at(self, params: Params, indices: Indices) -> Params:
+        """Take the latent values of a batch; of parameters NumPyro takes them, where it leaves any out."""
+        everything = len(indices) == self.num_data
+        return gather(params, self.local | (self._local_params if everything else {}), indices)
+
+    def _check_queries(self, values: Params, args: tuple, kwargs: dict) -> None:
+        local = [*self.local, *self._local_params]
+        shared = {name: value for name, value in values.items() if name not in local}
+        model = handlers.substitute(self._model, data=shared)
+        size = plate_size(self._sites(model, args, kwargs), self.plate)
+        if size != self.num_data:
+            raise ValueError(
+                f"the queries hold {size} data where the program has {self.num_data}, and its sites "
+                f"{local} have a value for each datum and none for others; ask about the data "
+                "themselves, or about the parameters with measures.function"
+            )
 
     def _check_finite(self) -> None:
         """Try ten initialisations, as samplers do, before refusing the model."""
@@ -392,56 +394,19 @@ def _map_param(transform: Callable, value: Params) -> Params:
     return jax.tree.map(transform, value)
 
 
-def _is_latent(site: Site) -> bool:
-    return not site["is_observed"]
-
-
-def _is_inside(site: Site) -> Array:
-    """Say of each datum whether its observation lies in the support of its site.
-
-    The support of `numpyro.factor` and of improper priors speaks of single numbers, not of events.
-    """
-    support = site["fn"].support
-    inner = site["fn"].event_dim - support.event_dim
-    return jnp.all(support(site["value"]), axis=tuple(range(-inner, 0)))
-
-
-def _describe(site: Site, plate: str) -> tuple[Distribution, Any, int]:
-    return site["fn"], None if _is_latent(site) else site["value"], _plate_dim(site, plate)
-
-
-def _in_plate(site: Site, plate: str) -> bool:
-    return any(frame.name == plate for frame in site["cond_indep_stack"])
-
-
-def _plate_dim(site: Site, plate: str) -> int:
-    return next(frame.dim for frame in site["cond_indep_stack"] if frame.name == plate)
-
-
-def _plate_size(sites: Mapping[str, Site], plate: str) -> int:
-    plates = {name: site["args"] for name, site in sites.items() if site["type"] == "plate"}
-    if plate not in plates:
-        raise ValueError(f"plate={plate!r}: the model has no such plate, it has {sorted(plates)}")
-    size, subsample_size = plates[plate]
-    if subsample_size not in (None, size):
-        raise ValueError(
-            f"plate={plate!r} is subsampled by the model itself ({subsample_size} of {size}); bind "
-            "the model to all data and give batch_size to the kernel"
-        )
-    return size
-
-
-def _observed_sites(sites: Mapping[str, Site], plate: str) -> tuple[str, ...]:
-    observed = tuple(
-        name
-        for name, site in sites.items()
-        if site["type"] == "sample" and site["is_observed"] and _in_plate(site, plate)
-    )
-    if not observed:
-        raise ValueError(
-            f"plate={plate!r} holds no observed site; pass the observations (obs=...) when binding"
-        )
-    return observed
+def _check_latents(sites: Sites, plate: str) -> None:
+    for name, site in sites.items():
+        if site["type"] == "mutable":
+            raise NotImplementedError(
+                f"site {name!r} is mutable state, which a pure training kernel cannot carry; "
+                "use a layer without running statistics (layer or group norm)"
+            )
+        if is_latent(site) and site["fn"].support.is_discrete and not in_plate(site, plate):
+            raise NotImplementedError(
+                f"latent site {name!r} is discrete and shared by data, and training needs derivatives; "
+                "marginalise it, for instance with a mixture distribution (inside the plate, where it "
+                "belongs to one datum, it is summed out)"
+            )
 
 
 def _check_labels(labels: Any, num_data: int) -> np.ndarray:
