@@ -163,11 +163,9 @@ def _runner(model: Callable, args: tuple, kwargs: dict, key: PRNGKey | None) -> 
     key = jax.random.key(0) if key is None else key
 
     def run(assignment: Assignment, values: Mapping[str, Any]) -> dict[str, Any]:
-        assigned = _Assign(
-            handlers.substitute(handlers.seed(model, key), data=dict(values)), assignment
-        )
+        known = handlers.substitute(handlers.seed(model, key), data=dict(values))
         with handlers.block():
-            return handlers.trace(assigned).get_trace(*args, **kwargs)
+            return handlers.trace(_Assign(known, assignment)).get_trace(*args, **kwargs)
 
     return run
 

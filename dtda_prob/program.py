@@ -60,8 +60,8 @@ class Program:
     Attributes:
         num_data: number of data N, the size of the plate.
         num_rows: number of data n that an epoch visits; less than N after `drop`.
-        present: the weights of the data as they are: 1 each, and 0 for the counterfactual copies that
-            `relabel` puts beside them.
+        present: the weights of the data as they are: 1 each, and 0 for the rows that `relabel` and
+            `add` put beside them.
         places: the place of each row in the order that an epoch visits: its own, and for a copy that
             of its original.
         labels: one name per datum.
@@ -239,21 +239,24 @@ class Program:
 
     def full_weights(self) -> Weights:
         """Weigh all data alike, as much as the rows that are left: 1 each where none is dropped."""
-        return jnp.asarray(self.present * (self.num_rows / self.present.sum()))
+        return jnp.asarray(self.present * min(1.0, self.num_rows / self.present.sum()))
 
-    def with_copies(
-        self, args: tuple, kwargs: dict, labels: np.ndarray, places: np.ndarray
-    ) -> "Program":
-        """Bind the model to these data and copies of some of them, which are not there to begin with.
+    @property
+    def num_places(self) -> int:
+        """Count the rows of an epoch where none is dropped; copies share their original's place."""
+        return len(np.unique(self.places))
 
-        Kernels visit as many rows as before: those of non-zero weight, where a copy takes the place of
-        its original.
+    def with_rows(self, args: tuple, kwargs: dict, labels: np.ndarray, places: np.ndarray) -> "Program":
+        """Bind the model to these data and more rows, which are not there to begin with.
+
+        Kernels visit the places that there were and the new ones. A row at the place of another is its
+        counterfactual copy: kernels visit the one of non-zero weight.
 
         Args:
-            args: the model's arguments, the copies' rows after the data's own.
+            args: the model's arguments, the new rows after the data's own.
             kwargs: the model's keyword arguments.
             labels: one name per row.
-            places: the position of each copy's original.
+            places: the place of each new row; those of its own are the next numbers.
 
         Raises:
             ValueError: if the plate does not hold that many rows more; see `Program`.
@@ -262,9 +265,9 @@ class Program:
         program = Program(
             self.model, *args, plate=self.plate, labels=labels, init_strategy=strategy, **kwargs
         )
-        program.num_rows = self.num_rows
         program.present = np.concatenate([self.present, np.zeros(len(places))])
-        program.places = np.concatenate([self.places, self.places[places]])
+        program.places = np.concatenate([self.places, places])
+        program.num_rows = self.num_rows + program.num_places - self.num_places
         return program
 
     def drop(self, num_removed: int) -> "Program":
@@ -346,7 +349,7 @@ class Program:
         return self._trace(jax.random.key(0))
 
     def _at(self, params: Params, indices: Indices) -> Params:
-        """Take the latent values of a batch; of parameters NumPyro takes them, where it leaves any out."""
+        """Take the latent values of a batch; NumPyro takes parameters itself, unless all are there."""
         everything = len(indices) == self.num_data
         return gather(params, self.local | (self._local_params if everything else {}), indices)
 

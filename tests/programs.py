@@ -109,11 +109,11 @@ def subsampled(y, size=3):
 # Latent sites of a datum.
 
 
-def schools(y=None, num=NUM):
+def schools(y):
     centre = numpyro.sample("centre", dist.Normal(0.0, 2.0))
-    with numpyro.plate("data", num) as i:
+    with numpyro.plate("data", len(y)) as i:
         level = numpyro.sample("level", dist.Normal(centre, 0.7))
-        numpyro.sample("y", dist.Normal(level, 0.5), obs=None if y is None else y[i])
+        numpyro.sample("y", dist.Normal(level, 0.5), obs=y[i])
 
 
 def groups_as_data(table):
