@@ -53,8 +53,16 @@ def plate_size(sites: Sites, plate: str) -> int:
 
     Raises:
         ValueError: if there is no such plate.
+        NotImplementedError: if it lies inside a scan.
     """
     sizes = {name: site["args"][0] for name, site in sites.items() if site["type"] == "plate"}
+    inside = [n for n, s in sites.items() if s["type"] == "sample" and in_plate(s, plate)]
+    if plate not in sizes and inside:
+        raise NotImplementedError(
+            f"plate={plate!r} with sites {inside} lies inside a scan, where its data cannot be told apart; "
+            "put the scan inside the plate: jax.lax.scan over noise that is sampled before it, or a "
+            "forward pass over discrete states with numpyro.factor"
+        )
     if plate not in sizes:
         raise ValueError(f"plate={plate!r}: the model has no such plate, it has {sorted(sizes)}")
     return sizes[plate]

@@ -22,7 +22,6 @@ from dtda_prob.plates import (
     Sites,
     describe,
     gather,
-    in_plate,
     is_latent,
     local_axes,
     observed_sites,
@@ -30,6 +29,7 @@ from dtda_prob.plates import (
     plate_size,
     whole,
 )
+from dtda_prob.shared_discrete import enumerated, num_batch_dims, refuse, shared_sites
 from dtda_prob.typing import Params, PRNGKey, Weights
 from dtda_prob.weighing import weigh
 
@@ -44,7 +44,9 @@ class Program:
 
     Latent sites inside the plate belong to a datum. They are parameters like others, of which a batch
     sees its own; weights do not multiply their prior, so that removing a datum leaves them to it.
-    Discrete ones are summed out: y_i has the density sum_z p(z) p(y_i | z, theta), exactly.
+    Discrete ones are summed out: y_i has the density sum_z p(z) p(y_i | z, theta), exactly. Discrete
+    sites that data share are summed out by NumPyro, with funsor: weights are then powers inside the
+    sum, log sum_z p(z) prod_i p(y_i | z, theta)^w_i, and what is defined datum by datum is refused.
 
     Args:
         model: a NumPyro model with at least one observed site inside `plate`. To be trained on
@@ -74,7 +76,8 @@ class Program:
     Raises:
         ValueError: if the plate is missing or holds no observation, if labels do not fit, or if the
             log-likelihood is not finite at initialisation.
-        NotImplementedError: for mutable state, and discrete latent sites that are not of one datum.
+        NotImplementedError: for mutable state, and discrete latent sites that cannot be summed out.
+        ImportError: if data share discrete latent sites and funsor is not installed.
 
     >>> import numpyro, numpyro.distributions as dist
     >>> def model(x, y):
@@ -102,7 +105,9 @@ class Program:
         self.num_data = self.num_rows = plate_size(sites, plate)
         self.present, self.places = np.ones(self.num_data), np.arange(self.num_data)
         self.observed = observed_sites(sites, plate)
-        _check_latents(sites, plate)
+        _check_state(sites)
+        self._shared = shared_sites(sites, plate)
+        self._depth = num_batch_dims(sites)
         sites = self._sum_out(sites)
         axes = local_axes(sites, plate)
         self.local = {name: axis for name, axis in axes.items() if sites[name]["type"] == "sample"}
@@ -122,7 +127,7 @@ class Program:
     def init(self, key: PRNGKey) -> Params:
         """Draw initial parameters, in unconstrained space."""
         sites = self._trace(key)
-        latents = {k: v for k, v in sites.items() if is_latent(v)}
+        latents = {k: v for k, v in sites.items() if is_latent(v) and k not in self._shared}
         return {
             **{k: biject_to(v["fn"].support).inv(v["value"]) for k, v in latents.items()},
             **{k: _map_param(t.inv, sites[k]["value"]) for k, t in self._param_transforms.items()},
@@ -152,14 +157,22 @@ class Program:
         if indices is not None:
             params = self._at(params, indices)
             model = handlers.substitute(model, data={self.plate: indices})
-        potential = potential_energy(model, self.args, self.kwargs, self._constrain_params(params))
+        if self._shared:
+            model = enumerated(model, self._depth)
+        potential = potential_energy(
+            model, self.args, self.kwargs, self._constrain_params(params), enum=bool(self._shared)
+        )
         return potential / self.num_rows
 
     def losses(self, params: Params) -> Float[Array, " datum"]:
         """Give -log p(y_i | theta) of each datum.
 
         The objective is linear in the weights, so this is its derivative with respect to them.
+
+        Raises:
+            NotImplementedError: if data share discrete latent sites.
         """
+        refuse(self._shared, "losses of single data are not defined")
         ones = jnp.ones(self.num_data, _dtype(params))
         return self.num_rows * jax.grad(self.objective, argnums=1)(params, ones)
 
@@ -223,6 +236,7 @@ class Program:
                 number of data.
         """
         args, kwargs = jax.tree.map(_as_device_array, (args, kwargs))
+        refuse(self._shared, "the predictive distribution of a datum is not defined")
         values = self.constrain(params)
         if self.local or self._local_params:
             self._check_queries(values, args, kwargs)
@@ -233,6 +247,7 @@ class Program:
         self, params: Params, indices: Indices
     ) -> dict[str, tuple[Distribution, Any, int]]:
         """Give the distribution of each observed site for some of the data; see `predictive`."""
+        refuse(self._shared, "the distribution of a datum is not defined")
         values = self._at(self.constrain(params), indices) | {self.plate: indices}
         sites = self._sites(handlers.substitute(self._model, data=values), self.args, self.kwargs)
         return {name: describe(sites[name], self.plate) for name in self.observed}
@@ -293,7 +308,9 @@ class Program:
 
         Raises:
             ValueError: if the batch does not fit, or the model ignores the plate's indices.
+            NotImplementedError: if data share discrete latent sites.
         """
+        refuse(self._shared, f"batch_size={batch_size}: batches do not estimate the objective")
         if not 1 <= batch_size <= self.num_rows:
             raise ValueError(f"batch_size={batch_size} must lie between 1 and {self.num_rows} rows")
         if not self._follows_indices:
@@ -372,7 +389,8 @@ class Program:
             params = self.init(jax.random.key(seed))
             if jnp.isfinite(jax.jit(self.objective)(params, ones)):
                 return
-        bad = np.flatnonzero(~np.isfinite(jax.jit(self.losses)(params)))
+        losses = jax.grad(self.objective, argnums=1)
+        bad = np.flatnonzero(~np.isfinite(jax.jit(losses)(params, ones)))
         named = self.labels[bad[:5]].tolist()
         where = f"data {named} ({len(bad)} in all)" if len(bad) else "the prior"
         raise ValueError(
@@ -397,18 +415,12 @@ def _map_param(transform: Callable, value: Params) -> Params:
     return jax.tree.map(transform, value)
 
 
-def _check_latents(sites: Sites, plate: str) -> None:
+def _check_state(sites: Sites) -> None:
     for name, site in sites.items():
         if site["type"] == "mutable":
             raise NotImplementedError(
                 f"site {name!r} is mutable state, which a pure training kernel cannot carry; "
                 "use a layer without running statistics (layer or group norm)"
-            )
-        if is_latent(site) and site["fn"].support.is_discrete and not in_plate(site, plate):
-            raise NotImplementedError(
-                f"latent site {name!r} is discrete and shared by data, and training needs derivatives; "
-                "marginalise it, for instance with a mixture distribution (inside the plate, where it "
-                "belongs to one datum, it is summed out)"
             )
 
 

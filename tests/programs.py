@@ -253,6 +253,29 @@ def outliers(y):
         numpyro.sample("y", dist.Normal(level, jnp.where(outlying, 5.0, 0.5)), obs=y[i])
 
 
+def hidden_chain(sequences):
+    """A hidden Markov model, one sequence a datum, by a forward pass."""
+    stay = numpyro.sample("stay", dist.Beta(2.0, 2.0))
+    table = jnp.log(jnp.array([[stay, 1 - stay], [1 - stay, stay]]))
+
+    def step(alpha, y):
+        mixed = jax.nn.logsumexp(alpha[..., None] + table, axis=-2)
+        return mixed + dist.Normal(jnp.arange(2.0)).log_prob(y[..., None]), None
+
+    with numpyro.plate("data", len(sequences)) as i:
+        start = jnp.log(0.5) * jnp.ones((len(i), 2))
+        ends = jax.lax.scan(step, start, sequences[i].T)[0]
+        numpyro.factor("y", jax.nn.logsumexp(ends, axis=-1))
+
+
+def chain_hand(p):
+    table = np.array([[p["stay"], 1 - p["stay"]], [1 - p["stay"], p["stay"]]])
+    alpha = np.full((NUM, 2), 0.5)
+    for y in TABLE.T:
+        alpha = (alpha @ table) * np.exp(normal(y[:, None], [0.0, 1.0]))
+    return np.log(alpha.sum(1))
+
+
 def two_hand(p):
     weights = {
         (s, b): np.log([0.7, 0.3][s]) + np.log([0.8 - 0.5 * s, 0.2 + 0.5 * s][b])
@@ -378,6 +401,7 @@ PROGRAMS: dict[str, Case] = {
     "state space": Case(state_space, (Y,), lambda p: normal(Y, filtered(p["noise"]), 0.5), (other(Y),)),
     "scanned": Case(scanned, (Y,), lambda p: normal(Y, p["state"], 0.5), (other(Y),)),
     "Gaussian process": Case(gaussian_process, (X, COUNTS), process_hand, (X, other(COUNTS))),
+    "hidden chain": Case(hidden_chain, (TABLE,), chain_hand, (other(TABLE),)),
     "mixture": Case(
         mixture,
         (Y,),
@@ -411,3 +435,87 @@ PROGRAMS: dict[str, Case] = {
 def bind(name: str) -> dtda.Program:
     """Bind a program of the table."""
     return dtda.Program(PROGRAMS[name].model, *PROGRAMS[name].args, plate=PROGRAMS[name].plate)
+
+
+# What is refused.
+
+
+def stateful(y):
+    numpyro.primitives.mutable("state", {"mean": 0.0})
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(), obs=y[i])
+
+
+def infinite(y):
+    with numpyro.plate("data", len(y)) as i:
+        count = numpyro.sample("count", dist.Poisson(2.0))
+        numpyro.sample("y", dist.Normal(count), obs=y[i])
+
+
+def of_two_kinds(y):
+    side = numpyro.sample("side", dist.Bernoulli(0.5))
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(side + part), obs=y[i])
+
+
+def deeper(table):
+    with numpyro.plate("data", len(table), dim=-2) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        with numpyro.plate("column", 3, dim=-1):
+            numpyro.sample("y", dist.Normal(part), obs=table[i])
+
+
+def of_neighbours(y):
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(part + jnp.roll(part, 1)), obs=y[i])
+
+
+def of_a_latent(y):
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        level = numpyro.sample("level", dist.Normal(part))
+        numpyro.sample("y", dist.Normal(level), obs=y[i])
+
+
+def outside(y):
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(part), obs=y[i])
+    numpyro.factor("total", -((part.sum() - 3.0) ** 2))
+
+
+def scaled(y):
+    with numpyro.plate("data", len(y)) as i, handlers.scale(scale=0.5):
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(part), obs=y[i])
+
+
+def chain_of_states(sequences):
+    def step(state, y):
+        with numpyro.plate("data", len(sequences)):
+            state = numpyro.sample("state", dist.Bernoulli(0.2 + 0.6 * state))
+            numpyro.sample("y", dist.Normal(state), obs=y)
+        return state, None
+
+    scan(step, jnp.zeros(len(sequences), int), sequences.T)
+
+
+REFUSED: dict[str, tuple[Callable, tuple, str, str]] = {
+    "mutable state": (stateful, (Y,), "data", "'state' is mutable state.* without running statistics"),
+    "infinitely many values": (infinite, (Y,), "data", "'count' is discrete and takes infinitely many"),
+    "shared and local": (of_two_kinds, (Y,), "data", "some are shared by data where others"),
+    "below another plate": (deeper, (TABLE,), "data", "lie in different plates.*to_event"),
+    "neighbours": (of_neighbours, (Y,), "data", "site 'y' depends on the discrete .* of several data"),
+    "prior of a latent": (of_a_latent, (Y,), "data", "site 'level' depends"),
+    "outside the plate": (outside, (Y,), "data", "site 'total' depends"),
+    "scaled": (scaled, (Y,), "data", "are scaled inside the model"),
+    "chain of states": (
+        chain_of_states,
+        (TABLE,),
+        "data",
+        "'state', 'y'.* inside a scan.*forward pass",
+    ),
+}
+"""Models, their data, their plate, and what is said of them."""

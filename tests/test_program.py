@@ -488,12 +488,6 @@ def ignores_indices_of_vectors(x):
         numpyro.sample("x", dist.Normal(centre).to_event(1), obs=x)
 
 
-def discrete(y):
-    side = numpyro.sample("side", dist.Bernoulli(0.5))
-    with numpyro.plate("data", len(y)) as i:
-        numpyro.sample("y", dist.Normal(side), obs=y[i])
-
-
 def stateful(y):
     numpyro.primitives.mutable("state", {"mean": 0.0})
     with numpyro.plate("data", len(y)) as i:
@@ -516,7 +510,6 @@ BAD_PROGRAMS = {
     "same labels": ((unknown_scale, Y), {"labels": [*"abcdea"]}, ValueError, "labels must differ"),
     "missing": ((unknown_scale, MISSING), {"labels": NAMES}, ValueError, r"\['c'\] \(1 in all\)"),
     "impossible": ((impossible_prior, Y), {}, ValueError, "not finite.* for the prior"),
-    "discrete": ((discrete, Y), {}, NotImplementedError, "'side' is discrete"),
     "state": ((stateful, Y), {}, NotImplementedError, "'state' is mutable"),
 }
 

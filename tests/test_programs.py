@@ -6,11 +6,13 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import optax
 import pytest
 from numpyro import handlers
 from numpyro.infer.util import potential_energy
-from programs import NUM, PROGRAMS, bind
+from programs import GROUP, HOLES, NUM, PROGRAMS, REFUSED, SEEN, Y, bind, schools
 
 import dtda_prob as dtda
 
@@ -108,3 +110,151 @@ def test_a_training_is_compiled_and_mapped_over_keys(name):
     keys = jax.random.split(jax.random.key(0), 2)
     draws = jax.jit(jax.vmap(training.draw, (0, None)))(keys, WEIGHTS)
     assert np.isfinite(draws.value).all()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_program_is_refused(name):
+    model, args, plate, message = REFUSED[name]
+    with pytest.raises(NotImplementedError, match=message):
+        dtda.Program(model, *args, plate=plate)
+
+
+# What weights mean for posteriors.
+
+
+def posterior_draw(program, weights, site):
+    measure = dtda.measures.function(lambda values: jnp.atleast_1d(values[site]))
+    draw = jax.jit(dtda.Training(program, dtda.kernels.exact(), measure).draw)
+    return jax.vmap(draw, (0, None))(jax.random.split(jax.random.key(0), 4000), weights).value
+
+
+def test_removing_a_school_leaves_its_effect_to_the_prior(x64):
+    """Jointly normal: y_j ~ N(m, 0.7^2 + 0.5^2), m ~ N(0, 2^2); without data an effect ~ N(m, 0.7^2)."""
+    program, weights = dtda.Program(schools, Y), jnp.ones(NUM).at[1].set(0.0)
+    left = np.delete(Y, 1)
+    precision = 1 / 2.0**2 + len(left) / (0.7**2 + 0.5**2)
+    mean = left.sum() / (0.7**2 + 0.5**2) / precision
+    centre = posterior_draw(program, weights, "centre")[:, 0]
+    effect = posterior_draw(program, weights, "level")[:, 1]
+    error = 4 / np.sqrt(len(centre))
+    np.testing.assert_allclose(centre.mean(), mean, atol=error * precision**-0.5)
+    np.testing.assert_allclose(centre.std(), precision**-0.5, rtol=error)
+    np.testing.assert_allclose(effect.mean(), mean, atol=error)
+    np.testing.assert_allclose(effect.std(), (1 / precision + 0.7**2) ** 0.5, rtol=error)
+
+
+def test_removing_a_group_is_removing_its_data():
+    program = bind("by group")
+    weights = dtda.groups(program, GROUP)
+    without = dtda.Program(PROGRAMS["by group"].model, Y[GROUP != 0], GROUP[GROUP != 0])
+    params = program.init(jax.random.key(1))
+    found = NUM * program.objective(params, jnp.asarray(weights.values[0]))
+    close(found, without.num_data * without.objective(params, jnp.ones(without.num_data)))
+
+
+def test_removing_an_observation_of_a_time_series_masks_it():
+    def masked(y, seen):
+        noise = numpyro.sample("noise", dist.Normal().expand([len(y)]).to_event(1))
+        states = jax.lax.scan(lambda state, step: (0.8 * state + step,) * 2, 0.0, noise)[1]
+        with numpyro.plate("data", len(y)) as i, handlers.mask(mask=seen[i]):
+            numpyro.sample("y", dist.Normal(states[i], 0.5), obs=y[i])
+
+    seen = np.arange(NUM) != 3
+    program, hidden = bind("state space"), dtda.Program(masked, Y, seen)
+    kernel, measure = dtda.kernels.exact(), dtda.measures.parameters()
+    draws = [
+        jax.jit(dtda.Training(p, kernel, measure).draw)(jax.random.key(0), jnp.asarray(w)).value
+        for p, w in ((program, 1.0 * seen), (hidden, np.ones(NUM)))
+    ]
+    close(*draws)
+
+
+# Measures.
+
+
+def both(name, measure):
+    """Predict the removal of a datum by unrolling, and retrain."""
+    kernel = dtda.kernels.sgd(optax.sgd(0.02), num_epochs=2, batch_size=2)
+    training = dtda.Training(bind(name), kernel, measure)
+    push, key, ones = dtda.unroll(training).push, jax.random.key(0), jnp.ones(NUM)
+    without = ones.at[1].set(0.0)
+    old, new = (jax.jit(training.draw)(key, w).value for w in (ones, without))
+    return old, jax.jit(push)(key, ones, without).value - old, new - old
+
+
+MEASURED = {
+    "eight schools": dtda.measures.loss(Y),
+    "masked by handler": dtda.measures.squared_error(HOLES, SEEN),
+    "mixture": dtda.measures.prediction(Y),
+    "mislabelled": dtda.measures.margin(*PROGRAMS["mislabelled"].args),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measures_are_predicted(name):
+    old, predicted, truth = both(name, MEASURED[name])
+    assert np.isfinite(old).all()
+    np.testing.assert_allclose(predicted, truth, atol=0.05 * np.abs(truth).max())
+    assert np.abs(truth).max() > 1e-5
+
+
+def test_masked_queries_count_nothing():
+    measure = dtda.measures.squared_error(HOLES, SEEN)(bind("masked by handler"))
+    params = bind("masked by handler").init(jax.random.key(0))
+    value, slope = jax.jacfwd(lambda p: (measure.readout(measure.outputs(p)),) * 2, has_aux=True)(
+        params
+    )
+    expected = np.where(SEEN, (Y - params["level"]) ** 2, 0.0)
+    close(slope, expected)
+    close(value["level"], np.where(SEEN, 2 * (params["level"] - Y), 0.0))
+
+
+def test_queries_of_another_number_have_no_latent_sites():
+    with pytest.raises(
+        ValueError, match=r"hold 3 data .* has 6, and its sites \['level'\].*measures.function"
+    ):
+        dtda.measures.loss(Y[:3])(bind("eight schools"))
+
+
+@pytest.mark.parametrize("name", ["masked by handler"])
+def test_curvature_from_likelihoods(name):
+    """At weights one: the Fisher matrix is positive, and the loss by outputs is the loss."""
+    training = dtda.Training(
+        bind(name), dtda.kernels.sgd(optax.sgd(0.02), num_steps=3), dtda.measures.parameters()
+    )
+    by_fisher = dtda.influence(training, dtda.curvature.dense("fisher", damping=0.1))
+    assert np.isfinite(jax.jit(by_fisher.pull)(jax.random.key(0), jnp.ones(NUM))).all()
+
+
+# Discrete sites that data share.
+
+
+def two_sided(y):
+    side = numpyro.sample("side", dist.Bernoulli(0.3))
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(level + 2 * side), obs=y[i])
+
+
+def test_discrete_sites_that_data_share_are_summed_with_weights_as_powers():
+    program, level = dtda.Program(two_sided, Y), 0.4
+    parts = [
+        np.log(p) + WEIGHTS @ dist.Normal(level + 2 * s).log_prob(Y) for s, p in ((0, 0.7), (1, 0.3))
+    ]
+    expected = -(np.logaddexp(*parts) + dist.Normal().log_prob(level)) / NUM
+    close(jax.jit(program.objective)({"level": jnp.array(level)}, WEIGHTS), expected)
+    assert set(program.init(jax.random.key(0))) == {"level"}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda program: program.check_batches(2),
+        lambda program: program.losses(program.init(jax.random.key(0))),
+        lambda program: program.gradients(program.init(jax.random.key(0))),
+        lambda program: dtda.measures.loss(Y)(program),
+    ],
+)
+def test_what_goes_datum_by_datum_is_refused_where_data_share_discrete_sites(ask):
+    with pytest.raises(NotImplementedError, match=r"data share the discrete latent sites \['side'\]"):
+        ask(dtda.Program(two_sided, Y))
