@@ -69,18 +69,24 @@ def check_exact(
     Raises:
         NotImplementedError: naming the site, and what to do.
     """
-    key = jax.random.key(0)
-    values = _values(_runner(model, args, kwargs, key)({}, {}))
-    run = _runner(model, args, kwargs, key)
-    alike = [run(assignment, values) for assignment in _assignments(sizes)]
-    _check_plates(alike[0], plate, sizes, observed)
-    shape = alike[0][next(iter(sizes))]["fn"].batch_shape
-    mixed = np.random.default_rng(0).integers(len(alike), size=shape)
-    numbers = [np.array([a[name] for a in _assignments(sizes)])[mixed] for name in sizes]
-    found = run(dict(zip(sizes, numbers, strict=True)), values)
-    for name, site in found.items():
-        if site["type"] == "sample":
-            _check_site(name, site, [trace[name] for trace in alike], mixed, (*sizes, *observed))
+    run = _runner(model, args, kwargs, jax.random.key(0))
+    sites = run({}, {})
+    _check_plates(sites, plate, sizes, observed)
+    values, shape = _values(sites), sites[next(iter(sizes))]["fn"].batch_shape
+    numbers = np.array([[*row.values()] for row in _assignments(sizes)])
+    mixed = np.random.default_rng(0).integers(len(numbers), size=shape)
+
+    @jax.jit
+    def log_probs(which: Array) -> dict[str, Array]:
+        rows = jnp.moveaxis(jnp.asarray(numbers)[which], -1, 0)
+        return _log_probs(run(dict(zip(sizes, rows, strict=True)), values))
+
+    alike = [log_probs(np.full(shape, k)) for k in range(len(numbers))]
+    for name, found in log_probs(mixed).items():
+        every = np.stack([np.asarray(each[name]) for each in alike])
+        local = name in sizes or name in observed
+        expected = np.take_along_axis(every, mixed[None], 0)[0] if local else every
+        _check_equal(name, np.asarray(found), expected)
 
 
 def _check_plates(sites: Sites, plate: str, sizes: Sizes, observed: tuple[str, ...]) -> None:
@@ -101,13 +107,8 @@ def _check_plates(sites: Sites, plate: str, sizes: Sizes, observed: tuple[str, .
         )
 
 
-def _check_site(
-    name: str, site: Site, alike: list[Site], mixed: np.ndarray, local: tuple[str, ...]
-) -> None:
-    """Compare the log density of a site at mixed assignments with those at the same for all data."""
-    every = np.stack([_log_prob(other) for other in alike])
-    same = np.take_along_axis(every, mixed[None], 0)[0] if name in local else every
-    if not np.allclose(_log_prob(site), same, rtol=1e-4, atol=1e-4, equal_nan=True):
+def _check_equal(name: str, found: np.ndarray, expected: np.ndarray) -> None:
+    if not np.allclose(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True):
         raise NotImplementedError(
             f"site {name!r} depends on the discrete latent sites of several data, or it is a latent "
             "site or outside the plate and depends on any: they cannot be summed datum by datum; "
@@ -208,5 +209,6 @@ def _log_weight(sites: Sites, name: str, sizes: Sizes, observed: tuple[str, ...]
     return sum((s["fn"].log_prob(s["value"]) for s in parts), start=jnp.zeros(()))
 
 
-def _log_prob(site: Site) -> np.ndarray:
-    return np.asarray(site["fn"].log_prob(site["value"]))
+def _log_probs(sites: Sites) -> dict[str, Array]:
+    sampled = {name: site for name, site in sites.items() if site["type"] == "sample"}
+    return {name: jnp.asarray(s["fn"].log_prob(s["value"])) for name, s in sampled.items()}

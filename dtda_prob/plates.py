@@ -59,7 +59,7 @@ def plate_size(sites: Sites, plate: str) -> int:
     inside = [n for n, s in sites.items() if s["type"] == "sample" and in_plate(s, plate)]
     if plate not in sizes and inside:
         raise NotImplementedError(
-            f"plate={plate!r} with sites {inside} lies inside a scan, where its data cannot be told apart; "
+            f"plate={plate!r} with sites {inside} lies inside a scan, where data cannot be told apart; "
             "put the scan inside the plate: jax.lax.scan over noise that is sampled before it, or a "
             "forward pass over discrete states with numpyro.factor"
         )

@@ -515,7 +515,7 @@ REFUSED: dict[str, tuple[Callable, tuple, str, str]] = {
         chain_of_states,
         (TABLE,),
         "data",
-        "'state', 'y'.* inside a scan.*forward pass",
+        "'state', 'y'.* inside a scan.*forward",
     ),
 }
 """Models, their data, their plate, and what is said of them."""

@@ -129,7 +129,7 @@ def posterior_draw(program, weights, site):
 
 
 def test_removing_a_school_leaves_its_effect_to_the_prior(x64):
-    """Jointly normal: y_j ~ N(m, 0.7^2 + 0.5^2), m ~ N(0, 2^2); without data an effect ~ N(m, 0.7^2)."""
+    """Jointly normal: y_j ~ N(m, 0.7^2 + 0.5^2), m ~ N(0, 2^2); an effect alone ~ N(m, 0.7^2)."""
     program, weights = dtda.Program(schools, Y), jnp.ones(NUM).at[1].set(0.0)
     left = np.delete(Y, 1)
     precision = 1 / 2.0**2 + len(left) / (0.7**2 + 0.5**2)
