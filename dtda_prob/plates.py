@@ -102,7 +102,7 @@ def local_axes(sites: Sites, plate: str) -> dict[str, int]:
     return {
         name: _num_batch_dims(site) + plate_dim(site, plate)
         for name, site in sites.items()
-        if (is_latent(site) or _is_local_param(site)) and in_plate(site, plate)
+        if (_is_continuous(site) or _is_local_param(site)) and in_plate(site, plate)
     }
 
 
@@ -110,6 +110,10 @@ def _num_batch_dims(site: Site) -> int:
     if site["type"] == "sample":
         return len(site["fn"].batch_shape)
     return jnp.ndim(site["value"]) - site["kwargs"]["event_dim"]
+
+
+def _is_continuous(site: Site) -> bool:
+    return is_latent(site) and not site["fn"].support.is_discrete
 
 
 def _is_local_param(site: Site) -> bool:

@@ -19,6 +19,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from dtda_prob.enumeration import check_exact, local_sizes, marginal
 from dtda_prob.plates import (
     Indices,
+    Site,
     Sites,
     describe,
     gather,
@@ -100,7 +101,7 @@ class Program:
         self.model, self.plate = model, plate
         self.args, self.kwargs = jax.tree.map(_as_device_array, (args, kwargs))
         self._init_strategy = init_strategy if isinstance(init_strategy, partial) else init_strategy()
-        self._model = whole(model, plate=plate)
+        self._joint = whole(model, plate=plate)
         sites = self._trace(jax.random.key(0))
         self.num_data = self.num_rows = plate_size(sites, plate)
         self.present, self.places = np.ones(self.num_data), np.arange(self.num_data)
@@ -108,12 +109,13 @@ class Program:
         _check_state(sites)
         self._shared = shared_sites(sites, plate)
         self._depth = num_batch_dims(sites)
-        sites = self._sum_out(sites)
+        self._model = self._sum_out(sites)
         axes = local_axes(sites, plate)
         self.local = {name: axis for name, axis in axes.items() if sites[name]["type"] == "sample"}
         self._local_params = {name: axis for name, axis in axes.items() if name not in self.local}
         self.has_prior = any(
-            site["type"] == "sample" and name not in self.observed for name, site in sites.items()
+            site["type"] == "sample" and not _is_summed(site) and name not in self.observed
+            for name, site in sites.items()
         )
         self.derived: dict[str, Any] = {}
         self._param_transforms = {
@@ -127,7 +129,7 @@ class Program:
     def init(self, key: PRNGKey) -> Params:
         """Draw initial parameters, in unconstrained space."""
         sites = self._trace(key)
-        latents = {k: v for k, v in sites.items() if is_latent(v) and k not in self._shared}
+        latents = {k: v for k, v in sites.items() if is_latent(v) and not _is_summed(v)}
         return {
             **{k: biject_to(v["fn"].support).inv(v["value"]) for k, v in latents.items()},
             **{k: _map_param(t.inv, sites[k]["value"]) for k, t in self._param_transforms.items()},
@@ -213,7 +215,7 @@ class Program:
 
     def constrain(self, params: Params) -> Params:
         """Carry parameters from unconstrained space to the supports of their sites."""
-        model = handlers.seed(self._model, jax.random.key(0))
+        model = handlers.seed(self._joint, jax.random.key(0))
         return constrain_fn(model, self.args, self.kwargs, params)
 
     def predictive(
@@ -349,21 +351,19 @@ class Program:
         return handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
 
     def _trace(self, key: PRNGKey) -> dict[str, Any]:
-        model = handlers.substitute(handlers.seed(self._model, key), substitute_fn=self._init_strategy)
+        model = handlers.substitute(handlers.seed(self._joint, key), substitute_fn=self._init_strategy)
         return handlers.trace(model).get_trace(*self.args, **self.kwargs)
 
     def _constrain_params(self, params: Params) -> Params:
         return params | {k: _map_param(t, params[k]) for k, t in self._param_transforms.items()}
 
-    def _sum_out(self, sites: Sites) -> Sites:
-        """Sum discrete latent sites of a datum out of the model, and trace it again."""
+    def _sum_out(self, sites: Sites) -> Callable:
+        """Give the model without the discrete latent sites of single data."""
         sizes = local_sizes(sites, self.plate)
         if not sizes:
-            return sites
-        bound = (self.args, self.kwargs, self.plate, sizes, self.observed)
-        check_exact(self._model, *bound)
-        self._model = marginal(self._model, sizes, self.observed)
-        return self._trace(jax.random.key(0))
+            return self._joint
+        check_exact(self._joint, self.args, self.kwargs, self.plate, sizes, self.observed)
+        return marginal(self._joint, sizes, self.observed)
 
     def _at(self, params: Params, indices: Indices) -> Params:
         """Take the latent values of a batch; NumPyro takes parameters itself, unless all are there."""
@@ -413,6 +413,11 @@ def _dtype(params: Params) -> Any:
 
 def _map_param(transform: Callable, value: Params) -> Params:
     return jax.tree.map(transform, value)
+
+
+def _is_summed(site: Site) -> bool:
+    """Say whether a site is no parameter, since it is discrete."""
+    return is_latent(site) and site["fn"].support.is_discrete
 
 
 def _check_state(sites: Sites) -> None:

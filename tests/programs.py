@@ -22,6 +22,7 @@ X, Y = (RNG.normal(size=NUM).astype(np.float32) for _ in range(2))
 TABLE = RNG.normal(size=(NUM, 3)).astype(np.float32)
 CUBE = RNG.normal(size=(NUM, 2, 3)).astype(np.float32)
 GROUP = np.array([0, 1, 0, 2, 1, 0])
+TIMES = np.abs(Y) + 0.1
 COUNTS = np.array([0, 3, 1, 0, 0, 2])
 CLASSES = np.array([0, 1, 2, 2, 1, 0])
 SEEN = np.array([True, True, False, True, False, True])
@@ -126,9 +127,10 @@ def groups_as_data(table):
 
 
 def simplexes(counts):
-    strength = numpyro.sample("strength", dist.LogNormal())
+    tilt = numpyro.sample("tilt", dist.Normal().expand([3]).to_event(1))
     with numpyro.plate("data", len(counts)) as i:
-        probs = numpyro.sample("probs", dist.Dirichlet(strength * jnp.ones(3)))
+        probs = numpyro.sample("probs", dist.Dirichlet(jnp.ones(3)))
+        probs = jax.nn.softmax(jnp.log(probs) + tilt)
         numpyro.sample("y", dist.Categorical(probs=probs), obs=counts[i])
 
 
@@ -207,7 +209,7 @@ def gaussian_process(x, y):
     noise = numpyro.sample("noise", dist.Normal().expand([len(x)]).to_event(1))
     values = jnp.linalg.cholesky(cov) @ noise
     with numpyro.plate("data", len(x)) as i:
-        numpyro.sample("y", dist.Poisson(jnp.exp(values[i])), obs=y[i])
+        numpyro.sample("y", dist.Exponential(jnp.exp(values[i])), obs=y[i])
 
 
 # Discrete latent sites of a datum.
@@ -236,13 +238,13 @@ def mislabelled(x, y=None):
         numpyro.sample("y", dist.Categorical(logits=logits), obs=None if y is None else y[i])
 
 
-def two_discrete(y, counts):
+def two_discrete(y, times):
     level = numpyro.sample("level", dist.Normal())
     with numpyro.plate("data", len(y)) as i:
         side = numpyro.sample("side", dist.Bernoulli(0.3))
         busy = numpyro.sample("busy", dist.Bernoulli(0.2 + 0.5 * side))
         numpyro.sample("y", dist.Normal(level + side), obs=y[i])
-        numpyro.sample("counts", dist.Poisson(RATES[busy]), obs=counts[i])
+        numpyro.sample("time", dist.Exponential(RATES[busy]), obs=times[i])
 
 
 def outliers(y):
@@ -283,7 +285,7 @@ def two_hand(p):
         for b in (0, 1)
     }
     parts = [
-        weight + normal(Y, p["level"] + s) + poisson(COUNTS, RATES[b])
+        weight + normal(Y, p["level"] + s) + np.log(RATES[b]) - RATES[b] * TIMES
         for (s, b), weight in weights.items()
     ]
     return logsumexp(parts, 0)
@@ -303,6 +305,11 @@ def zero_hand(p):
     return logsumexp(parts, 0)
 
 
+def simplex_hand(p):
+    odds = np.asarray(p["probs"] * np.exp(p["tilt"]))
+    return np.log(odds[np.arange(NUM), CLASSES] / odds.sum(1))
+
+
 def filtered(noise):
     states, state = [], 0.0
     for step in np.asarray(noise):
@@ -313,11 +320,11 @@ def filtered(noise):
 
 def process_hand(p):
     root = np.linalg.cholesky(np.exp(-((X[:, None] - X) ** 2)) + 1e-3 * np.eye(NUM))
-    return poisson(COUNTS, np.exp(root @ np.asarray(p["noise"])))
+    logs = root @ np.asarray(p["noise"])
+    return logs - TIMES * np.exp(logs)
 
 
 AT_END = np.array([0, 1, 0, 0, 1, 0])
-TIMES = np.abs(Y) + 0.1
 PROGRAMS: dict[str, Case] = {
     "inside a plate": Case(
         inside_a_plate, (TABLE,), lambda p: normal(TABLE, p["level"]).sum(1), (other(TABLE),)
@@ -352,7 +359,7 @@ PROGRAMS: dict[str, Case] = {
     "simplexes": Case(
         simplexes,
         (CLASSES,),
-        lambda p: np.log(p["probs"][np.arange(NUM), CLASSES]),
+        simplex_hand,
         (other(CLASSES, 2),),
         local=("probs",),
     ),
@@ -400,7 +407,7 @@ PROGRAMS: dict[str, Case] = {
     ),
     "state space": Case(state_space, (Y,), lambda p: normal(Y, filtered(p["noise"]), 0.5), (other(Y),)),
     "scanned": Case(scanned, (Y,), lambda p: normal(Y, p["state"], 0.5), (other(Y),)),
-    "Gaussian process": Case(gaussian_process, (X, COUNTS), process_hand, (X, other(COUNTS))),
+    "Gaussian process": Case(gaussian_process, (X, TIMES), process_hand, (X, other(TIMES))),
     "hidden chain": Case(hidden_chain, (TABLE,), chain_hand, (other(TABLE),)),
     "mixture": Case(
         mixture,
@@ -416,7 +423,7 @@ PROGRAMS: dict[str, Case] = {
         mislabelled, (X, CLASSES), mislabelled_hand, (X, other(CLASSES, 2)), by_numpyro=False
     ),
     "two discrete sites": Case(
-        two_discrete, (Y, COUNTS), two_hand, (other(Y), other(COUNTS)), by_numpyro=False
+        two_discrete, (Y, TIMES), two_hand, (other(Y), other(TIMES)), by_numpyro=False
     ),
     "discrete and local": Case(
         outliers,
