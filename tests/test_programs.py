@@ -85,6 +85,17 @@ def test_order_does_not_matter(name):
     close(shuffled, found(name)[1]["whole"][0])
 
 
+@pytest.mark.parametrize("name", ["by group", "groups as data"])
+def test_batches_of_the_rows_left_have_their_latent_sites_and_no_others(name):
+    case, params, left = PROGRAMS[name], bind(name).init(jax.random.key(1)), np.array([0, 2, 4, 5])
+    weights = jnp.ones(NUM).at[np.array([1, 3])].set(0.0)
+    batches = jax.vmap(bind(name).drop(2).objective, (None, None, 0))
+    alone = dtda.Program(case.model, *(arg[left] for arg in case.args), plate=case.plate)
+    own = params | {site: params[site][left] for site in case.local}
+    found = jax.jit(batches)(params, weights, left[np.array([[3, 0], [1, 2]])])
+    close(found.mean(), jax.jit(alone.objective)(own, jnp.ones(4)))
+
+
 @each
 def test_gradients_of_data_add_up(name):
     laws = found(name)[1]
