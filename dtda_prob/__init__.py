@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         scores,
         zoo,
     )
+    from dtda_prob.adding import add
     from dtda_prob.attribution import attribute, power, precision, settled, until
     from dtda_prob.outcomes import load, sample, save
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Program": "program",
     "Training": "training",
+    "add": "adding",
     "attribute": "attribution",
     "cosine": "transforms",
     "covariance": "transforms",
@@ -82,6 +84,7 @@ _ROOMS = (
 __all__ = [
     "Program",
     "Training",
+    "add",
     "attribute",
     "cosine",
     "covariance",

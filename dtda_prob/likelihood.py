@@ -104,7 +104,12 @@ def _moving(program: Program, chart: Coordinates, start: Params) -> list[str]:
         return jax.vmap(lambda i: chart.outputs(_distributions(program, unravel(theta), i)))(some)
 
     tangents = jax.jit(lambda: jax.jvp(outputs, (theta,), (direction,))[1])()
-    return sorted(name for name, tangent in tangents.items() if np.any(np.asarray(tangent) != 0))
+    return sorted(name for name, tangent in tangents.items() if _moves(tangent))
+
+
+def _moves(tangent: Array) -> bool:
+    """Say whether a tangent is anything but zero; masks and counts have none."""
+    return tangent.dtype != jax.dtypes.float0 and bool(np.any(np.asarray(tangent) != 0))
 
 
 def _check_losses(program: Program, found: Likelihood, start: Params) -> None:

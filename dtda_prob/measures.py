@@ -24,6 +24,7 @@ from numpyro.distributions.distribution import (
     ExpandedDistribution,
     MaskedDistribution,
 )
+from numpyro.distributions.mixtures import MixtureGeneral
 
 from dtda_prob.coordinates import coordinates
 from dtda_prob.program import Program
@@ -86,7 +87,10 @@ def prediction(
 def squared_error(
     *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
 ) -> Unbound:
-    """Measure (y - predictive mean)^2 of numbers, summed over dimensions; see `prediction`."""
+    """Measure (y - predictive mean)^2 of numbers, summed over dimensions; see `prediction`.
+
+    What the program masks counts as 0, as it does in `loss`.
+    """
     return _predictive("squared_error", _only(site, _squared, _summed), args, kwargs, queries)
 
 
@@ -236,10 +240,28 @@ def _base(fn: Distribution) -> Distribution:
 
 def _class_logits(fn: Distribution, measure: str) -> Array:
     base = _base(fn)
-    if not isinstance(base, CategoricalLogits | CategoricalProbs):
+    if isinstance(base, MixtureGeneral) and _has_classes(base):
+        logits = _mixed_logits(base, measure)
+    elif isinstance(base, CategoricalLogits | CategoricalProbs):
+        logits = jnp.asarray(base.logits)
+    else:
         raise ValueError(f"measures.{measure} needs classes, and got {type(base).__name__}")
-    logits = jnp.asarray(base.logits)
     return jnp.broadcast_to(logits, (*fn.batch_shape, logits.shape[-1]))
+
+
+def _has_classes(fn: Distribution) -> bool:
+    """Say whether observations are classes, mixed over discrete latent sites or not."""
+    base = _base(fn)
+    if isinstance(base, MixtureGeneral):
+        return all(_has_classes(component) for component in base.component_distributions)
+    return isinstance(base, CategoricalLogits | CategoricalProbs)
+
+
+def _mixed_logits(mixture: MixtureGeneral, measure: str) -> Array:
+    components = [_class_logits(component, measure) for component in mixture.component_distributions]
+    log_probs = jax.nn.log_softmax(jnp.stack(components, -2))
+    shares = jax.nn.log_softmax(jnp.asarray(mixture.mixing_distribution.logits))
+    return jax.nn.logsumexp(log_probs + shares[..., None], axis=-2)
 
 
 def _given(y: Any) -> Array:
@@ -249,13 +271,20 @@ def _given(y: Any) -> Array:
 
 
 def _mean(fn: Distribution, y: Any) -> Array:
-    if isinstance(_base(fn), CategoricalLogits | CategoricalProbs):
+    if _has_classes(fn):
         return jax.nn.softmax(_class_logits(fn, "prediction"))
     return fn.mean
 
 
 def _squared(fn: Distribution, y: Any) -> Array:
-    return (_given(y) - fn.mean) ** 2
+    """Give the squared error; what is masked counts as 0, as it does in a loss."""
+    masks, base = [], fn
+    while isinstance(base, ExpandedDistribution | MaskedDistribution):
+        masks += [base._mask] if isinstance(base, MaskedDistribution) else []
+        base = base.base_dist
+    shown = [jnp.reshape(mask, jnp.shape(mask) + (1,) * fn.event_dim) for mask in masks]
+    visible = jnp.all(jnp.stack(jnp.broadcast_arrays(True, *shown)), axis=0)
+    return jnp.where(visible, jnp.where(visible, _given(y), 0.0) - fn.mean, 0.0) ** 2
 
 
 def _log_odds(fn: Distribution, y: Any) -> Array:

@@ -1,7 +1,7 @@
 """A NumPyro model bound to its data, and the objective that training minimises."""
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,48 +15,24 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Distribution
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy
-from numpyro.primitives import Messenger
 
+from dtda_prob.enumeration import check_exact, local_sizes, marginal
+from dtda_prob.plates import (
+    Indices,
+    Site,
+    Sites,
+    describe,
+    gather,
+    is_latent,
+    local_axes,
+    observed_sites,
+    plate_dim,
+    plate_size,
+    whole,
+)
+from dtda_prob.shared_discrete import enumerated, num_batch_dims, refuse, shared_sites
 from dtda_prob.typing import Params, PRNGKey, Weights
-
-Indices = Int[Array, " batch"]
-Site = Mapping[str, Any]
-
-
-class weigh(Messenger):  # noqa: N801 (handlers are lower case, as NumPyro's own)
-    """Weigh the observations inside a plate, one weight per datum of the plate.
-
-    The log-likelihood of datum i is multiplied by `weights[i]`; priors, other plates and the plate's
-    own N/B scale are left alone. A datum of weight 0 may lie outside the support: it counts as 0,
-    not as 0 * -inf. The handler composes with every other one, so a weighed model can be given to
-    NumPyro's own inference.
-
-    Args:
-        fn: the model.
-        weights: shape `(datum,)`, one per datum of the full plate.
-        plate: name of the plate.
-    """
-
-    def __init__(self, fn: Callable | None = None, *, weights: Weights, plate: str):
-        super().__init__(fn)
-        self.weights = weights
-        self.plate = plate
-        self.indices: Indices | None = None
-
-    def postprocess_message(self, msg: Any) -> None:
-        """Note which data the plate visits."""
-        if msg["type"] == "plate" and msg["name"] == self.plate:
-            self.indices = msg["value"]
-
-    def process_message(self, msg: Any) -> None:
-        """Multiply the scale of each observed site in the plate."""
-        if not (msg["type"] == "sample" and msg["is_observed"]):
-            return
-        for frame in msg["cond_indep_stack"]:
-            if frame.name == self.plate:
-                weights = self.weights[self.indices].reshape((-1,) + (1,) * (-frame.dim - 1))
-                msg["fn"] = msg["fn"].mask(_is_inside(msg) | (weights != 0))
-                msg["scale"] = weights if msg["scale"] is None else msg["scale"] * weights
+from dtda_prob.weighing import weigh
 
 
 class Program:
@@ -67,10 +43,17 @@ class Program:
     `num_rows`, the number of data however they are weighed. On a batch of B data out of the M that
     epochs choose from, the sum is estimated by M/B times the sum over the batch.
 
+    Latent sites inside the plate belong to a datum. They are parameters like others, of which a batch
+    sees its own; weights do not multiply their prior, so that removing a datum leaves them to it.
+    Discrete ones are summed out: y_i has the density sum_z p(z) p(y_i | z, theta), exactly. Discrete
+    sites that data share are summed out by NumPyro, with funsor: weights are then powers inside the
+    sum, log sum_z p(z) prod_i p(y_i | z, theta)^w_i, and what is defined datum by datum is refused.
+
     Args:
         model: a NumPyro model with at least one observed site inside `plate`. To be trained on
             batches it must index its data by the plate's indices,
-            `with numpyro.plate("data", len(x)) as i: ... x[i]`.
+            `with numpyro.plate("data", len(x)) as i: ... x[i]`. All data are bound, whatever
+            `subsample_size` the plate has: kernels choose batches.
         *args: the model's arguments, any pytrees.
         plate: name of the plate whose elements are the data.
         labels: one name per datum; by default their positions.
@@ -80,20 +63,22 @@ class Program:
     Attributes:
         num_data: number of data N, the size of the plate.
         num_rows: number of data n that an epoch visits; less than N after `drop`.
-        present: the weights of the data as they are: 1 each, and 0 for the counterfactual copies that
-            `relabel` puts beside them.
+        present: the weights of the data as they are: 1 each, and 0 for the rows that `relabel` and
+            `add` put beside them.
         places: the place of each row in the order that an epoch visits: its own, and for a copy that
             of its original.
         labels: one name per datum.
         observed: names of the observed sites inside the plate.
+        local: for each latent site inside the plate, the axis of its value that runs over data.
         has_prior: whether anything but the data's observations enters the objective.
         derived: what other modules have worked out about the model and its data, by name; it does not
             depend on `num_rows`, and programs made by `drop` share it.
 
     Raises:
-        ValueError: if the plate is missing, subsampled by the model itself or holds no observation,
-            if labels do not fit, or if the log-likelihood is not finite at initialisation.
-        NotImplementedError: for discrete latent sites and mutable state.
+        ValueError: if the plate is missing or holds no observation, if labels do not fit, or if the
+            log-likelihood is not finite at initialisation.
+        NotImplementedError: for mutable state, and discrete latent sites that cannot be summed out.
+        ImportError: if data share discrete latent sites and funsor is not installed.
 
     >>> import numpyro, numpyro.distributions as dist
     >>> def model(x, y):
@@ -116,15 +101,23 @@ class Program:
         self.model, self.plate = model, plate
         self.args, self.kwargs = jax.tree.map(_as_device_array, (args, kwargs))
         self._init_strategy = init_strategy if isinstance(init_strategy, partial) else init_strategy()
+        self._joint = whole(model, plate=plate)
         sites = self._trace(jax.random.key(0))
-        self.num_data = self.num_rows = _plate_size(sites, plate)
+        self.num_data = self.num_rows = plate_size(sites, plate)
         self.present, self.places = np.ones(self.num_data), np.arange(self.num_data)
-        self.observed = _observed_sites(sites, plate)
+        self.observed = observed_sites(sites, plate)
+        _check_state(sites)
+        self._shared = shared_sites(sites, plate)
+        self._depth = num_batch_dims(sites)
+        self._model = self._sum_out(sites)
+        axes = local_axes(sites, plate)
+        self.local = {name: axis for name, axis in axes.items() if sites[name]["type"] == "sample"}
+        self._local_params = {name: axis for name, axis in axes.items() if name not in self.local}
         self.has_prior = any(
-            site["type"] == "sample" and not _in_plate(site, plate) for site in sites.values()
+            site["type"] == "sample" and not _is_summed(site) and name not in self.observed
+            for name, site in sites.items()
         )
         self.derived: dict[str, Any] = {}
-        self._check_latents(sites)
         self._param_transforms = {
             name: biject_to(site["kwargs"].get("constraint", constraints.real))
             for name, site in sites.items()
@@ -136,7 +129,7 @@ class Program:
     def init(self, key: PRNGKey) -> Params:
         """Draw initial parameters, in unconstrained space."""
         sites = self._trace(key)
-        latents = {k: v for k, v in sites.items() if v["type"] == "sample" and _is_latent(v)}
+        latents = {k: v for k, v in sites.items() if is_latent(v) and not _is_summed(v)}
         return {
             **{k: biject_to(v["fn"].support).inv(v["value"]) for k, v in latents.items()},
             **{k: _map_param(t.inv, sites[k]["value"]) for k, t in self._param_transforms.items()},
@@ -158,21 +151,30 @@ class Program:
             key: randomness for models that ask for it with `numpyro.prng_key()`; a fixed key if
                 None.
         """
+        share = None
+        if indices is not None and self.num_rows < self.num_data:
+            share = self._num_visited(weights) / self.num_data
+        model = weigh(self._model, weights=weights, plate=self.plate, share=share)
+        model = handlers.seed(model, _key_or_default(key))
         if indices is not None:
-            weights = weights * (self._num_visited(weights) / self.num_data)
-        model = handlers.seed(
-            weigh(self.model, weights=weights, plate=self.plate), _key_or_default(key)
-        )
-        if indices is not None:
+            params = self._at(params, indices)
             model = handlers.substitute(model, data={self.plate: indices})
-        potential = potential_energy(model, self.args, self.kwargs, self._constrain_params(params))
+        if self._shared:
+            model = enumerated(model, self._depth)
+        potential = potential_energy(
+            model, self.args, self.kwargs, self._constrain_params(params), enum=bool(self._shared)
+        )
         return potential / self.num_rows
 
     def losses(self, params: Params) -> Float[Array, " datum"]:
         """Give -log p(y_i | theta) of each datum.
 
         The objective is linear in the weights, so this is its derivative with respect to them.
+
+        Raises:
+            NotImplementedError: if data share discrete latent sites.
         """
+        refuse(self._shared, "losses of single data are not defined")
         ones = jnp.ones(self.num_data, _dtype(params))
         return self.num_rows * jax.grad(self.objective, argnums=1)(params, ones)
 
@@ -209,11 +211,11 @@ class Program:
 
     def weighed(self, weights: Weights) -> Callable:
         """Give the model with weighed data, for NumPyro's own inference."""
-        return weigh(self.model, weights=jnp.asarray(weights), plate=self.plate)
+        return weigh(self._model, weights=jnp.asarray(weights), plate=self.plate)
 
     def constrain(self, params: Params) -> Params:
         """Carry parameters from unconstrained space to the supports of their sites."""
-        model = handlers.seed(self.model, jax.random.key(0))
+        model = handlers.seed(self._joint, jax.random.key(0))
         return constrain_fn(model, self.args, self.kwargs, params)
 
     def predictive(
@@ -228,38 +230,50 @@ class Program:
 
         Returns:
             Per observed site its distribution, its value (None where the arguments observe nothing)
-            and the dimension of the plate, a negative integer.
+            and the dimension of the plate, a negative integer. Latent sites inside the plate are
+            those of the data, discrete ones are summed out.
+
+        Raises:
+            ValueError: if the program has latent sites inside the plate and the arguments hold another
+                number of data.
         """
         args, kwargs = jax.tree.map(_as_device_array, (args, kwargs))
-        model = handlers.substitute(self.model, data=self.constrain(params))
-        sites = self._sites(model, args, kwargs)
-        return {name: _describe(sites[name], self.plate) for name in self.observed}
+        refuse(self._shared, "the predictive distribution of a datum is not defined")
+        values = self.constrain(params)
+        if self.local or self._local_params:
+            self._check_queries(values, args, kwargs)
+        sites = self._sites(handlers.substitute(self._model, data=values), args, kwargs)
+        return {name: describe(sites[name], self.plate) for name in self.observed}
 
     def observations(
         self, params: Params, indices: Indices
     ) -> dict[str, tuple[Distribution, Any, int]]:
         """Give the distribution of each observed site for some of the data; see `predictive`."""
-        model = handlers.substitute(self.model, data=self.constrain(params) | {self.plate: indices})
-        sites = self._sites(model, self.args, self.kwargs)
-        return {name: _describe(sites[name], self.plate) for name in self.observed}
+        refuse(self._shared, "the distribution of a datum is not defined")
+        values = self._at(self.constrain(params), indices) | {self.plate: indices}
+        sites = self._sites(handlers.substitute(self._model, data=values), self.args, self.kwargs)
+        return {name: describe(sites[name], self.plate) for name in self.observed}
 
     def full_weights(self) -> Weights:
         """Weigh all data alike, as much as the rows that are left: 1 each where none is dropped."""
-        return jnp.asarray(self.present * (self.num_rows / self.present.sum()))
+        return jnp.asarray(self.present * min(1.0, self.num_rows / self.present.sum()))
 
-    def with_copies(
-        self, args: tuple, kwargs: dict, labels: np.ndarray, places: np.ndarray
-    ) -> "Program":
-        """Bind the model to these data and copies of some of them, which are not there to begin with.
+    @property
+    def num_places(self) -> int:
+        """Count the rows of an epoch where none is dropped; copies share their original's place."""
+        return len(np.unique(self.places))
 
-        Kernels visit as many rows as before: those of non-zero weight, where a copy takes the place of
-        its original.
+    def with_rows(self, args: tuple, kwargs: dict, labels: np.ndarray, places: np.ndarray) -> "Program":
+        """Bind the model to these data and more rows, which are not there to begin with.
+
+        Kernels visit the places that there were and the new ones. A row at the place of another is its
+        counterfactual copy: kernels visit the one of non-zero weight.
 
         Args:
-            args: the model's arguments, the copies' rows after the data's own.
+            args: the model's arguments, the new rows after the data's own.
             kwargs: the model's keyword arguments.
             labels: one name per row.
-            places: the position of each copy's original.
+            places: the place of each new row; those of its own are the next numbers.
 
         Raises:
             ValueError: if the plate does not hold that many rows more; see `Program`.
@@ -268,9 +282,9 @@ class Program:
         program = Program(
             self.model, *args, plate=self.plate, labels=labels, init_strategy=strategy, **kwargs
         )
-        program.num_rows = self.num_rows
         program.present = np.concatenate([self.present, np.zeros(len(places))])
-        program.places = np.concatenate([self.places, self.places[places]])
+        program.places = np.concatenate([self.places, places])
+        program.num_rows = self.num_rows + program.num_places - self.num_places
         return program
 
     def drop(self, num_removed: int) -> "Program":
@@ -296,7 +310,9 @@ class Program:
 
         Raises:
             ValueError: if the batch does not fit, or the model ignores the plate's indices.
+            NotImplementedError: if data share discrete latent sites.
         """
+        refuse(self._shared, f"batch_size={batch_size}: batches do not estimate the objective")
         if not 1 <= batch_size <= self.num_rows:
             raise ValueError(f"batch_size={batch_size} must lie between 1 and {self.num_rows} rows")
         if not self._follows_indices:
@@ -310,13 +326,13 @@ class Program:
     @property
     def _follows_indices(self) -> bool:
         batch = max(1, min(2, self.num_data - 1))
-        model = handlers.substitute(self.model, data={self.plate: jnp.arange(batch)})
+        model = handlers.substitute(self._model, data={self.plate: jnp.arange(batch)})
 
         def densities(key: PRNGKey) -> list[Array]:
             trace = handlers.trace(handlers.seed(model, key)).get_trace(*self.args, **self.kwargs)
             sites = [trace[name] for name in self.observed]
             arrays = [site["fn"].log_prob(site["value"]) for site in sites]
-            dims = [_plate_dim(site, self.plate) for site in sites]
+            dims = [plate_dim(site, self.plate) for site in sites]
             return [jnp.moveaxis(a, dim, 0) for a, dim in zip(arrays, dims, strict=True)]
 
         try:
@@ -335,30 +351,36 @@ class Program:
         return handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
 
     def _trace(self, key: PRNGKey) -> dict[str, Any]:
-        model = handlers.substitute(handlers.seed(self.model, key), substitute_fn=self._init_strategy)
+        model = handlers.substitute(handlers.seed(self._joint, key), substitute_fn=self._init_strategy)
         return handlers.trace(model).get_trace(*self.args, **self.kwargs)
 
     def _constrain_params(self, params: Params) -> Params:
         return params | {k: _map_param(t, params[k]) for k, t in self._param_transforms.items()}
 
-    def _check_latents(self, sites: Mapping[str, Site]) -> None:
-        for name, site in sites.items():
-            if site["type"] == "mutable":
-                raise NotImplementedError(
-                    f"site {name!r} is mutable state, which a pure training kernel cannot carry; "
-                    "use a layer without running statistics (layer or group norm)"
-                )
-            if site["type"] == "sample" and _is_latent(site):
-                if site["fn"].support.is_discrete:
-                    raise NotImplementedError(
-                        f"latent site {name!r} is discrete, and training needs derivatives; "
-                        "marginalise it, for instance with a mixture distribution"
-                    )
-                if _in_plate(site, self.plate):
-                    raise NotImplementedError(
-                        f"latent site {name!r} lies inside plate {self.plate!r}: a latent variable "
-                        "of a datum cannot be attributed to data yet; marginalise it"
-                    )
+    def _sum_out(self, sites: Sites) -> Callable:
+        """Give the model without the discrete latent sites of single data."""
+        sizes = local_sizes(sites, self.plate)
+        if not sizes:
+            return self._joint
+        check_exact(self._joint, self.args, self.kwargs, self.plate, sizes, self.observed)
+        return marginal(self._joint, sizes, self.observed)
+
+    def _at(self, params: Params, indices: Indices) -> Params:
+        """Take the latent values of a batch; NumPyro takes parameters itself, unless all are there."""
+        everything = len(indices) == self.num_data
+        return gather(params, self.local | (self._local_params if everything else {}), indices)
+
+    def _check_queries(self, values: Params, args: tuple, kwargs: dict) -> None:
+        local = [*self.local, *self._local_params]
+        shared = {name: value for name, value in values.items() if name not in local}
+        model = handlers.substitute(self._model, data=shared)
+        size = plate_size(self._sites(model, args, kwargs), self.plate)
+        if size != self.num_data:
+            raise ValueError(
+                f"the queries hold {size} data where the program has {self.num_data}, and its sites "
+                f"{local} have a value for each datum and none for others; ask about the data "
+                "themselves, or about the parameters with measures.function"
+            )
 
     def _check_finite(self) -> None:
         """Try ten initialisations, as samplers do, before refusing the model."""
@@ -367,7 +389,8 @@ class Program:
             params = self.init(jax.random.key(seed))
             if jnp.isfinite(jax.jit(self.objective)(params, ones)):
                 return
-        bad = np.flatnonzero(~np.isfinite(jax.jit(self.losses)(params)))
+        losses = jax.grad(self.objective, argnums=1)
+        bad = np.flatnonzero(~np.isfinite(jax.jit(losses)(params, ones)))
         named = self.labels[bad[:5]].tolist()
         where = f"data {named} ({len(bad)} in all)" if len(bad) else "the prior"
         raise ValueError(
@@ -392,56 +415,18 @@ def _map_param(transform: Callable, value: Params) -> Params:
     return jax.tree.map(transform, value)
 
 
-def _is_latent(site: Site) -> bool:
-    return not site["is_observed"]
+def _is_summed(site: Site) -> bool:
+    """Say whether a site is no parameter, since it is discrete."""
+    return is_latent(site) and site["fn"].support.is_discrete
 
 
-def _is_inside(site: Site) -> Array:
-    """Say of each datum whether its observation lies in the support of its site.
-
-    The support of `numpyro.factor` and of improper priors speaks of single numbers, not of events.
-    """
-    support = site["fn"].support
-    inner = site["fn"].event_dim - support.event_dim
-    return jnp.all(support(site["value"]), axis=tuple(range(-inner, 0)))
-
-
-def _describe(site: Site, plate: str) -> tuple[Distribution, Any, int]:
-    return site["fn"], None if _is_latent(site) else site["value"], _plate_dim(site, plate)
-
-
-def _in_plate(site: Site, plate: str) -> bool:
-    return any(frame.name == plate for frame in site["cond_indep_stack"])
-
-
-def _plate_dim(site: Site, plate: str) -> int:
-    return next(frame.dim for frame in site["cond_indep_stack"] if frame.name == plate)
-
-
-def _plate_size(sites: Mapping[str, Site], plate: str) -> int:
-    plates = {name: site["args"] for name, site in sites.items() if site["type"] == "plate"}
-    if plate not in plates:
-        raise ValueError(f"plate={plate!r}: the model has no such plate, it has {sorted(plates)}")
-    size, subsample_size = plates[plate]
-    if subsample_size not in (None, size):
-        raise ValueError(
-            f"plate={plate!r} is subsampled by the model itself ({subsample_size} of {size}); bind "
-            "the model to all data and give batch_size to the kernel"
-        )
-    return size
-
-
-def _observed_sites(sites: Mapping[str, Site], plate: str) -> tuple[str, ...]:
-    observed = tuple(
-        name
-        for name, site in sites.items()
-        if site["type"] == "sample" and site["is_observed"] and _in_plate(site, plate)
-    )
-    if not observed:
-        raise ValueError(
-            f"plate={plate!r} holds no observed site; pass the observations (obs=...) when binding"
-        )
-    return observed
+def _check_state(sites: Sites) -> None:
+    for name, site in sites.items():
+        if site["type"] == "mutable":
+            raise NotImplementedError(
+                f"site {name!r} is mutable state, which a pure training kernel cannot carry; "
+                "use a layer without running statistics (layer or group norm)"
+            )
 
 
 def _check_labels(labels: Any, num_data: int) -> np.ndarray:

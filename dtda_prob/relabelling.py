@@ -1,6 +1,5 @@
 """Counterfactual data: other labels (or inputs) for some data, as a perturbation of weights."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from dtda_prob.perturbations import Data, labelled, positions_of
 from dtda_prob.program import Program
+from dtda_prob.rows import arguments, extend, holds_rows
 
 Positions = Int[np.ndarray, " copy"]
 
@@ -55,12 +55,11 @@ def relabel(
         ValueError: for unknown data or arguments, rows that do not fit, or data along another axis.
     """
     positions = positions_of(program, data)
-    bound = inspect.signature(program.model).bind(*program.args, **program.kwargs)
-    if not changes or not set(changes) <= set(bound.arguments):
-        raise ValueError(f"changes names {[*changes]}; name some of the arguments {[*bound.arguments]}")
+    bound = arguments(program, changes, "changes")
     for name, value in bound.arguments.items():
-        bound.arguments[name] = _with_rows(name, value, program.num_data, positions, changes)
-    new = program.with_copies(bound.args, bound.kwargs, _names(program, positions), positions)
+        bound.arguments[name] = _with_copies(name, value, program.num_data, positions, changes)
+    places = program.places[positions]
+    new = program.with_rows(bound.args, bound.kwargs, _names(program, positions), places)
     return Relabelling(new, _step(new, program.labels[positions], positions, together))
 
 
@@ -73,29 +72,17 @@ def _step(new: Program, names: np.ndarray, positions: Positions, together: bool)
     return labelled(new, weights, "reweight", np.array(["relabelled"]) if together else names)
 
 
-def _with_rows(
+def _with_copies(
     name: str, value: Any, num_data: int, positions: Positions, changes: Mapping[str, Any]
 ) -> Any:
-    """Append rows to every array of an argument that has one row per datum."""
-
-    def extend(leaf: Any, rows: Any) -> Any:
-        if leaf.shape[:1] != (num_data,):
-            raise ValueError(
-                f"changes[{name!r}] must have one row per datum; it has shape {leaf.shape}"
-            )
-        rows, wanted = jnp.asarray(rows, leaf.dtype), (len(positions), *leaf.shape[1:])
-        if rows.shape != wanted:
-            raise ValueError(f"changes[{name!r}] must have shape {wanted}; got {rows.shape}")
-        return jnp.concatenate([leaf, rows])
+    """Append copies of rows, or what they are changed to, to an argument."""
 
     def repeat(leaf: Any) -> Any:
-        if not (isinstance(leaf, Array | np.ndarray) and leaf.shape[:1] == (num_data,)):
-            return leaf
-        return extend(leaf, leaf[positions])
+        return jnp.concatenate([leaf, leaf[positions]]) if holds_rows(leaf, num_data) else leaf
 
     if name not in changes:
         return jax.tree.map(repeat, value)
-    return jax.tree.map(extend, jax.tree.map(jnp.asarray, value), changes[name])
+    return extend(value, changes[name], num_data, len(positions), f"changes[{name!r}]")
 
 
 def _names(program: Program, positions: Positions) -> np.ndarray:

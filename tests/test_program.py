@@ -488,27 +488,10 @@ def ignores_indices_of_vectors(x):
         numpyro.sample("x", dist.Normal(centre).to_event(1), obs=x)
 
 
-def subsampled(y):
-    with numpyro.plate("data", len(y), subsample_size=3) as i:
-        numpyro.sample("y", dist.Normal(), obs=y[i])
-
-
-def discrete(y):
-    side = numpyro.sample("side", dist.Bernoulli(0.5))
-    with numpyro.plate("data", len(y)) as i:
-        numpyro.sample("y", dist.Normal(side), obs=y[i])
-
-
 def stateful(y):
     numpyro.primitives.mutable("state", {"mean": 0.0})
     with numpyro.plate("data", len(y)) as i:
         numpyro.sample("y", dist.Normal(), obs=y[i])
-
-
-def local_latent(y):
-    with numpyro.plate("data", len(y)) as i:
-        level = numpyro.sample("level", dist.Normal())
-        numpyro.sample("y", dist.Normal(level), obs=y[i])
 
 
 def impossible_prior(y):
@@ -522,15 +505,12 @@ NAMES = list("abcdef")
 MISSING = np.where(np.arange(NUM_DATA) == 2, np.nan, Y)
 BAD_PROGRAMS = {
     "no such plate": ((unknown_scale, Y), {"plate": "rows"}, ValueError, "no such plate"),
-    "subsampled": ((subsampled, Y), {}, ValueError, "subsampled by the model itself"),
     "no observation": ((zoo.linear_regression, X), {}, ValueError, "no observed site"),
     "too few labels": ((unknown_scale, Y), {"labels": NAMES[:5]}, ValueError, "one per datum, 6"),
     "same labels": ((unknown_scale, Y), {"labels": [*"abcdea"]}, ValueError, "labels must differ"),
     "missing": ((unknown_scale, MISSING), {"labels": NAMES}, ValueError, r"\['c'\] \(1 in all\)"),
     "impossible": ((impossible_prior, Y), {}, ValueError, "not finite.* for the prior"),
-    "discrete": ((discrete, Y), {}, NotImplementedError, "'side' is discrete"),
     "state": ((stateful, Y), {}, NotImplementedError, "'state' is mutable"),
-    "local latent": ((local_latent, Y), {}, NotImplementedError, "'level' lies inside plate"),
 }
 
 

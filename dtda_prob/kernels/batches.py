@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int
 
 from dtda_prob.program import Indices, Program
@@ -90,8 +89,7 @@ def _shuffle(key: PRNGKey, program: Program, weights: Weights) -> Order:
 
 def _permute(key: PRNGKey, program: Program) -> Order:
     """Put places in random order; a copy stands right behind its original."""
-    num_places = len(np.unique(program.places))
-    order = jax.random.permutation(key, num_places)
-    if num_places == program.num_data:
+    order = jax.random.permutation(key, program.num_places)
+    if program.num_places == program.num_data:
         return order
     return jnp.argsort(jnp.argsort(order)[program.places], stable=True)

@@ -39,7 +39,7 @@ def steps(
         per_epoch = visits.steps_per_epoch(program.num_rows)
         if num_steps is None:
             return (num_epochs or 0) * per_epoch
-        whole = visits.steps_per_epoch(int(program.present.sum()))
+        whole = visits.steps_per_epoch(program.num_places)
         return max(1, round(num_steps * per_epoch / whole))
 
     def count_passes(program: Program) -> float:

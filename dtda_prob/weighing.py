@@ -1,0 +1,76 @@
+"""The handler that gives each datum a weight."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+from numpyro.primitives import Messenger
+
+from dtda_prob.plates import Indices, Site, in_plate, is_latent, plate_dim
+from dtda_prob.typing import Weights
+
+
+class weigh(Messenger):  # noqa: N801 (handlers are lower case, as NumPyro's own)
+    """Weigh the observations inside a plate, one weight per datum of the plate.
+
+    The log-likelihood of datum i is multiplied by `weights[i]`; priors (of a datum's own
+    latent sites too), other plates and the plate's own N/B scale are left alone. A datum of weight 0
+    may lie outside the support: it counts as 0, not as 0 * -inf. The handler composes with every other
+    one, so a weighed model can be given to NumPyro's own inference.
+
+    Args:
+        fn: the model.
+        weights: shape `(datum,)`, one per datum of the full plate.
+        plate: name of the plate.
+        share: of the plate's elements that a batch stands for. Everything inside the plate is
+            multiplied by it, priors of a datum's own latent sites too.
+    """
+
+    def __init__(
+        self,
+        fn: Callable | None = None,
+        *,
+        weights: Weights,
+        plate: str,
+        share: float | Array | None = None,
+    ):
+        super().__init__(fn)
+        self.weights, self.share = weights, share
+        self.plate = plate
+        self.indices: Indices | None = None
+        self._jacobians: set[str] = set()
+
+    def postprocess_message(self, msg: Any) -> None:
+        """Note which data the plate visits."""
+        if msg["type"] == "plate" and msg["name"] == self.plate:
+            self.indices = msg["value"]
+
+    def process_message(self, msg: Any) -> None:
+        """Multiply the scale of each site in the plate."""
+        if msg["type"] != "sample" or not in_plate(msg, self.plate):
+            return
+        if self.share is not None:
+            _scale(msg, self.share)
+        if is_latent(msg):
+            # NumPyro adds the Jacobian of a latent site as a factor of this name, which is its prior's.
+            self._jacobians.add(f"_{msg['name']}_log_det")
+        elif msg["name"] not in self._jacobians:
+            dim = plate_dim(msg, self.plate)
+            weights = self.weights[self.indices].reshape((-1,) + (1,) * (-dim - 1))
+            msg["fn"] = msg["fn"].mask(_is_inside(msg) | (weights != 0))
+            _scale(msg, weights)
+
+
+def _scale(msg: Any, factor: float | Array) -> None:
+    msg["scale"] = factor if msg["scale"] is None else msg["scale"] * factor
+
+
+def _is_inside(site: Site) -> Array:
+    """Say of each datum whether its observation lies in the support of its site.
+
+    The support of `numpyro.factor` and of improper priors speaks of single numbers, not of events.
+    """
+    support = site["fn"].support
+    inner = site["fn"].event_dim - support.event_dim
+    return jnp.all(support(site["value"]), axis=tuple(range(-inner, 0)))

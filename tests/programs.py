@@ -1,0 +1,528 @@
+"""Small programs of every kind, with their log likelihoods by hand, and programs that are refused."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.contrib.control_flow import scan
+from scipy import stats
+from scipy.special import logsumexp
+
+import dtda_prob as dtda
+
+NUM = 6
+RNG = np.random.default_rng(3)
+X, Y = (RNG.normal(size=NUM).astype(np.float32) for _ in range(2))
+TABLE = RNG.normal(size=(NUM, 3)).astype(np.float32)
+CUBE = RNG.normal(size=(NUM, 2, 3)).astype(np.float32)
+GROUP = np.array([0, 1, 0, 2, 1, 0])
+TIMES = np.abs(Y) + 0.1
+COUNTS = np.array([0, 3, 1, 0, 0, 2])
+CLASSES = np.array([0, 1, 2, 2, 1, 0])
+SEEN = np.array([True, True, False, True, False, True])
+HOLES = np.where(SEEN, Y, np.nan).astype(np.float32)
+RATES = jnp.array([0.5, 3.0])
+MEANS = jnp.array([-1.0, 0.5, 2.0])
+normal, poisson = stats.norm.logpdf, stats.poisson.logpmf
+
+
+class Case(NamedTuple):
+    """A program.
+
+    Attributes:
+        model: with its data along the first axis of `args`.
+        args: the data.
+        log_likelihood: of each datum by hand, from parameters on their supports.
+        changed: the same data but for what is observed of datum 1.
+        plate: the plate that holds the data.
+        local: latent sites that belong to a datum.
+        batches: whether the model indexes its data.
+        by_numpyro: whether NumPyro gives the density of the model as it stands.
+    """
+
+    model: Callable
+    args: tuple
+    log_likelihood: Callable[[dict], Any]
+    changed: tuple
+    plate: str = "data"
+    local: tuple[str, ...] = ()
+    batches: bool = True
+    by_numpyro: bool = True
+
+
+def other(y: Any, value: Any = 1) -> np.ndarray:
+    """Observe something else of datum 1."""
+    return np.concatenate([y[:1], np.full_like(y[1:2], value), y[2:]])
+
+
+# Several plates.
+
+
+def inside_a_plate(table):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("column", 3, dim=-2), numpyro.plate("data", len(table), dim=-1) as i:
+        numpyro.sample("y", dist.Normal(level), obs=table[i].T)
+
+
+def around_a_plate(table):
+    with numpyro.plate("column", 3, dim=-1):
+        levels = numpyro.sample("levels", dist.Normal())
+    with numpyro.plate("data", len(table), dim=-2) as i, numpyro.plate("column", 3, dim=-1):
+        numpyro.sample("y", dist.Normal(levels), obs=table[i])
+
+
+def between_plates(cube):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("block", 2, dim=-3), numpyro.plate("data", len(cube), dim=-2) as i:
+        numpyro.sample(
+            "y", dist.Normal(level).expand([1, 3]).to_event(1), obs=cube[i].swapaxes(0, 1)[..., None, :]
+        )
+
+
+def by_group(y, group):
+    centre = numpyro.sample("centre", dist.Normal())
+    with numpyro.plate("group", 3):
+        level = numpyro.sample("level", dist.Normal(centre))
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(level[group[i]]), obs=y[i])
+
+
+def two_kinds(x, y):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("x rows", len(x)) as i:
+        numpyro.sample("x", dist.Normal(level), obs=x[i])
+    with numpyro.plate("y rows", len(y)) as i:
+        numpyro.sample("y", dist.Normal(level, 2.0), obs=y[i])
+
+
+def subsampled(y, size=3):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(y), subsample_size=size) as i:
+        numpyro.sample("y", dist.Normal(level), obs=y[i])
+
+
+# Latent sites of a datum.
+
+
+def schools(y):
+    centre = numpyro.sample("centre", dist.Normal(0.0, 2.0))
+    with numpyro.plate("data", len(y)) as i:
+        level = numpyro.sample("level", dist.Normal(centre, 0.7))
+        numpyro.sample("y", dist.Normal(level, 0.5), obs=y[i])
+
+
+def groups_as_data(table):
+    spread = numpyro.sample("spread", dist.HalfNormal())
+    with numpyro.plate("group", len(table), dim=-2) as g:
+        level = numpyro.sample("level", dist.Normal(0.0, spread))
+        with numpyro.plate("row", 3, dim=-1):
+            tilt = numpyro.sample("tilt", dist.LogNormal(0.0, 0.5))
+            numpyro.sample("y", dist.Normal(level * tilt), obs=table[g])
+
+
+def simplexes(counts):
+    tilt = numpyro.sample("tilt", dist.Normal().expand([3]).to_event(1))
+    with numpyro.plate("data", len(counts)) as i:
+        probs = numpyro.sample("probs", dist.Dirichlet(jnp.ones(3)))
+        probs = jax.nn.softmax(jnp.log(probs) + tilt)
+        numpyro.sample("y", dist.Categorical(probs=probs), obs=counts[i])
+
+
+def local_param(y):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        shift = numpyro.param("shift", jnp.linspace(0.0, 1.0, len(y)), event_dim=0)
+        numpyro.sample("y", dist.Normal(level + shift), obs=y[i])
+
+
+# Masked, censored and missing.
+
+
+def by_handler(y, seen):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(y)) as i, handlers.mask(mask=seen[i]):
+        numpyro.sample("y", dist.Normal(level), obs=y[i])
+
+
+def by_distribution(y, seen):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(level).mask(seen[i]), obs=y[i])
+
+
+def censored(y, at_end):
+    scale = numpyro.sample("scale", dist.LogNormal())
+    with numpyro.plate("data", len(y)) as i:
+        times = dist.RightCensoredDistribution(dist.Exponential(1 / scale), censored=at_end[i])
+        numpyro.sample("y", times, obs=y[i])
+
+
+def weighted_by_factor(y):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        tilt = numpyro.sample("tilt", dist.LogNormal())
+        numpyro.factor("y", -tilt * (y[i] - level) ** 2)
+
+
+def missing_inputs(x, y, seen):
+    slope = numpyro.sample("slope", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        guess = numpyro.sample("guess", dist.Normal())
+        full = jnp.where(seen[i], x[i], guess)
+        numpyro.sample("y", dist.Normal(slope * full), obs=y[i])
+
+
+def observed_in_part(y, seen):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(level), obs=y[i], obs_mask=seen[i])
+
+
+# Time series, where an observation that is not there is masked.
+
+
+def state_space(y):
+    noise = numpyro.sample("noise", dist.Normal().expand([len(y)]).to_event(1))
+    states = jax.lax.scan(lambda state, step: (0.8 * state + step,) * 2, 0.0, noise)[1]
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(states[i], 0.5), obs=y[i])
+
+
+def scanned(y):
+    def step(state, _):
+        state = numpyro.sample("state", dist.Normal(0.8 * state))
+        return state, state
+
+    states = scan(step, jnp.array(0.0), None, length=len(y))[1]
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(states[i], 0.5), obs=y[i])
+
+
+def gaussian_process(x, y):
+    cov = jnp.exp(-((x[:, None] - x) ** 2)) + 1e-3 * jnp.eye(len(x))
+    noise = numpyro.sample("noise", dist.Normal().expand([len(x)]).to_event(1))
+    values = jnp.linalg.cholesky(cov) @ noise
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Exponential(jnp.exp(values[i])), obs=y[i])
+
+
+# Discrete latent sites of a datum.
+
+
+def mixture(y):
+    shift = numpyro.sample("shift", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Categorical(probs=jnp.array([0.2, 0.5, 0.3])))
+        numpyro.sample("y", dist.Normal(MEANS[part] + shift), obs=y[i])
+
+
+def zero_inflated(y):
+    share = numpyro.sample("share", dist.Beta(2.0, 2.0))
+    rate = numpyro.sample("rate", dist.LogNormal())
+    with numpyro.plate("data", len(y)) as i:
+        zero = numpyro.sample("zero", dist.Bernoulli(share))
+        numpyro.sample("y", dist.Poisson(jnp.where(zero == 1, 1e-6, rate)), obs=y[i])
+
+
+def mislabelled(x, y=None):
+    slopes = numpyro.sample("slopes", dist.Normal().expand([3]).to_event(1))
+    with numpyro.plate("data", len(x)) as i:
+        wrong = numpyro.sample("wrong", dist.Bernoulli(0.1))
+        logits = jnp.where(wrong[:, None] == 1, 0.0, x[i][:, None] * slopes)
+        numpyro.sample("y", dist.Categorical(logits=logits), obs=None if y is None else y[i])
+
+
+def two_discrete(y, times):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        side = numpyro.sample("side", dist.Bernoulli(0.3))
+        busy = numpyro.sample("busy", dist.Bernoulli(0.2 + 0.5 * side))
+        numpyro.sample("y", dist.Normal(level + side), obs=y[i])
+        numpyro.sample("time", dist.Exponential(RATES[busy]), obs=times[i])
+
+
+def outliers(y):
+    centre = numpyro.sample("centre", dist.Normal())
+    with numpyro.plate("data", len(y)) as i:
+        level = numpyro.sample("level", dist.Normal(centre, 0.7))
+        outlying = numpyro.sample("outlying", dist.Bernoulli(0.2))
+        numpyro.sample("y", dist.Normal(level, jnp.where(outlying, 5.0, 0.5)), obs=y[i])
+
+
+def hidden_chain(sequences):
+    """A hidden Markov model, one sequence a datum, by a forward pass."""
+    stay = numpyro.sample("stay", dist.Beta(2.0, 2.0))
+    table = jnp.log(jnp.array([[stay, 1 - stay], [1 - stay, stay]]))
+
+    def step(alpha, y):
+        mixed = jax.nn.logsumexp(alpha[..., None] + table, axis=-2)
+        return mixed + dist.Normal(jnp.arange(2.0)).log_prob(y[..., None]), None
+
+    with numpyro.plate("data", len(sequences)) as i:
+        start = jnp.log(0.5) * jnp.ones((len(i), 2))
+        ends = jax.lax.scan(step, start, sequences[i].T)[0]
+        numpyro.factor("y", jax.nn.logsumexp(ends, axis=-1))
+
+
+def chain_hand(p):
+    table = np.array([[p["stay"], 1 - p["stay"]], [1 - p["stay"], p["stay"]]])
+    alpha = np.full((NUM, 2), 0.5)
+    for y in TABLE.T:
+        alpha = (alpha @ table) * np.exp(normal(y[:, None], [0.0, 1.0]))
+    return np.log(alpha.sum(1))
+
+
+def two_hand(p):
+    weights = {
+        (s, b): np.log([0.7, 0.3][s]) + np.log([0.8 - 0.5 * s, 0.2 + 0.5 * s][b])
+        for s in (0, 1)
+        for b in (0, 1)
+    }
+    parts = [
+        weight + normal(Y, p["level"] + s) + np.log(RATES[b]) - RATES[b] * TIMES
+        for (s, b), weight in weights.items()
+    ]
+    return logsumexp(parts, 0)
+
+
+def mislabelled_hand(p):
+    logits = np.asarray(X[:, None] * p["slopes"])
+    right = np.exp(logits - logsumexp(logits, 1, keepdims=True))[np.arange(NUM), CLASSES]
+    return np.log(0.1 / 3 + 0.9 * right)
+
+
+def zero_hand(p):
+    parts = [
+        np.log(p["share"]) + poisson(COUNTS, 1e-6),
+        np.log1p(-p["share"]) + poisson(COUNTS, p["rate"]),
+    ]
+    return logsumexp(parts, 0)
+
+
+def simplex_hand(p):
+    odds = np.asarray(p["probs"] * np.exp(p["tilt"]))
+    return np.log(odds[np.arange(NUM), CLASSES] / odds.sum(1))
+
+
+def filtered(noise):
+    states, state = [], 0.0
+    for step in np.asarray(noise):
+        state = 0.8 * state + step
+        states.append(state)
+    return np.array(states)
+
+
+def process_hand(p):
+    root = np.linalg.cholesky(np.exp(-((X[:, None] - X) ** 2)) + 1e-3 * np.eye(NUM))
+    logs = root @ np.asarray(p["noise"])
+    return logs - TIMES * np.exp(logs)
+
+
+AT_END = np.array([0, 1, 0, 0, 1, 0])
+PROGRAMS: dict[str, Case] = {
+    "inside a plate": Case(
+        inside_a_plate, (TABLE,), lambda p: normal(TABLE, p["level"]).sum(1), (other(TABLE),)
+    ),
+    "around a plate": Case(
+        around_a_plate, (TABLE,), lambda p: normal(TABLE, p["levels"]).sum(1), (other(TABLE),)
+    ),
+    "between plates": Case(
+        between_plates, (CUBE,), lambda p: normal(CUBE, p["level"]).sum((1, 2)), (other(CUBE),)
+    ),
+    "by group": Case(by_group, (Y, GROUP), lambda p: normal(Y, p["level"][GROUP]), (other(Y), GROUP)),
+    "one of two plates": Case(
+        two_kinds, (X, Y), lambda p: normal(Y, p["level"], 2.0), (X, other(Y)), plate="y rows"
+    ),
+    "the other of two plates": Case(
+        two_kinds, (X, Y), lambda p: normal(X, p["level"]), (other(X), Y), plate="x rows"
+    ),
+    "subsampled by the model": Case(
+        subsampled, (Y,), lambda p: normal(Y, p["level"]), (other(Y),), by_numpyro=False
+    ),
+    "eight schools": Case(
+        schools, (Y,), lambda p: normal(Y, p["level"], 0.5), (other(Y),), local=("level",)
+    ),
+    "groups as data": Case(
+        groups_as_data,
+        (TABLE,),
+        lambda p: normal(TABLE, p["level"] * p["tilt"]).sum(1),
+        (other(TABLE),),
+        plate="group",
+        local=("level", "tilt"),
+    ),
+    "simplexes": Case(
+        simplexes,
+        (CLASSES,),
+        simplex_hand,
+        (other(CLASSES, 2),),
+        local=("probs",),
+    ),
+    "parameter of a datum": Case(
+        local_param, (Y,), lambda p: normal(Y, p["level"] + p["shift"]), (other(Y),)
+    ),
+    "masked by handler": Case(
+        by_handler,
+        (HOLES, SEEN),
+        lambda p: np.where(SEEN, normal(Y, p["level"]), 0.0),
+        (other(HOLES), SEEN),
+    ),
+    "masked distribution": Case(
+        by_distribution,
+        (HOLES, SEEN),
+        lambda p: np.where(SEEN, normal(Y, p["level"]), 0.0),
+        (other(HOLES), SEEN),
+    ),
+    "censored": Case(
+        censored,
+        (TIMES, AT_END),
+        lambda p: -TIMES / p["scale"] - np.where(AT_END, 0.0, np.log(p["scale"])),
+        (other(TIMES), AT_END),
+    ),
+    "factor": Case(
+        weighted_by_factor,
+        (Y,),
+        lambda p: -p["tilt"] * (Y - p["level"]) ** 2,
+        (other(Y),),
+        local=("tilt",),
+    ),
+    "missing inputs": Case(
+        missing_inputs,
+        (np.where(SEEN, X, np.nan), Y, SEEN),
+        lambda p: normal(Y, p["slope"] * np.where(SEEN, X, p["guess"])),
+        (np.where(SEEN, X, np.nan), other(Y), SEEN),
+        local=("guess",),
+    ),
+    "observed in part": Case(
+        observed_in_part,
+        (HOLES, SEEN),
+        lambda p: np.where(SEEN, normal(Y, p["level"]), 0.0),
+        (other(HOLES), SEEN),
+        local=("y_unobserved",),
+    ),
+    "state space": Case(state_space, (Y,), lambda p: normal(Y, filtered(p["noise"]), 0.5), (other(Y),)),
+    "scanned": Case(scanned, (Y,), lambda p: normal(Y, p["state"], 0.5), (other(Y),)),
+    "Gaussian process": Case(gaussian_process, (X, TIMES), process_hand, (X, other(TIMES))),
+    "hidden chain": Case(hidden_chain, (TABLE,), chain_hand, (other(TABLE),)),
+    "mixture": Case(
+        mixture,
+        (Y,),
+        lambda p: logsumexp(
+            normal(Y[:, None], MEANS + p["shift"]), b=np.array([0.2, 0.5, 0.3]), axis=1
+        ),
+        (other(Y),),
+        by_numpyro=False,
+    ),
+    "zero inflation": Case(zero_inflated, (COUNTS,), zero_hand, (other(COUNTS),), by_numpyro=False),
+    "mislabelled": Case(
+        mislabelled, (X, CLASSES), mislabelled_hand, (X, other(CLASSES, 2)), by_numpyro=False
+    ),
+    "two discrete sites": Case(
+        two_discrete, (Y, TIMES), two_hand, (other(Y), other(TIMES)), by_numpyro=False
+    ),
+    "discrete and local": Case(
+        outliers,
+        (Y,),
+        lambda p: np.logaddexp(
+            np.log(0.8) + normal(Y, p["level"], 0.5), np.log(0.2) + normal(Y, p["level"], 5.0)
+        ),
+        (other(Y),),
+        local=("level",),
+        by_numpyro=False,
+    ),
+}
+
+
+@cache
+def bind(name: str) -> dtda.Program:
+    """Bind a program of the table."""
+    return dtda.Program(PROGRAMS[name].model, *PROGRAMS[name].args, plate=PROGRAMS[name].plate)
+
+
+# What is refused.
+
+
+def stateful(y):
+    numpyro.primitives.mutable("state", {"mean": 0.0})
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(), obs=y[i])
+
+
+def infinite(y):
+    with numpyro.plate("data", len(y)) as i:
+        count = numpyro.sample("count", dist.Poisson(2.0))
+        numpyro.sample("y", dist.Normal(count), obs=y[i])
+
+
+def of_two_kinds(y):
+    side = numpyro.sample("side", dist.Bernoulli(0.5))
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(side + part), obs=y[i])
+
+
+def deeper(table):
+    with numpyro.plate("data", len(table), dim=-2) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        with numpyro.plate("column", 3, dim=-1):
+            numpyro.sample("y", dist.Normal(part), obs=table[i])
+
+
+def of_neighbours(y):
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(part + jnp.roll(part, 1)), obs=y[i])
+
+
+def of_a_latent(y):
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        level = numpyro.sample("level", dist.Normal(part))
+        numpyro.sample("y", dist.Normal(level), obs=y[i])
+
+
+def outside(y):
+    with numpyro.plate("data", len(y)) as i:
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(part), obs=y[i])
+    numpyro.factor("total", -((part.sum() - 3.0) ** 2))
+
+
+def scaled(y):
+    with numpyro.plate("data", len(y)) as i, handlers.scale(scale=0.5):
+        part = numpyro.sample("part", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(part), obs=y[i])
+
+
+def chain_of_states(sequences):
+    def step(state, y):
+        with numpyro.plate("data", len(sequences)):
+            state = numpyro.sample("state", dist.Bernoulli(0.2 + 0.6 * state))
+            numpyro.sample("y", dist.Normal(state), obs=y)
+        return state, None
+
+    scan(step, jnp.zeros(len(sequences), int), sequences.T)
+
+
+REFUSED: dict[str, tuple[Callable, tuple, str, str]] = {
+    "mutable state": (stateful, (Y,), "data", "'state' is mutable state.* without running statistics"),
+    "infinitely many values": (infinite, (Y,), "data", "'count' is discrete and takes infinitely many"),
+    "shared and local": (of_two_kinds, (Y,), "data", "some are shared by data where others"),
+    "below another plate": (deeper, (TABLE,), "data", "lie in different plates.*to_event"),
+    "neighbours": (of_neighbours, (Y,), "data", "site 'y' depends on the discrete .* of several data"),
+    "prior of a latent": (of_a_latent, (Y,), "data", "site 'level' depends"),
+    "outside the plate": (outside, (Y,), "data", "site 'total' depends"),
+    "scaled": (scaled, (Y,), "data", "are scaled inside the model"),
+    "chain of states": (
+        chain_of_states,
+        (TABLE,),
+        "data",
+        "'state', 'y'.* inside a scan.*forward",
+    ),
+}
+"""Models, their data, their plate, and what is said of them."""
