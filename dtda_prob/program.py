@@ -151,14 +151,8 @@ class Program:
             key: randomness for models that ask for it with `numpyro.prng_key()`; a fixed key if
                 None.
         """
-        share = None
-        if indices is not None and self.num_rows < self.num_data:
-            share = self._num_visited(weights) / self.num_data
-        model = weigh(self._model, weights=weights, plate=self.plate, share=share)
-        model = handlers.seed(model, _key_or_default(key))
-        if indices is not None:
-            params = self._at(params, indices)
-            model = handlers.substitute(model, data={self.plate: indices})
+        model = handlers.seed(self.weighed(weights, indices), _key_or_default(key))
+        params = params if indices is None else self._at(params, indices)
         if self._shared:
             model = enumerated(model, self._depth)
         potential = potential_energy(
@@ -209,9 +203,13 @@ class Program:
 
         return partial(jax.grad(loss), params)
 
-    def weighed(self, weights: Weights) -> Callable:
-        """Give the model with weighed data, for NumPyro's own inference."""
-        return weigh(self._model, weights=jnp.asarray(weights), plate=self.plate)
+    def weighed(self, weights: Weights, indices: Indices | None = None) -> Callable:
+        """Give the model with weighed data, all or those of a batch, for NumPyro's own inference."""
+        weights, share = jnp.asarray(weights), None
+        if indices is not None and self.num_rows < self.num_data:
+            share = self._num_visited(weights) / self.num_data
+        model = weigh(self._model, weights=weights, plate=self.plate, share=share)
+        return model if indices is None else handlers.substitute(model, data={self.plate: indices})
 
     def constrain(self, params: Params) -> Params:
         """Carry parameters from unconstrained space to the supports of their sites."""

@@ -106,7 +106,7 @@ def _bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
     def loss(
         key: PRNGKey, free: Params, program: Program, weights: Weights, indices: Indices | None
     ) -> Float[Array, ""]:
-        model = _model(program, weights, indices)
+        model = program.weighed(weights, indices)
         total = elbo.loss(key, constrain(free), model, guide, *program.args, **program.kwargs)
         return jnp.asarray(total) / program.num_rows
 
@@ -117,13 +117,6 @@ def _bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
         return supports.unconstrain(program, values) | {k: free[k] for k in own}
 
     return Guide(start, loss, draw)
-
-
-def _model(program: Program, weights: Weights, indices: Indices | None) -> Callable:
-    if indices is None:
-        return program.weighed(weights)
-    share = program._num_visited(weights) / program.num_data
-    return handlers.substitute(program.weighed(weights * share), data={program.plate: indices})
 
 
 def _look(model: Callable, program: Program) -> dict[str, Any]:

@@ -105,6 +105,11 @@ def svi(
 
     def check(program: Program) -> None:
         plan.visits.check(program)
+        if batch_size is not None and program.local:
+            raise ValueError(
+                f"batch_size={batch_size}: a guide draws the latent sites {sorted(program.local)} of "
+                "all data at once; leave batch_size out"
+            )
         bound(program)
 
     phase = Phase(
