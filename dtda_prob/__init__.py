@@ -38,12 +38,14 @@ if TYPE_CHECKING:
         trajectory,
         unroll,
     )
+    from dtda_prob.varying import changed, part, vary
 
 _HOMES = {
     "Program": "program",
     "Training": "training",
     "add": "adding",
     "attribute": "attribution",
+    "changed": "varying",
     "cosine": "transforms",
     "covariance": "transforms",
     "finetune": "transforms",
@@ -52,6 +54,7 @@ _HOMES = {
     "leave_one_out": "perturbations",
     "load": "outcomes",
     "newton": "transforms",
+    "part": "varying",
     "plan": "pricing",
     "power": "attribution",
     "precision": "attribution",
@@ -68,6 +71,7 @@ _HOMES = {
     "unroll": "transforms",
     "until": "attribution",
     "upweight": "perturbations",
+    "vary": "varying",
 }
 _ROOMS = (
     "curvature",
@@ -86,6 +90,7 @@ __all__ = [
     "Training",
     "add",
     "attribute",
+    "changed",
     "cosine",
     "covariance",
     "curvature",
@@ -100,6 +105,7 @@ __all__ = [
     "load",
     "measures",
     "newton",
+    "part",
     "plan",
     "plots",
     "power",
@@ -118,6 +124,7 @@ __all__ = [
     "unroll",
     "until",
     "upweight",
+    "vary",
     "zoo",
 ]
 

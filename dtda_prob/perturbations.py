@@ -88,7 +88,7 @@ def random_subsets(
         raise ValueError(f"keep={keep} keeps {size} of {len(present)} data; keep some, not all")
     keys = jax.random.split(key, num_subsets)
     order = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, len(present)))(keys))
-    weights = np.zeros((num_subsets, program.num_data))
+    weights = np.zeros((num_subsets, len(program.present)))
     weights[:, present] = order < size
     return labelled(program, weights, removal, np.arange(num_subsets))
 
@@ -142,11 +142,11 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
     """
     if weights is None:
         weights = program.present.copy()
-    shape = np.shape(weights)
-    if shape[-1:] != (program.num_data,) or len(shape) > 2:
+    shape, wanted = np.shape(weights), len(program.labels)
+    if shape[-1:] != (wanted,) or len(shape) > 2:
         raise ValueError(
-            f"weights must have shape ({program.num_data},) or (perturbation, {program.num_data}), "
-            f"one per datum; got {shape}"
+            f"weights must have shape ({wanted},) or (perturbation, {wanted}), one per datum"
+            f"{' and number of a setting' if program.settings else ''}; got {shape}"
         )
     if not isinstance(weights, xr.DataArray):
         names = np.arange(len(weights)) if len(shape) == 2 else None
@@ -155,14 +155,15 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
         raise ValueError(f"the last dimension of weights must be 'datum'; got {weights.dims}")
     if not np.array_equal(weights["datum"], program.labels):
         raise ValueError("weights are labelled for other data than the program's")
-    if not (np.isfinite(weights.values).all() and (weights.values >= 0).all()):
+    of_data = weights.values[..., : program.num_data]
+    if not (np.isfinite(weights.values).all() and (of_data >= 0).all()):
         raise ValueError("weights must be finite and at least 0 (0 removes a datum)")
     return weights
 
 
 def num_removed(weights: xr.DataArray) -> np.ndarray:
     """Count the rows that each perturbation takes out: none unless its removal is "drop"."""
-    zeros = (weights.values == 0).sum(-1)
+    zeros = (weights.values[..., : weights.attrs.get("num_data")] == 0).sum(-1)
     return zeros if weights.attrs.get("removal") == "drop" else np.zeros_like(zeros)
 
 
@@ -193,13 +194,15 @@ def positions_of(program: Program, data: Data) -> np.ndarray:
     """Give the positions of data by their labels; see `remove` for what is refused."""
     names = np.asarray(data).reshape(-1)
     order = np.argsort(program.labels)
-    found = np.searchsorted(program.labels, names, sorter=order).clip(max=program.num_data - 1)
+    found = np.searchsorted(program.labels, names, sorter=order).clip(max=len(order) - 1)
     positions = order[found]
     unknown = names[program.labels[positions] != names]
     if len(unknown):
         raise ValueError(f"data={unknown[:5].tolist()}: no such labels among the program's data")
     if len(np.unique(positions)) < len(positions):
         raise ValueError(f"data names some of its {len(positions)} labels twice; name each once")
+    if (positions >= program.num_data).any():
+        raise ValueError(f"data={names[positions >= program.num_data].tolist()} are settings, not data")
     if not len(positions) > 0:
         raise ValueError("data is empty; name at least one datum")
     return positions
@@ -211,10 +214,15 @@ def labelled(
     """Label weights with the program's data, and perturbations with their names."""
     if removal not in ("reweight", "drop"):
         raise ValueError(f"removal={removal!r} must be 'reweight' or 'drop'")
-    if removal == "drop" and (weights.sum(-1) == 0).any():
+    if removal == "drop" and (weights[..., : program.num_data].sum(-1) == 0).any():
         raise ValueError("a perturbation drops every datum; leave at least one")
     coords: dict[str, Any] = {"datum": program.labels}
     if names is not None:
         coords["perturbation"] = names
+    attrs: dict[str, Any] = {"removal": removal}
+    if program.settings:
+        names_of_settings = [label for each in program.settings for label in each.labels()]
+        coords["setting"] = ("datum", [""] * program.num_data + names_of_settings)
+        attrs["num_data"] = program.num_data
     dims = ("datum",) if names is None else ("perturbation", "datum")
-    return xr.DataArray(weights, dims=dims, coords=coords, name="weights", attrs={"removal": removal})
+    return xr.DataArray(weights, dims=dims, coords=coords, name="weights", attrs=attrs)

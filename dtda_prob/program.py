@@ -30,6 +30,7 @@ from dtda_prob.plates import (
     plate_size,
     whole,
 )
+from dtda_prob.settings import Setting, lay_out, moved
 from dtda_prob.shared_discrete import enumerated, num_batch_dims, refuse, shared_sites
 from dtda_prob.typing import Params, PRNGKey, Weights
 from dtda_prob.weighing import weigh
@@ -67,7 +68,8 @@ class Program:
             `add` put beside them.
         places: the place of each row in the order that an epoch visits: its own, and for a copy that
             of its original.
-        labels: one name per datum.
+        labels: one name per weight: of each datum, and behind them of the numbers of settings.
+        settings: what varies beside the data, see `dtda_prob.vary`; nothing, to begin with.
         observed: names of the observed sites inside the plate.
         local: for each latent site inside the plate, the axis of its value that runs over data.
         has_prior: whether anything but the data's observations enters the objective.
@@ -124,6 +126,7 @@ class Program:
             if site["type"] == "param"
         }
         self.labels = _check_labels(labels, self.num_data)
+        self.settings: tuple[Setting, ...] = ()
         self._check_finite()
 
     def init(self, key: PRNGKey) -> Params:
@@ -151,6 +154,12 @@ class Program:
             key: randomness for models that ask for it with `numpyro.prng_key()`; a fixed key if
                 None.
         """
+        program, rows = self.at(weights)
+        return program._objective(params, rows, indices, key)
+
+    def _objective(
+        self, params: Params, weights: Weights, indices: Indices | None, key: PRNGKey | None
+    ) -> Float[Array, ""]:
         model = handlers.seed(self.weighed(weights, indices), _key_or_default(key))
         params = params if indices is None else self._at(params, indices)
         if self._shared:
@@ -203,9 +212,45 @@ class Program:
 
         return partial(jax.grad(loss), params)
 
+    def at(self, weights: Weights) -> tuple["Program", Weights]:
+        """Give the program with its settings as the weights say, and the weights of the data alone."""
+        if weights.shape[-1] == self.num_data:
+            return self, weights
+        program = copy.copy(self)
+        program.args, program.kwargs = moved(self.model, self.args, self.kwargs, self.settings, weights)
+        return program, weights[: self.num_data]
+
+    def vary(self, names: Sequence[str]) -> "Program":
+        """Give the program whose weights hold settings behind the data; see `dtda_prob.vary`."""
+        if self.settings:
+            raise ValueError(
+                f"names={[*names]}: settings {[each.name for each in self.settings]} vary already; "
+                "name all of them at once"
+            )
+        program = copy.copy(self)
+        program.settings = lay_out(self.model, self.args, self.kwargs, names, self.num_data)
+        numbers = [label for each in program.settings for label in each.labels()]
+        program.present = np.concatenate([self.present, np.zeros(len(numbers))])
+        program.labels = _with_settings(self.labels, numbers)
+        return program
+
+    def factor(self, weights: Weights, name: str) -> Float[Array, ""] | float:
+        """Give the factor of a hyper-parameter of the kernel: 1 where it does not vary."""
+        found = [each for each in self.settings if each.name == name and each.value is None]
+        return 1 + found[0].of(weights) if found else 1.0
+
+    @property
+    def hyperparameters(self) -> list[str]:
+        """Name the hyper-parameters of the kernel that vary."""
+        return [each.name for each in self.settings if each.value is None]
+
+    def slopes(self, params: Params, weights: Weights) -> Weights:
+        """Give the derivative of n L with respect to the weights: `losses`, and that of settings."""
+        return self.num_rows * jax.grad(self.objective, argnums=1)(params, weights)
+
     def weighed(self, weights: Weights, indices: Indices | None = None) -> Callable:
         """Give the model with weighed data, all or those of a batch, for NumPyro's own inference."""
-        weights, share = jnp.asarray(weights), None
+        weights, share = jnp.asarray(weights)[: self.num_data], None
         if indices is not None and self.num_rows < self.num_data:
             share = self._num_visited(weights) / self.num_data
         model = weigh(self._model, weights=weights, plate=self.plate, share=share)
@@ -276,6 +321,8 @@ class Program:
         Raises:
             ValueError: if the plate does not hold that many rows more; see `Program`.
         """
+        if self.settings:
+            raise ValueError("settings vary already: add or relabel rows first, and `vary` then")
         strategy = self._init_strategy
         program = Program(
             self.model, *args, plate=self.plate, labels=labels, init_strategy=strategy, **kwargs
@@ -425,6 +472,13 @@ def _check_state(sites: Sites) -> None:
                 f"site {name!r} is mutable state, which a pure training kernel cannot carry; "
                 "use a layer without running statistics (layer or group norm)"
             )
+
+
+def _with_settings(labels: np.ndarray, names: list[str]) -> np.ndarray:
+    """Label settings by their names, or by the next numbers where data are labelled by numbers."""
+    if np.issubdtype(labels.dtype, np.integer):
+        return np.concatenate([labels, labels.max() + 1 + np.arange(len(names))])
+    return _check_labels(np.concatenate([labels, names]), len(labels) + len(names))
 
 
 def _check_labels(labels: Any, num_data: int) -> np.ndarray:

@@ -106,6 +106,7 @@ def _bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
     def loss(
         key: PRNGKey, free: Params, program: Program, weights: Weights, indices: Indices | None
     ) -> Float[Array, ""]:
+        program, weights = program.at(weights)
         model = program.weighed(weights, indices)
         total = elbo.loss(key, constrain(free), model, guide, *program.args, **program.kwargs)
         return jnp.asarray(total) / program.num_rows

@@ -47,6 +47,7 @@ class Phase(NamedTuple):
             steps are not proportional to gradients.
         temperature: of the posterior exp(-n L / temperature) that the algorithm draws from, if it does.
         stats: `(state) -> numbers`, what else is kept of a state: energy, acceptance, convergence.
+        hyperparameters: `(program) -> names`, those that may vary as settings of the program.
         no_derivative: why its steps cannot be differentiated, in a sentence, if they cannot.
     """
 
@@ -58,6 +59,7 @@ class Phase(NamedTuple):
     step_sizes: Callable[[Program], Float[np.ndarray, " step"]]
     temperature: float | None = None
     stats: Callable[[Any], dict[str, Array]] = _no_stats
+    hyperparameters: Callable[[Program], frozenset[str]] = lambda program: frozenset()
     no_derivative: str | None = None
 
 
@@ -83,10 +85,18 @@ class Kernel(NamedTuple):
         """Refuse a program that does not suit the algorithm.
 
         Raises:
-            ValueError: if a phase cannot run on it, or the last is too short for its states.
+            ValueError: if a phase cannot run on it, the last is too short for its states, or a setting
+                varies that is neither an argument of the model nor a hyper-parameter.
         """
         for phase in self.phases:
             phase.check(program)
+        known = frozenset().union(*(phase.hyperparameters(program) for phase in self.phases))
+        unknown = [name for name in program.hyperparameters if name not in known]
+        if unknown:
+            raise ValueError(
+                f"settings {unknown} vary, and are neither arguments of the model nor hyper-parameters "
+                f"of the kernel that can, which are {sorted(known)}"
+            )
         available = self.phases[-1].num_steps(program)
         if self.num_states > 1 and self.num_states * self.thinning > available:
             raise ValueError(

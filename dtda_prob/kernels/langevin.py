@@ -224,7 +224,8 @@ def _phase(
             return loss, optax.tree.scale(-scale, slope)
 
         dtype = jnp.result_type(*jax.tree.leaves(state.params))
-        size = jnp.asarray(_size_at(step_size, state.count), dtype)
+        size = _size_at(step_size, state.count) * program.factor(weights, "step_size")
+        size = jnp.asarray(size, dtype)
         params, carried, loss = advance(noise_key, state, gradient_at, size, scale)
         return LangevinState(params, carried, order, state.count + 1), loss
 
@@ -236,6 +237,7 @@ def _phase(
         check=plan.visits.check,
         step_sizes=_no_step_sizes,
         temperature=temperature,
+        hyperparameters=lambda program: frozenset({"step_size"}),
     )
 
 

@@ -1,5 +1,6 @@
 """Stochastic gradient descent with any optax gradient transformation."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from dtda_prob.kernels import batches
+from dtda_prob.kernels import batches, hyperparameters
 from dtda_prob.kernels.kernel import Kernel, Phase, State
 from dtda_prob.kernels.optimizer import Optimizer, Transformation, bind
 from dtda_prob.kernels.steps import steps
@@ -75,16 +76,19 @@ def sgd(
         loss, gradient = jax.value_and_grad(program.objective)(
             state.params, weights, indices, model_key
         )
-        updates, optimizer_state = transformation(program).update(
-            gradient, state.optimizer_state, state.params
-        )
+        with_settings = hyperparameters.scaled(state.optimizer_state, program, weights)
+        updates, optimizer_state = transformation(program).update(gradient, with_settings, state.params)
+        optimizer_state = hyperparameters.restored(optimizer_state, state.optimizer_state, program)
+        updates = optax.tree.scale(program.factor(weights, hyperparameters.RATE), updates)
         params = optax.apply_updates(state.params, updates)
         return SGDState(params, optimizer_state, order, state.count + 1), loss
 
     def step_sizes(program: Program) -> Float[np.ndarray, " step"]:
         return _step_sizes(transformation(program), program, plan.count(program))
 
-    return Kernel((Phase(init, step, plan.count, plan.count_passes, plan.visits.check, step_sizes),))
+    phase = Phase(init, step, plan.count, plan.count_passes, plan.visits.check, step_sizes)
+    known = partial(hyperparameters.known, transformation)
+    return Kernel((phase._replace(hyperparameters=known),))
 
 
 def _step_sizes(

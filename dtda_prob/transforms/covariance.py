@@ -82,7 +82,7 @@ def covariance(
         here = jax.lax.stop_gradient(weights)
         outcome = jax.lax.stop_gradient(training.draw(key, here))
         states = states_near(key, outcome.params, here)
-        found = jax.lax.map(partial(_observe, training), states, batch_size=STATES_AT_ONCE)
+        found = jax.lax.map(partial(_observe, training, here), states, batch_size=STATES_AT_ONCE)
         found, losses = jax.lax.stop_gradient(found)
         centred = jax.tree.map(lambda leaf: leaf - leaf.mean(0), (found, losses))
         tilt = -centred[1] @ (weights - here) / (temperature * (num_samples - 1))
@@ -113,10 +113,10 @@ def covariance(
     )
 
 
-def _observe(training: Training, params: Params) -> tuple[PyTree, Array]:
+def _observe(training: Training, weights: Weights, params: Params) -> tuple[PyTree, Array]:
     outputs = training.measure.outputs(params)
     found = params, outputs, training.measure.readout(outputs)
-    return found, training.program.losses(params)
+    return found, training.program.slopes(params, weights)
 
 
 def _check_several(training: Training) -> int:

@@ -227,7 +227,8 @@ def _shares(training: Training, points: Float[Array, "point datum"]) -> Array:
     """
     if len(points) == 1 or training.program.num_rows == training.program.num_data:
         return jnp.ones_like(points)
-    present = (points != 0).astype(points.dtype)
+    is_setting = jnp.arange(points.shape[-1]) >= training.program.num_data
+    present = ((points != 0) | is_setting).astype(points.dtype)
     return present / jnp.maximum(present.mean(0), 1 / len(points))
 
 

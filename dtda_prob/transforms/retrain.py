@@ -21,6 +21,10 @@ def retrain(training: Training, *, batch_size: int = 64) -> PushForward:
     """
 
     def pull(key: PRNGKey, weights: Weights) -> Float[Array, "... datum"]:
+        if training.program.settings:
+            raise NotImplementedError(
+                "a setting has no whole step that its effect could be that of; use direction='push'"
+            )
         value = training.draw(key, weights).value
 
         def effect(datum: Int[Array, ""]) -> Float[Array, "..."]:
