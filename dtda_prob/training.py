@@ -102,6 +102,10 @@ class Training:
         """
         return replace(self, program=self.program.drop(num_removed))
 
+    def single(self) -> "Training":
+        """Give the training whose outcome is the end of a run alone."""
+        return replace(self, kernel=self.kernel._replace(num_states=1))
+
     def num_passes(self) -> float:
         """Count the gradients over all rows that one training amounts to."""
         return sum(phase.num_passes(self.program) for phase in self.kernel.phases)

@@ -244,3 +244,16 @@ def test_the_total_step_size_of_langevin_is_in_units_of_the_objective():
     close(
         train(kernel).total_step_size(), NUM_DATA / 0.5 * 2e-3 * np.arange(1, 0, -0.1).sum(), rtol=1e-5
     )
+
+
+def test_a_verdict_compares_runs_and_says_what_has_no_derivative():
+    training = train(kernels.hmc(num_warmup=20, num_samples=16, num_integration_steps=4))
+    weights = dtda.leave_one_out(training.program, [0, 1])
+    source = dtda.influence(training)
+    found = dtda.diagnostics.verdict(source, KEY, weights, num_draws=64, progress=False)
+    assert "no derivative in the weights" in found.text
+    arms = draw_arms(source, KEY, 64, weights, progress=False)
+    by_run = (arms.new - arms.old).reshape(16, 4, 4, 2).mean(0)
+    close(found.results["shifts"]["error"], by_run.std(0, ddof=1) / 2, rtol=1e-5)
+    with pytest.raises(ValueError, match="3 or more runs"):
+        dtda.diagnostics.verdict(source, KEY, weights, num_draws=32)

@@ -16,6 +16,7 @@ from dtda_prob.outcomes.draws import draw_keys
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.response import check_differentiable
 from dtda_prob.typing import Params, PRNGKey, Weights, check_key
 
 _ENDS = ("old", "midpoint")
@@ -50,9 +51,11 @@ def linear_range(
         training, as a norm: where it explodes, training is unstable and its derivative of no use.
 
     Raises:
-        ValueError: for bad weights or perturbations that drop different numbers of rows.
+        ValueError: for bad weights, perturbations that drop different numbers of rows, or a kernel
+            without a derivative, whose draws do not follow the weights one by one.
     """
     check_key(key)
+    check_differentiable(push_forward.training, "linear_range")
     weights = check_weights(push_forward.training.program, perturbations)
     weights = weights if weights.ndim == 2 else weights.expand_dims("perturbation")
     removed = np.unique(num_removed(weights))

@@ -57,17 +57,18 @@ def null_space(
             "space is none; take dense or gram (factorization='eigen'), kronecker, lanczos, nystroem, "
             "block_diagonal or diagonal"
         )
-    decompose, weights = curvature.bind(training.program), training.program.full_weights()
+    decompose, ending = curvature.bind(training.program), training.single()
+    weights = training.program.full_weights()
 
     @jax.jit
     def measure(key: PRNGKey) -> tuple[Float[Array, "query *output"], Array, Array]:
-        params = training.draw(key, weights).params
+        params = ending.draw(key, weights).params
         spectrum = decompose(side_key(key), params, weights)
         flat = NullSpace(curvature.cutoff(params) if rtol is None else rtol)
         # Sketches start from the side key itself, and would know a probe that was drawn with it.
         probe_key = jax.random.fold_in(side_key(key), 1)
         probe = optax.tree.random_like(probe_key, params, jax.random.normal)
-        shares = map_slopes(lambda slope: _share(spectrum, flat, slope), training, params)
+        shares = map_slopes(lambda slope: _share(spectrum, flat, slope), ending, params)
         return shares, _share(spectrum, flat, probe), _loss(spectrum, probe)
 
     found = [np.asarray(part) for part in jax.lax.map(measure, draw_keys(key, num_draws))]

@@ -37,11 +37,11 @@ def residuals(training: Training, curvature: Curvature, key: PRNGKey) -> xr.Data
     multiply = bind_product(curvature.matrix, training.program)
     decompose = curvature.bind(training.program)
     choose = curvature.inverse_filter(training.total_step_size)
-    weights = training.program.full_weights()
+    ending, weights = training.single(), training.program.full_weights()
 
     @jax.jit
     def measure(key: PRNGKey) -> Float[Array, "query *output"]:
-        params = training.draw(key, weights).params
+        params = ending.draw(key, weights).params
         spectrum = decompose(side_key(key), params, weights)
         inverse, product = choose(spectrum, params), multiply(side_key(key), params, weights)
 
@@ -50,7 +50,7 @@ def residuals(training: Training, curvature: Curvature, key: PRNGKey) -> xr.Data
             left = optax.tree.sub(optax.tree.add_scale(product(found), damping, found), slope)
             return optax.tree.norm(left) / optax.tree.norm(slope)
 
-        return map_slopes(residual, training, params)
+        return map_slopes(residual, ending, params)
 
     found = np.asarray(measure(draw_keys(key, 1)[0]))
     dims = ("query", "output")[: found.ndim]

@@ -71,7 +71,8 @@ def verdict(
         source: a push-forward; or a training, which retrains, and has only its draws to be looked at.
         key: key of the draws.
         perturbations: weights `(perturbation, datum)`.
-        num_draws: number of draws, a multiple of 4 and at least 16.
+        num_draws: number of draws, a multiple of 4 and at least 16; where the kernel keeps several
+            states of a run, at least 4 from each, and at least 3 runs.
         retrained: a sample set of retraining at the same perturbations with another key, for the
             calibration of the prediction.
         direction: how it is predicted, see `attribute`; the cheaper one if None.
@@ -83,11 +84,8 @@ def verdict(
     Raises:
         ValueError: for bad or no weights, a bad number of draws, or `retrained` that does not fit.
     """
-    if num_draws % NUM_CHAINS or num_draws < NUM_CHAINS * LEAST_DRAWS:
-        raise ValueError(
-            f"num_draws={num_draws} must be a multiple of {NUM_CHAINS} and at least "
-            f"{NUM_CHAINS * LEAST_DRAWS}, for blocks of seeds to be compared"
-        )
+    num_states = training_of(source).kernel.num_states
+    num_chains = _count_chains(training_of(source), num_draws)
     if perturbations is None:
         raise ValueError("perturbations=None: say which, as leave_one_out or groups give them")
     arms = draw_arms(
@@ -99,7 +97,7 @@ def verdict(
         progress=progress,
     )
     old, new = _labelled(source, arms)
-    results = _of_draws(old, new)
+    results = _of_draws(old, new, num_chains, num_states)
     if retrained is not None:
         results |= _calibrations(old, new, retrained, key)
     left_out: dict[str, str] = {}
@@ -129,10 +127,24 @@ def judge(results: Mapping[str, Any], left_out: Mapping[str, str] | None = None)
     return Verdict(table, _write(checks, left_out or {}), dict(results))
 
 
-def _of_draws(old: xr.DataArray, new: xr.DataArray) -> dict[str, Any]:
-    chains = in_chains(old.values, NUM_CHAINS)
+def _count_chains(training: Training, num_draws: int) -> int:
+    """Count the blocks of draws to compare: runs, where several states of a run are draws."""
+    runs, several = training.num_runs(num_draws), training.kernel.num_states > 1
+    num_chains = runs if several else NUM_CHAINS
+    if num_draws % num_chains or num_draws < num_chains * LEAST_DRAWS or (several and runs < 3):
+        raise ValueError(
+            f"num_draws={num_draws} must be a multiple of {num_chains} and at least "
+            f"{num_chains * LEAST_DRAWS}, for {'3 or more runs' if several else 'blocks of seeds'} "
+            "to be compared"
+        )
+    return num_chains
+
+
+def _of_draws(old: xr.DataArray, new: xr.DataArray, num_chains: int, num_states: int) -> dict[str, Any]:
+    chains = in_chains(old.values, num_chains)
     blocks = xr.DataArray(chains, old.coords, ("chain", *old.dims))
     shift = new - old
+    by_run = xr.DataArray(in_chains(shift.values, len(shift) // num_states).mean(1), dims=shift.dims)
     missing = xr.apply_ufunc(lambda x: ~np.isfinite(x), new)
     return {
         "draws": draws(blocks, num_null=max(1999, 20 * old[0].size)),
@@ -140,7 +152,7 @@ def _of_draws(old: xr.DataArray, new: xr.DataArray) -> dict[str, Any]:
         "shifts": xr.Dataset(
             {
                 "mean": shift.mean("draw"),
-                "error": shift.std("draw", ddof=1) / shift.sizes["draw"] ** 0.5,
+                "error": by_run.std("draw", ddof=1) / by_run.sizes["draw"] ** 0.5,
                 "not_finite": missing.sum("draw"),
             }
         ),
