@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optax.contrib
 from numpyro.infer.autoguide import AutoNormal
 
 import dtda_prob as dtda
@@ -68,14 +67,13 @@ def _accumulated(num_steps: int) -> optax.MultiSteps:
     return optax.MultiSteps(optax.adam(0.05), every_k_schedule=2, accumulator_dtype=precision)
 
 
+DESCENT = _descent(optax.sgd(0.05))
 MORE_KERNELS: dict[str, Kernel] = {
     "lbfgs": dtda.kernels.lbfgs(solve="conjugate_gradient"),
     "laplace": dtda.kernels.laplace(temperature=0.5),
-    "given": dtda.kernels.then(
-        dtda.kernels.given({"slopes": np.arange(3.0)}), _descent(optax.sgd(0.05))
-    ),
-    "average": dtda.kernels.average(_descent(optax.sgd(0.05)), decay=0.8),
-    "late average": dtda.kernels.average(_descent(optax.sgd(0.05)), share=0.5),
+    "given": dtda.kernels.then(dtda.kernels.given({"slopes": np.arange(3.0)}), DESCENT),
+    "average": dtda.kernels.average(DESCENT, decay=0.8),
+    "late average": dtda.kernels.average(DESCENT, share=0.5),
     "variational": dtda.kernels.svi(AutoNormal, optax.adam(0.05), num_steps=8, batch_size=4),
     "adamw, clipped, warmed up": _descent(
         lambda steps: optax.chain(
@@ -83,8 +81,7 @@ MORE_KERNELS: dict[str, Kernel] = {
             optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 0.1, steps // 4, steps)),
         )
     ),
-    "muon": _descent(optax.contrib.muon(0.05)),
-    "restarts": _descent(optax.sgd(optax.sgdr_schedule(RESTARTS), momentum=0.9)),
+    "adam with restarts": _descent(optax.adam(optax.sgdr_schedule(RESTARTS))),
     "accumulated": _descent(_accumulated),
 }
 """Kernels that only a few laws run over, since they take long to compile."""

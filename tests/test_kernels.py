@@ -8,8 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
+import optax.contrib
 import pytest
-from tables import FIXED, MORE_KERNELS, direction, ones, regression, regression_data, train
+import scipy.stats
+from numpyro.infer.autoguide import (
+    AutoDelta,
+    AutoLaplaceApproximation,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
+from tables import (
+    DESCENT,
+    FIXED,
+    MORE_KERNELS,
+    direction,
+    network,
+    ones,
+    regression,
+    regression_data,
+    train,
+)
 
 import dtda_prob as dtda
 from dtda_prob import kernels
@@ -134,3 +153,233 @@ def test_a_search_says_how_it_ended(x64):
     assert (not cut["converged"], cut["num_steps"]) == (True, 1)
     assert cut["gradient_norm"] > 1e-6
     assert train(kernels.lbfgs()).num_passes() == pytest.approx(int(done["num_gradients"]), abs=3)
+
+
+# Kernels that start elsewhere, or give another parameter than the last.
+
+
+def positive(x, y):
+    level = numpyro.sample("level", dist.Normal())
+    scale = numpyro.sample("scale", dist.HalfNormal(2.0))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Normal(level * x[i, 0], scale), obs=y[i])
+
+
+def bind_positive():
+    return dtda.Program(positive, *regression_data())
+
+
+def test_given_parameters_are_where_training_starts():
+    program = bind_positive()
+    alone = loop.run(kernels.given({"scale": 0.3}), KEY, program, ones()).params
+    close(alone["scale"], np.log(0.3), rtol=1e-6)
+    descent = kernels.sgd(optax.sgd(0.01), num_steps=3)
+    ran = jax.jit(
+        lambda: loop.run(descent, KEY, program, ones(), {"level": 1.0, "scale": -1.0}).params
+    )()
+    start = kernels.given({"level": np.float64(1.0), "scale": np.exp(-1.0)})
+    tuned = jax.jit(lambda: loop.run(kernels.then(start, descent), KEY, program, ones()).params)()
+    jax.tree.map(lambda a, b: close(a, b, rtol=1e-5), tuned, ran)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"slope": 1.0}, "no sites \\['slope'\\]"),
+        ({"scale": -1.0}, "'scale' is not inside"),
+        ({"level": np.zeros(2)}, "'level' has shape \\(\\), the value given \\(2,\\)"),
+    ],
+)
+def test_given_parameters_that_do_not_fit_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        dtda.Training(bind_positive(), kernels.given(values), dtda.measures.parameters())
+
+
+def test_parts_are_frozen_by_the_optimizer():
+    program, frozen = bind_positive(), optax.freeze({"level": False, "scale": True})
+    kernel = kernels.then(
+        kernels.given({"scale": 0.5}), kernels.sgd(optax.chain(optax.sgd(0.1), frozen), num_steps=3)
+    )
+    ends = [
+        jax.jit(lambda kernel=kernel: loop.run(kernel, KEY, program, ones()).params)()
+        for kernel in (kernels.given({"scale": 0.5}), kernel)
+    ]
+    assert ends[0]["scale"] == ends[1]["scale"]
+    assert ends[0]["level"] != ends[1]["level"]
+
+
+def test_averages_are_those_of_the_iterates(x64):
+    num_steps = 8
+    training, value, y = compiled("average")
+    whole = kernels.path(DESCENT, KEY, training.program, ones(), num_steps).ends["slopes"]
+    powers = 0.8 ** np.arange(num_steps)[::-1]
+    expected = training.observe({"slopes": (powers @ whole) / powers.sum()})[1]
+    close(value(KEY, ones(), y), expected, rtol=1e-10)
+    _, value, y = compiled("late average")
+    close(value(KEY, ones(), y), training.observe({"slopes": whole[4:].mean(0)})[1], rtol=1e-10)
+    sizes = 0.05 * np.arange(1, num_steps + 1)
+    close(training.total_step_size(), powers @ sizes / powers.sum(), rtol=1e-3)
+    close(train(MORE_KERNELS["late average"]).total_step_size(), sizes[4:].mean(), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: kernels.average(DESCENT), "one of decay and share"),
+        (lambda: kernels.average(DESCENT, decay=1.0), "decay=1.0"),
+        (lambda: kernels.average(DESCENT, share=0.0), "share=0.0"),
+        (lambda: kernels.lbfgs(max_steps=0), "max_steps=0"),
+        (lambda: kernels.lbfgs(solve="qr"), "solve='qr'"),
+        (lambda: kernels.laplace(-1.0), "temperature=-1.0"),
+        (lambda: kernels.in_precision(DESCENT, jnp.int32), "floating"),
+        (lambda: kernels.svi(lambda model: None, optax.adam(0.1), num_steps=1), "lambda model"),
+        (lambda: kernels.svi(AutoNormal, optax.adam(0.1), num_steps=1, num_particles=0), "particles=0"),
+        (lambda: kernels.svi(lambda x, y: None, optax.adam(0.1), num_steps=1), "a model alone"),
+        (lambda: kernels.svi(AutoLaplaceApproximation, optax.adam(0.1), num_steps=1), "laplace"),
+        (
+            lambda: train(kernels.svi(lambda model: lambda x, **_: None, optax.adam(0.1), num_steps=1)),
+            "latent sites",
+        ),
+        (lambda: train(MORE_KERNELS["variational"]).total_step_size(), "guide's parameters"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# Optimizers with something of their own.
+
+
+def finite_difference_and_response(training):
+    draw, step = jax.jit(training.draw), 1e-5 * direction()
+    above, below = (draw(KEY, ones() + sign * step).value for sign in (1, -1))
+    return above - below, 2 * jax.jit(dtda.unroll(training).pull)(KEY, ones()) @ step
+
+
+def test_muon_is_differentiated_through_its_matrices(x64):
+    """Parameters that are no matrices are Adam's in Muon, so that a network is needed."""
+    x, y = np.random.default_rng(2).normal(size=(4, 3)), np.array([0, 1, 2, 0])
+    kernel = kernels.sgd(optax.contrib.muon(0.05), num_steps=8, batch_size=4)
+    training = dtda.Training(network(), kernel, dtda.measures.loss(x, y=y))
+    close(*finite_difference_and_response(training), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("eps_root", [0.0, 1e-16])
+def test_adam_has_a_derivative_without_a_gradient_where_its_root_is_kept_from_zero(eps_root, x64):
+    x, y = regression_data()
+    x[:, 0] = 0.0
+    program = dtda.Program(dtda.zoo.linear_regression, x, y=y, prior=1e200)
+    kernel = kernels.sgd(optax.adam(0.05, eps_root=eps_root), num_steps=4)
+    training = dtda.Training(program, kernel, dtda.measures.parameters())
+    moved, response = finite_difference_and_response(training)
+    assert jnp.isfinite(response).all() == (eps_root > 0)
+    if eps_root:
+        close(response, moved, rtol=1e-6, atol=1e-12)
+
+
+# What the model draws by itself, and in how many digits it computes.
+
+
+def dropping(x, y=None, train=True):
+    """Drop half of the features of each datum at random."""
+    slopes = numpyro.sample("slopes", dist.Normal().expand([3]).to_event(1))
+    with numpyro.plate("data", len(x)) as i:
+        kept = jax.random.bernoulli(numpyro.prng_key(), 0.5, x[i].shape) if train else 0.5
+        mean = (2 * kept * x[i]) @ slopes
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=None if y is None else y[i])
+
+
+def test_dropout_is_the_same_at_all_weights_and_none_where_measured(x64):
+    x, y = regression_data()
+    program = dtda.Program(dropping, x, y=y)
+    measure = dtda.measures.loss(x[:4], y=y[:4], train=False)
+    training = dtda.Training(program, kernels.sgd(optax.sgd(0.05), num_steps=5), measure)
+    draw, step = jax.jit(training.draw), 1e-4 * direction()
+    first = draw(KEY, ones())
+    above, below = (draw(KEY, ones() + sign * step).value for sign in (1, -1))
+    assert jnp.abs(above - below).max() < 1e-3
+    close(2 * jax.jit(dtda.unroll(training).pull)(KEY, ones()) @ step, above - below, rtol=1e-5)
+    mean = 2 * 0.5 * x[:4] @ first.params["slopes"]
+    close(first.value, 0.5 * ((y[:4] - mean) ** 2 + jnp.log(2 * jnp.pi)), rtol=1e-10)
+    start = {"slopes": jnp.ones(3)}
+    ran = [
+        jax.jit(lambda key: loop.run(training.kernel, key, program, ones(), start).params["slopes"])(
+            key
+        )
+        for key in (KEY, OTHER_KEY)
+    ]
+    assert not jnp.allclose(*ran)
+
+
+def test_few_digits_give_about_the_same_response():
+    trainings = [train(kernel) for kernel in (kernels.in_precision(DESCENT), DESCENT)]
+    ended = jax.eval_shape(trainings[0].draw, KEY, ones())
+    assert ended.params["slopes"].dtype == ended.trace.dtype == jnp.float32
+    rounded, full = (jax.jit(dtda.unroll(training).pull)(KEY, ones()) for training in trainings)
+    assert 1e-5 < jnp.linalg.norm(rounded - full) / jnp.linalg.norm(full) < 0.03
+
+
+# Variational inference.
+
+
+def own_guide(x, y=None, **_):
+    place = numpyro.param("place", jnp.zeros(3))
+    spread = numpyro.param("spread", 0.2 * jnp.ones(3), constraint=dist.constraints.positive)
+    numpyro.sample("slopes", dist.Normal(place, spread).to_event(1))
+
+
+def fit(guide, program, weights, num_draws=400, **options):
+    kernel = kernels.svi(
+        guide, lambda steps: optax.adam(optax.cosine_decay_schedule(0.1, steps)), **options
+    )
+    params = program.init(KEY)
+
+    def draws(keys):
+        return jax.vmap(lambda key: loop.run(kernel, key, program, weights, params))(keys)
+
+    return jax.jit(draws)(jax.random.split(KEY, num_draws))
+
+
+@pytest.mark.parametrize("options", [{"num_particles": 8}, {"batch_size": 6}], ids=["all", "batches"])
+def test_the_fitted_guide_is_the_posterior(options):
+    weights, (x, y) = ones().at[2].set(0.0), regression_data()
+    params, trace, _ = fit(AutoMultivariateNormal, regression(), weights, num_steps=400, **options)
+    precision = (weights[:, None] * x).T @ x / 0.5**2 + np.eye(3) / 2.0**2
+    covariance = np.linalg.inv(precision)
+    mean, scale = covariance @ x.T @ (weights * y) / 0.5**2, np.sqrt(np.diag(covariance))
+    drawn = np.asarray(params["slopes"])
+    assert (np.abs(drawn.mean(0) - mean) < 0.25 * scale).all()
+    close(np.cov(drawn.T) / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=0.25)
+    evidence = -scipy.stats.multivariate_normal.logpdf(
+        np.delete(y, 2), cov=0.25 * np.eye(11) + 4.0 * np.delete(x, 2, 0) @ np.delete(x, 2, 0).T
+    )
+    close(np.asarray(trace)[:, -20:].mean(), evidence / 12, rtol=0.03)
+
+
+@pytest.mark.parametrize("guide", [lambda model: own_guide, AutoDelta], ids=["own", "point"])
+def test_guides_of_ones_own_and_points_are_fitted(guide):
+    (x, y), program = regression_data(), regression()
+    params, *_ = fit(guide, program, ones(), num_draws=50, num_steps=200)
+    mode = np.linalg.solve(x.T @ x / 0.25 + np.eye(3) / 4, x.T @ y / 0.25)
+    close(np.mean(params["slopes"], 0), mode, atol=0.1)
+    assert (np.std(params["slopes"], 0) < 1e-3).all() == (guide is AutoDelta)
+    kernel = kernels.svi(guide, optax.adam(0.1), num_steps=1)
+    assert kernel.phases[-1].temperature == (None if guide is AutoDelta else 1.0)
+
+
+def half_fixed(x, y):
+    """A latent scale on its support, and a parameter of the model beside it."""
+    slope = numpyro.param("slope", jnp.array(0.0))
+    scale = numpyro.sample("scale", dist.HalfNormal(2.0))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Normal(slope * x[i, 1], scale), obs=y[i])
+
+
+def test_supports_and_parameters_of_the_model_are_fitted_along():
+    (x, y), program = regression_data(), dtda.Program(half_fixed, *regression_data())
+    params, *_ = fit(AutoNormal, program, ones(), num_draws=20, num_steps=1000)
+    slope = (x[:, 1] @ y) / (x[:, 1] @ x[:, 1])
+    spread = np.sqrt(np.mean((y - slope * x[:, 1]) ** 2))
+    close(np.mean(params["slope"]), slope, atol=0.01)
+    close(np.exp(np.mean(params["scale"])), spread, rtol=0.15)

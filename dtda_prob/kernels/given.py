@@ -79,7 +79,7 @@ def _check(values: dict[str, Any], program: Program) -> None:
         shapes, expected = (jax.tree.map(np.shape, tree) for tree in (value, ours[name]))
         if shapes != expected:
             raise ValueError(f"given: site {name!r} has shape {expected}, the value given {shapes}")
-    back = program.constrain(start | _unconstrained(values, program, start))
+    back = jax.jit(lambda: program.constrain(start | _unconstrained(values, program, start)))()
     for name, value in values.items():
         if not all(jax.tree.leaves(jax.tree.map(_same, value, back[name]))):
             raise ValueError(f"given: the value for site {name!r} is not inside the site's support")

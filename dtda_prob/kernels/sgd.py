@@ -47,6 +47,8 @@ def sgd(
         optimizer: any optax chain, or a function of the number of steps that returns one, `MultiSteps`
             (gradient accumulation) included. Give the function where anything in the chain is made for
             a number of steps, such as a schedule that should shrink when rows are dropped.
+            Adam's root has no derivative at 0: where a gradient may be exactly 0, `unroll` is not a
+            number unless Adam is given `eps_root`, such as 1e-16.
         num_steps: number of steps on all data (fewer, in proportion, when rows are dropped).
         num_epochs: number of epochs instead.
         batch_size: data per step; all of them if None.
