@@ -109,7 +109,7 @@ def reweigh(
     def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         others, before = weigh(new), log_ratios(population.params, old)
         shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
-        lacking = jnp.log(jnp.maximum(shares, 0.0))
+        lacking = jnp.cumsum(jnp.maximum(shares, 0.0))
 
         def moved(params: Params, key: PRNGKey) -> Params:
             own = _move(params, others.shift, others.scale)
@@ -117,7 +117,8 @@ def reweigh(
             ratio = log_density(own, new) - others.log_mean
             ratio -= log_density(params, old) - _log_mean(before)
             kept = jax.random.uniform(keep_key, dtype=ratio.dtype) < jnp.exp(ratio)
-            chosen = jax.random.categorical(other_key, lacking)
+            place = lacking[-1] * jax.random.uniform(other_key, dtype=lacking.dtype)
+            chosen = jnp.searchsorted(lacking, place, side="right")
             other = jax.tree.map(lambda leaf: leaf[chosen], others.params)
             return jax.tree.map(lambda mine, its: jnp.where(kept, mine, its), own, other)
 
