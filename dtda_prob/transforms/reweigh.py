@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from blackjax.diagnostics import effective_sample_size, psis_weights
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from dtda_prob.training import Training
@@ -165,12 +166,11 @@ def draw_population(training: Training, key: PRNGKey, num_runs: int) -> Populati
 
 def _relative_size(params: Params, num_runs: int) -> float:
     """Give the effective over the actual number of draws, on average over parameters, at most 1."""
-    several = jax.tree.leaves(params)
-    num_draws = len(several[0])
-    if num_draws == num_runs:
+    rows = jax.vmap(lambda one: ravel_pytree(one)[0])(params)
+    if len(rows) == num_runs:
         return 1.0
-    sizes = [effective_sample_size(leaf.reshape(num_runs, -1, *leaf.shape[1:])) for leaf in several]
-    mean = float(np.mean(np.concatenate([np.ravel(size) for size in sizes])))
+    sizes = jax.jit(effective_sample_size)(rows.reshape(num_runs, -1, rows.shape[1]))
+    mean, num_draws = float(np.mean(sizes)), len(rows)
     return min(1.0, mean / num_draws) if np.isfinite(mean) and mean > 0 else 1.0
 
 
