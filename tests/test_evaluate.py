@@ -99,6 +99,18 @@ def arms_of(old, new, seed, arms="independent"):
     )
 
 
+def test_states_of_a_run_are_no_runs_in_errors_and_halves():
+    """Three equal states of each run say what one of them says, to the last digit."""
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(size=(8, 2)), rng.normal(size=(8, 2, 3))
+    once = arms_of(old, new, 0, "coupled")
+    several = arms_of(np.tile(old, (3, 1)), np.tile(new, (3, 1, 1)), 0, "coupled")
+    several.attrs["num_states"] = 3
+    expected, found = (evaluate.effects(arms, num_splits=4) for arms in (once, several))
+    for name in ("value", "error", "halves"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-10)
+
+
 def made_up(seed, noise, num_perturbations=60, num_draws=10, num_queries=3):
     """Give a perfect prediction of the mean, and a truth of the reliability 1 / (1 + noise^2)."""
     rng = np.random.default_rng(seed)
@@ -263,7 +275,7 @@ MISMATCHED = {
     "no halves": (lambda guess, true: agree(guess, true, num_splits=0), "give num_splits"),
     "few draws": (
         lambda guess, true: agree(guess, true.isel(draw=slice(4))),
-        "4 draws cannot be split",
+        "4 runs cannot be split",
     ),
     "no count": (lambda guess, true: evaluate.agreement_by_draws(guess, true, [5]), r"counts=\[5\]"),
 }

@@ -32,6 +32,17 @@ def test_a_seed_names_a_split_of_concrete():
     assert not np.array_equal(dtda.zoo.concrete(seed=1).y_test, SPLIT.y_test)
 
 
+def test_radon_is_the_table_of_the_book():
+    """Gelman and Hill (2007), chapter 12: 85 counties of Minnesota, St. Louis with 116 houses."""
+    found = dtda.zoo.radon()
+    assert {len(column) for column in found} == {919}
+    assert (found.county == "St Louis").sum() == 116
+    assert found.log_radon.mean() == pytest.approx(1.2646, abs=5e-4)
+    assert found.floor.sum() == 153
+    for name in np.unique(found.county):
+        assert len(np.unique(found.uranium[found.county == name])) == 1
+
+
 @pytest.mark.parametrize(
     ("model", "y"),
     [

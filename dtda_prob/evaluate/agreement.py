@@ -16,7 +16,7 @@ from dtda_prob.evaluate.correlations import (
     root_of_positive,
     spearman,
 )
-from dtda_prob.evaluate.effects import Divergences, effects
+from dtda_prob.evaluate.effects import Divergences, effects, first_draws
 
 Effects = Float[np.ndarray, "divergence query perturbation"]
 
@@ -143,8 +143,7 @@ def agreement_by_draws(
         raise ValueError(f"counts={[*counts]} must lie between 1 and the {most} draws of predictions")
     truth = effects(retrained, divergences, num_splits=num_splits)
     parts = [
-        agreement(effects(predicted.isel(draw=slice(n)), divergences), truth, level=level)
-        for n in counts
+        agreement(effects(first_draws(predicted, n), divergences), truth, level=level) for n in counts
     ]
     each = ["predicted", "predicted_error", "retrained", "retrained_error"]
     along = xr.DataArray(list(counts), dims="draws", name="draws")

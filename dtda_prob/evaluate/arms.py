@@ -116,6 +116,7 @@ def _arms(
             "measure": training.measure.name,
             "arms": "coupled" if new_key is None else "independent",
             "removal": weights.attrs.get("removal", "reweight"),
+            "num_states": training.kernel.num_states,
         },
     )
 

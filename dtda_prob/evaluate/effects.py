@@ -44,7 +44,7 @@ def effects(
         curves have `order` and `count` in place of `perturbation`.
 
     Raises:
-        ValueError: for unknown divergences, too few draws (3, or 1 for the mean; 6 to be split), or
+        ValueError: for unknown divergences, too few runs (3, or 1 for the mean; 6 to be split), or
             if one needs what the measure does not give.
     """
     chosen = [resolve(divergence) for divergence in _listed(divergences)]
@@ -71,7 +71,8 @@ def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, see
     vector = "output" in arms["full"].dims
     new = arms["perturbed"]
     old, new = arms["full"].broadcast_like(new).transpose(*new.dims).values, new.values
-    if len(old) < 3 and divergence.name == "mean":
+    num_states = _num_states(arms)
+    if len(old) < 3 * num_states and divergence.name == "mean":
         return _mean_of_few(old, new, vector)
     found = estimate(
         divergence,
@@ -81,6 +82,7 @@ def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, see
         vector=vector,
         num_permutations=num_permutations,
         seed=seed,
+        num_states=num_states,
     )
     return _Effect(found.value, found.error, found.null)
 
@@ -95,14 +97,35 @@ def _mean_of_few(old: np.ndarray, new: np.ndarray, vector: bool) -> _Effect:
 def _halves(
     arms: xr.Dataset, chosen: Sequence[Divergence], num_splits: int, rng: np.random.Generator
 ) -> np.ndarray:
-    num_draws = arms.sizes["draw"]
-    if num_draws < 6 or num_draws % 2:
+    num_states = _num_states(arms)
+    runs = np.arange(arms.sizes["draw"]).reshape(num_states, -1)
+    num_runs = runs.shape[1]
+    if num_runs < 6 or num_runs % 2:
         raise ValueError(
-            f"{num_draws} draws cannot be split into halves of at least 3: make num_retrainings an "
-            "even number of at least 6"
+            f"{num_runs} runs cannot be split into halves of at least 3: make num_retrainings an "
+            f"even number of at least 6, times the num_states={num_states} of a run"
         )
-    orders = [rng.permutation(num_draws).reshape(2, -1) for _ in range(num_splits)]
-    return np.stack([[_of_some(arms, chosen, half) for half in halves] for halves in orders])
+    orders = [runs[:, rng.permutation(num_runs)] for _ in range(num_splits)]
+    splits = [[half.ravel() for half in np.split(order, 2, axis=1)] for order in orders]
+    return np.stack([[_of_some(arms, chosen, half) for half in halves] for halves in splits])
+
+
+def first_draws(arms: xr.Dataset, count: int) -> xr.Dataset:
+    """Give the first draws: where runs have several states, all states of the first runs.
+
+    Raises:
+        ValueError: if they are no whole runs.
+    """
+    num_states = _num_states(arms)
+    if count % num_states:
+        raise ValueError(f"counts={count} must be a multiple of the num_states={num_states} of a run")
+    runs = np.arange(arms.sizes["draw"]).reshape(num_states, -1)
+    return arms.isel(draw=runs[:, : count // num_states].ravel())
+
+
+def _num_states(arms: xr.Dataset) -> int:
+    """Give the draws of each run: of R runs, draw i is of run i modulo R."""
+    return int(arms.attrs.get("num_states", 1))
 
 
 def _of_some(arms: xr.Dataset, chosen: Sequence[Divergence], draws: np.ndarray) -> np.ndarray:

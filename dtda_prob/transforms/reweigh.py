@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from blackjax.diagnostics import effective_sample_size, psis_weights
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from dtda_prob.training import Training
@@ -109,7 +110,7 @@ def reweigh(
     def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         others, before = weigh(new), log_ratios(population.params, old)
         shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
-        lacking = jnp.log(jnp.maximum(shares, 0.0))
+        lacking = jnp.cumsum(jnp.maximum(shares, 0.0))
 
         def moved(params: Params, key: PRNGKey) -> Params:
             own = _move(params, others.shift, others.scale)
@@ -117,7 +118,8 @@ def reweigh(
             ratio = log_density(own, new) - others.log_mean
             ratio -= log_density(params, old) - _log_mean(before)
             kept = jax.random.uniform(keep_key, dtype=ratio.dtype) < jnp.exp(ratio)
-            chosen = jax.random.categorical(other_key, lacking)
+            place = lacking[-1] * jax.random.uniform(other_key, dtype=lacking.dtype)
+            chosen = jnp.searchsorted(lacking, place, side="right")
             other = jax.tree.map(lambda leaf: leaf[chosen], others.params)
             return jax.tree.map(lambda mine, its: jnp.where(kept, mine, its), own, other)
 
@@ -164,12 +166,11 @@ def draw_population(training: Training, key: PRNGKey, num_runs: int) -> Populati
 
 def _relative_size(params: Params, num_runs: int) -> float:
     """Give the effective over the actual number of draws, on average over parameters, at most 1."""
-    several = jax.tree.leaves(params)
-    num_draws = len(several[0])
-    if num_draws == num_runs:
+    rows = jax.vmap(lambda one: ravel_pytree(one)[0])(params)
+    if len(rows) == num_runs:
         return 1.0
-    sizes = [effective_sample_size(leaf.reshape(num_runs, -1, *leaf.shape[1:])) for leaf in several]
-    mean = float(np.mean(np.concatenate([np.ravel(size) for size in sizes])))
+    sizes = jax.jit(effective_sample_size)(rows.reshape(num_runs, -1, rows.shape[1]))
+    mean, num_draws = float(np.mean(sizes)), len(rows)
     return min(1.0, mean / num_draws) if np.isfinite(mean) and mean > 0 else 1.0
 
 

@@ -1,8 +1,10 @@
 """Small ready programs, and the data sets they run on."""
 
+from dtda_prob.zoo.datasets import Radon as Radon
 from dtda_prob.zoo.datasets import Split as Split
 from dtda_prob.zoo.datasets import concrete as concrete
 from dtda_prob.zoo.datasets import digits as digits
+from dtda_prob.zoo.datasets import radon as radon
 from dtda_prob.zoo.programs import classifier as classifier
 from dtda_prob.zoo.programs import linear_regression as linear_regression
 from dtda_prob.zoo.programs import regressor as regressor

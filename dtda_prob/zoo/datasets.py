@@ -17,6 +17,22 @@ class Split(NamedTuple):
     y_test: np.ndarray
 
 
+class Radon(NamedTuple):
+    """Measurements of radon in houses, one row a house.
+
+    Attributes:
+        county: name of its county.
+        floor: 1 where it was measured on the first floor, 0 in the basement.
+        uranium: log of the uranium in the soil of the county, in parts per million.
+        log_radon: log of 0.1 more than the measurement, in picocuries per litre.
+    """
+
+    county: np.ndarray
+    floor: np.ndarray
+    uranium: np.ndarray
+    log_radon: np.ndarray
+
+
 def digits(seed: int = 0) -> Split:
     """Load scikit-learn's handwritten digits, 8x8 pixels scaled to [0, 1]: 1437 to train, 360 to test.
 
@@ -60,3 +76,21 @@ def concrete(seed: int = 0) -> Split:
     mean, sd = train.mean(axis=0), train.std(axis=0)
     test, train = (((part - mean) / sd).astype(np.float32) for part in (test, train))
     return Split(train[:, :-1], train[:, -1], test[:, :-1], test[:, -1])
+
+
+def radon() -> Radon:
+    """Load radon in 919 houses of 85 counties of Minnesota.
+
+    Source: U.S. Environmental Protection Agency, State Residential Radon Survey (1989), a work of the
+    government of the United States, as prepared by P. N. Price, A. Nero and A. Gelman (1996) and
+    distributed with PyMC3, licensed Apache 2.0.
+
+    >>> radon().log_radon.shape, len(np.unique(radon().county))
+    ((919,), 85)
+    """
+    # radon.csv: EPA State Residential Radon Survey; taken from PyMC3 3.8 (Apache 2.0). Changed: four
+    # columns are kept, names of counties have small letters, measurements are not yet logarithms.
+    with (resources.files(__package__) / "radon.csv").open() as file:
+        county, *numbers = np.loadtxt(file, delimiter=",", skiprows=1, dtype=str, unpack=True)
+    uranium, floor, activity = np.array(numbers).astype(np.float32)
+    return Radon(county, floor, np.log(uranium), np.log(activity + np.float32(0.1)))
