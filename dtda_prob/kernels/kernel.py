@@ -48,6 +48,7 @@ class Phase(NamedTuple):
         temperature: of the posterior exp(-n L / temperature) that the algorithm draws from, if it does.
         stats: `(state) -> numbers`, what else is kept of a state: energy, acceptance, convergence.
         no_derivative: why its steps cannot be differentiated, in a sentence, if they cannot.
+        own_objective: what it trains on, where that is not the program's objective.
     """
 
     init: Callable[[State, Program], Any]
@@ -59,6 +60,7 @@ class Phase(NamedTuple):
     temperature: float | None = None
     stats: Callable[[Any], dict[str, Array]] = _no_stats
     no_derivative: str | None = None
+    own_objective: str | None = None
 
 
 class Kernel(NamedTuple):
@@ -209,6 +211,8 @@ def path(kernel: Kernel, key: PRNGKey, program: Program, weights: Weights, num_s
             )
             parts.append((state.params, jax.tree.map(lambda x, n=length: x / n, total)))
             traces.append(trace)
+    if not parts:  # No step is taken, and training has been where it starts.
+        parts, traces = [(state.params, state.params)], [jnp.zeros(0)]
     ends, means = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
     return Path(ends, means, jnp.concatenate(traces))
 
