@@ -107,8 +107,8 @@ class Training:
         return replace(self, kernel=self.kernel._replace(num_states=1))
 
     def num_passes(self) -> float:
-        """Count the gradients over all rows that one training amounts to."""
-        return sum(phase.num_passes(self.program) for phase in self.kernel.phases)
+        """Count the gradients over all rows that a training amounts to, 1 where it takes no step."""
+        return sum(phase.num_passes(self.program) for phase in self.kernel.phases) or 1.0
 
     def total_step_size(self) -> float:
         """Give the time of training: how far it moves a parameter whose gradient is 1 throughout.

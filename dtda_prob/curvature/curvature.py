@@ -81,11 +81,20 @@ class Curvature:
         """Give the damping as a number.
 
         Raises:
-            ValueError: if it is relative to the mean eigenvalue, which only a spectrum knows.
+            ValueError: if it is relative to the mean eigenvalue, which only a spectrum knows, or "auto"
+                where training takes no step.
         """
         if isinstance(self.damping, Relative):
             raise ValueError(f"{self.name}: its damping is relative to the mean eigenvalue")
-        return 1 / time() if self.damping == "auto" else self.damping
+        if self.damping != "auto":
+            return self.damping
+        total = time()
+        if total == 0:
+            raise ValueError(
+                f"{self.name}: damping='auto' is one over the total step size of training, and the "
+                "kernel takes no step; give damping as a number"
+            )
+        return 1 / total
 
     def cutoff(self, params: Params) -> float:
         """Give the share of the largest eigenvalue up to which the pseudo-inverse takes one for 0."""

@@ -246,7 +246,7 @@ def _stats(chain: Chain) -> dict[str, Array]:
 def _no_step_sizes(program: Program) -> Float[np.ndarray, " step"]:
     raise ValueError(
         "the total step size of training is asked for (damping='auto', segments or trajectory), and a "
-        "Markov chain has none; give damping as a number"
+        "Markov chain has none; take influence with its damping as a number"
     )
 
 

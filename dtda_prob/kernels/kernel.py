@@ -49,6 +49,7 @@ class Phase(NamedTuple):
         stats: `(state) -> numbers`, what else is kept of a state: energy, acceptance, convergence.
         hyperparameters: `(program) -> names`, those that may vary as settings of the program.
         no_derivative: why its steps cannot be differentiated, in a sentence, if they cannot.
+        own_objective: what it trains on, where that is not the program's objective.
     """
 
     init: Callable[[State, Program], Any]
@@ -61,6 +62,7 @@ class Phase(NamedTuple):
     stats: Callable[[Any], dict[str, Array]] = _no_stats
     hyperparameters: Callable[[Program], frozenset[str]] = lambda program: frozenset()
     no_derivative: str | None = None
+    own_objective: str | None = None
 
 
 class Kernel(NamedTuple):
@@ -219,6 +221,8 @@ def path(kernel: Kernel, key: PRNGKey, program: Program, weights: Weights, num_s
             )
             parts.append((state.params, jax.tree.map(lambda x, n=length: x / n, total)))
             traces.append(trace)
+    if not parts:  # No step is taken, and training has been where it starts.
+        parts, traces = [(state.params, state.params)], [jnp.zeros(0)]
     ends, means = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
     return Path(ends, means, jnp.concatenate(traces))
 

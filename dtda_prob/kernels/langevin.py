@@ -89,8 +89,9 @@ def sgld(
     def step_sizes(program: Program) -> Float[np.ndarray, " step"]:
         if rms_decay is not None:
             raise ValueError(
-                "the total step size of training is asked for, and preconditioned steps are not one "
-                "multiple of the gradient; give damping as a number, or leave rms_decay out"
+                "the total step size of training is asked for (damping='auto', segments or "
+                "trajectory), and preconditioned steps are not one multiple of the gradient; take "
+                "influence with its damping as a number, or leave rms_decay out"
             )
         sizes = [_size_at(step_size, count) for count in range(plan.count(program))]
         return np.asarray(sizes, float) * program.num_rows / temperature
@@ -259,7 +260,7 @@ def _size_at(step_size: StepSize, count: Any) -> Any:
 def _no_step_sizes(program: Program) -> Float[np.ndarray, " step"]:
     raise ValueError(
         "the total step size of training is asked for (damping='auto', segments or trajectory), and "
-        "dynamics with momentum have none; give damping as a number, or take sgld"
+        "dynamics with momentum have none; take influence with its damping as a number, or sgld"
     )
 
 

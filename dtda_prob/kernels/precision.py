@@ -26,11 +26,12 @@ def in_precision(kernel: Kernel, dtype: DTypeLike = jnp.bfloat16) -> Kernel:
     A model that makes arrays of its own should take their precision from its arguments.
 
     Args:
-        kernel: the training algorithm; one that trains on the program's objective (not `svi`).
+        kernel: the training algorithm; one that trains on the program's objective.
         dtype: a floating type.
 
     Raises:
-        ValueError: if `dtype` is not a floating type.
+        ValueError: if `dtype` is not a floating type, or the kernel trains on something else than the
+            program's objective, as `svi` does.
 
     >>> import optax
     >>> from dtda_prob.kernels import sgd
@@ -38,6 +39,12 @@ def in_precision(kernel: Kernel, dtype: DTypeLike = jnp.bfloat16) -> Kernel:
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype={dtype} must be a floating type, such as jnp.bfloat16")
+    others = [phase.own_objective for phase in kernel.phases if phase.own_objective]
+    if others:
+        raise ValueError(
+            f"in_precision rounds the program's objective, and this kernel trains on {others[0]}; take "
+            "sgd, or a sampler that draws from the program"
+        )
     return kernel._replace(phases=tuple(_rounded(phase, dtype) for phase in kernel.phases))
 
 

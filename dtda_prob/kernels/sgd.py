@@ -121,6 +121,6 @@ def _step_sizes(
         raise ValueError(
             "the total step size of training is asked for (damping='auto', segments or trajectory), "
             "and the optimizer's steps are not one multiple of the gradient (Adam, clipping, or rates "
-            "by parameter); give damping as a number, or the time of training"
+            "by parameter); take influence with its damping as a number"
         )
     return once[:, 0].astype(float) / 1e-3

@@ -120,6 +120,7 @@ def svi(
         check=check,
         step_sizes=_refuse_step_sizes,
         temperature=None if guides.is_point(guide) else 1.0,
+        own_objective="the ELBO of a guide",
     )
     return Kernel((phase,))
 
@@ -127,5 +128,6 @@ def svi(
 def _refuse_step_sizes(program: Program) -> Float[np.ndarray, " step"]:
     raise ValueError(
         "the total step size of training is asked for (damping='auto', segments or trajectory), and "
-        "the steps of svi move a guide's parameters, not the program's; give damping as a number"
+        "the steps of svi move a guide's parameters, not the program's; take influence with its "
+        "damping as a number"
     )

@@ -321,7 +321,7 @@ def check_single(training: Training, name: str) -> None:
     if training.kernel.num_states > 1:
         raise ValueError(
             f"{name} follows training to its end, and the kernel keeps num_states="
-            f"{training.kernel.num_states} of each run; keep one, or take unroll or influence"
+            f"{training.kernel.num_states} of each run; keep one, or take influence, which moves each"
         )
 
 

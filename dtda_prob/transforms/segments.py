@@ -108,11 +108,13 @@ def segments(
 
 
 def check_finite(times: np.ndarray) -> np.ndarray:
-    """Refuse segments without an end.
+    """Refuse segments without an end, and none at all.
 
     Raises:
-        ValueError: if a step size is infinite, as for kernels that end at rest.
+        ValueError: if a step size is infinite, as for kernels that end at rest, or no step is taken.
     """
     if not np.isfinite(times).all():
         raise ValueError("the kernel ends at rest, so that its segments have no end: take `influence`")
+    if times.size == 0:
+        raise ValueError("the kernel takes no step, so that it has no segments: take `influence`")
     return times

@@ -1,0 +1,307 @@
+"""The two theorems of Mlodozeniec et al. (arXiv 2506.12965), checked where both sides can be had.
+
+Run with `uv run python benchmarks/theorems.py` (some minutes on two cores). It prints its tables and
+writes them to `docs/benchmarks/theorems.md`. All is in double precision.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pandas as pd
+from page import write
+
+import dtda_prob as dtda
+from dtda_prob import curvature
+from dtda_prob.curvature.filters import PseudoInverse
+from dtda_prob.transforms import PushForward
+
+SEED = 0
+KEYS = 8
+NUM_DATA, NUM_FEATURES, RANK = 40, 12, 6
+WIDTH, PRIOR, QUERIES, DRAWS, BATCH = 8, 0.5, 8, 2, 128
+TEMPERATURES = (1.0, 0.1, 0.01, 0.001, 0.0001)
+
+
+def flat_regression(x, y, family: Callable) -> None:
+    """Have no prior, so that slopes that no datum sees are where they started."""
+    slopes = numpyro.param("slopes", lambda key: jax.random.normal(key, (x.shape[1],)))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", family(x[i] @ slopes), obs=y[i])
+
+
+FAMILIES = {
+    "linear": lambda means: dist.Normal(means, 1.0),
+    "logistic": lambda logits: dist.Bernoulli(logits=logits),
+}
+
+
+def regression(family: str) -> dtda.Program:
+    """Make 40 data of 12 features that span 6 dimensions."""
+    rng = np.random.default_rng(SEED)
+    x = rng.normal(size=(NUM_DATA, RANK)) @ rng.normal(size=(RANK, NUM_FEATURES)) / RANK**0.5
+    y = x[:, 0] + rng.normal(size=NUM_DATA)
+    y = (y > 0).astype(float) if family == "logistic" else y
+    return dtda.Program(
+        partial(flat_regression, family=FAMILIES[family]), jnp.asarray(x), jnp.asarray(y)
+    )
+
+
+def decaying(rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Decay as t^-0.75: steps add up to infinity, and their squares do not."""
+    return optax.sgd(lambda count: rate / (1 + count / 50) ** 0.75)
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def generalised_linear_models() -> pd.DataFrame:
+    """Give the distance of the unrolled response from pseudo-inverse influence, relative to its norm.
+
+    Linear and logistic regression of 40 data on 12 features of rank 6, without a prior, from random
+    starts; steps decay as t^-0.75 from 0.2; the response is that of all 12 slopes to all 40 weights.
+    "at the outcome": influence where each run ends, mean over 8 runs with its standard error; "of the
+    mean": the mean response of the runs against influence at the minimum, which `kernels.lbfgs` finds.
+    "damped": distance of influence with damping 0.1 from the pseudo-inverse.
+    """
+    rows = []
+    for family in FAMILIES:
+        for batch in (None, 8):
+            for num_steps in (100, 1000, 10_000, 100_000):
+                rows.append({"family": family, "batch": batch or "all", "steps": num_steps})
+                rows[-1] |= glm_row(regression(family), batch, num_steps)
+                print(rows[-1], flush=True)
+    return pd.DataFrame(rows).set_index(["family", "batch", "steps"])
+
+
+def glm_row(program: dtda.Program, batch: int | None, num_steps: int) -> dict[str, float]:
+    slopes = dtda.measures.parameters()
+    kernel = dtda.kernels.sgd(partial(decaying, 0.2), num_steps=num_steps, batch_size=batch)
+    training = dtda.Training(program, kernel, slopes)
+    rest = dtda.Training(program, dtda.kernels.lbfgs(), slopes)
+    keys, weights = jax.random.split(jax.random.key(SEED), KEYS), jnp.ones(NUM_DATA)
+    each = partial(pulls, keys=keys, weights=weights)
+    unrolled, influence = each(dtda.unroll(training)), each(dtda.influence(training))
+    damped = each(dtda.influence(training, curvature.dense(damping=0.1)))
+    minimum = pulls(dtda.influence(rest), keys[:1], weights)[0]
+    apart = [distance(a, b) for a, b in zip(unrolled, influence, strict=True)]
+    return {
+        "at the outcome": float(np.mean(apart)),
+        "error": float(np.std(apart, ddof=1) / KEYS**0.5),
+        "of the mean": distance(unrolled.mean(0), minimum),
+        "damped": distance(damped[0], influence[0]),
+    }
+
+
+def pulls(push_forward: PushForward, keys, weights) -> np.ndarray:
+    return np.asarray(jax.jit(jax.vmap(push_forward.pull, (0, None)))(keys, weights))
+
+
+def network(x, y=None) -> None:
+    """Have one hidden layer and a prior, so that the objective has a curvature everywhere."""
+
+    def drawn(name: str, *shape: int):
+        return numpyro.sample(name, dist.Normal(0.0, PRIOR).expand(shape).to_event(len(shape)))
+
+    inner, bias, outer = drawn("inner", WIDTH, x.shape[1]), drawn("bias", WIDTH), drawn("outer", WIDTH)
+    shift = drawn("shift", 1)
+    with numpyro.plate("data", len(x)) as i:
+        means = jnp.tanh(x[i] @ inner.T + bias) @ outer + shift
+        numpyro.sample("y", dist.Normal(means, 1.0), obs=None if y is None else y[i])
+
+
+def concrete() -> pd.DataFrame:
+    """Correlate unrolled responses with influence for a network on UCI Concrete, by length of training.
+
+    896 data, 8 hidden tanh units (81 parameters), Normal(0, 0.5) priors on all of them as weight decay
+    of 4 / 896, SGD with momentum 0.9 and a cosine schedule from the step size to 0, on all data or
+    batches of 128. Correlations (Pearson) are over data, for each of 8 test predictions, averaged over
+    these and 2 runs. "exact": pseudo-inverse of the Hessian; "auto": damped by one over the total step
+    size; "GN auto": the same with the Gauss-Newton matrix. "ratio": norm of the exact one over that of
+    the unrolled response. "null": share of the prediction's gradient where the Hessian's eigenvalues
+    are at most 1e-3 of the largest. "negative": share of eigenvalues below 0. "gradient": norm of the
+    gradient at the end.
+    """
+    rows = []
+    for batch, rate, num_steps in [
+        *((None, rate, steps) for rate in (0.1, 0.2, 0.4) for steps in (1000, 4000, 16_000)),
+        *((BATCH, rate, steps) for rate in (0.05, 0.1, 0.2) for steps in (4000, 16_000, 64_000)),
+    ]:
+        rows.append({"batch": batch or "all", "step size": rate, "steps": num_steps})
+        rows[-1] |= concrete_row(batch, rate, num_steps)
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows).set_index(["batch", "step size", "steps"])
+
+
+def concrete_row(batch: int | None, rate: float, num_steps: int) -> dict[str, float]:
+    data = dtda.zoo.concrete(SEED)
+    program = dtda.Program(
+        network, jnp.asarray(data.x_train, float), y=jnp.asarray(data.y_train, float)
+    )
+    kernel = dtda.kernels.sgd(
+        lambda steps: optax.sgd(optax.cosine_decay_schedule(rate, steps), momentum=0.9),
+        num_steps=num_steps,
+        batch_size=batch,
+    )
+    queries = dtda.measures.prediction(jnp.asarray(data.x_test[:QUERIES], float))
+    training = dtda.Training(program, kernel, queries)
+    key, weights = jax.random.key(SEED), program.full_weights()
+    keys = jax.random.split(key, DRAWS)
+    unrolled = pulls(dtda.unroll(training), keys, weights)
+    made = {
+        "exact": curvature.dense(),
+        "auto": curvature.dense(damping="auto"),
+        "GN auto": curvature.dense("gauss_newton", damping="auto"),
+    }
+    found = {name: pulls(dtda.influence(training, c), keys, weights) for name, c in made.items()}
+    ended = jax.jit(jax.vmap(lambda key: at_the_end(training, key)))(keys)
+    flat = dtda.diagnostics.null_space(training, curvature.dense(), key, num_draws=DRAWS, rtol=1e-3)
+    return {
+        **{name: correlation(unrolled, each) for name, each in found.items()},
+        "ratio": float(np.linalg.norm(found["exact"]) / np.linalg.norm(unrolled)),
+        "null": float(flat["share"].mean()),
+        "negative": float(ended[1].mean()),
+        "gradient": float(ended[0].mean()),
+    }
+
+
+def at_the_end(training: dtda.Training, key) -> tuple[jax.Array, jax.Array]:
+    """Give the norm of the gradient, and the share of negative eigenvalues of the Hessian."""
+    program, weights = training.program, training.program.full_weights()
+    theta, unravel = jax.flatten_util.ravel_pytree(training.draw(key, weights).params)
+
+    def objective(theta):
+        return program.objective(unravel(theta), weights)
+
+    values = jnp.linalg.eigvalsh(jax.hessian(objective)(theta))
+    return jnp.linalg.norm(jax.grad(objective)(theta)), (values < 0).mean()
+
+
+def correlation(found: np.ndarray, expected: np.ndarray) -> float:
+    """Average Pearson correlations over data."""
+    flat = [each.reshape(-1, each.shape[-1]) for each in (found, expected)]
+    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(*flat, strict=True)]))
+
+
+def ring(y) -> None:
+    """Have an ellipse of minima, a^2 + 4 b^2 = mean of y."""
+    place = numpyro.param("place", lambda key: jax.random.normal(key, (2,)))
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.Normal(place[0] ** 2 + 4 * place[1] ** 2, 1.0), obs=y[i])
+
+
+class Case:
+    """A ring of minima, and a datum that weighs less: what displacements are tried on."""
+
+    def __init__(self, step: float):
+        y = 0.5 * np.random.default_rng(SEED).normal(size=20)
+        self.program = dtda.Program(ring, jnp.asarray(1 + y - y.mean()))
+        self.old = jnp.ones(20)
+        self.new = self.old.at[int(np.argmax(y))].add(-step)
+
+    def potential(self, theta, weights):
+        return self.program.num_rows * self.program.objective({"place": theta}, weights)
+
+    def change(self, theta):
+        """Give the change of the gradient of n L."""
+        slope = jax.grad(self.potential)
+        return slope(theta, self.new) - slope(theta, self.old)
+
+    def influence(self, theta):
+        """Take the pseudo-inverse of the Gauss-Newton matrix, of rank one: straight across the ring."""
+        spectrum = curvature.dense("gauss_newton").bind(self.program)(
+            jax.random.key(0), {"place": theta}, self.old
+        )
+        change = {"place": self.change(theta) / self.program.num_rows}
+        return -spectrum.apply(PseudoInverse(1e-9), change)["place"]
+
+    def damped(self, damping: float, theta):
+        """Invert the Hessian of n L, which is singular on the ring and regular beside it."""
+        hessian = jax.hessian(self.potential)(theta, self.old) + damping * jnp.eye(2)
+        return -jnp.linalg.solve(hessian, self.change(theta))
+
+
+def displacements(case: Case) -> dict[str, Callable]:
+    along = jnp.array([0.3, 0.1])
+    return {
+        "none": jnp.zeros_like,
+        "influence": case.influence,
+        "0.5 influence": lambda theta: 0.5 * case.influence(theta),
+        "1.5 influence": lambda theta: 1.5 * case.influence(theta),
+        "2 influence": lambda theta: 2 * case.influence(theta),
+        "whole inverse Hessian": partial(case.damped, 0.0),
+        "damped by a tenth of the curvature": partial(case.damped, 16.0),
+        "a gradient step": lambda theta: -case.change(theta) / 160,
+        "influence, and along the ring": lambda theta: (
+            case.influence(theta) + 0.02 * jnp.array([-2 * theta[1], theta[0] / 2])
+        ),
+        "a constant shift": lambda theta: 0.05 * along * jnp.linalg.norm(case.influence(theta)),
+    }
+
+
+def divergence(case: Case, displacement: Callable, temperature: float) -> float:
+    """Integrate KL(pushed || new) by quadrature in elliptic coordinates about the ring.
+
+    With F the map, it is E_old[log p_old - log p_new(F) - log det DF], which is the divergence of the
+    pushed density where F is one to one.
+    """
+    theta, log_area = grid(case, temperature)
+
+    def log_density(theta, weights):
+        return -case.potential(theta, weights) / temperature
+
+    def moved(theta):
+        return theta + displacement(theta)
+
+    old, new = (jax.vmap(lambda t, w=w: log_density(t, w))(theta) for w in (case.old, case.new))
+    there = jax.vmap(lambda t: log_density(moved(t), case.new))(theta)
+    sign, stretch = jax.vmap(lambda t: jnp.linalg.slogdet(jax.jacfwd(moved)(t)))(theta)
+    log_old = old - jax.nn.logsumexp(old + log_area)
+    log_there = there - jax.nn.logsumexp(new + log_area)
+    share = jnp.exp(log_old + log_area)
+    folded = jnp.sum(share * (sign <= 0)) > 1e-6
+    return float(jnp.where(folded, jnp.nan, jnp.sum(share * (log_old - log_there - stretch))))
+
+
+def grid(case: Case, temperature: float, size: int = 400, angles: int = 96):
+    """Cover six standard deviations of a^2 + 4 b^2, in equal areas but for its ends."""
+    spread = 6 * (temperature / case.program.num_rows) ** 0.5
+    squares = np.linspace(max(1 - spread, 1e-3), 1 + spread, size)
+    angle = 2 * np.pi * (np.arange(angles) + 0.5) / angles
+    radius, angle = jnp.meshgrid(jnp.sqrt(jnp.asarray(squares)), jnp.asarray(angle), indexing="ij")
+    theta = jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle) / 2], -1).reshape(-1, 2)
+    area = (squares[1] - squares[0]) * 2 * np.pi / angles / 4
+    return theta, jnp.full(len(theta), np.log(area))
+
+
+def divergences(step: float) -> pd.DataFrame:
+    case = Case(step)
+    rows = []
+    for name, displacement in displacements(case).items():
+        found = [divergence(case, displacement, each) for each in TEMPERATURES]
+        rows.append({"displacement": name} | dict(zip(map(str, TEMPERATURES), found, strict=True)))
+    return pd.DataFrame(rows).set_index("displacement")
+
+
+def ring_of_minima() -> pd.DataFrame:
+    """Give KL(pushed || new) over that of no displacement, by temperature."""
+    found = divergences(0.1)
+    return found / found.loc["none"]
+
+
+def ring_of_minima_in_nats() -> pd.DataFrame:
+    """Give KL(pushed || new) in nats divided by the squared change of weight, at two changes."""
+    parts = {str(step): divergences(step) / step**2 for step in (0.1, 0.02)}
+    return pd.concat(parts, names=["change of weight"])
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    parts = [generalised_linear_models, concrete, ring_of_minima, ring_of_minima_in_nats]
+    write("theorems", "The theorems", __doc__, parts, SEED)
