@@ -50,9 +50,9 @@ def sensitivity(tree: xr.DataTree) -> xr.Dataset:
     _check(tree)
     values = values_of(tree)
     left_out = _leave_out(tree, values)
-    shifts = _shifts(values, np.exp(left_out["log_weights"]))
+    shifts = _shifts(values, left_out["weights"])
     _warn(left_out)
-    parts = [left_out.drop_vars("log_weights"), shifts, _power_scaling(tree, values)]
+    parts = [left_out.drop_vars("weights"), shifts, _power_scaling(tree, values)]
     return xr.merge(parts, combine_attrs="drop_conflicts", join="exact")
 
 
@@ -64,15 +64,15 @@ def _leave_out(tree: xr.DataTree, values: xr.DataArray) -> xr.Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of k-hat, which is reported by name below
         found = arviz_stats.loo(holder, pointwise=True, reff=share)
-    excess = np.exp(densities - found.elpd_i) - 1
+    weights, excess = np.exp(found.log_weights), np.exp(densities - found.elpd_i) - 1
     return xr.Dataset(
         {
             "elpd_loo": found.elpd_i,
-            "elpd_loo_error": _error(np.exp(found.log_weights) * excess),
+            "elpd_loo_error": _error(weights * excess),
             "k_hat": found.pareto_k,
             "reliable": ~(found.pareto_k > found.good_k),
-            "effective_draws": share / (np.exp(found.log_weights) ** 2).sum(SAMPLE),
-            "log_weights": found.log_weights,
+            "effective_draws": share / (weights**2).sum(SAMPLE),
+            "weights": weights,
         },
         attrs={"k_hat_limit": found.good_k, "elpd_loo": found.elpd, "elpd_loo_error": found.se},
     )
