@@ -14,7 +14,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Distribution
 from numpyro.infer import init_to_uniform
-from numpyro.infer.util import constrain_fn, potential_energy
+from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 
 from dtda_prob.enumeration import check_exact, local_sizes, marginal
 from dtda_prob.plates import (
@@ -180,6 +180,23 @@ class Program:
         refuse(self._shared, "losses of single data are not defined")
         ones = jnp.ones(self.num_data, _dtype(params))
         return self.num_rows * jax.grad(self.objective, argnums=1)(params, ones)
+
+    def log_prior(self, params: Params) -> dict[str, Float[Array, ""]]:
+        """Give the log density of each site that is no datum's observation.
+
+        Densities are those on the sites' own supports, without the Jacobians that the objective has,
+        and whatever the data weigh: latent sites, and observations outside the plate.
+
+        Raises:
+            ValueError: if there is no such site.
+            NotImplementedError: if data share discrete latent sites.
+        """
+        refuse(self._shared, "the prior densities of single sites are not defined")
+        if not self.has_prior:
+            raise ValueError("log_prior: the program has no site with a prior; leave it out")
+        model, values = handlers.seed(self._model, jax.random.key(0)), self.constrain(params)
+        found, _ = compute_log_probs(model, self.args, self.kwargs, values)
+        return {name: density for name, density in found.items() if name not in self.observed}
 
     def gradients(self, params: Params, batch_size: int = 64) -> Params:
         """Give the gradient of each datum's loss: the parameters' tree with a leading `datum`.

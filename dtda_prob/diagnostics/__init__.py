@@ -9,6 +9,7 @@ from dtda_prob.diagnostics.modes import modes as modes
 from dtda_prob.diagnostics.null_space import null_space as null_space
 from dtda_prob.diagnostics.pareto import pareto_k as pareto_k
 from dtda_prob.diagnostics.residuals import residuals as residuals
+from dtda_prob.diagnostics.sensitivity import sensitivity as sensitivity
 from dtda_prob.diagnostics.verdict import Verdict as Verdict
 from dtda_prob.diagnostics.verdict import judge as judge
 from dtda_prob.diagnostics.verdict import verdict as verdict

@@ -49,15 +49,15 @@ def k_hats(push_forward: PushForward, perturbations: Any) -> xr.DataArray:
     Raises:
         ValueError: if the transform has no importance weights.
     """
-    find = push_forward.pareto_k
-    if find is None:
+    weigh = push_forward.weigh
+    if weigh is None:
         raise ValueError(f"{push_forward.name} has no importance weights; `reweigh` has")
     weights = check_weights(push_forward.training.program, perturbations)
-    old = push_forward.training.program.full_weights()
+    dtype = push_forward.training.program.full_weights().dtype
 
     @jax.jit
     def each(rows: Float[Array, "perturbation datum"]) -> Float[Array, " perturbation"]:
-        return jax.lax.map(lambda new: find(old, new), rows)
+        return jax.lax.map(lambda new: weigh(new).pareto_k, rows)
 
-    found = np.asarray(each(jnp.atleast_2d(jnp.asarray(weights.values, old.dtype))))
+    found = np.asarray(each(jnp.atleast_2d(jnp.asarray(weights.values, dtype))))
     return weights.isel(datum=0, drop=True).copy(data=found.reshape(weights.shape[:-1])).rename("k_hat")

@@ -169,7 +169,7 @@ def _of_transform(
     if source.push == source.training.push:
         return {}
     fitting = source.matched(int(num_removed(weights).max()))
-    if fitting.pareto_k is not None:
+    if fitting.weigh is not None:
         return {"pareto_k": partial(k_hats, fitting, weights)}
     range_of = partial(linear_range, source, key, weights, num_draws=num_draws)
     found: dict[str, Callable[[], Any]] = {"linear_range": range_of}

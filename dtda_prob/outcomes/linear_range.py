@@ -94,7 +94,7 @@ def warn_beyond_range(
     """
     if isinstance(source, Training) or source.push == source.training.push:
         return
-    if source.training.kernel.no_derivative or source.pareto_k:
+    if source.training.kernel.no_derivative or source.weigh:
         return
     moved = moved.mean(0)
     if weights.ndim == 1:

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
+from jaxtyping import Array
 
 from dtda_prob.outcomes.draws import Source, draw_all, draw_keys, training_of, warn_not_finite
 from dtda_prob.outcomes.linear_range import warn_beyond_range
 from dtda_prob.outcomes.tree import to_datatree
 from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
-from dtda_prob.typing import Outcome, PRNGKey, Weights, check_key
+from dtda_prob.typing import Outcome, Params, PRNGKey, Weights, check_key
 
-KEEPABLE = ("parameters", "trace")
+KEEPABLE = ("parameters", "trace", "log_likelihood", "log_prior")
+DENSITIES = {"log_likelihood", "log_prior"}
 
 
 def sample(
@@ -46,7 +48,8 @@ def sample(
         num_chains: blocks of independent draws that ArviZ sees as chains, at least 2; 4 if None. Where
             the kernel keeps several states of a run, each run is a chain.
         chunk_size: trainings per compiled call.
-        keep: what else to keep, of "parameters" and "trace" (the loss of each step).
+        keep: what else to keep: "parameters", "trace" (the loss of each step), and what ArviZ's
+            leave-one-out and power-scaling functions work on, "log_likelihood" and "log_prior".
         check: retrain one draw at up to four perturbations, and warn where what a push-forward
             predicts there is out of range.
         progress: show a progress bar on a terminal.
@@ -54,11 +57,15 @@ def sample(
     Returns:
         A tree with groups `posterior_predictive` (the measure, dimensions chain, draw,
         [perturbation,] query, [output]), `sample_stats` (objective, gradient_norm, diverging, key),
-        `constant_data` (weights), and `posterior` where parameters are kept. Draws that are not
-        finite are kept and flagged in `sample_stats.diverging`.
+        `constant_data` (weights), and what is kept beside: `posterior` (parameters), `log_likelihood`
+        (log p(y_i | theta) of each datum in nats, summed over observed sites, whatever it weighs) and
+        `log_prior` (see `Program.log_prior`). Draws that are not finite are kept and flagged in
+        `sample_stats.diverging`.
 
     Raises:
-        ValueError: for bad weights, a bad number of draws or chains, or unknown things to keep.
+        ValueError: for bad weights, a bad number of draws or chains, or unknown things to keep; where
+            the log prior is to be kept of a program that has none.
+        NotImplementedError: where data share discrete latent sites, and densities are to be kept.
 
     Warns:
         RuntimeWarning: if draws are not finite, or a prediction is out of range.
@@ -91,7 +98,13 @@ class _Reading:
             kept["trace"] = outcome.trace
         if "parameters" in self.keep:
             kept["params"] = outcome.params
-        return kept
+        return kept | {name: self._densities(name, outcome.params) for name in DENSITIES & self.keep}
+
+    def _densities(self, name: str, params: Params) -> dict[str, Array]:
+        program, each = self.training.program, self.training.each_state
+        if name == "log_prior":
+            return each(program.log_prior)(params)
+        return {name: each(lambda params: -program.losses(params))(params)}
 
 
 def _check_draws(

@@ -51,6 +51,11 @@ def to_datatree(
         "constant_data": weights.to_dataset(name="weights"),
     }
     groups["sample_stats"]["key"] = (("chain", "draw", "word"), in_chains(key_data, num_chains))
+    if "log_likelihood" in drawn:
+        own, datum = {"log_likelihood": ["datum"]}, training.program.labels
+        groups["log_likelihood"] = group(drawn["log_likelihood"], own, datum=datum)
+    if "log_prior" in drawn:
+        groups["log_prior"] = group(drawn["log_prior"], {})
     if "params" in drawn:
         named = _named_parameters(training.program, drawn["params"], len(several))
         groups["posterior"] = group(named, {k: _own_dims(k, v, several) for k, v in named.items()})
@@ -108,6 +113,7 @@ def _describe(source: Training | PushForward, training: Training, weights: xr.Da
             "num_data": training.program.num_data,
             "measure": training.measure.name,
             "transform": transform,
+            "temperature": training.kernel.phases[-1].temperature,
             "removal": weights.attrs.get("removal", "reweight"),
             "versions": {name: version(name) for name in PACKAGES},
         }

@@ -70,6 +70,26 @@ def _here(weights: Weights) -> Weights:
     return jax.lax.stop_gradient(weights if weights.ndim == 1 else weights[0])
 
 
+class Weighed(NamedTuple):
+    """Draws of a posterior, weighed for other data.
+
+    Attributes:
+        params: the draws, run after run, moved to match moments where that was asked for and helps.
+        log_weights: smoothed and normalised log importance weights.
+        pareto_k: the shape of their tail; estimates are reliable below 0.7.
+        log_mean: log of the mean importance ratio before smoothing.
+        shift: by how much draws were moved, after scaling.
+        scale: by how much they were scaled.
+    """
+
+    params: Params
+    log_weights: Float[Array, " draw"]
+    pareto_k: Float[Array, ""]
+    log_mean: Float[Array, ""]
+    shift: Params
+    scale: Params
+
+
 @dataclass(frozen=True, eq=False)
 class PushForward:
     """A way to carry samples of the outcome from one dataset to another.
@@ -85,7 +105,7 @@ class PushForward:
         curvature: what it inverts, if anything.
         carry: `(key, outcome, old, new) -> outcome`, the push of an outcome that is there already,
             where a push starts from the outcome at the old weights.
-        pareto_k: `(old, new) -> k-hat` of the importance weights, if it has any.
+        weigh: `(new) -> population`, the importance weights of the population, if it has any.
     """
 
     name: str
@@ -97,7 +117,7 @@ class PushForward:
     at: At | None = None
     curvature: Curvature | None = None
     carry: Carry | None = None
-    pareto_k: Callable[[Weights, Weights], Float[Array, ""]] | None = None
+    weigh: Callable[[Weights], Weighed] | None = None
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> "PushForward":
         """Give the transform of the kernel that a retraining on perturbed data really runs.

@@ -16,6 +16,7 @@ from dtda_prob.transforms.response import (
     At,
     Cost,
     PushForward,
+    Weighed,
     check_posterior,
     push_of_carry,
     side_key,
@@ -40,26 +41,6 @@ class Population(NamedTuple):
     relative_size: float
 
 
-class Weighed(NamedTuple):
-    """The population, weighed for other data.
-
-    Attributes:
-        params: its draws, moved to match moments where that was asked for and helps.
-        log_weights: smoothed and normalised log importance weights.
-        pareto_k: the shape of their tail; estimates are reliable below 0.7.
-        log_mean: log of the mean importance ratio before smoothing.
-        shift: by how much draws were moved, after scaling.
-        scale: by how much they were scaled.
-    """
-
-    params: Params
-    log_weights: Float[Array, " draw"]
-    pareto_k: Float[Array, ""]
-    log_mean: Float[Array, ""]
-    shift: Params
-    scale: Params
-
-
 def reweigh(
     training: Training,
     key: PRNGKey,
@@ -73,8 +54,8 @@ def reweigh(
     proportional to exp(-n (L(theta, new) - L(theta, all)) / temperature), smoothed (Vehtari et al.,
     arXiv 1507.02646; BlackJAX's). `push` keeps the sample of its key as often as the weights allow, and
     else takes one of the population in proportion to what they lack: a maximal coupling, so that the
-    law of what comes out is that of the weights. Removing what matters much needs
-    `diagnostics.pareto_k`, for weights that rest on few draws.
+    law of what comes out is that of the weights, which `weigh` of the push-forward gives. Removing what
+    matters much needs `diagnostics.pareto_k`, for weights that rest on few draws.
 
     Args:
         training: the stochastic kernel, which must draw from a posterior.
@@ -144,7 +125,7 @@ def reweigh(
         cost=Cost(push=1.0, pull=float("nan")),
         rebuild=rebuild,
         carry=carry,
-        pareto_k=lambda old, new: weigh(new).pareto_k,
+        weigh=weigh,
     )
 
 
