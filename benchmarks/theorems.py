@@ -2,6 +2,21 @@
 
 Run with `uv run python benchmarks/theorems.py` (some minutes on two cores). It prints its tables and
 writes them to `docs/benchmarks/theorems.md`. All is in double precision.
+
+**Unrolled responses tend to influence by the pseudo-inverse, as SGD with decaying steps converges.**
+Checked for generalised linear models, whose features do not span the space of slopes, and for a
+network with one hidden layer, by length of training. Where training has not come to rest they do not
+agree, as the first rows of each step size show; a network whose objective has no curvature in some
+directions takes longer than any run here.
+
+**Influence is the displacement of draws of least Kullback-Leibler divergence, as the temperature of a
+Boltzmann distribution falls.** Checked on one model with a ring of minima, to leading order: of a small
+change of weight, temperature times KL(pushed || new) tends to 0 for influence, and to something above 0
+for whatever goes elsewhere across the ring. Displacements that differ along the ring alone, such as
+by the whole inverse Hessian, tend to 0 as well: the limit does not tell them apart, and the
+pseudo-inverse is the shortest. At any temperature some displacement is better than influence, which
+leaves a divergence that does not fall with the temperature; it is what vanishes beside that of no
+displacement. That is what was checked, and no more: not the theorem's conditions, nor other models.
 """
 
 from collections.abc import Callable
@@ -73,7 +88,7 @@ def generalised_linear_models() -> pd.DataFrame:
     rows = []
     for family in FAMILIES:
         for batch in (None, 8):
-            for num_steps in (100, 1000, 10_000, 100_000):
+            for num_steps in (1000, 10_000, 100_000):
                 rows.append({"family": family, "batch": batch or "all", "steps": num_steps})
                 rows[-1] |= glm_row(regression(family), batch, num_steps)
                 print(rows[-1], flush=True)
@@ -86,10 +101,14 @@ def glm_row(program: dtda.Program, batch: int | None, num_steps: int) -> dict[st
     training = dtda.Training(program, kernel, slopes)
     rest = dtda.Training(program, dtda.kernels.lbfgs(), slopes)
     keys, weights = jax.random.split(jax.random.key(SEED), KEYS), jnp.ones(NUM_DATA)
-    each = partial(pulls, keys=keys, weights=weights)
-    unrolled, influence = each(dtda.unroll(training)), each(dtda.influence(training))
-    damped = each(dtda.influence(training, curvature.dense(damping=0.1)))
-    minimum = pulls(dtda.influence(rest), keys[:1], weights)[0]
+    made = {
+        "unrolled": dtda.unroll(training),
+        "influence": dtda.influence(training),
+        "damped": dtda.influence(training, curvature.dense(damping=0.1)),
+    }
+    found = pulls(made, keys, weights)
+    unrolled, influence, damped = (found[name] for name in ("unrolled", "influence", "damped"))
+    minimum = pulls({"": dtda.influence(rest)}, keys[:1], weights)[""][0]
     apart = [distance(a, b) for a, b in zip(unrolled, influence, strict=True)]
     return {
         "at the outcome": float(np.mean(apart)),
@@ -99,8 +118,13 @@ def glm_row(program: dtda.Program, batch: int | None, num_steps: int) -> dict[st
     }
 
 
-def pulls(push_forward: PushForward, keys, weights) -> np.ndarray:
-    return np.asarray(jax.jit(jax.vmap(push_forward.pull, (0, None)))(keys, weights))
+def pulls(made: dict[str, PushForward], keys, weights) -> dict[str, np.ndarray]:
+    """Pull by several transforms in one program, which trains once for all of them."""
+
+    def each(key):
+        return {name: transform.pull(key, weights) for name, transform in made.items()}
+
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(each))(keys))
 
 
 def network(x, y=None) -> None:
@@ -129,19 +153,18 @@ def concrete() -> pd.DataFrame:
     gradient at the end.
     """
     rows = []
-    for batch in (None, BATCH):
-        for rate in (0.05, 0.1, 0.2):
-            for num_steps in (1000, 4000, 16_000):
-                rows.append({"batch": batch or "all", "step size": rate, "steps": num_steps})
-                rows[-1] |= concrete_row(network, batch, rate, num_steps)
-                print(rows[-1], flush=True)
+    for batch, rate in ((BATCH, 0.05), (BATCH, 0.1), (BATCH, 0.2), (None, 0.2)):
+        for num_steps in (4000, 16_000, 64_000):
+            rows.append({"batch": batch or "all", "step size": rate, "steps": num_steps})
+            rows[-1] |= concrete_row(network, batch, rate, num_steps)
+            print(rows[-1], flush=True)
     return pd.DataFrame(rows).set_index(["batch", "step size", "steps"])
 
 
 def concrete_without_a_prior() -> pd.DataFrame:
     """Leave the prior out, on all data at step size 0.2: the same network, else as above."""
     rows = []
-    for num_steps in (1000, 4000, 16_000, 64_000):
+    for num_steps in (4000, 16_000, 64_000):
         plain = dtda.zoo.regressor([WIDTH], activation=jnp.tanh)
         rows.append({"steps": num_steps} | concrete_row(plain, None, 0.2, num_steps))
         print(rows[-1], flush=True)
@@ -160,13 +183,14 @@ def concrete_row(model: Callable, batch: int | None, rate: float, num_steps: int
     training = dtda.Training(program, kernel, queries)
     key, weights = jax.random.key(SEED), program.full_weights()
     keys = jax.random.split(key, DRAWS)
-    unrolled = pulls(dtda.unroll(training), keys, weights)
-    made = {
+    curvatures = {
         "exact": curvature.dense(),
         "auto": curvature.dense(damping="auto"),
         "GN auto": curvature.dense("gauss_newton", damping="auto"),
     }
-    found = {name: pulls(dtda.influence(training, c), keys, weights) for name, c in made.items()}
+    made = {name: dtda.influence(training, each) for name, each in curvatures.items()}
+    found = pulls(made | {"unrolled": dtda.unroll(training)}, keys, weights)
+    unrolled = found.pop("unrolled")
     ended = jax.jit(jax.vmap(lambda key: at_the_end(training, key)))(keys)
     flat = dtda.diagnostics.null_space(training, curvature.dense(), key, num_draws=DRAWS, rtol=1e-3)
     return {
@@ -211,7 +235,7 @@ class Case:
     """A ring of minima, and a datum that weighs less: what displacements are tried on."""
 
     def __init__(self, step: float):
-        y = 0.5 * np.random.default_rng(SEED).normal(size=20)
+        y, self.step = 0.5 * np.random.default_rng(SEED).normal(size=20), step
         self.program = dtda.Program(ring, jnp.asarray(1 + y - y.mean()))
         self.old = jnp.ones(20)
         self.new = self.old.at[int(np.argmax(y))].add(-step)
@@ -236,6 +260,11 @@ class Case:
         return -jnp.linalg.solve(hessian, self.change(theta))
 
 
+def turn(theta):
+    """Point along the ellipses on which the objective is constant."""
+    return jnp.array([-2 * theta[1], theta[0] / 2])
+
+
 def displacements(case: Case) -> dict[str, Callable]:
     along = jnp.array([0.8, 0.6])
     return {
@@ -247,8 +276,8 @@ def displacements(case: Case) -> dict[str, Callable]:
         "whole inverse Hessian": partial(case.damped, 0.0),
         "damped by a tenth of the curvature": partial(case.damped, 16.0),
         "a gradient step": lambda theta: -case.change(theta) / 160,
-        "influence, and along the ring": lambda theta: (
-            case.influence(theta) + 0.02 * jnp.array([-2 * theta[1], theta[0] / 2])
+        "influence, and as far along the ring": lambda theta: (
+            case.influence(theta) + case.step * 0.05 * turn(theta)
         ),
         "a constant shift": lambda theta: (
             along * jnp.linalg.norm(case.influence(jnp.array([1.0, 0.0])))
@@ -340,7 +369,7 @@ def best_of_a_family() -> pd.DataFrame:
         case.influence,
         partial(case.damped, 0.0),
         lambda theta: -case.change(theta) / 160,
-        lambda theta: 0.02 * jnp.array([-2 * theta[1], theta[0] / 2]),
+        lambda theta: 0.001 * turn(theta),
         lambda theta: jnp.array([0.001, 0.0]),
         lambda theta: jnp.array([0.0, 0.001]),
         lambda theta: 0.001 * theta,
