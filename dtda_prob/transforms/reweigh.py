@@ -72,6 +72,10 @@ def reweigh(
         raise ValueError(f"num_draws={num_draws} must be at least 25, for the tail to be fitted")
     population = draw_population(training, key, training.num_runs(num_draws))
 
+    def drawn() -> Params:
+        """Give the population; the barrier keeps XLA from working out densities as it compiles."""
+        return jax.lax.optimization_barrier(population.params)
+
     def log_density(params: Params, weights: Weights) -> Float[Array, ""]:
         return -training.program.num_rows / temperature * training.program.objective(params, weights)
 
@@ -80,7 +84,7 @@ def reweigh(
 
     def weigh(new: Weights) -> Weighed:
         def weighed(shift: Params, scale: Params) -> Weighed:
-            moved = jax.vmap(lambda theta: _move(theta, shift, scale))(population.params)
+            moved = jax.vmap(lambda theta: _move(theta, shift, scale))(drawn())
             ratios = log_ratios(moved, new)
             log_weights, pareto_k = psis_weights(ratios, population.relative_size)
             return Weighed(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
@@ -88,7 +92,7 @@ def reweigh(
         return (_with_moments if match_moments else _plain)(population.params, weighed)
 
     def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
-        others, before = weigh(new), log_ratios(population.params, old)
+        others, before = weigh(new), log_ratios(drawn(), old)
         shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
         lacking = jnp.log(jnp.maximum(shares, 0.0))
 
