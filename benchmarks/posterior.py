@@ -153,7 +153,7 @@ def _compared(name: str, chosen: np.ndarray, density: xr.DataArray, error: xr.Da
 
 @cache
 def chosen() -> np.ndarray:
-    """Give the six data of the highest k-hat of which draws are not sure, and the two highest of all."""
+    """Give the six data of the highest k-hat that draws are not sure of, and the two highest of all."""
     found = owed()
     k_hat = found["k_hat"].fillna(0)
     matter = np.argsort(-k_hat.where(found["elpd_loo"] < -0.01, 0).values)[:6]
@@ -196,7 +196,7 @@ def refits() -> pd.DataFrame:
 
 @cache
 def transported(temperature: float = 1.0) -> xr.DataArray:
-    """Give the mean shift of each query by `influence`, chain by chain: minus the response of its draws."""
+    """Give the mean shift of each query by `influence`, chain by chain: minus its response."""
     push = dtda.influence(training(temperature, NUM_TRANSPORTED))
     pull, weights = jax.jit(push.pull), program().full_weights()
     keys = jax.random.split(jax.random.key(3), NUM_CHAINS)

@@ -72,10 +72,6 @@ def reweigh(
         raise ValueError(f"num_draws={num_draws} must be at least 25, for the tail to be fitted")
     population = draw_population(training, key, training.num_runs(num_draws))
 
-    def drawn() -> Params:
-        """Give the population; the barrier keeps XLA from working out densities as it compiles."""
-        return jax.lax.optimization_barrier(population.params)
-
     def log_density(params: Params, weights: Weights) -> Float[Array, ""]:
         return -training.program.num_rows / temperature * training.program.objective(params, weights)
 
@@ -84,7 +80,7 @@ def reweigh(
 
     def weigh(new: Weights) -> Weighed:
         def weighed(shift: Params, scale: Params) -> Weighed:
-            moved = jax.vmap(lambda theta: _move(theta, shift, scale))(drawn())
+            moved = jax.vmap(lambda theta: _move(theta, shift, scale))(_traced(population.params))
             ratios = log_ratios(moved, new)
             log_weights, pareto_k = psis_weights(ratios, population.relative_size)
             return Weighed(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
@@ -92,7 +88,7 @@ def reweigh(
         return (_with_moments if match_moments else _plain)(population.params, weighed)
 
     def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
-        others, before = weigh(new), log_ratios(drawn(), old)
+        others, before = weigh(new), log_ratios(_traced(population.params), old)
         shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
         lacking = jnp.log(jnp.maximum(shares, 0.0))
 
@@ -156,6 +152,11 @@ def _relative_size(params: Params, num_runs: int) -> float:
     sizes = [effective_sample_size(leaf.reshape(num_runs, -1, *leaf.shape[1:])) for leaf in several]
     mean = float(np.mean(np.concatenate([np.ravel(size) for size in sizes])))
     return min(1.0, mean / num_draws) if np.isfinite(mean) and mean > 0 else 1.0
+
+
+def _traced(params: Params) -> Params:
+    """Give the draws behind a barrier, so that XLA does not work their densities out as it compiles."""
+    return jax.lax.optimization_barrier(params)
 
 
 def _plain(params: Params, weighed: Callable[..., Weighed]) -> Weighed:
