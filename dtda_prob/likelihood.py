@@ -123,5 +123,6 @@ def _check_losses(program: Program, found: Likelihood, start: Params) -> None:
     if not np.allclose(one_by_one, expected, rtol=1e-3, atol=1e-4):
         raise NotImplementedError(
             "the log-likelihood of a datum is not that of its observed distributions alone (a scale or "
-            "mask inside the model?), so that only curvature.hessian is available"
+            "mask inside the model, or dropout that differs for a datum alone and in a batch: draw it "
+            "for all data and index it by the plate), so that only curvature.hessian is available"
         )

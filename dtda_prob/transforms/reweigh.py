@@ -81,7 +81,7 @@ def reweigh(
 
     def weigh(new: Weights) -> Weighed:
         def weighed(shift: Params, scale: Params) -> Weighed:
-            moved = jax.vmap(lambda theta: _move(theta, shift, scale))(population.params)
+            moved = jax.vmap(lambda theta: _move(theta, shift, scale))(_traced(population.params))
             ratios = log_ratios(moved, new)
             log_weights, pareto_k = psis_weights(ratios, population.relative_size)
             return Weighed(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
@@ -89,7 +89,7 @@ def reweigh(
         return (_with_moments if match_moments else _plain)(population.params, weighed)
 
     def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
-        others, before = weigh(new), log_ratios(population.params, old)
+        others, before = weigh(new), log_ratios(_traced(population.params), old)
         shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
         lacking = jnp.cumsum(jnp.maximum(shares, 0.0))
 
@@ -153,6 +153,11 @@ def _relative_size(params: Params, num_runs: int) -> float:
     sizes = jax.jit(effective_sample_size)(rows.reshape(num_runs, -1, rows.shape[1]))
     mean, num_draws = float(np.mean(sizes)), len(rows)
     return min(1.0, mean / num_draws) if np.isfinite(mean) and mean > 0 else 1.0
+
+
+def _traced(params: Params) -> Params:
+    """Give the draws behind a barrier, so that XLA does not work their densities out as it compiles."""
+    return jax.lax.optimization_barrier(params)
 
 
 def _plain(params: Params, weighed: Callable[..., Weighed]) -> Weighed:

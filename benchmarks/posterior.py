@@ -1,0 +1,297 @@
+"""Removal from a posterior, four ways: ArviZ's leave-one-out, `reweigh`, `influence`, refitting.
+
+Run with `uv run python benchmarks/posterior.py` (some minutes on two cores). It prints its tables and
+writes them to `docs/benchmarks/posterior.md`. The posterior is that of a logistic regression on
+breast_cancer (569 data, 30 standardised features, standard normal coefficients and intercept), drawn
+by NUTS: 8 chains of 500 steps of warm-up and 1000 states. What is compared comes from chains of its
+own: ArviZ (by `diagnostics.sensitivity`) from one sample, `reweigh` from its population, `influence`
+from a third sample, refits from chains without the datum. Errors are Monte Carlo standard errors that
+count correlation along chains; those of slopes and correlations are the jackknife's over chains.
+"""
+
+import warnings
+from functools import cache
+
+import arviz_stats  # noqa: F401  registers the accessor for errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from page import write
+from samplers import data, logistic
+
+import dtda_prob as dtda
+
+SEED = 0
+NUM_CHAINS, NUM_WARMUP, NUM_SAMPLES, NUM_TRANSPORTED = 8, 500, 1000, 25
+NUM_ASKED = 8
+"""Data whose log-odds are asked for, beside all parameters."""
+TEMPERATURES = (1.0, 0.1, 0.01)
+SAMPLE = ("chain", "draw")
+LIMIT = 0.7
+
+
+@cache
+def program() -> dtda.Program:
+    x, y = data()
+    return dtda.Program(logistic, x, y=y)
+
+
+def asked(values: dict) -> jax.Array:
+    """Give intercept, slopes, and the log-odds of a few data."""
+    x = jnp.asarray(data()[0][:: len(data()[0]) // NUM_ASKED][:NUM_ASKED])
+    log_odds = values["intercept"] + x @ values["slopes"]
+    return jnp.concatenate([values["intercept"][None], values["slopes"], log_odds])
+
+
+def training(temperature: float = 1.0, num_samples: int = NUM_SAMPLES) -> dtda.Training:
+    kernel = dtda.kernels.nuts(num_warmup=NUM_WARMUP, num_samples=num_samples, temperature=temperature)
+    return dtda.Training(program(), kernel, dtda.measures.function(asked))
+
+
+def drawn(source, key: int, num_samples: int = NUM_SAMPLES, **options) -> xr.DataTree:
+    num_draws = NUM_CHAINS * num_samples
+    return dtda.sample(source, jax.random.key(key), num_draws, progress=False, **options)
+
+
+@cache
+def owed() -> xr.Dataset:
+    tree = drawn(training(), 0, keep=["log_likelihood", "log_prior"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of k-hat, which is in the tables
+        return dtda.diagnostics.sensitivity(tree)
+
+
+@cache
+def weighed(temperature: float = 1.0) -> xr.Dataset:
+    """Give importance weights of each datum's removal, with densities and values of the population."""
+    made = training(temperature)
+    num_draws = NUM_CHAINS * NUM_SAMPLES
+    push = dtda.reweigh(made, jax.random.key(1), num_draws=num_draws)
+
+    @jax.jit
+    def weigh(rows):
+        def one(row):
+            population = push.weigh(row)
+            return jnp.exp(population.log_weights), population.pareto_k
+
+        return jax.lax.map(one, rows)
+
+    rows = jnp.asarray(dtda.leave_one_out(program()).values, jnp.float32)
+    weights, k_hat = weigh(rows)
+    params = push.weigh(rows[0]).params
+    densities = jax.lax.map(lambda theta: -program().losses(theta), params, batch_size=64)
+    values = jax.vmap(lambda theta: asked(program().constrain(theta)))(params)
+    dims = ("chain", "draw")
+
+    def chained(array, *more):
+        return ((*dims, *more), np.asarray(array, float).reshape(NUM_CHAINS, NUM_SAMPLES, -1))
+
+    return xr.Dataset(
+        {
+            "weights": chained(weights.T, "datum"),
+            "log_likelihood": chained(densities, "datum"),
+            "values": chained(values, "query"),
+            "k_hat": ("datum", np.asarray(k_hat)),
+        }
+    )
+
+
+def log_density(weights: xr.DataArray, log_likelihood: xr.DataArray) -> tuple:
+    """Give log E p(y_i | theta) under normalised weights, and its error."""
+    density = np.exp(log_likelihood)
+    mean = (weights * density).sum(SAMPLE)
+    added = weights * (density / mean - 1) * weights.sizes["chain"] * weights.sizes["draw"]
+    return np.log(mean), added.azstats.mcse(method="mean")
+
+
+@cache
+def by_weights() -> tuple:
+    found = weighed()
+    return log_density(found["weights"], found["log_likelihood"])
+
+
+def leave_one_out() -> pd.DataFrame:
+    """Compare log predictive densities of each datum given all others, by ArviZ and by `reweigh`.
+
+    z is their difference over its error: its standard deviation is 1 where they agree to Monte Carlo
+    error. k-hat is the larger of both. "Sure" data have a log density above -0.01: k-hat has no scale,
+    and speaks of the tail of weights that are all but 1; their differences are those of single
+    precision, and have no z.
+    """
+    (density, error), arviz = by_weights(), owed()
+    k_hat = np.fmax(arviz["k_hat"], weighed()["k_hat"]).fillna(0)
+    sure, good = arviz["elpd_loo"] > -0.01, k_hat <= LIMIT
+    several = {
+        f"k-hat at most {LIMIT}": good & ~sure,
+        f"k-hat above {LIMIT}": ~good & ~sure,
+        f"sure, k-hat at most {LIMIT}": good & sure,
+        f"sure, k-hat above {LIMIT}": ~good & sure,
+    }
+    return pd.DataFrame(
+        [_compared(name, chosen.values, density, error) for name, chosen in several.items()]
+    ).set_index("data")
+
+
+def _compared(name: str, chosen: np.ndarray, density: xr.DataArray, error: xr.DataArray) -> dict:
+    ours, own = density.values[chosen], error.values[chosen]
+    theirs, other = owed()["elpd_loo"].values[chosen], owed()["elpd_loo_error"].values[chosen]
+    z = (ours - theirs) / np.hypot(own, other) * (np.nan if "sure" in name else 1.0)
+    return {
+        "data": name,
+        "number": int(chosen.sum()),
+        "sum by ArviZ": theirs.sum(),
+        "sum by reweigh": ours.sum(),
+        "largest difference": np.abs(ours - theirs).max(),
+        "median error": np.median(np.hypot(own, other)),
+        "sd of z": z.std(),
+        "largest |z|": np.abs(z).max(),
+        "correlation": np.corrcoef(ours, theirs)[0, 1],
+    }
+
+
+@cache
+def chosen() -> np.ndarray:
+    """Give the six data of the highest k-hat that draws are not sure of, and the two highest of all."""
+    found = owed()
+    k_hat = found["k_hat"].fillna(0)
+    matter = np.argsort(-k_hat.where(found["elpd_loo"] < -0.01, 0).values)[:6]
+    rest = [i for i in np.argsort(-k_hat.values) if i not in matter]
+    return np.concatenate([matter, rest[:2]])
+
+
+@cache
+def refitted() -> xr.DataTree:
+    weights = dtda.leave_one_out(program(), chosen().tolist())
+    return drawn(training(), 2, weights=weights, keep=["log_likelihood"])
+
+
+def refits() -> pd.DataFrame:
+    """Refit without the data of the highest k-hat: six that matter and the two highest of all.
+
+    Log predictive densities with their errors. The error of a weighted mean is itself not to be
+    trusted where k-hat is high; that of refits is.
+    """
+    (density, error), arviz, tree = by_weights(), owed(), refitted()
+    rows = []
+    for place, datum in enumerate(chosen()):
+        own = tree["log_likelihood/log_likelihood"].isel(perturbation=place, datum=datum).astype(float)
+        alike = xr.ones_like(own) / own.size
+        refit, refit_error = log_density(alike, own)
+        rows.append(
+            {
+                "datum": int(datum),
+                "k-hat": float(arviz["k_hat"][datum]),
+                "ArviZ": float(arviz["elpd_loo"][datum]),
+                "its error": float(arviz["elpd_loo_error"][datum]),
+                "reweigh": float(density[datum]),
+                "error of reweigh": float(error[datum]),
+                "refit": float(refit),
+                "error of refit": float(refit_error),
+            }
+        )
+    return pd.DataFrame(rows).set_index("datum")
+
+
+@cache
+def transported(temperature: float = 1.0) -> xr.DataArray:
+    """Give the mean shift of each query by `influence`, chain by chain: minus its response."""
+    push = dtda.influence(training(temperature, NUM_TRANSPORTED))
+    pull, weights = jax.jit(push.pull), program().full_weights()
+    keys = jax.random.split(jax.random.key(3), NUM_CHAINS)
+    responses = np.stack([np.asarray(pull(key, weights)).mean(0) for key in keys])
+    return -xr.DataArray(responses.astype(float), dims=("chain", "query", "datum"))
+
+
+def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) -> xr.DataArray:
+    """Give the mean shift of each query by `reweigh`, from some chains of its population."""
+    some = weighed(temperature)[["weights", "values"]].isel(chain=chains)
+    weights = some["weights"] / some["weights"].sum(SAMPLE)
+    return xr.dot(weights, some["values"], dim=SAMPLE) - some["values"].mean(SAMPLE)
+
+
+def mean_shifts() -> pd.DataFrame:
+    """Compare mean shifts of 31 parameters and 8 log-odds over all 569 data, removed one by one.
+
+    `influence` transports each of 200 draws by its own Hessian, `reweigh` weighs 8000. "slope" is that
+    of the regression of reweigh's shifts on influence's, each query in units of its posterior standard
+    deviation; "correlation" that of all pairs of query and datum, and "ceiling" what it could be, were
+    there nothing but Monte Carlo error in reweigh. Below temperature 1 both are of a sharper posterior.
+    """
+    rows = []
+    for temperature in TEMPERATURES:
+        spread = weighed(temperature)["values"].std(SAMPLE)
+        every = np.arange(NUM_CHAINS)
+        parts = [_pairs(temperature, np.delete(every, k), spread) for k in every]
+        whole = _pairs(temperature, every, spread)
+        for name, queries in {"parameters": slice(0, 31), "log-odds": slice(31, None)}.items():
+            found = _fit(*whole, queries)
+            each = np.array([_fit(*part, queries) for part in parts])
+            errors = np.sqrt((NUM_CHAINS - 1) * each.var(0))
+            noise = _noise([part[1] for part in parts], queries)
+            share = 1 - noise / np.var(whole[1].values[:, queries])
+            rows.append(
+                {
+                    "temperature": temperature,
+                    "of": name,
+                    "slope": found[0],
+                    "error of slope": errors[0],
+                    "correlation": found[1],
+                    "error of correlation": errors[1],
+                    "ceiling": np.sqrt(max(share, 0.0)),
+                    "k-hat above 0.7": int((weighed(temperature)["k_hat"] > LIMIT).sum()),
+                }
+            )
+    return pd.DataFrame(rows).set_index(["temperature", "of"])
+
+
+def _pairs(temperature: float, chains: np.ndarray, spread: xr.DataArray) -> tuple:
+    first = transported(temperature).isel(chain=chains).mean("chain")
+    second = carried(temperature, chains)
+    return tuple((part / spread).transpose("datum", "query") for part in (first, second))
+
+
+def _fit(first: xr.DataArray, second: xr.DataArray, queries: slice) -> tuple[float, float]:
+    x, y = (part.values[:, queries].ravel() for part in (first, second))
+    return x @ y / (x @ x), np.corrcoef(x, y)[0, 1]
+
+
+def _noise(parts: list[xr.DataArray], queries: slice) -> float:
+    """Give the Monte Carlo variance of reweigh's shifts, by the jackknife over chains."""
+    stacked = np.stack([part.values[:, queries] for part in parts])
+    return float(((NUM_CHAINS - 1) * stacked.var(0)).mean())
+
+
+def mean_shifts_of_refits() -> pd.DataFrame:
+    """Compare mean shifts of all 39 queries with those of refits, for the data that were refitted.
+
+    In posterior standard deviations: the length of the predicted shift over that of the refit's and
+    the cosine between them. The error of a refit's shift, all queries together, is that from chain to
+    chain; where it is about as long as the shift itself nothing can be said.
+    """
+    found, spread = weighed(), weighed()["values"].std(SAMPLE).values
+    tree = refitted()["posterior_predictive/asked"].astype(float)
+    before = drawn(training(), 4)["posterior_predictive/asked"].astype(float)
+    rows = []
+    for place, datum in enumerate(chosen()):
+        true = (tree.isel(perturbation=place).mean("draw") - before.mean("draw")).values / spread
+        error = np.sqrt((true.var(0, ddof=1) / NUM_CHAINS).sum())
+        several = {
+            "influence": transported().mean("chain").isel(datum=datum).values,
+            "reweigh": carried().isel(datum=datum).values,
+            "ArviZ": owed()["mean_shift"].isel(datum=datum).values,
+        }
+        row = {"datum": int(datum), "k-hat": float(found["k_hat"][datum])}
+        row |= {"length of refit": np.linalg.norm(true.mean(0)), "its error": error}
+        for name, shift in several.items():
+            a, b = shift / spread, true.mean(0)
+            row[f"{name}, ratio"] = np.linalg.norm(a) / np.linalg.norm(b)
+            row[f"{name}, cosine"] = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("datum")
+
+
+if __name__ == "__main__":
+    parts = [leave_one_out, refits, mean_shifts, mean_shifts_of_refits]
+    write("posterior", "Posteriors", __doc__, parts, SEED)
