@@ -27,7 +27,7 @@ SEED = 0
 NUM_CHAINS, NUM_WARMUP, NUM_SAMPLES, NUM_TRANSPORTED = 8, 500, 1000, 25
 NUM_ASKED = 8
 """Data whose log-odds are asked for, beside all parameters."""
-TEMPERATURES = (1.0, 0.1, 0.01)
+TEMPERATURES = (1.0, 0.1)
 SAMPLE = ("chain", "draw")
 LIMIT = 0.7
 
@@ -212,63 +212,62 @@ def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) 
 
 
 def mean_shifts() -> pd.DataFrame:
-    """Compare mean shifts of 31 parameters and 8 log-odds over all 569 data, removed one by one.
+    """Compare mean shifts of 31 parameters and 8 log-odds over the data, removed one by one.
 
-    `influence` transports each of 200 draws by its own Hessian, `reweigh` weighs 8000. "slope" is that
-    of the regression of reweigh's shifts on influence's, each query in units of its posterior standard
+    `influence` moves each of 200 draws by its own Hessian at all data, `reweigh` weighs 8000. "slope" is
+    that of the regression of reweigh's shifts on influence's, each query in units of its posterior standard
     deviation; "correlation" that of all pairs of query and datum, and "ceiling" what it could be, were
-    there nothing but Monte Carlo error in reweigh. Below temperature 1 both are of a sharper posterior.
+    there nothing but Monte Carlo error in reweigh. Below temperature 1 both are of a sharper posterior,
+    of which influence is the limit. "all" data are 569; "k-hat at most 0.7" leaves out those for which
+    reweigh itself is not to be trusted.
     """
     rows = []
     for temperature in TEMPERATURES:
-        spread = weighed(temperature)["values"].std(SAMPLE)
+        good = (weighed(temperature)["k_hat"].fillna(0) <= LIMIT).values
         every = np.arange(NUM_CHAINS)
-        parts = [_pairs(temperature, np.delete(every, k), spread) for k in every]
-        whole = _pairs(temperature, every, spread)
-        for name, queries in {"parameters": slice(0, 31), "log-odds": slice(31, None)}.items():
-            found = _fit(*whole, queries)
-            each = np.array([_fit(*part, queries) for part in parts])
-            errors = np.sqrt((NUM_CHAINS - 1) * each.var(0))
-            noise = _noise([part[1] for part in parts], queries)
-            share = 1 - noise / np.var(whole[1].values[:, queries])
-            rows.append(
-                {
-                    "temperature": temperature,
-                    "of": name,
-                    "slope": found[0],
-                    "error of slope": errors[0],
-                    "correlation": found[1],
-                    "error of correlation": errors[1],
-                    "ceiling": np.sqrt(max(share, 0.0)),
-                    "k-hat above 0.7": int((weighed(temperature)["k_hat"] > LIMIT).sum()),
-                }
-            )
-    return pd.DataFrame(rows).set_index(["temperature", "of"])
+        left = [np.delete(every, k) for k in every]
+        parts = [_pairs(temperature, chains) for chains in (every, *left)]
+        for label, some in {"all": good | True, f"k-hat at most {LIMIT}": good}.items():
+            for name, queries in {"parameters": slice(0, 31), "log-odds": slice(31, None)}.items():
+                pairs = [(first[some][:, queries], second[some][:, queries]) for first, second in parts]
+                row = {"temperature": temperature, "data": label, "number": some.sum(), "of": name}
+                rows.append(row | _agreement(pairs))
+    return pd.DataFrame(rows).set_index(["temperature", "data"])
 
 
-def _pairs(temperature: float, chains: np.ndarray, spread: xr.DataArray) -> tuple:
+def _agreement(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:
+    """Fit all chains, and all but each: their spread gives errors, and Monte Carlo variance of shifts."""
+    found, *each = (np.array(_fit(*part)) for part in parts)
+    errors = np.sqrt((NUM_CHAINS - 1) * np.var(each, axis=0))
+    noise = (NUM_CHAINS - 1) * np.var([part[1] for part in parts[1:]], axis=0).mean()
+    return {
+        "slope": found[0],
+        "error of slope": errors[0],
+        "correlation": found[1],
+        "error of correlation": errors[1],
+        "ceiling": np.sqrt(max(1 - noise / np.var(parts[0][1]), 0.0)),
+    }
+
+
+def _pairs(temperature: float, chains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give shifts by both, `(datum, query)`, in posterior standard deviations."""
+    spread = weighed(temperature)["values"].std(SAMPLE)
     first = transported(temperature).isel(chain=chains).mean("chain")
     second = carried(temperature, chains)
-    return tuple((part / spread).transpose("datum", "query") for part in (first, second))
+    return tuple((part / spread).transpose("datum", "query").values for part in (first, second))
 
 
-def _fit(first: xr.DataArray, second: xr.DataArray, queries: slice) -> tuple[float, float]:
-    x, y = (part.values[:, queries].ravel() for part in (first, second))
-    return x @ y / (x @ x), np.corrcoef(x, y)[0, 1]
-
-
-def _noise(parts: list[xr.DataArray], queries: slice) -> float:
-    """Give the Monte Carlo variance of reweigh's shifts, by the jackknife over chains."""
-    stacked = np.stack([part.values[:, queries] for part in parts])
-    return float(((NUM_CHAINS - 1) * stacked.var(0)).mean())
+def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    return (x * y).sum() / (x * x).sum(), np.corrcoef(x.ravel(), y.ravel())[0, 1]
 
 
 def mean_shifts_of_refits() -> pd.DataFrame:
     """Compare mean shifts of all 39 queries with those of refits, for the data that were refitted.
 
     In posterior standard deviations: the length of the predicted shift over that of the refit's and
-    the cosine between them. The error of a refit's shift, all queries together, is that from chain to
-    chain; where it is about as long as the shift itself nothing can be said.
+    the cosine between them, with the k-hat of reweigh. The error of a refit's shift, all queries
+    together, is that from chain to chain; where it is about as long as the shift itself nothing can be
+    said.
     """
     found, spread = weighed(), weighed()["values"].std(SAMPLE).values
     tree = refitted()["posterior_predictive/asked"].astype(float)
