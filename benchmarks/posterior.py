@@ -214,12 +214,12 @@ def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) 
 def mean_shifts() -> pd.DataFrame:
     """Compare mean shifts of 31 parameters and 8 log-odds over the data, removed one by one.
 
-    `influence` moves each of 200 draws by its own Hessian at all data, `reweigh` weighs 8000. "slope" is
-    that of the regression of reweigh's shifts on influence's, each query in units of its posterior standard
-    deviation; "correlation" that of all pairs of query and datum, and "ceiling" what it could be, were
-    there nothing but Monte Carlo error in reweigh. Below temperature 1 both are of a sharper posterior,
-    of which influence is the limit. "all" data are 569; "k-hat at most 0.7" leaves out those for which
-    reweigh itself is not to be trusted.
+    `influence` moves each of 200 draws by its own Hessian at all data, `reweigh` weighs 8000. "slope"
+    is that of the regression of reweigh's shifts on influence's, each query in units of its posterior
+    standard deviation; "correlation" that of all pairs of query and datum, and "ceiling" what it could
+    be, were there nothing but Monte Carlo error in reweigh. Below temperature 1 both are of a sharper
+    posterior, of which influence is the limit. "all" data are 569; "k-hat at most 0.7" leaves out those
+    for which reweigh itself is not to be trusted.
     """
     rows = []
     for temperature in TEMPERATURES:
@@ -236,7 +236,7 @@ def mean_shifts() -> pd.DataFrame:
 
 
 def _agreement(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:
-    """Fit all chains, and all but each: their spread gives errors, and Monte Carlo variance of shifts."""
+    """Fit all chains, and all but each, whose spread gives errors and Monte Carlo variances."""
     found, *each = (np.array(_fit(*part)) for part in parts)
     errors = np.sqrt((NUM_CHAINS - 1) * np.var(each, axis=0))
     noise = (NUM_CHAINS - 1) * np.var([part[1] for part in parts[1:]], axis=0).mean()
