@@ -28,6 +28,7 @@ NUM_CHAINS, NUM_WARMUP, NUM_SAMPLES, NUM_TRANSPORTED = 8, 500, 1000, 25
 NUM_ASKED = 8
 """Data whose log-odds are asked for, beside all parameters."""
 TEMPERATURES = (1.0, 0.1)
+NUM_QUERIES = 31 + NUM_ASKED
 SAMPLE = ("chain", "draw")
 LIMIT = 0.7
 
@@ -214,12 +215,12 @@ def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) 
 def mean_shifts() -> pd.DataFrame:
     """Compare mean shifts of 31 parameters and 8 log-odds over the data, removed one by one.
 
-    `influence` moves each of 200 draws by its own Hessian at all data, `reweigh` weighs 8000. "slope" is
-    that of the regression of reweigh's shifts on influence's, each query in units of its posterior standard
-    deviation; "correlation" that of all pairs of query and datum, and "ceiling" what it could be, were
-    there nothing but Monte Carlo error in reweigh. Below temperature 1 both are of a sharper posterior,
-    of which influence is the limit. "all" data are 569; "k-hat at most 0.7" leaves out those for which
-    reweigh itself is not to be trusted.
+    `influence` moves each of 200 draws by its own Hessian at all data, `reweigh` weighs 8000. "slope"
+    is that of the regression of reweigh's shifts on influence's, each query in units of its posterior
+    standard deviation; "correlation" that of all pairs of query and datum, and "ceiling" what it could
+    be, were there nothing but Monte Carlo error in reweigh. Below temperature 1 both are of a sharper
+    posterior, of which influence is the limit. "all" data are 569; "k-hat at most 0.7" leaves out those
+    for which reweigh itself is not to be trusted.
     """
     rows = []
     for temperature in TEMPERATURES:
@@ -229,14 +230,15 @@ def mean_shifts() -> pd.DataFrame:
         parts = [_pairs(temperature, chains) for chains in (every, *left)]
         for label, some in {"all": good | True, f"k-hat at most {LIMIT}": good}.items():
             for name, queries in {"parameters": slice(0, 31), "log-odds": slice(31, None)}.items():
-                pairs = [(first[some][:, queries], second[some][:, queries]) for first, second in parts]
+                places = np.ix_(some, np.arange(NUM_QUERIES)[queries])
+                pairs = [(one[places], other[places]) for one, other in parts]
                 row = {"temperature": temperature, "data": label, "number": some.sum(), "of": name}
                 rows.append(row | _agreement(pairs))
     return pd.DataFrame(rows).set_index(["temperature", "data"])
 
 
 def _agreement(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:
-    """Fit all chains, and all but each: their spread gives errors, and Monte Carlo variance of shifts."""
+    """Fit all chains, and all but each, whose spread gives errors and the variance of shifts."""
     found, *each = (np.array(_fit(*part)) for part in parts)
     errors = np.sqrt((NUM_CHAINS - 1) * np.var(each, axis=0))
     noise = (NUM_CHAINS - 1) * np.var([part[1] for part in parts[1:]], axis=0).mean()
