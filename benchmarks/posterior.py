@@ -28,6 +28,7 @@ NUM_CHAINS, NUM_WARMUP, NUM_SAMPLES, NUM_TRANSPORTED = 8, 500, 1000, 25
 NUM_ASKED = 8
 """Data whose log-odds are asked for, beside all parameters."""
 TEMPERATURES = (1.0, 0.1)
+NUM_QUERIES = 31 + NUM_ASKED
 SAMPLE = ("chain", "draw")
 LIMIT = 0.7
 
@@ -229,14 +230,15 @@ def mean_shifts() -> pd.DataFrame:
         parts = [_pairs(temperature, chains) for chains in (every, *left)]
         for label, some in {"all": good | True, f"k-hat at most {LIMIT}": good}.items():
             for name, queries in {"parameters": slice(0, 31), "log-odds": slice(31, None)}.items():
-                pairs = [(first[some][:, queries], second[some][:, queries]) for first, second in parts]
+                places = np.ix_(some, np.arange(NUM_QUERIES)[queries])
+                pairs = [(one[places], other[places]) for one, other in parts]
                 row = {"temperature": temperature, "data": label, "number": some.sum(), "of": name}
                 rows.append(row | _agreement(pairs))
     return pd.DataFrame(rows).set_index(["temperature", "data"])
 
 
 def _agreement(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:
-    """Fit all chains, and all but each, whose spread gives errors and Monte Carlo variances."""
+    """Fit all chains, and all but each, whose spread gives errors and the variance of shifts."""
     found, *each = (np.array(_fit(*part)) for part in parts)
     errors = np.sqrt((NUM_CHAINS - 1) * np.var(each, axis=0))
     noise = (NUM_CHAINS - 1) * np.var([part[1] for part in parts[1:]], axis=0).mean()
