@@ -3,7 +3,7 @@
 Run with `uv run python benchmarks/samplers.py` (some minutes on two cores). It prints its tables and
 writes them to `docs/benchmarks/samplers.md`. The posterior is that of a logistic regression on
 breast_cancer (569 data, 30 standardised features, standard normal coefficients and intercept). Times
-are the least of five, compilation left out; those of `dtda.sample` hold the tree that it makes, with
+are the least of three, compilation left out; those of `dtda.sample` hold the tree that it makes, with
 the objective and the norm of its gradient at every draw.
 """
 
@@ -27,7 +27,7 @@ import dtda_prob as dtda
 
 SEED = 0
 NUM_WARMUP, NUM_SAMPLES = 500, 1000
-REPEATS = 5
+REPEATS = 3
 NUM_STEPS, THINNING, BATCH, STEP_SIZE = 2000, 10, 64, 1e-4
 
 

@@ -18,7 +18,10 @@ from dtda_prob.divergences import resolve
 RNG = np.random.default_rng
 NUM_DATA, NUM_QUERIES = 40, 3
 SHIFTED, SPREAD = slice(0, 5), slice(5, 8)
-TRAINING = SimpleNamespace(measure=SimpleNamespace(name="loss", queries=np.array(["a", "b", "c"])))
+TRAINING = SimpleNamespace(
+    measure=SimpleNamespace(name="loss", queries=np.array(["a", "b", "c"])),
+    kernel=SimpleNamespace(num_states=1),
+)
 
 
 def arms_of(num_draws: int, seed: int = 0, noise: float = 0.05) -> Arms:
