@@ -72,8 +72,7 @@ RUN = ["`svi`", "`average`", "`given` alone"]
 FOLLOWING = ["unroll", "segments", "trajectory", "cosine"]
 """Transforms that go through training; the others see no more of a kernel than its outcome."""
 
-KINDS = ["`sgd`, multiples of gradients", "`exact`", "`lbfgs`", "`in_precision`", "`svi`", "`sgnht`"]
-KINDS += ["`hmc`"]
+KINDS = ["`sgd`, multiples of gradients", "`lbfgs`", "`in_precision`", "`svi`", "`sgnht`", "`hmc`"]
 """Kernels that are compiled on a device of their own."""
 
 

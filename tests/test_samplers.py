@@ -118,7 +118,6 @@ def states_apart(transform, weights):
         ("unroll", "pull"),
         ("influence", "pull"),
         ("influence", "push"),
-        ("newton", "pull"),
         ("finetune", "push"),
         ("retrain", "pull"),
     ],
