@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     )
     from dtda_prob.adding import add
     from dtda_prob.attribution import attribute, power, precision, settled, until
-    from dtda_prob.outcomes import load, sample, save
+    from dtda_prob.outcomes import load, sample
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
     from dtda_prob.pricing import plan
     from dtda_prob.program import Program
     from dtda_prob.relabelling import relabel
+    from dtda_prob.storage import StoreError, repair, save, verify
     from dtda_prob.training import Training
     from dtda_prob.transforms import (
         cosine,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Program": "program",
+    "StoreError": "storage",
     "Training": "training",
     "add": "adding",
     "attribute": "attribution",
@@ -61,10 +63,11 @@ _HOMES = {
     "random_subsets": "perturbations",
     "relabel": "relabelling",
     "remove": "perturbations",
+    "repair": "storage",
     "retrain": "transforms",
     "reweigh": "transforms",
     "sample": "outcomes",
-    "save": "outcomes",
+    "save": "storage",
     "segments": "transforms",
     "settled": "attribution",
     "trajectory": "transforms",
@@ -72,6 +75,7 @@ _HOMES = {
     "until": "attribution",
     "upweight": "perturbations",
     "vary": "varying",
+    "verify": "storage",
 }
 _ROOMS = (
     "curvature",
@@ -87,6 +91,7 @@ _ROOMS = (
 
 __all__ = [
     "Program",
+    "StoreError",
     "Training",
     "add",
     "attribute",
@@ -113,6 +118,7 @@ __all__ = [
     "random_subsets",
     "relabel",
     "remove",
+    "repair",
     "retrain",
     "reweigh",
     "sample",
@@ -125,6 +131,7 @@ __all__ = [
     "until",
     "upweight",
     "vary",
+    "verify",
     "zoo",
 ]
 

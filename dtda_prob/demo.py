@@ -14,9 +14,10 @@ import xarray as xr
 from dtda_prob import evaluate, kernels, measures, plots, zoo
 from dtda_prob.attribution import attribute
 from dtda_prob.divergences import estimate
-from dtda_prob.outcomes import sample, save
+from dtda_prob.outcomes import sample
 from dtda_prob.perturbations import remove
 from dtda_prob.program import Program
+from dtda_prob.storage import save
 from dtda_prob.training import Training
 from dtda_prob.transforms import unroll
 from dtda_prob.typing import PRNGKey

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from dtda_prob.outcomes.draws import draw_keys
+from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey, check_key

@@ -14,7 +14,8 @@ import xarray as xr
 from tables import NUM_DATA, draw, network, ones, queries, regression, train, train_network
 
 import dtda_prob as dtda
-from dtda_prob.outcomes import draws
+from dtda_prob.outcomes import drawing
+from dtda_prob.outcomes.source import draw_keys
 
 KEY = jax.random.key(0)
 
@@ -82,7 +83,7 @@ def test_a_push_forward_is_sampled_from_old_to_new(training):
     program = training.program
     start, end = dtda.remove(program, [0]), dtda.remove(program, [0, 1])
     tree = dtda.sample(dtda.unroll(training), KEY, 4, end, old=start)
-    key = draws.draw_keys(KEY, 4)[0]
+    key = draw_keys(KEY, 4)[0]
     arms = (jnp.asarray(weights.values) for weights in (start, end))
     pushed = jax.jit(dtda.unroll(training).push)(key, *arms)
     np.testing.assert_allclose(values(tree)[0], pushed.value, rtol=1e-5)
@@ -156,10 +157,10 @@ def test_draws_that_are_not_finite_are_kept_flagged_and_reported():
 
 
 def test_one_compilation_serves_all_calls_of_a_shape(training):
-    before = draws._draw_chunk._cache_size()
+    before = drawing._draw_chunk._cache_size()
     for data in ([0], [1], [2, 3]):
         dtda.sample(training, KEY, 12, dtda.remove(training.program, data))
-    assert draws._draw_chunk._cache_size() <= before + 1
+    assert drawing._draw_chunk._cache_size() <= before + 1
 
 
 def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):

@@ -1,5 +1,7 @@
 """Both sides of a comparison: draws of the measurement on all data and on perturbed data."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -7,17 +9,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Key
 
-from dtda_prob.outcomes.draws import (
-    Source,
-    by_draw,
-    draw_all,
-    draw_keys,
-    pull_all,
-    read_value,
-    start_of,
-    training_of,
-    warn_not_finite,
-)
+from dtda_prob.outcomes.draws import by_draw, draw_all, pull_all, warn_not_finite
+from dtda_prob.outcomes.source import Source, draw_keys, read_value, start_of, training_of
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -25,8 +18,6 @@ from dtda_prob.typing import PRNGKey, Weights, check_key
 
 Draws = Float[np.ndarray, "draw ..."]
 Direction = Literal["pull", "push"]
-CHUNK = 64
-"""Trainings per compiled call."""
 
 
 class Arms(NamedTuple):
@@ -66,14 +57,12 @@ def draw_arms(
     if perturbations is not None and weights.ndim == 1:
         weights = weights.expand_dims(perturbation=[0])
     runs, passed = training.num_runs(num_draws), first // training.kernel.num_states
-    keys = draw_keys(key, runs, passed)
     if direction == "push":
         weights = weights if weights.ndim == 2 else each_removed(weights)
-        several = len(weights)
-        apart = None if new_key is None else draw_keys(new_key, runs * several, passed * several)
-        old, new = _arms_by_push(source, keys, apart, weights, progress)
+        draw = partial(draw_all, num_runs=runs, first=passed, read=read_value, progress=progress)
+        old, new = _arms_by_push(draw, source, key, new_key, weights)
     elif direction == "pull" and isinstance(source, PushForward) and new_key is None:
-        old, new = _arms_by_pull(source, keys, weights, progress)
+        old, new = _arms_by_pull(source, draw_keys(key, runs, passed), weights, progress)
     else:
         raise ValueError(
             f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
@@ -93,19 +82,12 @@ def each_removed(weights: xr.DataArray, positions: np.ndarray | None = None) -> 
 
 
 def _arms_by_push(
-    source: Source,
-    keys: Key[Array, " draw"],
-    apart: Key[Array, " pair"] | None,
-    weights: xr.DataArray,
-    progress: bool,
+    draw: Callable, source: Source, key: PRNGKey, new_key: PRNGKey | None, weights: xr.DataArray
 ) -> tuple[Draws, Draws]:
     """Give draws of both arms, `(draw, query, perturbation, *output)`."""
     training = training_of(source)
-    ones = check_weights(training.program, None)
-    old = draw_all(training, keys, None, ones, read_value, CHUNK, progress)
-    if apart is not None:
-        keys = apart.reshape(len(keys), len(weights))
-    new = draw_all(source, keys, None, weights, read_value, CHUNK, progress)
+    old = draw(training, key, weights=check_weights(training.program, None))
+    new = draw(source, key if new_key is None else new_key, weights=weights, shared=new_key is None)
     return old[:, :, None], np.moveaxis(new, 1, 2)
 
 

@@ -11,8 +11,8 @@ from dtda_prob.attribution.arms import Arms, Direction, draw_arms, each_removed
 from dtda_prob.attribution.estimation import Options, score_arms
 from dtda_prob.attribution.sequential import Until, draw_until
 from dtda_prob.divergences import Divergence, resolve
-from dtda_prob.outcomes.draws import Source, draw_keys, training_of
 from dtda_prob.outcomes.linear_range import NUM_CHECKED, warn_beyond_range
+from dtda_prob.outcomes.source import Source, training_of
 from dtda_prob.typing import PRNGKey
 
 Divergences = Sequence[str | Divergence | Callable]
@@ -119,4 +119,4 @@ def _check_range(source: Source, key: PRNGKey, arms: Arms) -> None:
         lengths = np.linalg.norm(steps.reshape(len(steps), -1), axis=1)
         longest = np.argsort(-lengths)[:NUM_CHECKED]
         moved, weights = moved[:, longest], each_removed(weights, longest)
-    warn_beyond_range(source, draw_keys(key, 1), moved, weights)
+    warn_beyond_range(source, key, moved, weights)

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import xarray as xr
 
-from dtda_prob.attribution.arms import CHUNK, draw_arms
-from dtda_prob.outcomes.draws import Source, draw_all, draw_keys, read_value, training_of
+from dtda_prob.attribution.arms import draw_arms
+from dtda_prob.outcomes.draws import draw_all
+from dtda_prob.outcomes.source import Source, draw_keys, read_value, training_of
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -127,5 +128,5 @@ def _several(weights: xr.DataArray) -> xr.DataArray:
 
 def _on_all_data(training: Training, key: PRNGKey, num_draws: int, progress: bool) -> np.ndarray:
     whole = check_weights(training.program, None)
-    keys = draw_keys(key, training.num_runs(num_draws))
-    return draw_all(training, keys, None, whole, read_value, CHUNK, progress)
+    runs = training.num_runs(num_draws)
+    return draw_all(training, key, runs, whole, read_value, progress=progress)

@@ -8,7 +8,7 @@ import scipy.stats
 import xarray as xr
 
 from dtda_prob.evaluate.arms import predictions, retrainings
-from dtda_prob.outcomes.draws import Source, training_of
+from dtda_prob.outcomes.source import Source, training_of
 from dtda_prob.perturbations import Data, Removal, remove_leading
 from dtda_prob.program import Program
 from dtda_prob.training import Training

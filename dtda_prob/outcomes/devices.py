@@ -1,0 +1,31 @@
+"""One process with many devices: which share a call, and how it is split."""
+
+from collections.abc import Callable
+from functools import cache
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+
+@cache
+def all_devices() -> Mesh | None:
+    """Give a mesh of all devices of this process, with one axis, `draw`; None where there is one."""
+    devices = jax.local_devices()
+    return jax.make_mesh((len(devices),), ("draw",), devices=devices) if len(devices) > 1 else None
+
+
+def spread(function: Callable, mesh: Mesh | None, split: tuple[bool, ...]) -> Callable:
+    """Split the leading axis of some arguments, and of the result, over all devices of a mesh.
+
+    Each device computes its share by itself, as one device alone would compute so many.
+
+    Args:
+        function: what maps over the leading axis.
+        mesh: the devices; None leaves the function as it is.
+        split: which arguments are split; the others are the same everywhere.
+    """
+    if mesh is None:
+        return function
+    share, same = PartitionSpec(mesh.axis_names), PartitionSpec()
+    specs = tuple(share if each else same for each in split)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=share, check_vma=False)
