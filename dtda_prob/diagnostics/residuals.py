@@ -11,7 +11,7 @@ from dtda_prob.curvature.krylov import bind_product
 from dtda_prob.diagnostics.slopes import map_slopes
 from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import side_key
+from dtda_prob.transforms.at_outcome import side_key
 from dtda_prob.typing import Params, PRNGKey, check_key
 
 
