@@ -4,17 +4,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, Key
+from jax.sharding import Mesh
+from jaxtyping import Float
 
-from dtda_prob.outcomes.draws import by_draw, draw_all, pull_all, warn_not_finite
-from dtda_prob.outcomes.source import Source, draw_keys, read_value, start_of, training_of
-from dtda_prob.perturbations import check_weights, num_removed
+from dtda_prob.attribution.effects import Effects, effects_of
+from dtda_prob.outcomes.draws import LOST, by_draw, draw_all, finish, warn_not_finite
+from dtda_prob.outcomes.shards import Shard
+from dtda_prob.outcomes.source import Source, read_value, training_of
+from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import PRNGKey, Weights, check_key
+from dtda_prob.typing import PRNGKey, check_key
 
 Draws = Float[np.ndarray, "draw ..."]
 Direction = Literal["pull", "push"]
@@ -44,6 +46,7 @@ def draw_arms(
     direction: Direction | None = None,
     new_key: PRNGKey | None = None,
     first: int = 0,
+    engine: Any = None,
     progress: bool = True,
 ) -> Arms:
     """Draw both sides of a comparison; see `attribute` for the arguments, errors and warnings.
@@ -59,10 +62,14 @@ def draw_arms(
     runs, passed = training.num_runs(num_draws), first // training.kernel.num_states
     if direction == "push":
         weights = weights if weights.ndim == 2 else each_removed(weights)
-        draw = partial(draw_all, num_runs=runs, first=passed, read=read_value, progress=progress)
+        draw = partial(
+            draw_all, num_runs=runs, first=passed, read=read_value, engine=engine, progress=progress
+        )
         old, new = _arms_by_push(draw, source, key, new_key, weights)
     elif direction == "pull" and isinstance(source, PushForward) and new_key is None:
-        old, new = _arms_by_pull(source, draw_keys(key, runs, passed), weights, progress)
+        mesh = engine if isinstance(engine, Mesh) else None
+        effects = effects_of(source, key, weights, first=passed, mesh=mesh)
+        old, new = _arms_by_pull(effects, runs, engine, progress)
     else:
         raise ValueError(
             f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
@@ -91,41 +98,31 @@ def _arms_by_push(
     return old[:, :, None], np.moveaxis(new, 1, 2)
 
 
-def _arms_by_pull(
-    source: PushForward, keys: Key[Array, " draw"], weights: xr.DataArray, progress: bool
-) -> tuple[Draws, Draws]:
+def _arms_by_pull(effects: Effects, num_runs: int, engine: Any, progress: bool) -> tuple[Draws, Draws]:
     """Give draws of both arms, `(draw, query, datum or perturbation, *output)`."""
-    removed = np.unique(num_removed(weights))
-    if len(removed) > 1:
-        raise ValueError(
-            f"perturbations drop different numbers of rows ({removed.tolist()}), and each is another "
-            "training: attribute them apart, by removal='reweight', or with direction='push'"
-        )
-    fitting = source.matched(int(removed[0]))
-    start = start_of(fitting, None)
-    point = _expansion_point(source, start, weights)
-    query_axis = int(source.training.kernel.num_states > 1)
-    pairs = [
-        (value, _shift(response, weights.values, np.asarray(start), query_axis))
-        for value, response in pull_all(fitting, keys, start, point, progress)
-    ]
-    stacked = tuple(map(np.stack, zip(*pairs, strict=True)))
-    old, shifts = by_draw(source.training, stacked)
-    old = old[:, :, None]
-    return old, old + shifts
+    size, found = (num_runs, len(effects.training.measure.queries)), None
+
+    def done(shard: Shard, part: tuple[np.ndarray, np.ndarray]) -> int:
+        nonlocal found
+        found = _allocate(part, size, effects.query_axis) if found is None else found
+        runs, queries = shard.whole.slices()
+        for whole, some in zip(found, part, strict=True):
+            whole[runs, ..., queries, *[slice(None)] * (some.ndim - effects.query_axis - 1)] = some
+        return 0
+
+    finish(effects, [*effects.grid().shards(size)], done, LOST, engine, progress)
+    return from_effects(effects.training, found)
 
 
-def _expansion_point(source: PushForward, start: Weights, weights: xr.DataArray) -> Weights | None:
-    """Give the centre of the perturbations: their mean, or halfway to the only one; None: the start."""
-    if weights.ndim == 1 or not isinstance(source.at, str) or source.at == "old":
-        return None
-    if len(weights) == 1:
-        return (start + jnp.asarray(weights.values[0])) / 2
-    return jnp.asarray(weights.values.mean(0)) if source.at == "centre" else None
+def from_effects(training: Training, effects: Any) -> tuple[Draws, Draws]:
+    """Give draws of both arms from values of runs on all data, and their changes."""
+    old, change = by_draw(training, effects)
+    return old[:, :, None], old[:, :, None] + change
 
 
-def _shift(response: np.ndarray, weights: np.ndarray, start: np.ndarray, query_axis: int) -> np.ndarray:
-    """Apply a response to each change of weights: `(*state, query, perturbation or datum, *output)`."""
-    alone = weights.ndim == 1
-    shift = -response * start if alone else response @ (weights - start).T.astype(response.dtype)
-    return np.moveaxis(shift, -1, query_axis + 1)
+def _allocate(part: tuple[np.ndarray, ...], size: tuple[int, int], axis: int) -> tuple[np.ndarray, ...]:
+    def empty(leaf: np.ndarray) -> np.ndarray:
+        shape = size[0], *leaf.shape[1:axis], size[1], *leaf.shape[axis + 1 :]
+        return np.empty(shape, leaf.dtype)
+
+    return tuple(map(empty, part))

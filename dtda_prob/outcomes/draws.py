@@ -1,7 +1,7 @@
 """All draws of a sample set, in memory."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
 from tqdm import tqdm
 
 from dtda_prob.engines import compute
@@ -18,11 +17,12 @@ from dtda_prob.outcomes.drawing import Drawing
 from dtda_prob.outcomes.shards import Shard, grid_for
 from dtda_prob.outcomes.source import Reader, Source
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward
-from dtda_prob.typing import Draw, PRNGKey, Pull, Weights
+from dtda_prob.typing import PRNGKey
 
 CHUNK = 64
 """Trainings per compiled call."""
+LOST = "were finished, and are lost: name a store to keep them"
+"""What becomes of shards that nobody keeps, if they are interrupted."""
 
 
 def draw_all(
@@ -83,7 +83,7 @@ def draw_shards(drawing: Drawing, num_runs: int, engine: Any, progress: bool) ->
         return 0
 
     task, shards = partial(_draw_whole, drawing), [*drawing.grid.shards(size)]
-    finish(task, shards, done, "were drawn, and are lost: name a store to keep them", engine, progress)
+    finish(task, shards, done, LOST, engine, progress)
     several = drawing.weights.ndim
     found = found if several == 2 else jax.tree.map(lambda leaf: leaf[:, 0], found)
     return by_draw(drawing.training, found, several)
@@ -135,25 +135,6 @@ def by_draw(training: Training, found: Any, axis: int = 1) -> Any:
     return jax.tree.map(flat, found)
 
 
-def pull_all(
-    source: PushForward,
-    keys: Key[Array, " draw"],
-    start: Weights,
-    point: Weights | None,
-    progress: bool,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give each run's value at the start, and its response there or at another point.
-
-    Shapes are `(*state, query, *output)` and `(*state, query, *output, datum)`.
-    """
-    with progress_bar(len(keys), progress) as bar:
-        for draw_key in keys:
-            found = _pull_one(source.training.draw, source.pull, draw_key, start, point)
-            value, response = map(np.asarray, found)
-            bar.update()
-            yield value, response
-
-
 def warn_not_finite(diverging: np.ndarray, consequence: str) -> None:
     """Report draws that are not finite, which are kept."""
     if diverging.any():
@@ -173,14 +154,6 @@ def progress_bar(total: int, progress: bool) -> tqdm:
 
 def _draw_whole(drawing: Drawing, shard: Shard) -> Any:
     return drawing(shard.whole)
-
-
-@partial(jax.jit, static_argnames=("draw", "pull"))
-def _pull_one(
-    draw: Draw, pull: Pull, key: PRNGKey, start: Weights, point: Weights | None
-) -> tuple[Array, Array]:
-    """Draw and pull in one program: where both train alike, it is compiled and run once."""
-    return draw(key, start).value, pull(key, start if point is None else point)
 
 
 def _allocate(part: Any, size: tuple[int, int]) -> Any:

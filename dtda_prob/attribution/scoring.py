@@ -1,0 +1,100 @@
+"""The task of stored scores: both arms of some queries, compared, written and recorded."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from dtda_prob.attribution.arms import Arms, from_effects
+from dtda_prob.attribution.effects import Effects
+from dtda_prob.attribution.estimation import Options, score_arms
+from dtda_prob.divergences import Divergence
+from dtda_prob.outcomes.shards import Block, Shard
+from dtda_prob.storage import Growing
+from dtda_prob.training import Training
+
+
+class Pulled(NamedTuple):
+    """Pull both arms of some queries, for all runs."""
+
+    effects: Effects
+    num_runs: int
+
+    def __call__(self, queries: slice) -> Arms:
+        """Give both arms of these queries."""
+        block = Block((0, queries.start), (self.num_runs, queries.stop - queries.start))
+        found = self.effects.of_block(block)
+        return Arms(*from_effects(self.effects.training, found), self.effects.weights)
+
+
+class Kept(NamedTuple):
+    """Read both arms of some queries from the effects that a store keeps."""
+
+    effects: Effects
+    group: Growing
+    num_runs: int
+
+    def __call__(self, queries: slice) -> Arms:
+        """Give both arms of these queries."""
+        where = {"run": slice(self.num_runs), "query": queries}
+        found = tuple(self.group.select(name, where) for name in ("value", "effect"))
+        return Arms(*from_effects(self.effects.training, found), self.effects.weights)
+
+
+class Held(NamedTuple):
+    """Cut some queries out of arms that are there."""
+
+    arms: Arms
+
+    def __call__(self, queries: slice) -> Arms:
+        """Give both arms of these queries."""
+        return self.arms._replace(old=self.arms.old[:, queries], new=self.arms.new[:, queries])
+
+
+class Scoring(NamedTuple):
+    """Score some queries: whoever does it again writes the same bytes.
+
+    Attributes:
+        arms: both arms of a block of queries.
+        training: whose measurements they are.
+        divergences: what they are compared by.
+        coupled: whether arms share keys.
+        options: how scores are estimated.
+        group: where scores are written.
+    """
+
+    arms: Callable[[slice], Arms]
+    training: Training
+    divergences: Sequence[Divergence]
+    coupled: bool
+    options: Options
+    group: Growing
+
+    def __call__(self, shard: Shard) -> int:
+        """Score the queries of a shard; give 1 where a draw of them is not finite."""
+        start, queries = time.monotonic(), shard.whole.slices()[1]
+        arms = self.arms(queries)
+        scores = xr.DataTree(self.score(arms, queries))
+        self.group.write(scores, {"query": queries.start})
+        diverging = int((~np.isfinite(arms.new)).reshape(len(arms.new), -1).any(1).sum())
+        facts = {"num_diverging": diverging, "milliseconds": round(1000 * (time.monotonic() - start))}
+        self.group.finish(shard.place[1:], {"query": shard.whole.size[1]}, facts)
+        return diverging
+
+    def score(self, arms: Arms, queries: slice) -> xr.Dataset:
+        """Compare both arms of some queries."""
+        return score_arms(
+            arms,
+            self.divergences,
+            self.training,
+            coupled=self.coupled,
+            options=self.options,
+            queries=self.training.measure.queries[queries],
+        )
+
+    def template(self, num_draws: int, weights: xr.DataArray) -> xr.DataTree:
+        """Give the scores of a query with arms that are noise, for their names, sizes and types."""
+        rng, value = np.random.default_rng(0), self.training.measure
+        raise NotImplementedError(rng, value)
