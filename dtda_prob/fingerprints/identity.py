@@ -21,7 +21,7 @@ from dtda_prob.plates import Site, whole
 from dtda_prob.program import Program
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.transforms.response import At
+from dtda_prob.transforms.push_forward import At
 from dtda_prob.typing import PRNGKey, Weights
 
 PACKAGES = ("dtda_prob", "jax", "jaxlib", "numpyro", "optax", "blackjax", "numpy")
