@@ -6,10 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
-from jax.sharding import Mesh
 from jaxtyping import Float
 
 from dtda_prob.attribution.effects import Effects, effects_of
+from dtda_prob.outcomes.devices import mesh_of
 from dtda_prob.outcomes.draws import LOST, by_draw, draw_all, finish, warn_not_finite
 from dtda_prob.outcomes.shards import Shard
 from dtda_prob.outcomes.source import Source, read_value, training_of
@@ -53,30 +53,42 @@ def draw_arms(
 
     `first` is the number of draws to pass over, so that draws can be added to those there are.
     """
-    check_key(key)
     training = training_of(source)
-    direction = direction or ("push" if isinstance(source, Training) else "pull")
-    weights = check_weights(training.program, perturbations)
-    if perturbations is not None and weights.ndim == 1:
-        weights = weights.expand_dims(perturbation=[0])
+    weights, direction = check_request(source, key, perturbations, direction, new_key)
     runs, passed = training.num_runs(num_draws), first // training.kernel.num_states
-    if direction == "push":
-        weights = weights if weights.ndim == 2 else each_removed(weights)
+    if isinstance(source, PushForward) and direction == "pull":
+        effects = effects_of(source, key, weights, first=passed, mesh=mesh_of(engine))
+        old, new = _arms_by_pull(effects, runs, engine, progress)
+    else:
         draw = partial(
             draw_all, num_runs=runs, first=passed, read=read_value, engine=engine, progress=progress
         )
         old, new = _arms_by_push(draw, source, key, new_key, weights)
-    elif direction == "pull" and isinstance(source, PushForward) and new_key is None:
-        mesh = engine if isinstance(engine, Mesh) else None
-        effects = effects_of(source, key, weights, first=passed, mesh=mesh)
-        old, new = _arms_by_pull(effects, runs, engine, progress)
-    else:
-        raise ValueError(
-            f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
-        )
     finite = np.isfinite(new).reshape(num_draws, -1).all(1)
     warn_not_finite(~finite, "scores that they enter are NaN")
     return Arms(old, new, weights)
+
+
+def check_request(
+    source: Source,
+    key: PRNGKey,
+    perturbations: Any,
+    direction: Direction | None,
+    new_key: PRNGKey | None,
+) -> tuple[xr.DataArray, Direction]:
+    """Give the perturbations as weights, and the direction; see `attribute` for what is refused."""
+    check_key(key)
+    direction = direction or ("push" if isinstance(source, Training) else "pull")
+    weights = check_weights(training_of(source).program, perturbations)
+    if perturbations is not None and weights.ndim == 1:
+        weights = weights.expand_dims(perturbation=[0])
+    if direction == "push":
+        return weights if weights.ndim == 2 else each_removed(weights), direction
+    if direction == "pull" and isinstance(source, PushForward) and new_key is None:
+        return weights, direction
+    raise ValueError(
+        f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
+    )
 
 
 def each_removed(weights: xr.DataArray, positions: np.ndarray | None = None) -> xr.DataArray:

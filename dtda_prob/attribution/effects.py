@@ -92,12 +92,34 @@ class Effects(NamedTuple):
         return np.moveaxis(change, -1, self.query_axis + 1)
 
 
+def longest(effects: Effects, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the perturbations that move the first run most, over all queries.
+
+    Returns:
+        Their positions, and the values that they move it to, `(*state, query, perturbation, *output)`.
+    """
+    axis = effects.query_axis
+    shards = [*Grid(1, effects.columns).shards((1, len(effects.training.measure.queries)))]
+    # A second pull of the run is cheaper than to hold the first one, unless that is all there is.
+    pulled = [effects(shards[0])] if len(shards) == 1 else None
+    squares = sum(
+        (change**2).sum(tuple(i for i in range(change.ndim) if i != axis + 1), dtype=float)
+        for _, change in pulled or map(effects, shards)
+    )
+    positions = np.argsort(-np.asarray(squares))[:most]
+    parts = [
+        np.expand_dims(value, axis + 1) + change.take(positions, axis + 1)
+        for value, change in pulled or map(effects, shards)
+    ]
+    return positions, np.concatenate(parts, axis)[0]
+
+
 def effects_of(
     source: PushForward,
     key: PRNGKey,
     weights: xr.DataArray,
     *,
-    runs_at_once: int = 1,
+    columns: int | None = None,
     first: int = 0,
     mesh: Mesh | None = None,
 ) -> Effects:
@@ -115,14 +137,14 @@ def effects_of(
     fitting = source.matched(int(removed[0]))
     start = start_of(fitting, None)
     point = _point(source, start, weights)
-    columns = _columns(fitting.training, runs_at_once * weights.shape[-1])
+    columns = columns or queries_at_once(fitting.training, weights.shape[-1])
     return Effects(fitting, key, start, point, weights, columns, first, mesh)
 
 
-def _columns(training: Training, each: int) -> int:
-    """Give about equal blocks of queries, of which each has so many numbers per state."""
+def queries_at_once(training: Training, numbers: int) -> int:
+    """Give the size of about equal blocks of queries, each of which has so many numbers per state."""
     num_queries = len(training.measure.queries)
-    most = max(1, NUMBERS // (each * training.kernel.num_states))
+    most = max(1, NUMBERS // (numbers * training.kernel.num_states))
     return -(-num_queries // -(-num_queries // most))
 
 

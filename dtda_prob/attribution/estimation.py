@@ -34,15 +34,11 @@ def score_arms(
     *,
     coupled: bool,
     options: Options,
-    queries: np.ndarray | None = None,
+    queries: np.ndarray,
 ) -> xr.Dataset:
-    """Estimate divergences from draws of both arms; see `attribute` for what comes out.
-
-    `queries` are the labels of those that the arms hold; all of the measure's if None.
-    """
+    """Estimate divergences from draws of both arms, which hold these queries; see `attribute`."""
     scored = [_of_divergence(d, arms, training, coupled, options) for d in divergences]
-    labels = training.measure.queries if queries is None else queries
-    coords = {"divergence": [divergence.name for divergence in divergences], "query": labels}
+    coords = {"divergence": [divergence.name for divergence in divergences], "query": queries}
     found = xr.concat(scored, "divergence").assign_coords(coords)
     spread = arms.old.std(0, ddof=1)[:, 0]
     return found.assign(sd=(("query", "output")[: spread.ndim], spread)).assign_attrs(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import xarray as xr
 
@@ -53,35 +54,20 @@ class Held(NamedTuple):
         return self.arms._replace(old=self.arms.old[:, queries], new=self.arms.new[:, queries])
 
 
-class Scoring(NamedTuple):
-    """Score some queries: whoever does it again writes the same bytes.
+class Comparison(NamedTuple):
+    """How both arms are compared.
 
     Attributes:
-        arms: both arms of a block of queries.
         training: whose measurements they are.
         divergences: what they are compared by.
         coupled: whether arms share keys.
         options: how scores are estimated.
-        group: where scores are written.
     """
 
-    arms: Callable[[slice], Arms]
     training: Training
     divergences: Sequence[Divergence]
     coupled: bool
     options: Options
-    group: Growing
-
-    def __call__(self, shard: Shard) -> int:
-        """Score the queries of a shard; give 1 where a draw of them is not finite."""
-        start, queries = time.monotonic(), shard.whole.slices()[1]
-        arms = self.arms(queries)
-        scores = xr.DataTree(self.score(arms, queries))
-        self.group.write(scores, {"query": queries.start})
-        diverging = int((~np.isfinite(arms.new)).reshape(len(arms.new), -1).any(1).sum())
-        facts = {"num_diverging": diverging, "milliseconds": round(1000 * (time.monotonic() - start))}
-        self.group.finish(shard.place[1:], {"query": shard.whole.size[1]}, facts)
-        return diverging
 
     def score(self, arms: Arms, queries: slice) -> xr.Dataset:
         """Compare both arms of some queries."""
@@ -95,6 +81,37 @@ class Scoring(NamedTuple):
         )
 
     def template(self, num_draws: int, weights: xr.DataArray) -> xr.DataTree:
-        """Give the scores of a query with arms that are noise, for their names, sizes and types."""
-        rng, value = np.random.default_rng(0), self.training.measure
-        raise NotImplementedError(rng, value)
+        """Give the scores of one query, its arms being noise, for their names, sizes and types."""
+        training, several = self.training, len(weights)
+        value = jax.eval_shape(training.draw, jax.random.key(0), training.program.full_weights()).value
+        output = value.shape[1 + (training.kernel.num_states > 1) :]
+        noise = np.random.default_rng(0).uniform(size=(num_draws, 1, 1 + several, *output))
+        # Shares that add up to 1 are fit for any divergence, those between probabilities too.
+        shares = noise / noise.sum(-1, keepdims=True) if output else noise
+        arms = Arms(*np.split(shares.astype(value.dtype), [1], axis=2), weights)
+        return xr.DataTree(self.score(arms, slice(0, 1)))
+
+
+class Scoring(NamedTuple):
+    """Score some queries: whoever does it again writes the same bytes.
+
+    Attributes:
+        arms: both arms of a block of queries.
+        comparison: how they are compared.
+        group: where scores are written.
+    """
+
+    arms: Callable[[slice], Arms]
+    comparison: Comparison
+    group: Growing
+
+    def __call__(self, shard: Shard) -> int:
+        """Score the queries of a shard; give the number of draws that are not finite."""
+        start, queries = time.monotonic(), shard.whole.slices()[1]
+        arms = self.arms(queries)
+        scores = xr.DataTree(self.comparison.score(arms, queries))
+        self.group.write(scores, {"query": queries.start})
+        diverging = int((~np.isfinite(arms.new)).reshape(len(arms.new), -1).any(1).sum())
+        facts = {"num_diverging": diverging, "milliseconds": round(1000 * (time.monotonic() - start))}
+        self.group.finish(shard.place[1:], {"query": shard.whole.size[1]}, facts)
+        return diverging

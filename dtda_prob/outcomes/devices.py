@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, PartitionSpec
@@ -12,6 +13,11 @@ def all_devices() -> Mesh | None:
     """Give a mesh of all devices of this process, with one axis, `draw`; None where there is one."""
     devices = jax.local_devices()
     return jax.make_mesh((len(devices),), ("draw",), devices=devices) if len(devices) > 1 else None
+
+
+def mesh_of(engine: Any) -> Mesh | None:
+    """Give an engine that is a mesh of this process's devices."""
+    return engine if isinstance(engine, Mesh) else None
 
 
 def spread(function: Callable, mesh: Mesh | None, split: tuple[bool, ...]) -> Callable:

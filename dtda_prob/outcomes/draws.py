@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from dtda_prob.engines import compute
+from dtda_prob.outcomes.devices import mesh_of
 from dtda_prob.outcomes.drawing import Drawing
 from dtda_prob.outcomes.shards import Shard, grid_for
 from dtda_prob.outcomes.source import Reader, Source
@@ -61,9 +61,10 @@ def lay_out(
 ) -> Drawing:
     """Lay out the draws of a sample set in shards, whose runs are a multiple of some number."""
     size = num_runs, 1 if weights.ndim == 1 else len(weights)
-    mesh = engine if isinstance(engine, Mesh) else None
     grid = partial(grid_for, size, chunk_size, multiple=multiple)
-    drawing = Drawing(source, key, old, weights, read, grid(), chunk_size, mesh, first, shared)
+    drawing = Drawing(
+        source, key, old, weights, read, grid(), chunk_size, mesh_of(engine), first, shared
+    )
     return replace(drawing, grid=grid(all_columns=True)) if drawing.carries() else drawing
 
 
@@ -119,8 +120,7 @@ def finish(
         def describe(finished: int, total: int) -> str:
             return f"{finished} of {total} shards {so_far}"
 
-        executor = None if isinstance(engine, Mesh) else engine
-        compute(task, shards, executor, done=after, describe=describe)
+        compute(task, shards, engine if mesh_of(engine) is None else None, done=after, describe=describe)
 
 
 def by_draw(training: Training, found: Any, axis: int = 1) -> Any:

@@ -1,6 +1,7 @@
 """The task of a stored sample set: draw what a shard lacks, write it, record it."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +88,16 @@ class Filling(NamedTuple):
         diverging, milliseconds = int(flags.sum()), round(1000 * (time.monotonic() - start))
         self.group.finish(place, sizes, {"num_diverging": diverging, "milliseconds": milliseconds})
         return diverging
+
+    def done(self) -> Callable[[Pair], Pair]:
+        """Give how many runs and perturbations of each shard are finished, by its place."""
+        sizes, dims = self.group.sizes().astype(int), [*self.group.blocks]
+
+        def of_shard(place: Pair) -> Pair:
+            extents = zip(dims, sizes[place[: len(dims)]].tolist(), strict=True)
+            return self.layout.pair(dict(extents))
+
+        return of_shard
 
 
 def _moved(tree: xr.DataTree, first: dict[str, int]) -> xr.DataTree:

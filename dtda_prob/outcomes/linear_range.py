@@ -69,6 +69,17 @@ def compare_steps(
     return Steps(longest, lengths[0] / lengths[1], (predicted * true).sum(1) / product)
 
 
+def has_range(source: Source) -> bool:
+    """Say whether steps of a source can be out of range.
+
+    Those of retraining never are. Where a draw jumps (a kernel without a derivative, importance
+    weights) it is not the draw that follows the weights, but its law.
+    """
+    if isinstance(source, Training) or source.push == source.training.push:
+        return False
+    return not (source.training.kernel.no_derivative or source.weigh)
+
+
 def warn_beyond_range(
     source: Source,
     key: PRNGKey,
@@ -78,9 +89,6 @@ def warn_beyond_range(
 ) -> None:
     """Warn where half of the steps are out of range; see `compare_steps`.
 
-    Retraining never is. Where a draw jumps (a kernel without a derivative, importance weights) nothing
-    is retrained: it is not the draw that follows the weights, but its law.
-
     Args:
         source: what predicted.
         key: the key that draws were made with, the first of which is retrained.
@@ -88,9 +96,7 @@ def warn_beyond_range(
         weights: the perturbations.
         old: where the push-forward started.
     """
-    if isinstance(source, Training) or source.push == source.training.push:
-        return
-    if source.training.kernel.no_derivative or source.weigh:
+    if not has_range(source):
         return
     moved = moved.mean(0)
     if weights.ndim == 1:

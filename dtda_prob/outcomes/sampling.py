@@ -12,7 +12,8 @@ from dtda_prob.outcomes.draws import draw_shards, lay_out, warn_not_finite
 from dtda_prob.outcomes.linear_range import warn_beyond_range
 from dtda_prob.outcomes.reading import KEEPABLE, Reading
 from dtda_prob.outcomes.source import Source, draw_keys, training_of
-from dtda_prob.outcomes.stored import Place, fill
+from dtda_prob.outcomes.stored import fill
+from dtda_prob.outcomes.study import Place
 from dtda_prob.outcomes.tree import to_datatree, values_of
 from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
@@ -100,7 +101,8 @@ def sample(
     else:
         place = Place(Path(store), name, engine, progress)
         tree, is_new = fill(place, drawing, runs, num_chains)
-    warn_not_finite(tree["sample_stats/diverging"].values, "flagged in sample_stats.diverging")
+    stats = tree.children["sample_stats"].to_dataset()
+    warn_not_finite(stats["diverging"].values, "flagged in sample_stats.diverging")
     if check and weights is not None and is_new:
         warn_beyond_range(source, key, _of_first_run(tree, training), new, old)
     return tree

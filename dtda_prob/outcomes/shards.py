@@ -1,6 +1,6 @@
 """Pairs of a run and a perturbation, or of a run and a query, cut into blocks of one size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,22 @@ class Grid(NamedTuple):
             first = place[0] * self.runs, place[1] * self.columns
             whole = min(self.runs, size[0] - first[0]), min(self.columns, size[1] - first[1])
             yield Shard(place, Block(first, whole))
+
+    def unfinished(self, size: Pair, done: Callable[[Pair], Pair]) -> list[Shard]:
+        """Give the shards that lack runs or columns.
+
+        Args:
+            size: numbers of runs and columns that are wanted.
+            done: how many a shard has, by its place. They are a rectangle, and stay one: columns are
+                added for all runs that there are.
+        """
+        found = []
+        for place, whole, _ in self.shards(size):
+            there = done(place)
+            grown = Block(whole.first, (max(whole.size[0], there[0]), max(whole.size[1], there[1])))
+            shard = Shard(place, grown if all(there) else whole, there)
+            found += [shard] if shard.missing() else []
+        return found
 
 
 def grid_for(size: Pair, chunk_size: int, *, multiple: int = 1, all_columns: bool = False) -> Grid:

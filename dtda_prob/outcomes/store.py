@@ -28,9 +28,10 @@ def load(path: str | Path, name: str | None = None) -> xr.DataTree:
     inspect(Path(path))
     tree = xr.open_datatree(path, engine="zarr", group=name or "/")
     for node in tree.subtree:
-        if "diverging" in node.data_vars and (count := int(node["diverging"].sum())):
+        flags = node.to_dataset().data_vars.get("diverging")
+        if flags is not None and (count := int(flags.sum())):
             warnings.warn(
-                f"{node.path}: {count} of {node['diverging'].size} draws diverge, did not converge or "
+                f"{node.path}: {count} of {flags.size} draws diverge, did not converge or "
                 "are not finite; they are flagged in diverging",
                 RuntimeWarning,
                 stacklevel=2,

@@ -1,32 +1,189 @@
-"""A study: a store that belongs to one program and its data."""
+"""A study: a store that belongs to one program and its data, and holds what was drawn of it by name."""
 
 import json
-from collections.abc import Generator
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from dtda_prob.fingerprints import differences, of_program, versions
+import jax
+import numpy as np
+import xarray as xr
+
+from dtda_prob.fingerprints import differences, of_program, other_versions, versions
+from dtda_prob.outcomes.draws import finish
+from dtda_prob.outcomes.shards import Shard
 from dtda_prob.program import Program
-from dtda_prob.storage import ATTRIBUTE, FORMAT, StoreError, description, inspect, writing
+from dtda_prob.storage import (
+    ATTRIBUTE,
+    FORMAT,
+    Growing,
+    StoreError,
+    add,
+    check_name,
+    description,
+    growing,
+    inspect,
+    names_in,
+    writing,
+)
+from dtda_prob.typing import PRNGKey
+
+
+class Place(NamedTuple):
+    """Where something of a study is kept, and where it is computed.
+
+    Attributes:
+        store: folder of the store.
+        name: of the sample set, or scores, in it.
+        engine: see `sample`.
+        progress: whether to show a bar.
+    """
+
+    store: Path
+    name: str
+    engine: Any
+    progress: bool
+
+    def __str__(self) -> str:
+        return f"name={self.name!r} in store={str(self.store)!r}"
 
 
 @contextmanager
-def study(path: Path, program: Program) -> Generator[None]:
+def study(place: Place, program: Program) -> Generator[None]:
     """Hold the store of a program's study for writing; make it if it does not exist.
 
     Raises:
+        ValueError: for a bad name.
         StoreError: if the store belongs to another program or other data, is damaged, or in use.
         OSError: if it cannot be written to.
     """
-    here = of_program(program)
-    about = {"format": FORMAT, "program": here, "versions": versions()}
+    check_name(place.name)
+    path, here = place.store, of_program(program) | {"versions": versions()}
     if path.exists():
         inspect(path)
-    with writing(path, {ATTRIBUTE: json.dumps(about)}):
-        found = differences(description(path, "").get("program", {}), here)
-        if found:
+    with writing(path, {ATTRIBUTE: json.dumps({"format": FORMAT} | here)}):
+        stored = description(path)
+        if found := differences(stored, here):
             raise StoreError(
                 f"store={str(path)!r} is that of another program or other data: {'; '.join(found)}. "
-                "Name another store, or go on with the program that it was begun with"
+                "Name another store, or go on with what it was begun with"
             )
+        _warn_of_versions(path, stored, here)
         yield
+
+
+def group_of(
+    place: Place,
+    here: dict[str, Any],
+    template: Callable[[], xr.DataTree],
+    blocks: dict[str, int],
+    chunks: dict[str, int] | None = None,
+) -> Growing:
+    """Open a group of a study, or add it.
+
+    Args:
+        place: where it is.
+        here: what identifies it, such as JSON can hold.
+        template: makes a tree with all variables, which are laid out so if it is new.
+        blocks: by dimension that grows, the size of a shard.
+        chunks: the same of a file, where a shard is several.
+
+    Raises:
+        StoreError: if something else has this name.
+    """
+    if place.name not in names_in(place.store):
+        tree = template()
+        about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | here | {"blocks": blocks}
+        return add(place.store, place.name, tree, blocks, json.dumps(about), chunks)
+    stored = description(place.store, place.name)
+    begun = description(place.store).get("versions")
+    found = differences(stored | {"versions": begun}, here | {"versions": versions()})
+    refuse(place, found + _others(stored, here))
+    return growing(place.store, place.name)
+
+
+def refuse(place: Place, found: Sequence[str]) -> None:
+    """Say what differs, if anything does.
+
+    Raises:
+        StoreError: with what was found.
+    """
+    if found:
+        raise StoreError(f"{place}: {'; '.join(found)}. Choose another name, or ask for the same")
+
+
+def finish_group(
+    place: Place,
+    task: Callable[[Shard], int],
+    shards: Sequence[Shard],
+    group: Growing,
+    wanted: dict[str, int],
+) -> None:
+    """Have shards of a group finished, and let readers see them as they are."""
+    group.publish(group.ready(wanted))
+
+    def done(shard: Shard, num_diverging: int) -> int:
+        group.publish(group.ready(wanted))
+        return num_diverging
+
+    so_far = f"are safe as {place}; call the same again to go on"
+    finish(task, shards, done, so_far, place.engine, place.progress)
+
+
+def key_words(key: PRNGKey | None) -> list[int] | None:
+    """Give a key as JSON can hold it."""
+    return None if key is None else np.asarray(jax.random.key_data(key)).tolist()
+
+
+def digest(array: Any) -> str | None:
+    """Give the bytes of an array as a short text, None for None."""
+    if array is None:
+        return None
+    return blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
+
+
+FIXED = (
+    "kind",
+    "key",
+    "new_key",
+    "shared",
+    "num_chains",
+    "num_draws",
+    "direction",
+    "divergences",
+    "options",
+    "old",
+    "centre",
+    "perturbations",
+)
+"""What must be the same in a group, beside the program and the source."""
+WORDS = {
+    "old": "old: the push starts at other weights",
+    "centre": (
+        "the response is taken at the centre of the perturbations, which others move (to add "
+        "perturbations later, expand it at weights of your own, at=...)"
+    ),
+    "perturbations": "perturbations are others than those stored",
+}
+
+
+def _others(stored: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Name what differs beside the program and the source."""
+    return [
+        WORDS.get(field, f"{field} is {here.get(field)}, stored {stored.get(field)}")
+        for field in FIXED
+        if stored.get(field) != here.get(field)
+    ]
+
+
+def _warn_of_versions(path: Path, stored: dict[str, Any], here: dict[str, Any]) -> None:
+    if found := other_versions(stored, here):
+        warnings.warn(
+            f"store={str(path)!r} was begun with others: {'; '.join(found)}. What is added may differ from "
+            "it by rounding",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -106,6 +106,12 @@ def read_block(group: zarr.Group, path: str, first: Sizes, sizes: Sizes) -> np.n
     return _block_of(_array(group, path), first, sizes)
 
 
+def select(group: zarr.Group, path: str, where: Mapping[str, slice]) -> np.ndarray:
+    """Read some of an array, all of it along the dimensions that are not named."""
+    array = _array(group, path)
+    return np.asarray(array[tuple(where.get(dim, slice(None)) for dim in dims_of(array))])
+
+
 def dims_of(array: zarr.Array) -> list[str]:
     """Give the names of an array's dimensions."""
     assert isinstance(array.metadata, ArrayV3Metadata)

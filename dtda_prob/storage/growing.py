@@ -15,6 +15,7 @@ from dtda_prob.storage.arrays import (
     grow_arrays,
     open_group,
     read_block,
+    select,
     variables_of,
     write_array,
     write_arrays,
@@ -41,17 +42,18 @@ class Growing(NamedTuple):
     name: str
     blocks: dict[str, int]
 
-    def lay_out(self, template: xr.DataTree, attributes: dict[str, str]) -> None:
+    def lay_out(self, template: xr.DataTree, attributes: dict[str, Any], chunks: Sizes) -> None:
         """Make all arrays, empty along the dimensions that grow, and write those that do not.
 
         Args:
             template: a tree with all variables; only its sizes along other dimensions count.
             attributes: of the group.
+            chunks: extents of a file along the dimensions that grow.
         """
         group = open_group(self.store, self.name)
-        group.attrs.update(attributes)
+        group.attrs.update({str(name): value for name, value in template.attrs.items()} | attributes)
         for path, variable in variables_of(template):
-            create_array(group, path, variable, self.blocks)
+            create_array(group, path, variable, chunks)
             if not set(variable.dims) & set(self.blocks):
                 write_array(group, path, variable, [0] * variable.ndim)
         for name, part in template.children.items():
@@ -76,6 +78,10 @@ class Growing(NamedTuple):
         """Read a shard of an array."""
         return read_block(open_group(self.store, self.name), path, self._first(place), sizes)
 
+    def select(self, path: str, where: dict[str, slice]) -> np.ndarray:
+        """Read some of an array, all of it along the dimensions that are not named."""
+        return select(open_group(self.store, self.name), path, where)
+
     def finish(self, place: Sequence[int], sizes: Sizes, facts: dict[str, int]) -> None:
         """Record that a shard is finished, in one file: from now on it counts."""
         group = open_group(self.store, self.name)
@@ -92,6 +98,10 @@ class Growing(NamedTuple):
     def sizes(self) -> UInt64[np.ndarray, "*block dimension"]:
         """Give how much of each shard is finished along each dimension that grows."""
         return self.finished()[..., 1 : 1 + len(self.blocks)]
+
+    def facts(self, name: str) -> UInt64[np.ndarray, "*block"]:
+        """Give one of the numbers that are recorded of each shard."""
+        return self.finished()[..., 1 + len(self.blocks) + FACTS.index(name)]
 
     def damaged(self, place: tuple[int, ...]) -> bool:
         """Say whether a finished shard is not what was written."""
@@ -171,8 +181,8 @@ def growing(store: Path, name: str) -> Growing:
     return Growing(store, name, description(store, name)["blocks"])
 
 
-def description(store: Path, name: str) -> dict[str, Any]:
-    """Read what a group says of itself."""
+def description(store: Path, name: str = "") -> dict[str, Any]:
+    """Read what a store, or a group of it, says of itself."""
     return about(read_node(store / name))
 
 

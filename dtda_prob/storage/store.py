@@ -65,18 +65,23 @@ def writing(path: Path, attributes: dict[str, str]) -> Generator[None]:
         raise _explained(error, path) from error
 
 
-def add(store: Path, name: str, template: xr.DataTree, blocks: dict[str, int], about: str) -> Growing:
-    """Add a group that grows, all at once; see `Growing.lay_out`.
-
-    Raises:
-        ValueError: for a bad name.
-    """
+def add(
+    store: Path,
+    name: str,
+    template: xr.DataTree,
+    blocks: dict[str, int],
+    about: str,
+    chunks: dict[str, int] | None = None,
+) -> Growing:
+    """Add a group that grows, all at once, and show it empty; see `Growing.lay_out`."""
     new = store / f"{UNFINISHED}{uuid.uuid4().hex}"
     zarr.create_group(new / name, zarr_format=3)
-    Growing(new, name, blocks).lay_out(template, {ATTRIBUTE: about})
+    Growing(new, name, blocks).lay_out(template, {ATTRIBUTE: about}, chunks or blocks)
     os.rename(new / name, store / name)
     new.rmdir()
-    return Growing(store, name, blocks)
+    group = Growing(store, name, blocks)
+    group.publish(dict.fromkeys(blocks, 0))
+    return group
 
 
 def check_name(name: str) -> None:
