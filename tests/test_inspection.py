@@ -264,7 +264,19 @@ BAD = [
     ("missing", attributes(LOSS, missing_value=[0.0] * 9), "loss' has the attribute missing_value"),
     ("scale", attributes(LOSS, scale_factor=[2.0] * 9), "loss' has the attribute scale_factor"),
     ("encoding", attributes(QUERY, _Encoding="rot13"), "query' has the attribute _Encoding='rot13'"),
-    ("coordinates", attributes(LOSS, coordinates=3), "loss' has the attribute coordinates=3"),
+    ("fill attribute", attributes(LOSS, _FillValue=0), "loss' has the attribute _FillValue=0"),
+    ("fill out of range", attributes(DRAW, _FillValue=2**63), "draw' has the attribute _FillValue"),
+    ("scaled strings", attributes(QUERY, scale_factor=2), "query' has the attribute scale_factor=2"),
+    (
+        "coordinates of group",
+        own("full", attributes={"coordinates": []}),
+        "full/zarr.json' has the attr",
+    ),
+    (
+        "coordinates",
+        attributes(LOSS, coordinates=3),
+        "loss' has the attribute coordinates, which is no str",
+    ),
     ("dtype", attributes(LOSS, dtype="S999999999"), "loss' has the attribute dtype"),
     ("attributes", both(LOSS, attributes=[]), "loss' has attributes that are no JSON object"),
     # the manifest

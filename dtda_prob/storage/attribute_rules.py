@@ -6,27 +6,30 @@ Attributes of other names are carried along, and are not looked at.
 import re
 from typing import Any
 
+import numpy as np
+
 from dtda_prob.storage.documents import COPY_AGAIN, parse
 from dtda_prob.storage.errors import StoreError
 
 FORMAT = 1
-MAX_CHARACTERS = 200
-NUMBERS = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
 CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-DTYPE = re.compile(r"bool|timedelta64\[(s|ms|us|ns)\]")
+DATE = re.compile(
+    r"(days|hours|minutes|(milli|micro|nano)?seconds) since "
+    r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d:\d\d(\.\d{1,9})?)?"
+)
+DTYPE = re.compile(r"timedelta64\[(s|ms|us|ns)\]")
+DOUBLE = re.compile(r"[A-Za-z0-9+/]{11}=")  # eight bytes in base 64
 REMOVE = "remove the attribute"
 
 
-def check_attributes(place: str, attributes: Any) -> None:
-    """Check the attributes of a group or an array."""
+def check_attributes(place: str, attributes: Any, kind: str | None) -> None:
+    """Check the attributes of an array of a data type, or of a group (None)."""
     if not isinstance(attributes, dict):
         raise StoreError(f"{place!r} has attributes that are no JSON object; {COPY_AGAIN}")
-    for name in sorted(attributes.keys() & RULES.keys()):
-        if not RULES[name](attributes[name], attributes):
-            shown = repr(attributes[name])[:60]
-            raise StoreError(
-                f"{place!r} has the attribute {name}={shown}, which xarray would act on; {REMOVE}"
-            )
+    if kind is not None:
+        _check_decoded(place, attributes, kind)
+    if not isinstance(attributes.get("coordinates", ""), str):
+        raise StoreError(f"{place!r} has the attribute coordinates, which is no string; {REMOVE}")
     if "dtda_prob" in attributes:
         check_manifest(place, attributes["dtda_prob"])
 
@@ -47,38 +50,65 @@ def check_manifest(place: str, manifest: object) -> None:
         )
 
 
-def _is_scalar(value: object, _: dict) -> bool:
-    return isinstance(value, int | float) or _is_short(value, _)
+def _check_decoded(place: str, attributes: dict, kind: str) -> None:
+    for name in sorted(attributes.keys() & RULES.keys()):
+        if not RULES[name](attributes[name], kind, attributes):
+            shown = repr(attributes[name])[:60]
+            what = f"{name}={shown}, which xarray would act on and cannot, or not safely"
+            raise StoreError(f"{place!r} has the attribute {what}; {REMOVE}")
 
 
-def _is_short(value: object, _: dict) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_CHARACTERS
+def _is_number(value: Any, kind: str, _: dict) -> bool:
+    return isinstance(value, int | float) and not abs(value) >= 2.0**1023 and _is_numeric(kind)
 
 
-def _is_text(value: object, _: dict) -> bool:
-    return isinstance(value, str)
+def _is_fill(value: Any, kind: str, _: dict) -> bool:
+    """Xarray keeps the fill value of floats as the bytes of a double."""
+    if "float" in kind:
+        return isinstance(value, str) and DOUBLE.fullmatch(value) is not None
+    if "int" in kind:
+        return isinstance(value, int) and np.iinfo(kind).min <= value <= np.iinfo(kind).max
+    return isinstance(value, bool) and kind == "bool"
 
 
-def _is_decoded(value: object, _: dict) -> bool:
-    return isinstance(value, str) and DTYPE.fullmatch(value) is not None
-
-
-def _is_unit(value: object, attributes: dict) -> bool:
+def _is_unit(value: Any, kind: str, attributes: dict) -> bool:
     """Dates of other calendars become a Python object each."""
     if not isinstance(value, str) or "since" not in value:
         return True
-    return len(value) <= MAX_CHARACTERS and attributes.get("calendar", CALENDARS[0]) in CALENDARS
+    calendar = attributes.get("calendar", CALENDARS[0])
+    return DATE.fullmatch(value) is not None and calendar in CALENDARS and _is_numeric(kind)
 
 
-def _is_never(value: object, _: dict) -> bool:
+def _is_dtype(value: Any, kind: str, _: dict) -> bool:
+    if value == "bool":
+        return kind != "string"
+    return isinstance(value, str) and DTYPE.fullmatch(value) is not None and _is_numeric(kind)
+
+
+def _is_unsigned(value: Any, kind: str, _: dict) -> bool:
+    return value in ("true", "false") and "int" in kind
+
+
+def _is_name(value: Any, kind: str, _: dict) -> bool:
+    return isinstance(value, str)
+
+
+def _is_never(value: Any, kind: str, _: dict) -> bool:
     return False
 
 
+def _is_numeric(kind: str) -> bool:
+    return "int" in kind or "float" in kind
+
+
 RULES = {
-    **dict.fromkeys(NUMBERS, _is_scalar),
-    "coordinates": _is_text,
-    "bounds": _is_text,
+    "_FillValue": _is_fill,
+    "missing_value": _is_number,
+    "scale_factor": _is_number,
+    "add_offset": _is_number,
+    "_Unsigned": _is_unsigned,
+    "bounds": _is_name,
     "units": _is_unit,
-    "dtype": _is_decoded,
+    "dtype": _is_dtype,
     "_Encoding": _is_never,
 }

@@ -15,8 +15,8 @@ def inspect(path: str | Path, *, max_bytes: int = 2**30) -> None:
     """Refuse a store that could run code, leave its folder or exhaust memory when xarray opens it.
 
     Reads metadata, names and sizes of files, and the first four bytes of chunks of strings. Then
-    `xarray.open_datatree(path, engine="zarr")` opens the store as it stood at the time, in a few times
-    `max_bytes` of memory. Whoever can write to the store while it is open can still do harm.
+    `xarray.open_datatree(path, engine="zarr")` opens the store as it stood at the time, in up to about
+    five times `max_bytes` of memory. Whoever can write to the store while it is open can still do harm.
 
     Args:
         path: the folder of a store; it may be a link, nothing inside it may.

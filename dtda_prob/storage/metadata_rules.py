@@ -55,8 +55,10 @@ def check_node(place: str, document: Document, max_bytes: int) -> Declared | Non
     _require(kind in ("group", "array"), place, f"is a node of type {kind!r}", RE_SAVE)
     unknown = document.keys() - (GROUP_FIELDS if kind == "group" else ARRAY_FIELDS)
     _require(not unknown, place, f"has the unknown fields {sorted(unknown)}", RE_SAVE)
-    check_attributes(place, document.get("attributes", {}))
-    return None if kind == "group" else _check_array(place, document, max_bytes)
+    if kind == "array":
+        return _check_array(place, document, max_bytes)
+    check_attributes(place, document.get("attributes", {}), None)
+    return None
 
 
 def refuse_inner_listing(place: str, document: Document) -> None:
@@ -73,6 +75,7 @@ def _check_array(place: str, document: Document, max_bytes: int) -> Declared:
     keys = document["chunk_key_encoding"]
     _require(keys == KEYS, place, f"names its chunks by {keys!r}, not {KEYS!r}", RE_SAVE)
     kind = _kind(place, document["data_type"])
+    check_attributes(place, document.get("attributes", {}), kind)
     _check_codecs(place, kind, document["codecs"])
     _check_fill(place, kind, document["fill_value"])
     shape = _integers(place, "shape", document["shape"], 0)
