@@ -1,5 +1,6 @@
 """The folder of a store: where it is, and what lies in it, without following links."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -84,15 +85,17 @@ RE_SAVE = "open it with plain xarray if you trust it, and re-save it with dtda.s
 
 
 def _entries(root: Path, path: str) -> tuple[dict[str, int], list[str]]:
+    """List a folder; what a writer removes or renames meanwhile is not there."""
     files, inner = {}, []
-    with os.scandir(root / path) as entries:
+    with contextlib.suppress(FileNotFoundError), os.scandir(root / path) as entries:
         for entry in entries:
             place = joined(path, entry.name)
             _refuse_entry(entry, place)
             if entry.is_dir(follow_symlinks=False):
                 inner.append(place)
             elif not entry.name.endswith(".partial"):  # left by, or in use by, a writer
-                files[entry.name] = entry.stat(follow_symlinks=False).st_size
+                with contextlib.suppress(FileNotFoundError):
+                    files[entry.name] = entry.stat(follow_symlinks=False).st_size
     return files, inner
 
 
