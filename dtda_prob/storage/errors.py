@@ -1,5 +1,5 @@
-"""What is wrong with a store."""
+"""What is raised when a store cannot be used."""
 
 
 class StoreError(ValueError):
-    """A store is damaged, foreign, in use, or holds something else than was asked for."""
+    """A store is damaged, foreign or dangerous; the message says where, and what to do."""
