@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from dtda_prob.engines.cluster import cluster_crew, connect
 from dtda_prob.engines.executors import executor_crew
 from dtda_prob.engines.flight import fly
 
@@ -64,9 +63,9 @@ def _engine(engine: Any) -> Callable[[Callable, Sequence[Any], Done], None]:
     if isinstance(engine, Executor):
         return lambda task, items, done: fly(items, executor_crew(task, engine), done)
     if isinstance(engine, str) and "://" in engine:
-        return lambda task, items, done: _at(engine, task, items, done)
+        return _at(engine)
     if _is_client(engine):
-        return lambda task, items, done: fly(items, cluster_crew(task, engine), done)
+        return lambda task, items, done: _with(engine, task, items, done)
     raise ValueError(
         f"engine={engine!r}: pass None (this process), an executor of concurrent.futures, a "
         'distributed.Client, or the address of a Dask scheduler such as "tcp://host:8786"'
@@ -83,9 +82,26 @@ def _here(task: Callable, items: Sequence[Any], done: Done) -> None:
         done(item, report)
 
 
-def _at(address: str, task: Callable, items: Sequence[Any], done: Done) -> None:
-    with connect(address) as client:
-        fly(items, cluster_crew(task, client), done)
+def _with(client: Any, task: Callable, items: Sequence[Any], done: Done) -> None:
+    from dtda_prob.engines.cluster import cluster_crew
+
+    with cluster_crew(task, client) as crew:
+        fly(items, crew, done)
+
+
+def _at(address: str) -> Callable[[Callable, Sequence[Any], Done], None]:
+    try:
+        from dtda_prob.engines.cluster import connect
+    except ImportError as error:
+        raise ValueError(
+            f'engine={address!r} needs Dask: pip install "dtda_prob[cluster]", here and on the cluster'
+        ) from error
+
+    def run(task: Callable, items: Sequence[Any], done: Done) -> None:
+        with connect(address) as client:
+            _with(client, task, items, done)
+
+    return run
 
 
 def _is_client(engine: Any) -> bool:

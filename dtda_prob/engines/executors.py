@@ -35,6 +35,7 @@ def executor_crew(task: Callable, executor: Executor) -> Crew:
         abandon=Future.cancel,
         size=lambda: workers,
         watch=lambda: None,
+        recover=lambda: None,
     )
 
 

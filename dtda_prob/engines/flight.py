@@ -30,6 +30,7 @@ class Crew(NamedTuple):
         abandon: takes an item back whether it has begun or not, as far as they can.
         size: how many items they compute at once.
         watch: raises `EngineError` if they cannot be reached any more.
+        recover: gets them ready after a loss; raises as `watch` does.
     """
 
     submit: Callable[[Any, bool], Any]
@@ -38,6 +39,7 @@ class Crew(NamedTuple):
     abandon: Callable[[Any], Any]
     size: Callable[[], int]
     watch: Callable[[], None]
+    recover: Callable[[], None]
 
 
 class _Flight(NamedTuple):
@@ -137,7 +139,7 @@ def _stop(flight: _Flight, index: int, error: Exception) -> None:
 
 
 def _again(flight: _Flight, lost: Sequence[tuple[int, BaseException]]) -> None:
-    flight.crew.watch()
+    flight.crew.recover()
     if flight.failures:
         return
     index, error = lost[0]

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from dtda_prob.engines.errors import EngineError
-
 KEPT = 2
 """How many tasks a process keeps: each holds its data."""
 
 _tasks: dict[str, Callable] = {}
+_delivered: dict[str, bytes] = {}
 _lock = Lock()
 
 
@@ -65,6 +64,19 @@ def pack(task: Callable) -> Packed:
     return Packed(hashlib.blake2b(content, digest_size=16).hexdigest(), content)
 
 
+def deliver(packed: Packed) -> None:
+    """Leave the content of a task in this process, for when the task is first needed."""
+    with _lock:
+        if packed.content is not None and packed.digest not in _tasks:
+            _delivered[packed.digest] = packed.content
+
+
+def take_back(packed: Packed) -> None:
+    """Forget a content that was delivered and not needed."""
+    with _lock:
+        _delivered.pop(packed.digest, None)
+
+
 def attempt(task: Callable, item: Any) -> Report | Raised:
     """Compute an item in this process; an error of the task is an answer, unlike one of the engine."""
     try:
@@ -87,11 +99,14 @@ def attempt_packed(packed: Packed, item: Any) -> Report | Raised | Missing:
 
 def _unpack(packed: Packed) -> Callable | None:
     with _lock:
-        if packed.digest not in _tasks and packed.content is not None:
+        if packed.digest not in _tasks:
+            content = packed.content or _delivered.pop(packed.digest, None)
+            if content is None:
+                return None
             while len(_tasks) >= KEPT:
                 del _tasks[next(iter(_tasks))]
-            _tasks[packed.digest] = cloudpickle.loads(packed.content)
-        return _tasks.get(packed.digest)
+            _tasks[packed.digest] = cloudpickle.loads(content)
+        return _tasks[packed.digest]
 
 
 def _portable(error: Exception) -> Exception:
@@ -100,6 +115,6 @@ def _portable(error: Exception) -> Exception:
     try:
         error = cloudpickle.loads(cloudpickle.dumps(error))
     except Exception:
-        error = EngineError(f"{type(error).__name__}: {error}")
+        error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(f"where it was computed:\n{where}")
     return error
