@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def run(task, items, engine, done=None):
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         yield cluster
 
 
@@ -272,7 +273,7 @@ def test_a_broken_pool_says_what_to_do(tmp_path):
 LONE = """
 from distributed import LocalCluster
 if __name__ == "__main__":
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
     print(cluster.scheduler_address, flush=True)
     input()
 """
@@ -420,3 +421,12 @@ compute(abs, [1], done=print, describe=lambda done, all: "")
 assert not {"jax", "dask", "distributed"} & {*sys.modules}
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_recipes_are_python():
+    """They need clusters, so that they are not run."""
+    text = (Path(__file__).parents[1] / "docs/cluster.md").read_text()
+    recipes = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    assert len(recipes) == 4
+    for recipe in recipes:
+        compile(recipe, "docs/cluster.md", "exec")
