@@ -20,7 +20,9 @@ import pytest
 from distributed import Client, LocalCluster
 
 from dtda_prob.engines import EngineError, compute
+from dtda_prob.engines.cluster import Carrier
 from dtda_prob.engines.flight import IN_FLIGHT, RESUBMISSIONS
+from dtda_prob.engines.payload import Missing, Report, attempt_packed, pack
 
 LARGE = 12_000_000  # bytes, more than Dask takes without a warning
 SPAWN = multiprocessing.get_context("spawn")
@@ -174,8 +176,9 @@ def test_an_error_of_the_task_lets_the_others_in_flight_finish(engine, tmp_path)
 @pytest.mark.parametrize("name", ["processes", "client"])
 def test_errors_that_cannot_travel_are_told(name, request, tmp_path):
     engine = request.getfixturevalue(name)
-    with pytest.raises(RuntimeError, match="OddError: 3 is odd, as its square is"):
+    with pytest.raises(RuntimeError, match="OddError: 3 is odd, as its square is") as caught:
         run(toy(tmp_path, _refuse_three), shards(5), engine)
+    assert any("_refuse_three" in note for note in caught.value.__notes__), "no traceback of the worker"
     assert len(run(toy(tmp_path), shards(5), engine)) == 5
 
 
@@ -199,6 +202,32 @@ def test_an_interruption_gives_up_what_is_in_flight(engine, tmp_path):
     time.sleep(0.2)
     assert len(marks(tmp_path, "begun")) <= len(reports) + 2 * IN_FLIGHT
     assert len(reports | run(task, [i for i in items if i not in reports], engine)) == 24
+
+
+@pytest.mark.parametrize("name", ["processes", "client"])
+def test_an_interruption_reports_what_has_finished(name, request, tmp_path):
+    def interrupt(item, report):
+        if item.index == 0:
+            while len(marks(tmp_path, "ended")) < 2 * IN_FLIGHT:
+                time.sleep(0.05)
+            time.sleep(0.2)  # for the answers to arrive
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(toy(tmp_path), shards(40), request.getfixturevalue(name), interrupt)
+    assert sorted(str(shard.index) for shard in run.reports) == marks(tmp_path, "begun")
+
+
+def test_an_interruption_takes_back_what_waits(tmp_path):
+    def interrupt(item, report):
+        raise KeyboardInterrupt
+
+    def dwell(shard):
+        time.sleep(0.3 * bool(shard.index))
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(KeyboardInterrupt):
+        run(toy(tmp_path, dwell), shards(10), pool, interrupt)
+    assert marks(tmp_path, "begun") == ["0", "1", "2"]
 
 
 @contextmanager
@@ -354,7 +383,21 @@ def test_few_items_are_in_flight_at_once(tmp_path):
         assert len(run(toy(tmp_path), shards(50), pool)) == 50
 
 
-def test_a_large_task_is_sent_without_a_warning_of_it(client):
+def test_a_task_is_sent_once_to_a_process(tmp_path):
+    packed = pack(toy(tmp_path))
+    bare = packed._replace(content=None)
+    Carrier(packed).setup(None)
+    Carrier(packed).teardown(None)
+    assert attempt_packed(bare, Shard(2)) == Missing()
+    Carrier(packed).setup(None)
+    assert attempt_packed(bare, Shard(2)) == attempt_packed(bare, Shard(2)) == Report(4)
+    assert len(marks(tmp_path, "loaded")) == 1
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_a_large_task_is_sent_without_a_warning_of_it(brought, client, monkeypatch):
+    if not brought:  # as to a worker that was out of reach meanwhile, and says that it lacks the task
+        monkeypatch.setattr("dtda_prob.engines.cluster._bring", lambda *args: None)
     data = os.urandom(LARGE)
     assert set(run(lambda shard: len(data), shards(4), client).values()) == {LARGE}
 
