@@ -109,9 +109,17 @@ def attribute(
     if store is not None:
         place = Place(Path(store), name, engine, progress)
         found = attribute_into(
-            place, source, key, _number(num_draws), comparison, perturbations, direction, new_key, effects
+            place,
+            source,
+            key,
+            _number(num_draws),
+            comparison,
+            perturbations,
+            direction,
+            new_key,
+            effects,
         )
-        if check:
+        if check and found.is_new:
             _check_stored(source, key, found)
         return found.scores
     if effects is not None:
@@ -139,7 +147,9 @@ def attribute(
 
 def _number(num_draws: int | Until) -> int:
     if isinstance(num_draws, Until):
-        raise ValueError("num_draws=until(...) adds draws round by round: with a store, give their number")
+        raise ValueError(
+            "num_draws=until(...) adds draws round by round: with a store, give their number"
+        )
     return num_draws
 
 

@@ -19,7 +19,6 @@ from dtda_prob.outcomes.source import Source
 from dtda_prob.outcomes.stored import fill
 from dtda_prob.outcomes.study import Place, digest, finish_group, group_of, key_words, study
 from dtda_prob.perturbations import check_weights
-from dtda_prob.storage import description
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
 
@@ -58,11 +57,13 @@ class Scored(NamedTuple):
         scores: what `attribute` gives, read when it is asked for.
         arms: both arms, where these are in memory.
         effects: what was pulled, else.
+        is_new: whether any was scored just now.
     """
 
     scores: xr.Dataset
     arms: Arms | None
     effects: Effects | None
+    is_new: bool
 
 
 def attribute_into(
@@ -81,15 +82,15 @@ def attribute_into(
     request = Request(source, key, num_draws, weights, direction, new_key, comparison)
     if isinstance(source, PushForward) and direction == "pull":
         pulled = _pulled(place, source, request, effects)
-        return Scored(_score(place, request, pulled), None, pulled.effects)
+        scores, is_new = _score(place, request, pulled)
+        return Scored(scores, None, pulled.effects, is_new)
     arms = _pushed(place, request)
     # Arms are here already: sent elsewhere, they would take longer to get there.
-    return Scored(_score(place._replace(engine=None), request, Held(arms)), arms, None)
+    scores, is_new = _score(place._replace(engine=None), request, Held(arms))
+    return Scored(scores, arms, None, is_new)
 
 
-def _pulled(
-    place: Place, source: PushForward, request: Request, name: str | None
-) -> Pulled | Kept:
+def _pulled(place: Place, source: PushForward, request: Request, name: str | None) -> Pulled | Kept:
     """Say how arms of some queries are pulled; where they are to be kept, pull them first."""
     training, mesh = request.comparison.training, mesh_of(place.engine)
     columns = _columns(request)
@@ -106,9 +107,12 @@ def _pushed(place: Place, request: Request) -> Arms:
     """Draw both arms into the store, as sample sets of their own."""
     training, weights = request.comparison.training, request.weights
     whole = check_weights(training.program, None)
-    new_key, shared = request.new_key or request.key, request.new_key is None
+    shared = request.new_key is None
+    new_key = request.key if shared else request.new_key
 
-    def draws(name: str, source: Source, key: PRNGKey, weights: xr.DataArray, shared: bool) -> np.ndarray:
+    def draws(
+        name: str, source: Source, key: PRNGKey, weights: xr.DataArray, shared: bool
+    ) -> np.ndarray:
         read, runs = Reading(training, frozenset()), request.num_runs
         drawing = lay_out(source, key, runs, weights, read, engine=place.engine, shared=shared)
         tree, _ = fill(place._replace(name=f"{place.name}.{name}"), drawing, runs, 1)
@@ -121,8 +125,8 @@ def _pushed(place: Place, request: Request) -> Arms:
     return Arms(old[:, :, None], np.moveaxis(new, 1, 2), weights)
 
 
-def _score(place: Place, request: Request, arms: Callable[[slice], Arms]) -> xr.Dataset:
-    """Score what is missing."""
+def _score(place: Place, request: Request, arms: Callable[[slice], Arms]) -> tuple[xr.Dataset, bool]:
+    """Score what is missing; say whether anything was."""
     comparison, num_queries = request.comparison, len(request.comparison.training.measure.queries)
     with study(place, comparison.training.program):
 
@@ -139,7 +143,8 @@ def _score(place: Place, request: Request, arms: Callable[[slice], Arms]) -> xr.
         diverging = int(group.facts("num_diverging").max())
     flags = np.arange(request.num_draws) < diverging
     warn_not_finite(flags, "scores that they enter are NaN")
-    return xr.open_datatree(place.store, group=place.name, engine="zarr").to_dataset()
+    found = xr.open_datatree(place.store, group=place.name, engine="zarr")
+    return found.to_dataset(), bool(shards)
 
 
 def _describe(request: Request) -> dict[str, Any]:

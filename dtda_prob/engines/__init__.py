@@ -1,3 +1,6 @@
-"""Where tasks are computed: in this process, by executors, on a cluster."""
+"""Where tasks are computed: this process, pools of threads or processes, clusters."""
 
-from dtda_prob.engines.compute import compute as compute
+from dtda_prob.engines.compute import compute
+from dtda_prob.engines.errors import EngineError
+
+__all__ = ["EngineError", "compute"]

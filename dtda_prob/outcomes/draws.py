@@ -120,7 +120,9 @@ def finish(
         def describe(finished: int, total: int) -> str:
             return f"{finished} of {total} shards {so_far}"
 
-        compute(task, shards, engine if mesh_of(engine) is None else None, done=after, describe=describe)
+        compute(
+            task, shards, engine if mesh_of(engine) is None else None, done=after, describe=describe
+        )
 
 
 def by_draw(training: Training, found: Any, axis: int = 1) -> Any:

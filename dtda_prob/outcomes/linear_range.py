@@ -1,7 +1,7 @@
 """Does the range of a prediction cover the step that is asked of it: one draw, retrained."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,7 @@ from dtda_prob.outcomes.draws import draw_all
 from dtda_prob.outcomes.source import Source, matched, read_value, start_of, training_of
 from dtda_prob.perturbations import num_removed
 from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
 
 NUM_CHECKED = 4
@@ -69,7 +70,7 @@ def compare_steps(
     return Steps(longest, lengths[0] / lengths[1], (predicted * true).sum(1) / product)
 
 
-def has_range(source: Source) -> bool:
+def has_range(source: Source) -> TypeGuard[PushForward]:
     """Say whether steps of a source can be out of range.
 
     Those of retraining never are. Where a draw jumps (a kernel without a derivative, importance

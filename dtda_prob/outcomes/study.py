@@ -182,8 +182,8 @@ def _others(stored: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def _warn_of_versions(path: Path, stored: dict[str, Any], here: dict[str, Any]) -> None:
     if found := other_versions(stored, here):
         warnings.warn(
-            f"store={str(path)!r} was begun with others: {'; '.join(found)}. What is added may differ from "
-            "it by rounding",
+            f"store={str(path)!r} was begun with others: {'; '.join(found)}. What is added "
+            "may differ by rounding",
             RuntimeWarning,
             stacklevel=4,
         )

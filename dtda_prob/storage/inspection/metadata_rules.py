@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dtda_prob.storage.attribute_rules import check_attributes
-from dtda_prob.storage.documents import COPY_AGAIN, Document
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.folders import RE_SAVE
+from dtda_prob.storage.inspection.attribute_rules import check_attributes
+from dtda_prob.storage.inspection.documents import COPY_AGAIN, Document
+from dtda_prob.storage.inspection.folders import RE_SAVE
 
 GROUP_FIELDS = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
 ARRAY_FIELDS = {

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.metadata_rules import Declared
+from dtda_prob.storage.inspection.metadata_rules import Declared
 
 INDEX = re.compile(r"0|[1-9][0-9]*")
 CHECKSUM_BYTES = 4

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dtda_prob.storage.documents import COPY_AGAIN, parse
 from dtda_prob.storage.errors import StoreError
+from dtda_prob.storage.inspection.documents import COPY_AGAIN, parse
+from dtda_prob.storage.nodes import FORMAT
 
-FORMAT = 1
 CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 DATE = re.compile(
     r"(days|hours|minutes|(milli|micro|nano)?seconds) since "

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from dtda_prob.storage.chunk_files import check_chunk, is_chunk
-from dtda_prob.storage.coordinates import is_index
-from dtda_prob.storage.documents import COPY_AGAIN, MAX_BYTES, MAX_ROOT_BYTES, read_document
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.folders import Folder, folders, joined
-from dtda_prob.storage.metadata_rules import Declared, check_node, refuse_inner_listing
-from dtda_prob.storage.published import ZARR, Nodes, check_number
+from dtda_prob.storage.inspection.chunk_files import check_chunk, is_chunk
+from dtda_prob.storage.inspection.coordinates import is_index
+from dtda_prob.storage.inspection.documents import COPY_AGAIN, MAX_BYTES, MAX_ROOT_BYTES, read_document
+from dtda_prob.storage.inspection.folders import Folder, folders, joined
+from dtda_prob.storage.inspection.metadata_rules import Declared, check_node, refuse_inner_listing
+from dtda_prob.storage.inspection.published import ZARR, Nodes, check_number
 
 
 def written_nodes(root: Path, max_bytes: int) -> Nodes:

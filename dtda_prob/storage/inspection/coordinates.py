@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from dtda_prob.storage.documents import COPY_AGAIN
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.metadata_rules import Declared
+from dtda_prob.storage.inspection.documents import COPY_AGAIN
+from dtda_prob.storage.inspection.metadata_rules import Declared
 
 MAX_CHUNKS = 100_000
 RAISE = "open it with plain xarray if you trust it, or raise max_bytes where that is the limit"

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from dtda_prob.storage.coordinates import check_alignment, check_coordinates
-from dtda_prob.storage.documents import COPY_AGAIN, MAX_ROOT_BYTES, read_document
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.folders import joined, root_of
-from dtda_prob.storage.metadata_rules import Declared
-from dtda_prob.storage.published import ZARR, Nodes, published_nodes
-from dtda_prob.storage.written import written_nodes
+from dtda_prob.storage.inspection.coordinates import check_alignment, check_coordinates
+from dtda_prob.storage.inspection.documents import COPY_AGAIN, MAX_ROOT_BYTES, read_document
+from dtda_prob.storage.inspection.folders import joined, root_of
+from dtda_prob.storage.inspection.metadata_rules import Declared
+from dtda_prob.storage.inspection.published import ZARR, Nodes, published_nodes
+from dtda_prob.storage.inspection.written import written_nodes
 
 
 def inspect(path: str | Path, *, max_bytes: int = 2**30) -> None:

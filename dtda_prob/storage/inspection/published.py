@@ -1,9 +1,9 @@
 """What the root of a store says of all its nodes, which is what readers go by."""
 
-from dtda_prob.storage.documents import COPY_AGAIN, Document
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.folders import RE_SAVE
-from dtda_prob.storage.metadata_rules import Declared, check_node, refuse_inner_listing
+from dtda_prob.storage.inspection.documents import COPY_AGAIN, Document
+from dtda_prob.storage.inspection.folders import RE_SAVE
+from dtda_prob.storage.inspection.metadata_rules import Declared, check_node, refuse_inner_listing
 
 ZARR = "zarr.json"
 MAX_NODES = 10_000
