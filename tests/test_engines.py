@@ -466,6 +466,18 @@ assert not {"jax", "dask", "distributed"} & {*sys.modules}
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_tidying_up_does_not_hide_an_interruption(client, monkeypatch):
+    def fail(name):
+        raise KeyError(name)  # as of workers that the same Ctrl-C has ended, and that come back
+
+    def interrupt(item, report):
+        monkeypatch.setattr(client, "unregister_worker_plugin", fail)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(lambda shard: 0, shards(3), client, interrupt)
+
+
 def test_recipes_are_python():
     """They need clusters, so that they are not run."""
     text = (Path(__file__).parents[1] / "docs/cluster.md").read_text()

@@ -83,7 +83,7 @@ def cluster_crew(task: Callable, client: Client) -> Generator[Crew]:
         yield _crew(packed, client, name)
     finally:
         if client.status == "running":
-            with suppress(OSError, ValueError):  # a scheduler that was started anew does not know it
+            with suppress(Exception):  # scheduler and workers that were started anew do not know it
                 client.unregister_worker_plugin(name)
 
 

@@ -144,7 +144,7 @@ def _again(flight: _Flight, lost: Sequence[tuple[int, BaseException]]) -> None:
         return
     index, error = lost[0]
     warnings.warn(
-        f"{len(lost)} of the items in flight were lost and are computed again ({error!r})",
+        f"{len(lost)} of the items in flight were lost and are computed again ({_said(error)})",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -152,10 +152,14 @@ def _again(flight: _Flight, lost: Sequence[tuple[int, BaseException]]) -> None:
     for index, error in lost:
         if flight.losses[index] > RESUBMISSIONS:
             raise EngineError(
-                f"{flight.items[index]} was lost {RESUBMISSIONS + 1} times, the last time by {error!r}"
-                ": see the logs of the workers, whose memory may not be enough for it"
+                f"{flight.items[index]} was lost {RESUBMISSIONS + 1} times, the last time by "
+                f"{_said(error)}: see the logs of the workers, whose memory may not be enough for it"
             ) from error
         flight.waiting.appendleft(index)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _report_the_finished(flight: _Flight) -> None:
