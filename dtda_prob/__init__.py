@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from dtda_prob.adding import add
     from dtda_prob.attribution import attribute, power, precision, settled, until
+    from dtda_prob.engines import EngineError
     from dtda_prob.outcomes import load, sample
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
     from dtda_prob.pricing import plan
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from dtda_prob.varying import changed, part, vary
 
 _HOMES = {
+    "EngineError": "engines",
     "Program": "program",
     "StoreError": "storage",
     "Training": "training",
@@ -90,6 +92,7 @@ _ROOMS = (
 )
 
 __all__ = [
+    "EngineError",
     "Program",
     "StoreError",
     "Training",

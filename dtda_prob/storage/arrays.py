@@ -1,5 +1,6 @@
 """Labelled arrays on disk: growing in blocks along some dimensions, whole along the others."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
@@ -101,6 +102,17 @@ def checksum(group: zarr.Group, blocks: Sizes, first: Sizes, sizes: Sizes) -> in
     return int.from_bytes(digest.digest())
 
 
+def drop_unreadable(group: zarr.Group, folder: Path, blocks: Sizes, first: Sizes, sizes: Sizes) -> None:
+    """Remove the files of a block that cannot be read, so that their values are missing."""
+    for path, array in group.members(max_depth=None):
+        if isinstance(array, zarr.Array) and set(dims_of(array)) & set(blocks):
+            try:
+                _block_of(array, first, sizes)
+            except (ValueError, OSError, RuntimeError):
+                for file in _files_of(array, folder / path / "c", first, sizes):
+                    file.unlink(missing_ok=True)
+
+
 def read_block(group: zarr.Group, path: str, first: Sizes, sizes: Sizes) -> np.ndarray:
     """Read a block of an array, all of it along the dimensions that do not grow."""
     return _block_of(_array(group, path), first, sizes)
@@ -110,6 +122,12 @@ def select(group: zarr.Group, path: str, where: Mapping[str, slice]) -> np.ndarr
     """Read some of an array, all of it along the dimensions that are not named."""
     array = _array(group, path)
     return np.asarray(array[tuple(where.get(dim, slice(None)) for dim in dims_of(array))])
+
+
+def extents_of(group: zarr.Group) -> dict[str, int]:
+    """Give the extent of each dimension of a group's arrays."""
+    arrays = [array for _, array in group.members(max_depth=None) if isinstance(array, zarr.Array)]
+    return {dim: size for a in arrays for dim, size in zip(dims_of(a), a.shape, strict=True)}
 
 
 def dims_of(array: zarr.Array) -> list[str]:
@@ -134,6 +152,15 @@ def _block_of(array: zarr.Array, first: Sizes, sizes: Sizes) -> np.ndarray:
     named = zip(dims_of(array), array.shape, strict=True)
     starts = [(first.get(dim, 0), sizes.get(dim, extent)) for dim, extent in named]
     return np.asarray(array[tuple(slice(start, start + size) for start, size in starts)])
+
+
+def _files_of(array: zarr.Array, folder: Path, first: Sizes, sizes: Sizes) -> Iterator[Path]:
+    """Give the files that hold a block."""
+    ranges = []
+    for dim, extent, chunk in zip(dims_of(array), array.shape, array.chunks, strict=True):
+        start, size = first.get(dim, 0), sizes.get(dim, extent)
+        ranges.append(range(start // chunk, -(-(start + size) // chunk)))
+    return (folder.joinpath(*map(str, index)) for index in itertools.product(*ranges))
 
 
 def _array(group: zarr.Group, path: str) -> zarr.Array:

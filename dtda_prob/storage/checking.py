@@ -1,5 +1,6 @@
 """Is a study what was written: every shard read again, and those that are damaged given up."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from dtda_prob.storage.growing import FACTS, Growing, description, growing
 from dtda_prob.storage.inspection import inspect
 from dtda_prob.storage.store import names_in, writing
 
+COLUMNS = ("status", "holds", *FACTS)
+
 
 def verify(path: str | Path) -> pd.DataFrame:
     """Read all shards of a study, and compare them with what was recorded as they were finished.
@@ -17,16 +20,17 @@ def verify(path: str | Path) -> pd.DataFrame:
         path: folder of the study.
 
     Returns:
-        A table by name and shard with `status` ("finished", "unfinished" or "damaged"), what it holds
-        along the dimensions that grow, `num_diverging`, and `milliseconds` that it took.
+        A table by name and shard with `status` ("finished", "unfinished" or "damaged"), what it `holds`
+        along the dimensions that grow, `num_diverging`, and the `milliseconds` that it took.
 
     Raises:
         StoreError: if it is no store, or is not safe to open.
     """
     path = Path(path)
-    inspect(path)
-    rows = [row for name in names_in(path) if _grows(path, name) for row in _rows(growing(path, name))]
-    return pd.DataFrame(rows).set_index(["name", "shard"]) if rows else pd.DataFrame(rows)
+    inspect(path, whole=False)
+    names = [name for name in names_in(path) if "blocks" in description(path, name)]
+    rows = [_row(growing(path, name), place) for name in names for place in _places(path, name)]
+    return pd.DataFrame(rows, columns=["name", "shard", *COLUMNS]).set_index(["name", "shard"])
 
 
 def repair(path: str | Path) -> pd.DataFrame:
@@ -56,21 +60,16 @@ def repair(path: str | Path) -> pd.DataFrame:
     return found
 
 
-def _grows(path: Path, name: str) -> bool:
-    return "blocks" in description(path, name)
+def _places(path: Path, name: str) -> Iterator[tuple[int, ...]]:
+    return np.ndindex(*growing(path, name).num_blocks())
 
 
-def _rows(group: Growing) -> list[dict]:
-    record = group.finished()
-    names = [*group.blocks, *FACTS]
-    return [
-        {"name": group.name, "shard": place, "status": _status(group, place, record[place][0])}
-        | dict(zip(names, map(int, record[place][1:]), strict=True))
-        for place in np.ndindex(*record.shape[:-1])
-    ]
-
-
-def _status(group: Growing, place: tuple[int, ...], checksum: int) -> str:
-    if checksum == 0:
-        return "unfinished"
-    return "damaged" if group.damaged(place) else "finished"
+def _row(group: Growing, place: tuple[int, ...]) -> tuple:
+    """Read a shard, and say what became of it."""
+    if group.is_damaged(place):
+        return group.name, place, "damaged", "", 0, 0
+    checksum, *rest = map(int, group.finished()[place])
+    sizes = zip(group.blocks, rest, strict=False)
+    holds = ", ".join(f"{dim}: {size}" for dim, size in sizes)
+    status = "finished" if checksum else "unfinished"
+    return group.name, place, status, holds, *rest[len(group.blocks) :]

@@ -12,6 +12,8 @@ from dtda_prob.storage.arrays import (
     Sizes,
     checksum,
     create_array,
+    drop_unreadable,
+    extents_of,
     grow_arrays,
     open_group,
     read_block,
@@ -103,22 +105,24 @@ class Growing(NamedTuple):
         """Give one of the numbers that are recorded of each shard."""
         return self.finished()[..., 1 + len(self.blocks) + FACTS.index(name)]
 
-    def damaged(self, place: tuple[int, ...]) -> bool:
+    def is_damaged(self, place: tuple[int, ...]) -> bool:
         """Say whether a finished shard is not what was written."""
-        group, row = open_group(self.store, self.name), self.finished()[place]
-        sizes = dict(zip(self.blocks, map(int, row[1:]), strict=False))
+        group = open_group(self.store, self.name)
         try:
-            return checksum(group, self.blocks, self._first(place), sizes) != row[0]
+            row = select(group, RECORD, self._where(place))[(0,) * len(place)]
+            sizes = dict(zip(self.blocks, map(int, row[1:]), strict=False))
+            return row[0] != 0 and checksum(group, self.blocks, self._first(place), sizes) != row[0]
         except (ValueError, OSError, RuntimeError):
             return True
 
     def forget(self, place: tuple[int, ...]) -> None:
-        """Take a shard for not finished."""
-        group = open_group(self.store, self.name)
-        row = np.zeros_like(self.finished()[place])
-        dims = [*(f"{dim}_block" for dim in self.blocks), "fact"]
-        values = row.reshape([1] * len(place) + [len(row)])
-        write_array(group, RECORD, xr.Variable(dims, values), [*place, 0])
+        """Take a shard for not finished, and remove what cannot be read of it."""
+        folder = self.store / self.name
+        (folder / RECORD / "c").joinpath(*map(str, place), "0").unlink(missing_ok=True)
+        group, first = open_group(self.store, self.name), self._first(place)
+        extents = extents_of(group)
+        sizes = {dim: min(size, extents[dim] - first[dim]) for dim, size in self.blocks.items()}
+        drop_unreadable(group, folder, self.blocks, first, sizes)
 
     def publish(self, extents: Sizes) -> None:
         """Let readers see so much, all at once."""
@@ -167,6 +171,14 @@ class Growing(NamedTuple):
         rows = np.where(enough, sizes[..., 0], 0).reshape(len(sizes), -1).min(1)
         whole = np.cumprod(np.r_[1, rows >= self.blocks[first]])[: len(rows)]
         return int((rows * whole).sum())
+
+    def _where(self, place: Sequence[int]) -> dict[str, slice]:
+        return {f"{dim}_block": slice(n, n + 1) for dim, n in zip(self.blocks, place, strict=True)}
+
+    def num_blocks(self) -> tuple[int, ...]:
+        """Count the shards along each dimension that grows, finished or not."""
+        extents = extents_of(open_group(self.store, self.name))
+        return tuple(extents[f"{dim}_block"] for dim in self.blocks)
 
     def _first(self, place: Sequence[int]) -> dict[str, int]:
         return {dim: n * size for (dim, size), n in zip(self.blocks.items(), place, strict=True)}

@@ -14,7 +14,10 @@ from dtda_prob.storage.inspection.metadata_rules import Declared
 INDEX = re.compile(r"0|[1-9][0-9]*")
 CHECKSUM_BYTES = 4
 COUNT_BYTES = 4
-DAMAGED = "copy the file again, or remove it, which makes its values missing"
+DAMAGED = (
+    "copy the file again; or, in a study, let dtda.repair give it up; or remove it, which makes its "
+    "values missing"
+)
 
 
 def is_chunk(array: Declared, inner: str) -> bool:
@@ -23,13 +26,18 @@ def is_chunk(array: Declared, inner: str) -> bool:
     return start == "c" and len(index) == len(array.shape) and all(map(INDEX.fullmatch, index))
 
 
-def check_chunk(path: Path, place: str, array: Declared, size: int, max_bytes: int) -> None:
-    """Check the size of the file of a chunk, and the number of elements of one of strings."""
+def check_chunk(
+    path: Path, place: str, array: Declared, size: int, max_bytes: int, whole: bool
+) -> None:
+    """Check the size of the file of a chunk, and the number of elements of one of strings.
+
+    Where chunks need not be whole, truncated ones pass: reading them fails, and does no harm.
+    """
     if array.kind == "string":
         _check_strings(path, place, math.prod(array.chunks), size, max_bytes)
         return
     expected = math.prod(array.chunks) * array.item_bytes + CHECKSUM_BYTES
-    if size != expected:
+    if size > expected or (whole and size < expected):
         what = "is truncated" if size < expected else "is too long"
         raise StoreError(f"{place!r} {what}: it has {size} bytes, not {expected}; {DAMAGED}")
 

@@ -11,7 +11,7 @@ from dtda_prob.storage.inspection.published import ZARR, Nodes, published_nodes
 from dtda_prob.storage.inspection.written import written_nodes
 
 
-def inspect(path: str | Path, *, max_bytes: int = 2**30) -> None:
+def inspect(path: str | Path, *, max_bytes: int = 2**30, whole: bool = True) -> None:
     """Refuse a store that could run code, leave its folder or exhaust memory when xarray opens it.
 
     Reads metadata, names and sizes of files, and the first four bytes of chunks of strings. Then
@@ -22,6 +22,7 @@ def inspect(path: str | Path, *, max_bytes: int = 2**30) -> None:
         path: the folder of a store; it may be a link, nothing inside it may.
         max_bytes: most bytes that a chunk may have, and that all coordinates, which opening loads, may
             have together.
+        whole: whether files of numbers that are truncated are refused, too.
 
     Raises:
         StoreError: if the store is damaged, foreign or dangerous; names the place inside the store.
@@ -32,7 +33,7 @@ def inspect(path: str | Path, *, max_bytes: int = 2**30) -> None:
     published = published_nodes(read_document(root / ZARR, ZARR, MAX_ROOT_BYTES), max_bytes)
     check_coordinates(_arrays(published), max_bytes)
     check_alignment(_arrays(published))
-    written = written_nodes(root, max_bytes)
+    written = written_nodes(root, max_bytes, whole)
     check_coordinates(_arrays(written), max_bytes)
     for node in published:
         _compare(node, published[node], written)

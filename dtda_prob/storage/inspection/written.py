@@ -11,7 +11,7 @@ from dtda_prob.storage.inspection.metadata_rules import Declared, check_node, re
 from dtda_prob.storage.inspection.published import ZARR, Nodes, check_number
 
 
-def written_nodes(root: Path, max_bytes: int) -> Nodes:
+def written_nodes(root: Path, max_bytes: int, whole: bool) -> Nodes:
     """Check all folders; give what each array declares, by path, and None for each group."""
     nodes: Nodes = {}
     owners: dict[str, tuple[str, Declared]] = {}  # the arrays that folders belong to
@@ -25,7 +25,7 @@ def written_nodes(root: Path, max_bytes: int) -> Nodes:
             check_number(len(nodes))
         if owner is not None:
             owners[folder.path] = owner
-            text += _check_chunks(root, folder, *owner, max_bytes)
+            text += _check_chunks(root, folder, *owner, max_bytes, whole)
             _bound_text(owner[0], text, max_bytes)
     return nodes
 
@@ -44,13 +44,15 @@ def _node(root: Path, path: str, max_bytes: int) -> Declared | None:
     return check_node(place, document, max_bytes)
 
 
-def _check_chunks(root: Path, folder: Folder, path: str, array: Declared, max_bytes: int) -> int:
+def _check_chunks(
+    root: Path, folder: Folder, path: str, array: Declared, max_bytes: int, whole: bool
+) -> int:
     """Check the chunks in a folder of an array; give their bytes if they are a coordinate's strings."""
     total = 0
     for name, size in folder.files.items():
         place = joined(folder.path, name)
         if is_chunk(array, place.removeprefix(f"{path}/")):
-            check_chunk(root / place, place, array, size, max_bytes)
+            check_chunk(root / place, place, array, size, max_bytes, whole)
             total += size
     return total if array.kind == "string" and is_index(path, array) else 0
 
