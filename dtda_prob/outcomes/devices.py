@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 
@@ -12,12 +13,12 @@ from jax.sharding import Mesh, PartitionSpec
 def all_devices() -> Mesh | None:
     """Give a mesh of all devices of this process, with one axis, `draw`; None where there is one."""
     devices = jax.local_devices()
-    return jax.make_mesh((len(devices),), ("draw",), devices=devices) if len(devices) > 1 else None
+    return Mesh(np.asarray(devices), ("draw",)) if len(devices) > 1 else None
 
 
 def mesh_of(engine: Any) -> Mesh | None:
-    """Give an engine that is a mesh of this process's devices."""
-    return engine if isinstance(engine, Mesh) else None
+    """Give an engine that is a mesh of this process's devices, and split over them by us alone."""
+    return Mesh(engine.devices, engine.axis_names) if isinstance(engine, Mesh) else None
 
 
 def spread(function: Callable, mesh: Mesh | None, split: tuple[bool, ...]) -> Callable:
