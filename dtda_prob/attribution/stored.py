@@ -15,16 +15,17 @@ from dtda_prob.outcomes.devices import mesh_of
 from dtda_prob.outcomes.draws import lay_out, warn_not_finite
 from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.shards import Grid
-from dtda_prob.outcomes.source import Source
+from dtda_prob.outcomes.source import Source, training_of
 from dtda_prob.outcomes.stored import fill
 from dtda_prob.outcomes.study import Place, digest, finish_group, group_of, key_words, study
 from dtda_prob.perturbations import check_weights
+from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
 
 
 class Request(NamedTuple):
-    """What is to be scored; see `attribute`.
+    """Which arms are asked for; see `attribute`.
 
     Attributes:
         source: a push-forward, or a training.
@@ -33,7 +34,6 @@ class Request(NamedTuple):
         weights: the perturbations, or what all data weigh where each is removed in turn.
         direction: "pull" or "push".
         new_key: of the draws on perturbed data, where these are independent.
-        comparison: how arms are compared.
     """
 
     source: Source
@@ -42,12 +42,21 @@ class Request(NamedTuple):
     weights: xr.DataArray
     direction: Direction
     new_key: PRNGKey | None
-    comparison: Comparison
+
+    @property
+    def training(self) -> Training:
+        """Give the training whose measurements are compared."""
+        return training_of(self.source)
 
     @property
     def num_runs(self) -> int:
         """Count the runs of either arm."""
-        return self.comparison.training.num_runs(self.num_draws)
+        return self.training.num_runs(self.num_draws)
+
+    @property
+    def columns(self) -> int:
+        """Give the queries of a block that fits into memory with all its draws."""
+        return queries_at_once(self.training, self.num_runs * self.weights.shape[0])
 
 
 class Scored(NamedTuple):
@@ -78,25 +87,81 @@ def attribute_into(
     effects: str | None,
 ) -> Scored:
     """Score what is missing, into a store; see `attribute`."""
-    weights, direction = check_request(source, key, perturbations, direction, new_key)
-    request = Request(source, key, num_draws, weights, direction, new_key, comparison)
-    if isinstance(source, PushForward) and direction == "pull":
-        pulled = _pulled(place, source, request, effects)
-        scores, is_new = _score(place, request, pulled)
+    request = _request(source, key, num_draws, perturbations, direction, new_key)
+    if request.direction == "pull":
+        pulled = _pulled(place, request, effects)
+        scores, is_new = _score(place, request, comparison, pulled)
         return Scored(scores, None, pulled.effects, is_new)
     arms = _pushed(place, request)
     # Arms are here already: sent elsewhere, they would take longer to get there.
-    scores, is_new = _score(place._replace(engine=None), request, Held(arms))
+    scores, is_new = _score(place._replace(engine=None), request, comparison, Held(arms))
     return Scored(scores, arms, None, is_new)
 
 
-def _pulled(place: Place, source: PushForward, request: Request, name: str | None) -> Pulled | Kept:
+def arms_into(
+    place: Place,
+    source: Source,
+    key: PRNGKey,
+    num_draws: int,
+    perturbations: Any,
+    direction: Direction | None,
+    new_key: PRNGKey | None,
+) -> Arms:
+    """Draw both sides of a comparison, into a store; see `draw_arms`."""
+    request = _request(source, key, num_draws, perturbations, direction, new_key)
+    if request.direction == "push":
+        return _pushed(place, request)
+    pulled = _pulled(place, request, place.name)
+    return pulled(slice(0, len(request.training.measure.queries)))
+
+
+def draws_into(
+    place: Place,
+    part: str,
+    source: Source,
+    key: PRNGKey,
+    num_runs: int,
+    weights: xr.DataArray,
+    shared: bool,
+) -> np.ndarray:
+    """Draw one arm, into a store, as a sample set whose name follows that of the whole.
+
+    Returns:
+        Measured values `(draw, query, *output)`, or `(draw, perturbation, query, *output)`.
+    """
+    training = training_of(source)
+    read = Reading(training, frozenset())
+    drawing = lay_out(source, key, num_runs, weights, read, engine=place.engine, shared=shared)
+    tree, _ = fill(place._replace(name=f"{place.name}.{part}"), drawing, num_runs, 1)
+    values = tree.children["posterior_predictive"].to_dataset()[training.measure.name]
+    by_draw = values.transpose("draw", "chain", ...).values
+    return by_draw.reshape(-1, *by_draw.shape[2:])
+
+
+def _request(
+    source: Source,
+    key: PRNGKey,
+    num_draws: int,
+    perturbations: Any,
+    direction: Direction | None,
+    new_key: PRNGKey | None,
+) -> Request:
+    weights, direction = check_request(source, key, perturbations, direction, new_key)
+    return Request(source, key, num_draws, weights, direction, new_key)
+
+
+def _pulled(place: Place, request: Request, name: str | None) -> Pulled | Kept:
     """Say how arms of some queries are pulled; where they are to be kept, pull them first."""
-    training, mesh = request.comparison.training, mesh_of(place.engine)
-    columns = _columns(request)
-    at_once = queries_at_once(training, request.weights.shape[-1])
-    together = columns if name is None else columns * max(1, at_once // columns)
-    effects = effects_of(source, request.key, request.weights, columns=together, mesh=mesh)
+    assert isinstance(request.source, PushForward)
+    columns = request.columns
+    at_once = queries_at_once(request.training, request.weights.shape[-1])
+    effects = effects_of(
+        request.source,
+        request.key,
+        request.weights,
+        columns=columns if name is None else columns * max(1, at_once // columns),
+        mesh=mesh_of(place.engine),
+    )
     if name is None:
         return Pulled(effects, request.num_runs)
     group = keep_effects(place._replace(name=name), effects, request.num_runs, columns)
@@ -105,41 +170,32 @@ def _pulled(place: Place, source: PushForward, request: Request, name: str | Non
 
 def _pushed(place: Place, request: Request) -> Arms:
     """Draw both arms into the store, as sample sets of their own."""
-    training, weights = request.comparison.training, request.weights
-    whole = check_weights(training.program, None)
-    shared = request.new_key is None
-    new_key = request.key if shared else request.new_key
-
-    def draws(
-        name: str, source: Source, key: PRNGKey, weights: xr.DataArray, shared: bool
-    ) -> np.ndarray:
-        read, runs = Reading(training, frozenset()), request.num_runs
-        drawing = lay_out(source, key, runs, weights, read, engine=place.engine, shared=shared)
-        tree, _ = fill(place._replace(name=f"{place.name}.{name}"), drawing, runs, 1)
-        values = tree.children["posterior_predictive"].to_dataset()[training.measure.name]
-        by_draw = values.transpose("draw", "chain", ...).values
-        return by_draw.reshape(-1, *by_draw.shape[2:])
-
-    old = draws("all_data", training, request.key, whole, True)
-    new = draws("perturbed", request.source, new_key, weights, shared)
+    training, weights, runs = request.training, request.weights, request.num_runs
+    whole, shared = check_weights(training.program, None), request.new_key is None
+    new_key = request.key if request.new_key is None else request.new_key
+    old = draws_into(place, "all_data", training, request.key, runs, whole, shared=True)
+    new = draws_into(place, "perturbed", request.source, new_key, runs, weights, shared=shared)
     return Arms(old[:, :, None], np.moveaxis(new, 1, 2), weights)
 
 
-def _score(place: Place, request: Request, arms: Callable[[slice], Arms]) -> tuple[xr.Dataset, bool]:
+def _score(
+    place: Place, request: Request, comparison: Comparison, arms: Callable[[slice], Arms]
+) -> tuple[xr.Dataset, bool]:
     """Score what is missing; say whether anything was."""
-    comparison, num_queries = request.comparison, len(request.comparison.training.measure.queries)
-    with study(place, comparison.training.program):
+    num_queries = len(request.training.measure.queries)
+    wanted = {"query": num_queries}
+    with study(place, request.training.program):
 
         def template() -> xr.DataTree:
             return comparison.template(request.num_draws, request.weights)
 
-        columns = {"query": _columns(request)}
-        group = group_of(place, _describe(request), template, columns)
-        grid = Grid(1, group.blocks["query"])
-        group.grow({"query": num_queries})
+        here = _describe(request, comparison)
+        group = group_of(place, here, template, {"query": request.columns})
+        group.grow(wanted)
         sizes = group.sizes().astype(int)
+        grid = Grid(1, group.blocks["query"])
         shards = grid.unfinished((1, num_queries), lambda where: (1, int(sizes[where[1], 0])))
-        finish_group(place, Scoring(arms, comparison, group), shards, group, {"query": num_queries})
+        finish_group(place, Scoring(arms, comparison, group), shards, group, wanted)
         diverging = int(group.facts("num_diverging").max())
     flags = np.arange(request.num_draws) < diverging
     warn_not_finite(flags, "scores that they enter are NaN")
@@ -147,8 +203,7 @@ def _score(place: Place, request: Request, arms: Callable[[slice], Arms]) -> tup
     return found.to_dataset(), bool(shards)
 
 
-def _describe(request: Request) -> dict[str, Any]:
-    comparison = request.comparison
+def _describe(request: Request, comparison: Comparison) -> dict[str, Any]:
     return of_source(request.source) | {
         "kind": "scores",
         "key": key_words(request.key),
@@ -159,9 +214,3 @@ def _describe(request: Request) -> dict[str, Any]:
         "options": comparison.options._asdict(),
         "perturbations": digest(request.weights.values),
     }
-
-
-def _columns(request: Request) -> int:
-    """Give the queries of a block, which all draws of it fit into memory with."""
-    training = request.comparison.training
-    return queries_at_once(training, request.num_runs * request.weights.shape[0])
