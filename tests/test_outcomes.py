@@ -14,7 +14,7 @@ import xarray as xr
 from tables import NUM_DATA, draw, network, ones, queries, regression, train, train_network
 
 import dtda_prob as dtda
-from dtda_prob.outcomes import drawing
+from dtda_prob.outcomes import compiled
 from dtda_prob.outcomes.source import draw_keys
 
 KEY = jax.random.key(0)
@@ -157,10 +157,10 @@ def test_draws_that_are_not_finite_are_kept_flagged_and_reported():
 
 
 def test_one_compilation_serves_all_calls_of_a_shape(training):
-    before = drawing._draw_chunk._cache_size()
+    before = compiled.draw_chunk._cache_size()
     for data in ([0], [1], [2, 3]):
         dtda.sample(training, KEY, 12, dtda.remove(training.program, data))
-    assert drawing._draw_chunk._cache_size() <= before + 1
+    assert compiled.draw_chunk._cache_size() <= before + 1
 
 
 def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):

@@ -12,6 +12,7 @@ from dtda_prob.fingerprints import of_source
 from dtda_prob.outcomes.shards import Block, Grid, Pair, Shard
 from dtda_prob.outcomes.source import keys_of
 from dtda_prob.outcomes.study import Place, digest, finish_group, group_of, key_words, study
+from dtda_prob.program import Program
 from dtda_prob.storage import Growing, description
 
 DIMS = ("run", "query")
@@ -42,11 +43,14 @@ class Keeping(NamedTuple):
         return diverging
 
 
-def keep_effects(place: Place, effects: Effects, num_runs: int, file_columns: int) -> Growing:
+def keep_effects(
+    place: Place, program: Program, effects: Effects, num_runs: int, file_columns: int
+) -> Growing:
     """Pull what is missing of the effects of data on draws, into a store.
 
     Args:
         place: where they are kept.
+        program: that of the study, with all rows.
         effects: what is pulled, a multiple of `file_columns` queries at once.
         num_runs: how many runs there are to be, at least.
         file_columns: queries of a file.
@@ -55,7 +59,7 @@ def keep_effects(place: Place, effects: Effects, num_runs: int, file_columns: in
         The group that holds `value`, `(run, *state, query, *output)`, and `effect`, `(run, *state,
         query, datum or perturbation, *output)`.
     """
-    with study(place, effects.training.program):
+    with study(place, program):
         grid = effects.grid()
         here = _describe(effects) | {"grid": [*grid]}
         blocks = _extents(grid)

@@ -164,7 +164,8 @@ def _pulled(place: Place, request: Request, name: str | None) -> Pulled | Kept:
     )
     if name is None:
         return Pulled(effects, request.num_runs)
-    group = keep_effects(place._replace(name=name), effects, request.num_runs, columns)
+    kept, program = place._replace(name=name), request.training.program
+    group = keep_effects(kept, program, effects, request.num_runs, columns)
     return Kept(effects, group, request.num_runs)
 
 

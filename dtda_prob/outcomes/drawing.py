@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,16 +12,14 @@ import xarray as xr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from dtda_prob.outcomes.devices import all_devices, spread
+from dtda_prob.outcomes.compiled import carry_chunk, draw_chunk, draw_runs
+from dtda_prob.outcomes.devices import all_devices
 from dtda_prob.outcomes.shards import Block, Grid
 from dtda_prob.outcomes.source import Reader, Source, keys_of, matched, start_of, training_of
 from dtda_prob.perturbations import num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import Draw, Outcome, PRNGKey, Push, Weights
-
-READ_AT_ONCE = 4
-"""Outcomes read together: few, since their statistics visit all data at once."""
+from dtda_prob.typing import PRNGKey, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +127,7 @@ class Drawing:
         def push(some: np.ndarray) -> Any:
             new = jnp.asarray(rows[several[some] if len(rows) > 1 else 0])
             keys = self._keys(runs[some], several[some])
-            return _draw_chunk(source.push, self.read, keys, start, new, self.devices)
+            return draw_chunk(source.push, self.read, keys, start, new, self.devices)
 
         return self._in_chunks(places, self.grid.runs * self.grid.columns, push)
 
@@ -141,13 +138,13 @@ class Drawing:
         start = self._start_of(source)
         drawn = np.unique(runs[places])
         keys = self._keys(_filled(drawn, self._whole(self.grid.runs)), None)
-        outcomes = _draw_runs(source.training.draw, keys, start, self.devices)
+        outcomes = draw_runs(source.training.draw, keys, start, self.devices)
 
         def carry(some: np.ndarray) -> Any:
             row = np.searchsorted(drawn, runs[some])
             own = jax.tree.map(lambda leaf: leaf[row], (keys, outcomes))
             new = jnp.asarray(self._rows()[several[some]])
-            return _carry_chunk(source.carry, self.read, *own, start, new, self.devices)
+            return carry_chunk(source.carry, self.read, *own, start, new, self.devices)
 
         together = max(1, self.chunk_size // source.training.kernel.num_states)
         return self._in_chunks(places, together, carry)
@@ -213,54 +210,6 @@ class Drawing:
 
     def _removed(self) -> np.ndarray:
         return np.atleast_1d(num_removed(self.weights))
-
-
-@partial(jax.jit, static_argnames=("draw", "mesh"))
-def _draw_runs(draw: Draw, keys: Key[Array, " run"], old: Weights, mesh: Mesh | None) -> Outcome:
-    def draw_some(keys: Key[Array, " run"], old: Weights) -> Outcome:
-        return jax.vmap(draw, (0, None))(keys, old)
-
-    return spread(draw_some, mesh, (True, False))(keys, old)
-
-
-@partial(jax.jit, static_argnames=("carry", "read", "mesh"))
-def _carry_chunk(
-    carry: Callable,
-    read: Reader,
-    keys: Key[Array, " pair"],
-    outcomes: Outcome,
-    old: Weights,
-    new: Float[Array, "pair datum"],
-    mesh: Mesh | None,
-) -> Any:
-    """Carry all pairs at once, and read them a few at a time."""
-
-    def carry_some(keys: Array, outcomes: Outcome, old: Weights, new: Array) -> Any:
-        carried = jax.vmap(carry, (0, 0, None, 0))(keys, outcomes, old, new)
-        return jax.lax.map(lambda pair: read(*pair), (carried, new), batch_size=READ_AT_ONCE)
-
-    return spread(carry_some, mesh, (True, True, False, True))(keys, outcomes, old, new)
-
-
-@partial(jax.jit, static_argnames=("push", "read", "mesh"))
-def _draw_chunk(
-    push: Push,
-    read: Reader,
-    keys: Key[Array, " pair"],
-    old: Weights,
-    new: Float[Array, "*pair datum"],
-    mesh: Mesh | None,
-) -> Any:
-    """Draw all pairs at once, and read them a few at a time."""
-    axis = None if new.ndim == 1 else 0
-
-    def draw_some(keys: Array, old: Weights, new: Array) -> Any:
-        outcomes = jax.vmap(push, (0, None, axis))(keys, old, new)
-        if axis is None:
-            return jax.lax.map(lambda outcome: read(outcome, new), outcomes, batch_size=READ_AT_ONCE)
-        return jax.lax.map(lambda pair: read(*pair), (outcomes, new), batch_size=READ_AT_ONCE)
-
-    return spread(draw_some, mesh, (True, False, axis is not None))(keys, old, new)
 
 
 def _filled(places: np.ndarray, size: int) -> np.ndarray:
