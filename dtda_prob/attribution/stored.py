@@ -17,7 +17,7 @@ from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.shards import Grid
 from dtda_prob.outcomes.source import Source
 from dtda_prob.outcomes.stored import fill
-from dtda_prob.outcomes.study import Place, digest, finish_group, group_of, key_words, study
+from dtda_prob.outcomes.study import Place, finish_group, group_of, key_words, study, weights_words
 from dtda_prob.perturbations import check_weights
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
@@ -80,6 +80,7 @@ def attribute_into(
     """Score what is missing, into a store; see `attribute`."""
     weights, direction = check_request(source, key, perturbations, direction, new_key)
     request = Request(source, key, num_draws, weights, direction, new_key, comparison)
+    _check_effects(place, effects, direction)
     if isinstance(source, PushForward) and direction == "pull":
         pulled = _pulled(place, source, request, effects)
         scores, is_new = _score(place, request, pulled)
@@ -88,6 +89,13 @@ def attribute_into(
     # Arms are here already: sent elsewhere, they would take longer to get there.
     scores, is_new = _score(place._replace(engine=None), request, Held(arms))
     return Scored(scores, arms, None, is_new)
+
+
+def _check_effects(place: Place, name: str | None, direction: Direction) -> None:
+    if name is not None and direction != "pull":
+        raise ValueError(f"effects={name!r} are those of a pull; leave it out, or pull")
+    if name == place.name:
+        raise ValueError(f"effects={name!r} have the name of the scores; choose another for either")
 
 
 def _pulled(place: Place, source: PushForward, request: Request, name: str | None) -> Pulled | Kept:
@@ -157,7 +165,7 @@ def _describe(request: Request) -> dict[str, Any]:
         "direction": request.direction,
         "divergences": [divergence.name for divergence in comparison.divergences],
         "options": comparison.options._asdict(),
-        "perturbations": digest(request.weights.values),
+        **weights_words(request.weights),
     }
 
 
