@@ -11,7 +11,7 @@ from dtda_prob.attribution.effects import Effects
 from dtda_prob.fingerprints import of_source
 from dtda_prob.outcomes.shards import Block, Grid, Pair, Shard
 from dtda_prob.outcomes.source import keys_of
-from dtda_prob.outcomes.study import Place, digest, finish_group, group_of, key_words, study
+from dtda_prob.outcomes.study import Place, finish_group, group_of, key_words, study, weights_words
 from dtda_prob.program import Program
 from dtda_prob.storage import Growing, description
 
@@ -79,7 +79,7 @@ def _describe(effects: Effects) -> dict[str, Any]:
     return of_source(effects.source) | {
         "kind": "effects",
         "key": key_words(effects.key),
-        "perturbations": digest(effects.weights.values),
+        **weights_words(effects.weights),
     }
 
 

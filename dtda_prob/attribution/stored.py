@@ -17,7 +17,7 @@ from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.shards import Grid
 from dtda_prob.outcomes.source import Source, training_of
 from dtda_prob.outcomes.stored import fill
-from dtda_prob.outcomes.study import Place, digest, finish_group, group_of, key_words, study
+from dtda_prob.outcomes.study import Place, finish_group, group_of, key_words, study, weights_words
 from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -88,6 +88,7 @@ def attribute_into(
 ) -> Scored:
     """Score what is missing, into a store; see `attribute`."""
     request = _request(source, key, num_draws, perturbations, direction, new_key)
+    _check_effects(place, effects, request.direction)
     if request.direction == "pull":
         pulled = _pulled(place, request, effects)
         scores, is_new = _score(place, request, comparison, pulled)
@@ -136,6 +137,13 @@ def draws_into(
     values = tree.children["posterior_predictive"].to_dataset()[training.measure.name]
     by_draw = values.transpose("draw", "chain", ...).values
     return by_draw.reshape(-1, *by_draw.shape[2:])
+
+
+def _check_effects(place: Place, name: str | None, direction: Direction) -> None:
+    if name is not None and direction != "pull":
+        raise ValueError(f"effects={name!r} are those of a pull; leave it out, or pull")
+    if name == place.name:
+        raise ValueError(f"effects={name!r} have the name of the scores; choose another for either")
 
 
 def _request(
@@ -213,5 +221,5 @@ def _describe(request: Request, comparison: Comparison) -> dict[str, Any]:
         "direction": request.direction,
         "divergences": [divergence.name for divergence in comparison.divergences],
         "options": comparison.options._asdict(),
-        "perturbations": digest(request.weights.values),
+        **weights_words(request.weights),
     }

@@ -109,8 +109,9 @@ def sample(
 
 
 def _of_first_run(tree: xr.DataTree, training: Training) -> Float[np.ndarray, "state ..."]:
-    values = values_of(tree).isel(chain=0)
-    return values[:1].values if training.kernel.num_states == 1 else values.values
+    draws = slice(1) if training.kernel.num_states == 1 else slice(None)
+    run = tree.isel({"chain": slice(1), "draw": draws}, missing_dims="ignore")
+    return values_of(run).isel(chain=0).values
 
 
 def _check_draws(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from dtda_prob.storage import inspect
+from dtda_prob.storage import StoreError, inspect, names_in
 
 
 def load(path: str | Path, name: str | None = None) -> xr.DataTree:
@@ -20,12 +20,14 @@ def load(path: str | Path, name: str | None = None) -> xr.DataTree:
         name: of one sample set or scores in it; all if None.
 
     Raises:
-        StoreError: if it is no store, or is not safe to open.
+        StoreError: if it is no store, is not safe to open, or holds nothing of this name.
 
     Warns:
         RuntimeWarning: if it holds draws that diverge.
     """
     inspect(Path(path))
+    if name is not None and name not in (names := names_in(Path(path))):
+        raise StoreError(f"name={name!r} is none of those in path={str(path)!r}, which are {names}")
     tree = xr.open_datatree(path, engine="zarr", group=name or "/")
     for node in tree.subtree:
         flags = node.to_dataset().data_vars.get("diverging")

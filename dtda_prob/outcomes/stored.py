@@ -11,8 +11,20 @@ from dtda_prob.outcomes.drawing import Drawing
 from dtda_prob.outcomes.filling import Filling, Layout
 from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.shards import Grid
-from dtda_prob.outcomes.study import Place, digest, finish_group, group_of, key_words, refuse, study
-from dtda_prob.storage import description
+from dtda_prob.outcomes.study import (
+    Place,
+    digest,
+    finish_group,
+    group_of,
+    key_words,
+    refuse,
+    removal_of,
+    study,
+)
+from dtda_prob.perturbations import check_weights
+from dtda_prob.storage import Growing, description
+
+WEIGHTS = "constant_data/weights"
 
 
 def fill(place: Place, drawing: Drawing, num_runs: int, num_chains: int) -> tuple[xr.DataTree, bool]:
@@ -40,7 +52,7 @@ def _open(place: Place, drawing: Drawing, num_chains: int) -> Filling:
     blocks = layout.extents((drawing.grid.runs, drawing.grid.columns))
     group = group_of(place, _describe(drawing, num_chains), layout.template, blocks)
     stored = description(place.store, place.name)
-    refuse(place, _not_kept(stored, drawing) + _other_weights(place, drawing.weights))
+    refuse(place, _not_kept(stored, drawing) + _other_weights(group, drawing.weights))
     return Filling(Layout(_as_stored(drawing, stored), num_chains), group)
 
 
@@ -50,9 +62,10 @@ def _describe(drawing: Drawing, num_chains: int) -> dict[str, Any]:
         "kind": "sample set",
         "key": key_words(drawing.key),
         "shared": drawing.shared,
-        "old": digest(drawing.old),
+        "old": _start(drawing),
+        "removal": removal_of(drawing.weights),
         "centre": [digest(weights) for weights in drawing.centre()],
-        "num_chains": num_chains,
+        "num_chains": num_chains if drawing.training.kernel.num_states == 1 else "runs",
         "keep": _kept(drawing),
         "grid": [*drawing.grid],
         "chunk_size": drawing.chunk_size,
@@ -69,25 +82,42 @@ def _not_kept(stored: dict[str, Any], drawing: Drawing) -> list[str]:
     return [f"keep: {sorted(lacking)} were not kept"] if lacking else []
 
 
-def _other_weights(place: Place, weights: xr.DataArray) -> list[str]:
-    """Say whether the perturbations begin with those that are there."""
-    tree = xr.open_datatree(place.store, group=place.name, engine="zarr")
-    stored = tree.children["constant_data"].to_dataset()["weights"]
-    if stored.ndim != weights.ndim:
-        return [f"weights have dimensions {weights.dims}, stored {stored.dims}"]
+def _start(drawing: Drawing) -> str | None:
+    if drawing.old is None:
+        return None
+    return digest(check_weights(drawing.training.program, drawing.old).values)
+
+
+def _other_weights(group: Growing, weights: xr.DataArray) -> list[str]:
+    """Say whether the perturbations are those that draws are there of, seen by readers or not."""
+    stored, dims = group.select(WEIGHTS, {}), [*group.blocks][1:]
+    if dims != [*weights.dims][:-1]:
+        return [f"weights have dimensions {weights.dims}, stored {(*dims, 'datum')}"]
     if weights.ndim == 1:
         return [] if np.array_equal(stored, weights) else ["weights are others than those stored"]
-    both = min(len(stored), len(weights))
-    there, here = stored[:both], weights[:both]
-    labels = here["perturbation"].values
-    same = (there.values == here.values).all(1)
-    same &= there["perturbation"].values.astype(str) == labels.astype(str)
-    if same.all():
-        return []
-    row = int(np.argmin(same))
+    labels, names = group.select(f"constant_data/{dims[0]}", {}), weights[dims[0]].values
+    if _kind(labels) != _kind(names):
+        return [f"perturbations are labelled by {_kind(names)}, stored {_kind(labels)}"]
+    rows = _drawn_columns(group)
+    rows = rows[rows < len(weights)]
+    same = (stored[rows] == weights.values[rows]).all(1)
+    same &= labels[rows].astype(str) == names[rows].astype(str)
     return [
-        f"perturbation {str(labels[row])!r} (row {row}) is not the one stored; add others behind them"
+        f"perturbation {str(names[row])!r} (row {row}) is not the one stored; add others behind them"
+        for row in rows[~same][:1]
     ]
+
+
+def _kind(labels: np.ndarray) -> str:
+    return "text" if labels.dtype.kind in "UTO" else str(labels.dtype)
+
+
+def _drawn_columns(group: Growing) -> np.ndarray:
+    """Give the positions of the perturbations that any draw is there of."""
+    widths = group.sizes()[..., 1].astype(int).max(0, initial=0)
+    starts = [*group.blocks.values()][1] * np.arange(len(widths))
+    parts = [start + np.arange(width) for start, width in zip(starts, widths, strict=True)]
+    return np.concatenate(parts) if parts else np.arange(0)
 
 
 def _as_stored(drawing: Drawing, stored: dict[str, Any]) -> Drawing:

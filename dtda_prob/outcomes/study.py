@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from dtda_prob.fingerprints import differences, of_program, other_versions, versions
+from dtda_prob.fingerprints.digests import of_labels
 from dtda_prob.outcomes.draws import finish
 from dtda_prob.outcomes.shards import Shard
 from dtda_prob.program import Program
@@ -66,6 +67,11 @@ def study(place: Place, program: Program) -> Generator[None]:
         inspect(path)
     with writing(path, {ATTRIBUTE: json.dumps({"format": FORMAT} | here)}):
         stored = description(path)
+        if "model" not in stored:
+            raise StoreError(
+                f"store={str(path)!r} is no study, but what dtda.save or something else wrote; "
+                "nothing can be added to it: name another folder"
+            )
         if found := differences(stored, here):
             raise StoreError(
                 f"store={str(path)!r} is that of another program or other data: {'; '.join(found)}. "
@@ -138,6 +144,17 @@ def key_words(key: PRNGKey | None) -> list[int] | None:
     return None if key is None else np.asarray(jax.random.key_data(key)).tolist()
 
 
+def weights_words(weights: xr.DataArray) -> dict[str, Any]:
+    """Identify perturbations, with their names and what weight 0 means, as JSON can hold it."""
+    values, labels = weights.values, weights[str(weights.dims[0])].values
+    return {"perturbations": [digest(values), of_labels(labels)], "removal": removal_of(weights)}
+
+
+def removal_of(weights: xr.DataArray) -> str:
+    """Give what weight 0 means in a retraining."""
+    return weights.attrs.get("removal", "reweight")
+
+
 def digest(array: Any) -> str | None:
     """Give the bytes of an array as a short text, None for None."""
     if array is None:
@@ -158,6 +175,7 @@ FIXED = (
     "old",
     "centre",
     "perturbations",
+    "removal",
 )
 """What must be the same in a group, beside the program and the source."""
 WORDS = {

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.core.metadata import ArrayV3Metadata
+
+from dtda_prob.storage.errors import StoreError
 
 Sizes = Mapping[str, int]
 """By dimension: extents, sizes of blocks, or where a block starts."""
@@ -89,7 +92,9 @@ def write_array(group: zarr.Group, path: str, variable: xr.Variable, starts: lis
     values = np.asarray(variable.values)
     values = values.astype(object) if values.dtype.kind in "UT" else values
     region = tuple(slice(start, start + n) for start, n in zip(starts, values.shape, strict=True))
-    _array(group, path)[region] = values
+    array = _array(group, path)
+    with _readable(array):
+        array[region] = values
 
 
 def checksum(group: zarr.Group, blocks: Sizes, first: Sizes, sizes: Sizes) -> int:
@@ -121,7 +126,8 @@ def read_block(group: zarr.Group, path: str, first: Sizes, sizes: Sizes) -> np.n
 def select(group: zarr.Group, path: str, where: Mapping[str, slice]) -> np.ndarray:
     """Read some of an array, all of it along the dimensions that are not named."""
     array = _array(group, path)
-    return np.asarray(array[tuple(where.get(dim, slice(None)) for dim in dims_of(array))])
+    with _readable(array):
+        return np.asarray(array[tuple(where.get(dim, slice(None)) for dim in dims_of(array))])
 
 
 def extents_of(group: zarr.Group) -> dict[str, int]:
@@ -151,7 +157,8 @@ def _bytes_of(array: zarr.Array, first: Sizes, sizes: Sizes) -> bytes:
 def _block_of(array: zarr.Array, first: Sizes, sizes: Sizes) -> np.ndarray:
     named = zip(dims_of(array), array.shape, strict=True)
     starts = [(first.get(dim, 0), sizes.get(dim, extent)) for dim, extent in named]
-    return np.asarray(array[tuple(slice(start, start + size) for start, size in starts)])
+    with _readable(array):
+        return np.asarray(array[tuple(slice(start, start + size) for start, size in starts)])
 
 
 def _files_of(array: zarr.Array, folder: Path, first: Sizes, sizes: Sizes) -> Iterator[Path]:
@@ -161,6 +168,18 @@ def _files_of(array: zarr.Array, folder: Path, first: Sizes, sizes: Sizes) -> It
         start, size = first.get(dim, 0), sizes.get(dim, extent)
         ranges.append(range(start // chunk, -(-(start + size) // chunk)))
     return (folder.joinpath(*map(str, index)) for index in itertools.product(*ranges))
+
+
+@contextmanager
+def _readable(array: zarr.Array) -> Generator[None]:
+    """Say of what is there, and does not have its checksum or its size, that it is damaged."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise StoreError(
+            f"a file of {str(array.store_path).removeprefix('file://')!r} is damaged: {error} "
+            "dtda.verify names the shards that it is of; dtda.repair gives them up, to be done again"
+        ) from error
 
 
 def _array(group: zarr.Group, path: str) -> zarr.Array:

@@ -68,7 +68,7 @@ def _row(group: Growing, place: tuple[int, ...]) -> tuple:
     """Read a shard, and say what became of it."""
     if group.is_damaged(place):
         return group.name, place, "damaged", "", 0, 0
-    checksum, *rest = map(int, group.finished()[place])
+    checksum, *rest = group.record(place)
     sizes = zip(group.blocks, rest, strict=False)
     holds = ", ".join(f"{dim}: {size}" for dim, size in sizes)
     status = "finished" if checksum else "unfinished"

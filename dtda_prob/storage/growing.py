@@ -22,7 +22,15 @@ from dtda_prob.storage.arrays import (
     write_array,
     write_arrays,
 )
-from dtda_prob.storage.nodes import Metadata, about, nodes_under, published, read_node, write_node
+from dtda_prob.storage.nodes import (
+    Metadata,
+    about,
+    dims_in,
+    nodes_under,
+    published,
+    read_node,
+    write_node,
+)
 
 RECORD = "shards/finished"
 FACTS = ("num_diverging", "milliseconds")
@@ -95,7 +103,11 @@ class Growing(NamedTuple):
 
     def finished(self) -> UInt64[np.ndarray, "*block fact"]:
         """Give the record of all shards; a checksum of 0 says that a shard is not finished."""
-        return np.asarray(open_group(self.store, self.name)[RECORD])
+        return self.select(RECORD, {})
+
+    def record(self, place: tuple[int, ...]) -> list[int]:
+        """Give the record of one shard."""
+        return self.select(RECORD, self._where(place)).ravel().tolist()
 
     def sizes(self) -> UInt64[np.ndarray, "*block dimension"]:
         """Give how much of each shard is finished along each dimension that grows."""
@@ -109,9 +121,9 @@ class Growing(NamedTuple):
         """Say whether a finished shard is not what was written."""
         group = open_group(self.store, self.name)
         try:
-            row = select(group, RECORD, self._where(place))[(0,) * len(place)]
-            sizes = dict(zip(self.blocks, map(int, row[1:]), strict=False))
-            return row[0] != 0 and checksum(group, self.blocks, self._first(place), sizes) != row[0]
+            total, *rest = self.record(place)
+            sizes = dict(zip(self.blocks, rest, strict=False))
+            return total != 0 and checksum(group, self.blocks, self._first(place), sizes) != total
         except (ValueError, OSError, RuntimeError):
             return True
 
@@ -139,7 +151,7 @@ class Growing(NamedTuple):
         extents = dict.fromkeys(self.blocks, 0)
         for path, node in listed.items():
             if path.startswith(f"{self.name}/") and node["node_type"] == "array":
-                sizes = zip(node["dimension_names"], node["shape"], strict=True)
+                sizes = zip(dims_in(node), node["shape"], strict=True)
                 extents |= {dim: size for dim, size in sizes if dim in extents}
         return extents
 
@@ -201,5 +213,5 @@ def description(store: Path, name: str = "") -> dict[str, Any]:
 def _cut(node: Metadata, extents: Sizes) -> Metadata:
     if node["node_type"] != "array":
         return node
-    named = zip(node["dimension_names"], node["shape"], strict=True)
+    named = zip(dims_in(node), node["shape"], strict=True)
     return node | {"shape": [extents.get(dim, size) for dim, size in named]}

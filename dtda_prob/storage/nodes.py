@@ -55,6 +55,11 @@ def group_node(attributes: dict[str, str]) -> Metadata:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
+def dims_in(metadata: Metadata) -> list[str]:
+    """Name the dimensions of an array; one that has none does not list them."""
+    return metadata.get("dimension_names") or []
+
+
 def about(metadata: Metadata) -> dict[str, Any]:
     """Read our own description of a store or a group."""
     return json.loads(metadata["attributes"].get(ATTRIBUTE, "{}"))

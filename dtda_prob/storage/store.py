@@ -14,10 +14,11 @@ import zarr
 from filelock import FileLock, Timeout
 
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.growing import Growing
+from dtda_prob.storage.growing import Growing, growing
 from dtda_prob.storage.nodes import (
     ATTRIBUTE,
     NODE,
+    about,
     published,
     read_node,
     root_node,
@@ -26,6 +27,7 @@ from dtda_prob.storage.nodes import (
 
 LOCK = ".lock"
 UNFINISHED = ".new-"
+PARTIAL = ".partial"
 WHY = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -54,6 +56,7 @@ def writing(path: Path, attributes: dict[str, str]) -> Generator[None]:
     try:
         with FileLock(path / LOCK, timeout=0):
             _clear(path)
+            _list_added(path)
             yield
     except Timeout:
         raise StoreError(
@@ -85,13 +88,18 @@ def add(
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is no folder's.
+    """Refuse a name that is no folder's, or that a file of the store has.
 
     Raises:
-        ValueError: for anything but letters, digits, "_", "-" and ".", or a name that starts with ".".
+        ValueError: for anything but letters, digits, "_", "-" and ".", or a name that starts with ".",
+            ends with ".partial", or is that of metadata.
     """
     if not re.fullmatch(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]*", name):
-        raise ValueError(f"name={name!r} must be made of letters, digits, '_', '-' and '.'")
+        raise ValueError(
+            f"name={name!r} must be made of letters, digits, '_', '-' and '.', which is not the first"
+        )
+    if name == NODE or name.endswith(PARTIAL):
+        raise ValueError(f"name={name!r} is taken by files of a store; choose another")
 
 
 def names_in(store: Path) -> list[str]:
@@ -115,8 +123,18 @@ def _clear(path: Path) -> None:
     """Take away what writers that died have left half written."""
     for left in path.glob(f"{UNFINISHED}*"):
         shutil.rmtree(left)
-    for left in path.rglob("*.partial"):
+    for left in path.rglob(f"*{PARTIAL}"):
         left.unlink(missing_ok=True)
+
+
+def _list_added(path: Path) -> None:
+    """Show groups, still empty, that a writer added and died before it listed them."""
+    listed = names_in(path)
+    for node in path.glob(f"*/{NODE}"):
+        name = node.parent.name
+        if name not in listed and "blocks" in about(read_node(node.parent)):
+            group = growing(path, name)
+            group.publish(dict.fromkeys(group.blocks, 0))
 
 
 def _explained(error: OSError, path: Path) -> OSError:
