@@ -1,6 +1,7 @@
 """A study: a store that belongs to one program and its data, and holds what was drawn of it by name."""
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -129,14 +130,35 @@ def finish_group(
     wanted: dict[str, int],
 ) -> None:
     """Have shards of a group finished, and let readers see them as they are."""
-    group.publish(group.ready(wanted))
+
+    def show() -> None:
+        group.publish(group.ready(wanted))
+
+    show_at_leisure = _at_leisure(show)
 
     def done(shard: Shard, num_diverging: int) -> int:
-        group.publish(group.ready(wanted))
+        show_at_leisure()
         return num_diverging
 
     so_far = f"are safe as {place}; call the same again to go on"
-    finish(task, shards, done, so_far, place.engine, place.progress)
+    try:
+        finish(task, shards, done, so_far, place.engine, place.progress)
+    finally:
+        show()
+
+
+def _at_leisure(action: Callable[[], None]) -> Callable[[], None]:
+    """Give what does it when it is called, but spends no more than a twentieth of the time on it."""
+    due = 0.0
+
+    def act() -> None:
+        nonlocal due
+        start = time.monotonic()
+        if start >= due:
+            action()
+            due = start + 20 * (time.monotonic() - start)
+
+    return act
 
 
 def key_words(key: PRNGKey | None) -> list[int] | None:
