@@ -138,12 +138,20 @@ class Growing(NamedTuple):
 
     def publish(self, extents: Sizes) -> None:
         """Let readers see so much, all at once."""
-        root = read_node(self.store)
-        shown = self._with_blocks(extents)
-        for path, node in nodes_under(self.store / self.name):
-            key = self.name if path == "." else f"{self.name}/{path}"
-            published(root)[key] = _cut(node, shown)
+        root, shown = read_node(self.store), self._with_blocks(extents)
+        for key in self._listed(root) or self._there():
+            published(root)[key] = _cut(read_node(self.store / key), shown)
         write_node(self.store, root)
+
+    def _listed(self, root: Metadata) -> list[str]:
+        """Give the paths of the group, and of what it holds, that readers see."""
+        inside = f"{self.name}/"
+        return [key for key in published(root) if key == self.name or key.startswith(inside)]
+
+    def _there(self) -> list[str]:
+        """Give the same of what is on disk, which takes a walk over all files."""
+        folder = self.store / self.name
+        return [f"{self.name}/{path}".removesuffix("/.") for path, _ in nodes_under(folder)]
 
     def shown(self) -> dict[str, int]:
         """Give how much readers see along the dimensions that grow."""
