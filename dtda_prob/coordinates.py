@@ -34,18 +34,26 @@ class Coordinates(NamedTuple):
 
 
 def coordinates(like: Distributions) -> Coordinates:
-    """Chart distributions of the same families and shapes as these."""
-    structure, transforms = jax.tree.structure(like), _unconstraining(like)
+    """Chart distributions of the same families and shapes as these.
+
+    A chart may be sent to another process, where NumPyro flattens in another order: it holds
+    distributions, and asks for their structure where it is used.
+    """
+    like = jax.tree.map(_shape_of, like)
 
     def outputs(distributions: Distributions) -> Outputs:
-        leaves = zip(transforms.items(), jax.tree.leaves(distributions), strict=True)
+        leaves = zip(_unconstraining(like).items(), jax.tree.leaves(distributions), strict=True)
         return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
 
     def rebuild(outputs: Outputs) -> Distributions:
-        leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
-        return jax.tree.unflatten(structure, leaves)
+        leaves = [transform(outputs[leaf]) for leaf, transform in _unconstraining(like).items()]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     return Coordinates(outputs, rebuild)
+
+
+def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
 def _unconstraining(
