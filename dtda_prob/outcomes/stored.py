@@ -101,7 +101,7 @@ def _other_weights(group: Growing, weights: xr.DataArray) -> list[str]:
     rows = _drawn_columns(group)
     rows = rows[rows < len(weights)]
     same = (stored[rows] == weights.values[rows]).all(1)
-    same &= labels[rows].astype(str) == names[rows].astype(str)
+    same &= labels[rows].astype(object) == names[rows].astype(object)
     return [
         f"perturbation {str(names[row])!r} (row {row}) is not the one stored; add others behind them"
         for row in rows[~same][:1]
