@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from dtda_prob.attribution.arms import Arms, from_effects
 from dtda_prob.attribution.effects import Effects
@@ -15,6 +16,9 @@ from dtda_prob.divergences import Divergence
 from dtda_prob.outcomes.shards import Block, Shard
 from dtda_prob.storage import Growing
 from dtda_prob.training import Training
+
+NUM_TRIED = 16
+"""Draws of noise that divergences are told apart by."""
 
 
 class Pulled(NamedTuple):
@@ -82,14 +86,25 @@ class Comparison(NamedTuple):
 
     def template(self, num_draws: int, weights: xr.DataArray) -> xr.DataTree:
         """Give the scores of one query, its arms being noise, for their names, sizes and types."""
-        training, several = self.training, len(weights)
+        arms = Arms(*np.split(self._noise(num_draws, 1 + len(weights)), [1], axis=2), weights)
+        return xr.DataTree(self.score(arms, slice(0, 1)))
+
+    def trials(self) -> list[str]:
+        """Tell divergences of one name apart, by what they are of some noise."""
+        old, new = np.split(self._noise(NUM_TRIED, 2).astype(float), 2, axis=2)
+        functionals = [divergence.of(vector=old.ndim > 3) for divergence in self.divergences]
+        values = [np.ravel(each.statistic(old, new, self.coupled)) for each in functionals]
+        return [" ".join(f"{number:.5g}" for number in value) for value in values]
+
+    def _noise(self, num_draws: int, several: int) -> Float[np.ndarray, "draw 1 several *output"]:
+        """Make up measured values of one query, which add up to 1 where they are vectors."""
+        training = self.training
         value = jax.eval_shape(training.draw, jax.random.key(0), training.program.full_weights()).value
         output = value.shape[1 + (training.kernel.num_states > 1) :]
-        noise = np.random.default_rng(0).uniform(size=(num_draws, 1, 1 + several, *output))
+        noise = np.random.default_rng(0).uniform(size=(num_draws, 1, several, *output))
         # Shares that add up to 1 are fit for any divergence, those between probabilities too.
         shares = noise / noise.sum(-1, keepdims=True) if output else noise
-        arms = Arms(*np.split(shares.astype(value.dtype), [1], axis=2), weights)
-        return xr.DataTree(self.score(arms, slice(0, 1)))
+        return shares.astype(value.dtype)
 
 
 class Scoring(NamedTuple):

@@ -220,6 +220,7 @@ def _describe(request: Request, comparison: Comparison) -> dict[str, Any]:
         "num_draws": request.num_draws,
         "direction": request.direction,
         "divergences": [divergence.name for divergence in comparison.divergences],
+        "trials": comparison.trials(),
         "options": comparison.options._asdict(),
         **weights_words(request.weights),
     }

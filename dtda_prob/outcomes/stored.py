@@ -37,13 +37,35 @@ def fill(place: Place, drawing: Drawing, num_runs: int, num_chains: int) -> tupl
         filling = _open(place, drawing, num_chains)
         group, layout = filling.group, filling.layout
         wanted = layout.extents((num_runs, drawing.num_perturbations))
-        target = {dim: max(size, group.shown()[dim]) for dim, size in wanted.items()}
+        target = _with_shown(wanted, group.shown())
         group.grow(target)
         shards = layout.drawing.grid.unfinished(layout.pair(target), filling.done())
+        filling = filling._replace(layout=_of_all(layout, group, layout.pair(target)[1]))
         finish_group(place, filling, shards, group, target)
     tree = xr.open_datatree(place.store, group=place.name, engine="zarr")
     leading = {dim: slice(size) for dim, size in wanted.items()}
     return tree.isel(leading, missing_dims="ignore"), bool(shards)
+
+
+def _with_shown(wanted: dict[str, int], shown: dict[str, int]) -> dict[str, int]:
+    """Give what there is to be: what is wanted, and of that too what readers see draws of."""
+    if not min(shown.values()):
+        return wanted
+    return {dim: max(size, shown[dim]) for dim, size in wanted.items()}
+
+
+def _of_all(layout: Layout, group: Growing, several: int) -> Layout:
+    """Lay out draws of perturbations that are there, too, where more draws are asked for of fewer."""
+    weights = layout.drawing.weights
+    if layout.drawing.num_perturbations >= several:
+        return layout
+    dim = str(weights.dims[0])
+    there = {dim: slice(several)}
+    coords = {name: each for name, each in weights.coords.items() if dim not in each.dims}
+    coords[dim] = group.select(f"constant_data/{dim}", there)
+    stored = group.select(WEIGHTS, there)
+    whole = xr.DataArray(stored, coords, weights.dims, "weights", weights.attrs)
+    return layout._replace(drawing=replace(layout.drawing, weights=whole, _fittings={}))
 
 
 def _open(place: Place, drawing: Drawing, num_chains: int) -> Filling:
@@ -101,7 +123,7 @@ def _other_weights(group: Growing, weights: xr.DataArray) -> list[str]:
     rows = _drawn_columns(group)
     rows = rows[rows < len(weights)]
     same = (stored[rows] == weights.values[rows]).all(1)
-    same &= labels[rows].astype(str) == names[rows].astype(str)
+    same &= labels[rows].astype(object) == names[rows].astype(object)
     return [
         f"perturbation {str(names[row])!r} (row {row}) is not the one stored; add others behind them"
         for row in rows[~same][:1]

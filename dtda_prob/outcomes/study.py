@@ -193,6 +193,7 @@ FIXED = (
     "num_draws",
     "direction",
     "divergences",
+    "trials",
     "options",
     "old",
     "centre",
@@ -201,6 +202,7 @@ FIXED = (
 )
 """What must be the same in a group, beside the program and the source."""
 WORDS = {
+    "trials": "divergences: one is another function, or has other settings, than that of its name",
     "old": "old: the push starts at other weights",
     "centre": (
         "the response is taken at the centre of the perturbations, which others move (to add "
@@ -212,10 +214,13 @@ WORDS = {
 
 def _others(stored: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Name what differs beside the program and the source."""
+    other = [field for field in FIXED if stored.get(field) != here.get(field)]
+    # Things of two kinds have little in common that could differ.
+    named = other[:1] if "kind" in other else other
     return [
         WORDS.get(field, f"{field} is {here.get(field)}, stored {stored.get(field)}")
-        for field in FIXED
-        if stored.get(field) != here.get(field)
+        for field in named
+        if field != "trials" or "divergences" not in named
     ]
 
 
