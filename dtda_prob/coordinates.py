@@ -36,24 +36,21 @@ class Coordinates(NamedTuple):
 def coordinates(like: Distributions) -> Coordinates:
     """Chart distributions of the same families and shapes as these.
 
-    A chart may be sent to another process, where NumPyro flattens in another order: it holds
-    distributions, and asks for their structure where it is used.
+    What is kept is distributions, and no structure of theirs: sent to another process, where NumPyro
+    flattens them in another order, a structure would exchange their fields without a word.
     """
-    like = jax.tree.map(_shape_of, like)
+    template = jax.tree.map(lambda leaf: jax.eval_shape(lambda: jnp.asarray(leaf)), like)
 
     def outputs(distributions: Distributions) -> Outputs:
-        leaves = zip(_unconstraining(like).items(), jax.tree.leaves(distributions), strict=True)
+        transforms = _unconstraining(template)
+        leaves = zip(transforms.items(), jax.tree.leaves(distributions), strict=True)
         return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
 
     def rebuild(outputs: Outputs) -> Distributions:
-        leaves = [transform(outputs[leaf]) for leaf, transform in _unconstraining(like).items()]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        leaves = [transform(outputs[leaf]) for leaf, transform in _unconstraining(template).items()]
+        return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
     return Coordinates(outputs, rebuild)
-
-
-def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
 def _unconstraining(

@@ -510,8 +510,8 @@ REFUSED = [
     ("effects' name", on(name="effects"), "kind is sample set, stored effects"),
     (
         "sample's name",
-        lambda s: score(s, train("sgd by epoch"), name="all"),
-        "kind is scores, stored sam",
+        lambda s: score(s, dtda.unroll(train("sgd by epoch")), name="all"),
+        "kind is scores, stored sample set",
     ),
     (
         "draws of scores",
