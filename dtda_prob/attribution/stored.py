@@ -1,6 +1,7 @@
 """Scores in a store: a block of queries at a time, so that memory holds a block and no more."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,15 @@ from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.shards import Grid
 from dtda_prob.outcomes.source import Source, training_of
 from dtda_prob.outcomes.stored import fill
-from dtda_prob.outcomes.study import Place, finish_group, group_of, key_words, study, weights_words
+from dtda_prob.outcomes.study import (
+    Place,
+    finish_group,
+    group_of,
+    is_there,
+    key_words,
+    study,
+    weights_words,
+)
 from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -89,13 +98,17 @@ def attribute_into(
     """Score what is missing, into a store; see `attribute`."""
     request = _request(source, key, num_draws, perturbations, direction, new_key)
     _check_effects(place, effects, request.direction)
+    here = _describe(request, comparison)
+    with study(place, request.training.program):
+        is_there(place, here)  # what is refused is refused before anything is drawn
+    score = partial(_score, request=request, comparison=comparison, here=here)
     if request.direction == "pull":
         pulled = _pulled(place, request, effects)
-        scores, is_new = _score(place, request, comparison, pulled)
+        scores, is_new = score(place, arms=pulled)
         return Scored(scores, None, pulled.effects, is_new)
     arms = _pushed(place, request)
     # Arms are here already: sent elsewhere, they would take longer to get there.
-    scores, is_new = _score(place._replace(engine=None), request, comparison, Held(arms))
+    scores, is_new = score(place._replace(engine=None), arms=Held(arms))
     return Scored(scores, arms, None, is_new)
 
 
@@ -188,7 +201,12 @@ def _pushed(place: Place, request: Request) -> Arms:
 
 
 def _score(
-    place: Place, request: Request, comparison: Comparison, arms: Callable[[slice], Arms]
+    place: Place,
+    *,
+    request: Request,
+    comparison: Comparison,
+    here: dict[str, Any],
+    arms: Callable[[slice], Arms],
 ) -> tuple[xr.Dataset, bool]:
     """Score what is missing; say whether anything was."""
     num_queries = len(request.training.measure.queries)
@@ -198,7 +216,6 @@ def _score(
         def template() -> xr.DataTree:
             return comparison.template(request.num_draws, request.weights)
 
-        here = _describe(request, comparison)
         group = group_of(place, here, template, {"query": request.columns})
         group.grow(wanted)
         sizes = group.sizes().astype(int)

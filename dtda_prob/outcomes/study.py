@@ -101,15 +101,26 @@ def group_of(
     Raises:
         StoreError: if something else has this name.
     """
+    if is_there(place, here):
+        return growing(place.store, place.name)
+    tree = template()
+    about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | here | {"blocks": blocks}
+    return add(place.store, place.name, tree, blocks, json.dumps(about), chunks)
+
+
+def is_there(place: Place, here: dict[str, Any]) -> bool:
+    """Say whether a study has a group of this name, which must be identified alike.
+
+    Raises:
+        StoreError: if something else has this name.
+    """
     if place.name not in names_in(place.store):
-        tree = template()
-        about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | here | {"blocks": blocks}
-        return add(place.store, place.name, tree, blocks, json.dumps(about), chunks)
+        return False
     stored = description(place.store, place.name)
     begun = description(place.store).get("versions")
     found = differences(stored | {"versions": begun}, here | {"versions": versions()})
     refuse(place, found + _others(stored, here))
-    return growing(place.store, place.name)
+    return True
 
 
 def refuse(place: Place, found: Sequence[str]) -> None:
