@@ -1,10 +1,5 @@
 """Responses of blocks of queries, on one device and over a mesh of several."""
 
-import json
-import os
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import optax
@@ -50,41 +45,6 @@ def test_blocks_are_the_single_pulls_of_their_runs_and_queries(make, kernel, poi
             close(ours, np.take(expected, block, axis), rtol=1e-10, atol=1e-14)
 
 
-def test_a_mesh_of_four_devices_gives_the_numbers_of_one():
-    """Values bit for bit, and responses too if runs alone are split.
-
-    Splitting queries changes how many rows are pulled back at once, and so the rounding of float32:
-    to a few parts in ten million of the largest response.
-    """
-    options = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": options}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    by_draw, *by_both = json.loads(done.stdout)
-    assert by_draw == [0.0, 0.0]
-    for value, response in by_both:
-        assert value == 0.0
-        assert response < 2e-6
-
-
-def distances() -> list:
-    """Compare the numbers of one device with those of both meshes; neither runs nor queries divide."""
-    devices = np.array(jax.devices())
-    both = jax.sharding.Mesh(devices.reshape(2, 2), ("draw", "query"))
-    runs = jax.sharding.Mesh(devices, ("draw",))
-    single, several = dtda.influence(train("exact")), dtda.unroll(train(LATE))
-    return [distance(single, runs), distance(single, both), distance(several, both)]
-
-
-def distance(push_forward, mesh) -> list[float]:
-    given = push_forward, draw_keys(KEY, 3), ones(), None, SOME
-    one, several = pull_block(*given), pull_block(*given, mesh)
-    pairs = zip(one, several, strict=True)
-    return [float(np.abs(ours - theirs).max() / np.abs(ours).max()) for ours, theirs in pairs]
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -101,7 +61,3 @@ def test_blocks_that_cannot_be_pulled_are_refused(changed, message):
     given = {"keys": draw_keys(KEY, 1), "start": ones(), "point": None, "queries": SOME} | changed
     with pytest.raises(ValueError, match=message):
         pull_block(dtda.unroll(train("exact")), **given)
-
-
-if __name__ == "__main__":
-    print(json.dumps(distances()))

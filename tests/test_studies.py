@@ -148,7 +148,6 @@ def vectors():
 
 
 SAMPLES = {
-    "a single perturbation": lambda: {"weights": left_out([1])[0], "keep": EVERYTHING},
     "several": lambda: {"weights": text(3), "keep": EVERYTHING},
     "another dimension": lambda: {
         "weights": xr.DataArray(np.ones((2, 12), int), dims=("set", "datum")).assign_coords(
@@ -166,10 +165,6 @@ SAMPLES = {
         "weights": dtda.perturbations.groups(
             train("sgd by epoch").program, [0, 0, 0, 1] + [2] * 8, removal="drop"
         )
-    },
-    "reweighed": lambda: {
-        "source": dtda.reweigh(train("exact"), KEY, num_draws=30),
-        "weights": text(2),
     },
     "labels of data": lambda: {"source": labelled()},
     "vectors": lambda: {"source": vectors()},
@@ -333,8 +328,10 @@ def first_bits(tree: xr.DataTree, num_draws: int, several: int) -> np.ndarray:
     return losses(tree)[:, : num_draws // 2, :several].values
 
 
-@pytest.mark.parametrize("name", EXTENSIONS)
-@pytest.mark.parametrize("kind", ["retrained", "carried"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, "retrained") for name in EXTENSIONS), ("both", "carried"), ("fewer", "carried")],
+)
 def test_extensions_add_and_draw_nothing_twice(name, kind, tmp_path, monkeypatch):
     steps, pairs = EXTENSIONS[name]
     source = dtda.influence(train("exact"), at="old") if kind == "carried" else train("sgd by epoch")
@@ -812,20 +809,20 @@ def test_draws_that_are_not_finite_are_kept_counted_and_reported(tmp_path):
 @pytest.mark.parametrize("fits", [2, 1])
 def test_memory_that_is_not_enough_halves_the_chunk_once(fits, tmp_path, monkeypatch, whole):
     """Two trainings fit, or only one."""
-    draw = drawing._draw_chunk
+    draw, expected = drawing.draw_chunk, losses(whole("sample")[0])
 
     def limited(push, read, keys, *others):
         if len(keys) > fits:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
         return draw(push, read, keys, *others)
 
-    monkeypatch.setattr(drawing, "_draw_chunk", limited)
+    monkeypatch.setattr(drawing, "draw_chunk", limited)
     warned = pytest.warns(RuntimeWarning, match="chunk_size=4 does not fit .* going on with 2")
     if fits == 2:
         with warned as caught:
             found = sample(tmp_path / "s.zarr")
         assert len(caught) == 1
-        np.testing.assert_allclose(losses(found), losses(whole("sample")[0]), rtol=2e-5)
+        np.testing.assert_allclose(losses(found), expected, rtol=2e-5)
     else:
         with warned, pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
             sample(tmp_path / "s.zarr")
@@ -878,13 +875,13 @@ def test_eight_devices_give_the_draws_of_one(tmp_path, monkeypatch):
     np.testing.assert_allclose(scores["score"], expected_scores["score"], rtol=1e-4, atol=1e-6)
 
 
-def on_devices(store):
-    return sample(store, 16, text(3)), score(store)
+def on_devices(store, engine=None):
+    return sample(store, 16, text(3)), score(store, engine=engine)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "devices":
         assert len(jax.devices()) == 8
-        on_devices(Path(sys.argv[2]))
+        on_devices(Path(sys.argv[2]), jax.make_mesh((4, 2), ("draw", "query")))
     else:
         sample(Path(sys.argv[2]), 200)
