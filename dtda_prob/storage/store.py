@@ -14,7 +14,7 @@ import zarr
 from filelock import FileLock, Timeout
 
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.growing import Growing
+from dtda_prob.storage.growing import RECORD, Growing
 from dtda_prob.storage.nodes import (
     ATTRIBUTE,
     NODE,
@@ -73,7 +73,12 @@ def add(
     about: str,
     chunks: dict[str, int] | None = None,
 ) -> Growing:
-    """Add a group that grows, all at once, and show it empty; see `Growing.lay_out`."""
+    """Add a group that grows, all at once, and show it empty; see `Growing.lay_out`.
+
+    Raises:
+        StoreError: if there is a folder of this name that is not listed, and holds something.
+    """
+    _make_way(store / name)
     new = store / f"{UNFINISHED}{uuid.uuid4().hex}"
     zarr.create_group(new / name, zarr_format=3)
     Growing(new, name, blocks).lay_out(template, {ATTRIBUTE: about}, chunks or blocks)
@@ -109,6 +114,15 @@ def _create(path: Path, attributes: dict[str, str]) -> None:
         shutil.rmtree(new, ignore_errors=True)
         if not path.exists():
             raise _explained(error, path) from error
+
+
+def _make_way(folder: Path) -> None:
+    """Remove a group that its writer laid out, and died before it could show it."""
+    if folder.exists():
+        finished = (folder / RECORD / "c").exists()
+        if finished or not (folder / NODE).is_file():
+            raise StoreError(f"{str(folder)!r} is not listed by its store; move it out of the way")
+        shutil.rmtree(folder)
 
 
 def _clear(path: Path) -> None:
