@@ -47,3 +47,20 @@ def test_what_is_not_listed_and_holds_shards_is_not_removed(tmp_path, monkeypatc
     with pytest.raises(StoreError, match="full' is not listed by its store; move it"):
         begin(store)
     assert group.finished().any()
+
+
+def test_labels_are_not_shown_before_they_are_written(tmp_path):
+    store, wanted = tmp_path / "store", {"run": 2, "query": 3}
+    values = {"effect": (("run", "query"), np.ones((2, 3), np.float32))}
+    tree = xr.DataTree(xr.Dataset(values, coords={"query": [7, 8, 9]}))
+    with writing(store, {}):
+        group = add(store, "effects", tree, {"run": 1, "query": 3}, "{}")
+        group.grow(wanted)
+        group.publish(group.ready(wanted))
+    assert group.shown() == {"run": 0, "query": 0}
+    group.write(tree.isel(run=[0]), {"run": 0, "query": 0})
+    group.finish((0, 0), {"run": 1, "query": 3}, FACTS)
+    group.publish(group.ready(wanted))
+    with xr.open_datatree(store, engine="zarr") as shown:
+        assert shown["effects"].sizes == {"run": 1, "query": 3}
+        assert shown["effects/query"].values.tolist() == [7, 8, 9]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool
 
 from dtda_prob.fingerprints import of_source
 from dtda_prob.outcomes.drawing import Drawing
@@ -12,7 +13,7 @@ from dtda_prob.outcomes.filling import Filling, Layout
 from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.shards import Grid
 from dtda_prob.outcomes.study import Place, digest, finish_group, group_of, key_words, refuse, study
-from dtda_prob.storage import description
+from dtda_prob.storage import Growing, description, growing
 
 
 def fill(place: Place, drawing: Drawing, num_runs: int, num_chains: int) -> tuple[xr.DataTree, bool]:
@@ -70,24 +71,32 @@ def _not_kept(stored: dict[str, Any], drawing: Drawing) -> list[str]:
 
 
 def _other_weights(place: Place, weights: xr.DataArray) -> list[str]:
-    """Say whether the perturbations begin with those that are there."""
+    """Say whether the perturbations are those that shards were finished for, shown or not."""
     tree = xr.open_datatree(place.store, group=place.name, engine="zarr")
     stored = tree.children["constant_data"].to_dataset()["weights"]
     if stored.ndim != weights.ndim:
         return [f"weights have dimensions {weights.dims}, stored {stored.dims}"]
     if weights.ndim == 1:
         return [] if np.array_equal(stored, weights) else ["weights are others than those stored"]
-    both = min(len(stored), len(weights))
-    there, here = stored[:both], weights[:both]
-    labels = here["perturbation"].values
-    same = (there.values == here.values).all(1)
-    same &= there["perturbation"].values.astype(str) == labels.astype(str)
+    group, labels = growing(place.store, place.name), weights["perturbation"].values
+    there = group.select("constant_data/weights", {})
+    names = group.select("constant_data/perturbation", {})
+    both = min(len(there), len(weights))
+    same = (there[:both] == weights.values[:both]).all(1)
+    same &= names[:both].astype(str) == labels[:both].astype(str)
+    same |= ~_begun(group)[:both]
     if same.all():
         return []
     row = int(np.argmin(same))
     return [
         f"perturbation {str(labels[row])!r} (row {row}) is not the one stored; add others behind them"
     ]
+
+
+def _begun(group: Growing) -> Bool[np.ndarray, " perturbation"]:
+    """Say for which perturbations any shard is finished."""
+    most = group.sizes()[..., 1].astype(int).max(0, initial=0)
+    return (np.arange(group.blocks["perturbation"]) < most[:, None]).ravel()
 
 
 def _as_stored(drawing: Drawing, stored: dict[str, Any]) -> Drawing:
