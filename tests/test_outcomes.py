@@ -16,6 +16,7 @@ from tables import NUM_DATA, draw, network, ones, queries, regression, train, tr
 import dtda_prob as dtda
 from dtda_prob.outcomes import compiled
 from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.storage import Growing, StoreError
 
 KEY = jax.random.key(0)
 
@@ -189,3 +190,37 @@ def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):
 def test_bad_requests_are_refused(training, options, error, message):
     with pytest.raises(error, match=message):
         dtda.sample(training, **({"key": KEY, "num_draws": 4} | options))
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("finished", [None, (0, 1)])
+def test_perturbations_are_compared_where_shards_are_finished(
+    training, finished, tmp_path, monkeypatch
+):
+    def sample(weights):
+        key, store = jax.random.key(0), tmp_path / "store"
+        return dtda.sample(training, key, 4, weights, chunk_size=1, store=store, check=False)
+
+    def finish(group, place, sizes, facts):
+        if place == finished:
+            whole(group, place, sizes, facts)
+
+    weights = dtda.leave_one_out(training.program, [0, 1])
+    others = dtda.leave_one_out(training.program, [0, 2])
+    whole = Growing.finish
+    with monkeypatch.context() as dying:
+        dying.setattr(Growing, "finish", finish)
+        if finished is None:
+            dying.setattr(Growing, "write", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                sample(weights)
+        else:
+            sample(weights)
+            with pytest.raises(StoreError, match=r"\(row 1\) is not the one stored"):
+                sample(others)
+    np.testing.assert_array_equal(sample(weights)["constant_data/weights"], weights)
+    with pytest.raises(StoreError, match=r"\(row 1\) is not the one stored"):
+        sample(others)

@@ -167,7 +167,7 @@ class Growing(NamedTuple):
         """Give how much readers can be shown: all that is wanted, or what is finished from the start.
 
         Along the second dimension readers see what they saw before, or at first what is wanted, until
-        all is finished.
+        all is finished; nothing while there is nothing along the first, since its labels are not there.
         """
         first, *others = self.blocks
         shown = self.shown()
@@ -175,7 +175,8 @@ class Growing(NamedTuple):
         all_of_it = {dim: wanted[dim] for dim in others}
         if self._leading(all_of_it) >= wanted[first]:
             return dict(wanted)
-        return {first: min(self._leading(across), wanted[first]), **across}
+        leading = min(self._leading(across), wanted[first])
+        return {first: leading, **(across if leading else dict.fromkeys(others, 0))}
 
     def _leading(self, across: Sizes) -> int:
         """Count what is finished, without a gap, along the first dimension."""
