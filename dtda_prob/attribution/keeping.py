@@ -41,6 +41,10 @@ class Keeping(NamedTuple):
         self.group.finish(shard.place, sizes, facts)
         return diverging
 
+    def place(self, shard: Shard) -> tuple[int, ...]:
+        """Give the place of a shard among the blocks of the group."""
+        return shard.place
+
 
 def keep_effects(place: Place, effects: Effects, num_runs: int, file_columns: int) -> Growing:
     """Pull what is missing of the effects of data on draws, into a store.

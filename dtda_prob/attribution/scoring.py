@@ -113,5 +113,9 @@ class Scoring(NamedTuple):
         self.group.write(scores, {"query": queries.start})
         diverging = int((~np.isfinite(arms.new)).reshape(len(arms.new), -1).any(1).sum())
         facts = {"num_diverging": diverging, "milliseconds": round(1000 * (time.monotonic() - start))}
-        self.group.finish(shard.place[1:], {"query": shard.whole.size[1]}, facts)
+        self.group.finish(self.place(shard), {"query": shard.whole.size[1]}, facts)
         return diverging
+
+    def place(self, shard: Shard) -> tuple[int, ...]:
+        """Give the place of a shard among the blocks of the group."""
+        return shard.place[1:]

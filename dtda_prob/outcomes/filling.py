@@ -82,12 +82,16 @@ class Filling(NamedTuple):
         for block in shard.missing():
             tree = self.layout.tree(block, self.layout.drawing(block))
             self.group.write(tree, self.layout.extents(block.first))
-        place = shard.place[: len(self.group.blocks)]
+        place = self.place(shard)
         sizes = self.layout.extents(shard.whole.size)
         flags = self.group.read("sample_stats/diverging", place, sizes)
         diverging, milliseconds = int(flags.sum()), round(1000 * (time.monotonic() - start))
         self.group.finish(place, sizes, {"num_diverging": diverging, "milliseconds": milliseconds})
         return diverging
+
+    def place(self, shard: Shard) -> tuple[int, ...]:
+        """Give the place of a shard among the blocks of the group."""
+        return shard.place[: len(self.group.blocks)]
 
     def done(self) -> Callable[[Pair], Pair]:
         """Give how many runs and perturbations of each shard are finished, by its place."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -49,6 +49,16 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"name={self.name!r} in store={str(self.store)!r}"
+
+
+class Task(Protocol):
+    """What finishes a shard: it gives the number of diverging draws, and knows where the shard lies."""
+
+    def __call__(self, shard: Shard) -> int: ...
+
+    def place(self, shard: Shard) -> tuple[int, ...]:
+        """Give the place of a shard among the blocks of its group."""
+        ...
 
 
 @contextmanager
@@ -117,16 +127,20 @@ def refuse(place: Place, found: Sequence[str]) -> None:
 
 def finish_group(
     place: Place,
-    task: Callable[[Shard], int],
+    task: Task,
     shards: Sequence[Shard],
     group: Growing,
     wanted: dict[str, int],
 ) -> None:
     """Have shards of a group finished, and let readers see them as they are."""
-    group.publish(group.ready(wanted))
+    # The record is a file a shard: all of it is read once, and no more than what is new after that.
+    sizes = group.sizes()
+    group.publish(group.ready(wanted, sizes))
 
     def done(shard: Shard, num_diverging: int) -> int:
-        group.publish(group.ready(wanted))
+        where = task.place(shard)
+        sizes[where] = group.sizes_of(where)
+        group.publish(group.ready(wanted, sizes))
         return num_diverging
 
     so_far = f"are safe as {place}; call the same again to go on"

@@ -56,7 +56,7 @@ def repair(path: str | Path) -> pd.DataFrame:
             growing(path, name).forget(place)
         for name in found.index.unique("name"):
             group = growing(path, name)
-            group.publish(group.ready(group.shown()))
+            group.publish(group.ready(group.shown(), group.sizes()))
     return found
 
 
@@ -68,7 +68,7 @@ def _row(group: Growing, place: tuple[int, ...]) -> tuple:
     """Read a shard, and say what became of it."""
     if group.is_damaged(place):
         return group.name, place, "damaged", "", 0, 0
-    checksum, *rest = map(int, group.finished()[place])
+    checksum, *rest = map(int, group.record_of(place))
     sizes = zip(group.blocks, rest, strict=False)
     holds = ", ".join(f"{dim}: {size}" for dim, size in sizes)
     status = "finished" if checksum else "unfinished"

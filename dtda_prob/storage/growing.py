@@ -101,6 +101,14 @@ class Growing(NamedTuple):
         """Give how much of each shard is finished along each dimension that grows."""
         return self.finished()[..., 1 : 1 + len(self.blocks)]
 
+    def record_of(self, place: Sequence[int]) -> UInt64[np.ndarray, " fact"]:
+        """Give the record of one shard, without a look at the others."""
+        return select(open_group(self.store, self.name), RECORD, self._where(place)).reshape(-1)
+
+    def sizes_of(self, place: Sequence[int]) -> UInt64[np.ndarray, " dimension"]:
+        """Give how much of one shard is finished along each dimension that grows."""
+        return self.record_of(place)[1 : 1 + len(self.blocks)]
+
     def facts(self, name: str) -> UInt64[np.ndarray, "*block"]:
         """Give one of the numbers that are recorded of each shard."""
         return self.finished()[..., 1 + len(self.blocks) + FACTS.index(name)]
@@ -109,7 +117,7 @@ class Growing(NamedTuple):
         """Say whether a finished shard is not what was written."""
         group = open_group(self.store, self.name)
         try:
-            row = select(group, RECORD, self._where(place))[(0,) * len(place)]
+            row = self.record_of(place)
             sizes = dict(zip(self.blocks, map(int, row[1:]), strict=False))
             return row[0] != 0 and checksum(group, self.blocks, self._first(place), sizes) != row[0]
         except (ValueError, OSError, RuntimeError):
@@ -143,23 +151,27 @@ class Growing(NamedTuple):
                 extents |= {dim: size for dim, size in sizes if dim in extents}
         return extents
 
-    def ready(self, wanted: Sizes) -> dict[str, int]:
+    def ready(self, wanted: Sizes, sizes: UInt64[np.ndarray, "*block dimension"]) -> dict[str, int]:
         """Give how much readers can be shown: all that is wanted, or what is finished from the start.
 
         Along the second dimension readers see what they saw before, or at first what is wanted, until
         all is finished.
+
+        Args:
+            wanted: extents when all is finished.
+            sizes: how much of each shard is finished.
         """
         first, *others = self.blocks
         shown = self.shown()
         across = {dim: shown[dim] or wanted[dim] for dim in others}
         all_of_it = {dim: wanted[dim] for dim in others}
-        if self._leading(all_of_it) >= wanted[first]:
+        if self._leading(all_of_it, sizes) >= wanted[first]:
             return dict(wanted)
-        return {first: min(self._leading(across), wanted[first]), **across}
+        return {first: min(self._leading(across, sizes), wanted[first]), **across}
 
-    def _leading(self, across: Sizes) -> int:
+    def _leading(self, across: Sizes, sizes: UInt64[np.ndarray, "*block dimension"]) -> int:
         """Count what is finished, without a gap, along the first dimension."""
-        sizes = self.sizes().astype(int)
+        sizes = sizes.astype(int)
         first, *others = self.blocks
         enough = np.ones(sizes.shape[:-1], bool)
         for axis, dim in enumerate(others, 1):
