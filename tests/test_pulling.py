@@ -13,8 +13,8 @@ from tables import NUM_QUERIES, SOME, draw, ones, train
 
 import dtda_prob as dtda
 from dtda_prob import kernels
-from dtda_prob.outcomes.draws import draw_keys
 from dtda_prob.outcomes.pulling import _pull_runs, pull_block
+from dtda_prob.outcomes.source import draw_keys
 
 KEY = jax.random.key(0)
 LATE = kernels.keep(kernels.sgd(optax.sgd(0.05), num_steps=4, batch_size=4), 3)
