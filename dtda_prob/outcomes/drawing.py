@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
+from jax.stages import Compiled
 from jaxtyping import Array, Float, Key
 
 from dtda_prob.outcomes.devices import all_devices, spread
@@ -261,6 +262,18 @@ def _draw_chunk(
         return jax.lax.map(lambda pair: read(*pair), (outcomes, new), batch_size=READ_AT_ONCE)
 
     return spread(draw_some, mesh, (True, False, axis is not None))(keys, old, new)
+
+
+def compile_chunk(
+    source: Source,
+    read: Reader,
+    keys: Key[Array, " pair"],
+    old: Weights,
+    new: Float[Array, "*pair datum"],
+    mesh: Mesh | None,
+) -> Compiled:
+    """Compile the call that draws so many pairs, and do not run it."""
+    return _draw_chunk.lower(source.push, read, keys, old, new, mesh).compile()
 
 
 def _filled(places: np.ndarray, size: int) -> np.ndarray:
