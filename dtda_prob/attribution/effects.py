@@ -9,16 +9,13 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from dtda_prob.outcomes.devices import all_devices
-from dtda_prob.outcomes.pulling import pull_block
+from dtda_prob.outcomes.pulling import pull_block, queries_at_once
 from dtda_prob.outcomes.shards import Block, Grid, Shard
 from dtda_prob.outcomes.source import keys_of, start_of
 from dtda_prob.perturbations import num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey, Weights
-
-NUMBERS = 2**24
-"""Of the responses that are pulled at once, unless those of a single query are more."""
 
 
 class Effects(NamedTuple):
@@ -139,13 +136,6 @@ def effects_of(
     point = _point(source, start, weights)
     columns = columns or queries_at_once(fitting.training, weights.shape[-1])
     return Effects(fitting, key, start, point, weights, columns, first, mesh)
-
-
-def queries_at_once(training: Training, numbers: int) -> int:
-    """Give the size of about equal blocks of queries, each of which has so many numbers per state."""
-    num_queries = len(training.measure.queries)
-    most = max(1, NUMBERS // (numbers * training.kernel.num_states))
-    return -(-num_queries // -(-num_queries // most))
 
 
 def _point(source: PushForward, start: Weights, weights: xr.DataArray) -> Weights | None:

@@ -8,12 +8,13 @@ import numpy as np
 import xarray as xr
 
 from dtda_prob.attribution.arms import Arms, Direction, check_request
-from dtda_prob.attribution.effects import Effects, effects_of, queries_at_once
+from dtda_prob.attribution.effects import Effects, effects_of
 from dtda_prob.attribution.keeping import keep_effects
 from dtda_prob.attribution.scoring import Comparison, Held, Kept, Pulled, Scoring
 from dtda_prob.fingerprints import of_source
 from dtda_prob.outcomes.devices import mesh_of
 from dtda_prob.outcomes.draws import lay_out, warn_not_finite
+from dtda_prob.outcomes.pulling import queries_at_once
 from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.shards import Grid
 from dtda_prob.outcomes.source import Source, training_of

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from jax.stages import Compiled
 from jaxtyping import Array, Float, Key
 
 from dtda_prob.outcomes.devices import spread
-from dtda_prob.outcomes.source import Reader
+from dtda_prob.outcomes.source import Reader, Source
 from dtda_prob.typing import Draw, Outcome, Push, Weights
 
 READ_AT_ONCE = 4
@@ -64,3 +65,15 @@ def draw_chunk(
         return jax.lax.map(lambda pair: read(*pair), (outcomes, new), batch_size=READ_AT_ONCE)
 
     return spread(draw_some, mesh, (True, False, axis is not None))(keys, old, new)
+
+
+def compile_chunk(
+    source: Source,
+    read: Reader,
+    keys: Key[Array, " pair"],
+    old: Weights,
+    new: Float[Array, "*pair datum"],
+    mesh: Mesh | None,
+) -> Compiled:
+    """Compile the call that draws so many pairs, and do not run it."""
+    return draw_chunk.lower(source.push, read, keys, old, new, mesh).compile()

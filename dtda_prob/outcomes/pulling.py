@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jax.stages import Compiled
 from jaxtyping import Array, Float, Int, Key
 
 from dtda_prob.training import Training
@@ -14,6 +15,8 @@ from dtda_prob.transforms import PushForward
 from dtda_prob.transforms.pulling import of_queries
 from dtda_prob.typing import PRNGKey, Pull, Queries, Weights
 
+NUMBERS = 2**24
+"""Of the responses that are pulled at once, unless those of a single query are more."""
 Found = tuple[Float[Array, "run ..."], Float[Array, "run ... datum"]]
 
 
@@ -58,6 +61,20 @@ def pull_block(
     block = (slice(len(keys)), *[slice(None)] * _has_states(source.training), slice(len(chosen)))
     values, responses = (np.asarray(leaf)[block] for leaf in pulled)
     return values, responses
+
+
+def compile_block(
+    source: PushForward, keys: Key[Array, " run"], start: Weights, queries: Queries, mesh: Mesh | None
+) -> Compiled:
+    """Compile the call that pulls a block of queries from so many runs, and do not run it."""
+    return _pull_runs.lower(source.training, source.pull, mesh, keys, start, None, queries).compile()
+
+
+def queries_at_once(training: Training, numbers: int) -> int:
+    """Give the size of about equal blocks of queries, each of which has so many numbers per state."""
+    num_queries = len(training.measure.queries)
+    most = max(1, NUMBERS // (numbers * training.kernel.num_states))
+    return -(-num_queries // -(-num_queries // most))
 
 
 def check_queries(training: Training, queries: Int[np.ndarray, " block"]) -> Int[np.ndarray, " block"]:

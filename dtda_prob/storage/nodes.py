@@ -33,10 +33,15 @@ def write_node(folder: Path, metadata: Metadata) -> None:
         raise
 
 
-def nodes_under(folder: Path) -> Iterator[tuple[str, Metadata]]:
+def nodes_under(folder: Path, path: str = ".") -> Iterator[tuple[str, Metadata]]:
     """Give the path, relative to a folder, and the description of all groups and arrays in it."""
-    for file in sorted(folder.rglob(NODE)):
-        yield file.parent.relative_to(folder).as_posix(), json.loads(file.read_bytes())
+    node = read_node(folder / path)
+    yield path, node
+    # The folders of an array hold its chunks, however many there are.
+    if node["node_type"] == "group":
+        inner = (file.parent for file in (folder / path).glob(f"*/{NODE}"))
+        for child in sorted(inner):
+            yield from nodes_under(folder, child.relative_to(folder).as_posix())
 
 
 def published(root: Metadata) -> dict[str, Metadata]:
