@@ -17,7 +17,7 @@ from tables import KERNELS, NUM_DATA, blown_up, ones, regression, regression_dat
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, kernels, pricing
 from dtda_prob.diagnostics.draws import r_hat_limit
-from dtda_prob.outcomes.drawing import compile_chunk
+from dtda_prob.outcomes.compiled import compile_chunk
 from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.source import draw_keys
 
