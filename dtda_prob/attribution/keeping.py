@@ -31,11 +31,12 @@ class Keeping(NamedTuple):
 
     def __call__(self, shard: Shard) -> int:
         """Finish a shard; give the number of its runs that are not finite."""
-        start = time.monotonic()
+        start, sizes = time.monotonic(), _extents(shard.whole.size)
+        if (known := self.group.num_diverging(shard.place, sizes)) is not None:
+            return known  # by a worker whose report was lost
         for block in shard.missing():
             found = self.effects.of_block(block)
             self.group.write(_tree(self.effects, block, *found), _extents(block.first))
-        sizes = _extents(shard.whole.size)
         change = self.group.read("effect", shard.place, sizes)
         diverging = int((~np.isfinite(change)).reshape(len(change), -1).any(1).sum())
         facts = {"num_diverging": diverging, "milliseconds": round(1000 * (time.monotonic() - start))}

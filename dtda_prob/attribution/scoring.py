@@ -123,10 +123,13 @@ class Scoring(NamedTuple):
     def __call__(self, shard: Shard) -> int:
         """Score the queries of a shard; give the number of draws that are not finite."""
         start, queries = time.monotonic(), shard.whole.slices()[1]
+        place, sizes = shard.place[1:], {"query": shard.whole.size[1]}
+        if (known := self.group.num_diverging(place, sizes)) is not None:
+            return known  # by a worker whose report was lost
         arms = self.arms(queries)
         scores = xr.DataTree(self.comparison.score(arms, queries))
         self.group.write(scores, {"query": queries.start})
         diverging = int((~np.isfinite(arms.new)).reshape(len(arms.new), -1).any(1).sum())
         facts = {"num_diverging": diverging, "milliseconds": round(1000 * (time.monotonic() - start))}
-        self.group.finish(shard.place[1:], {"query": shard.whole.size[1]}, facts)
+        self.group.finish(place, sizes, facts)
         return diverging

@@ -78,12 +78,13 @@ class Filling(NamedTuple):
 
     def __call__(self, shard: Shard) -> int:
         """Draw what a shard lacks, write and record it; give the number of its diverging draws."""
-        start = time.monotonic()
+        start, place = time.monotonic(), shard.place[: len(self.group.blocks)]
+        sizes = self.layout.extents(shard.whole.size)
+        if (found := self.group.num_diverging(place, sizes)) is not None:
+            return found  # by a worker whose report was lost
         for block in shard.missing():
             tree = self.layout.tree(block, self.layout.drawing(block))
             self.group.write(tree, self.layout.extents(block.first))
-        place = shard.place[: len(self.group.blocks)]
-        sizes = self.layout.extents(shard.whole.size)
         flags = self.group.read("sample_stats/diverging", place, sizes)
         diverging, milliseconds = int(flags.sum()), round(1000 * (time.monotonic() - start))
         self.group.finish(place, sizes, {"num_diverging": diverging, "milliseconds": milliseconds})

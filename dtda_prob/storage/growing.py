@@ -109,6 +109,12 @@ class Growing(NamedTuple):
         """Give the record of one shard."""
         return self.select(RECORD, self._where(place)).ravel().tolist()
 
+    def num_diverging(self, place: tuple[int, ...], sizes: Sizes) -> int | None:
+        """Give the number of diverging draws of a shard, if so much of it is finished; else None."""
+        total, *rest = self.record(place)
+        enough = all(n >= sizes[dim] for dim, n in zip(self.blocks, rest, strict=False))
+        return rest[len(self.blocks)] if total and enough else None
+
     def sizes(self) -> UInt64[np.ndarray, "*block dimension"]:
         """Give how much of each shard is finished along each dimension that grows."""
         return self.finished()[..., 1 : 1 + len(self.blocks)]
