@@ -29,7 +29,7 @@ from tables import blown_up, network, queries, regression, regression_data, trai
 import dtda_prob as dtda
 from dtda_prob.attribution.keeping import Keeping
 from dtda_prob.attribution.scoring import Scoring
-from dtda_prob.outcomes import drawing
+from dtda_prob.outcomes import drawing, draws
 from dtda_prob.outcomes.drawing import Drawing
 from dtda_prob.outcomes.filling import Filling
 from dtda_prob.storage import StoreError
@@ -213,7 +213,7 @@ CALLS = {
 
 @pytest.fixture
 def one_query_at_a_time(monkeypatch):
-    monkeypatch.setattr("dtda_prob.attribution.effects.NUMBERS", 1)
+    monkeypatch.setattr("dtda_prob.outcomes.pulling.NUMBERS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def whole(tmp_path_factory):
     def of(name):
         if name not in made:
             with pytest.MonkeyPatch.context() as patch, interrupted(patch, -1) as done:
-                patch.setattr("dtda_prob.attribution.effects.NUMBERS", 1)
+                patch.setattr("dtda_prob.outcomes.pulling.NUMBERS", 1)
                 found = CALLS[name](tmp_path_factory.mktemp("whole") / "study.zarr")
             made[name] = found.load(), done
         return made[name]
@@ -368,6 +368,22 @@ def test_another_transform_is_added_under_another_name(whole, tmp_path):
     assert set(tree.children) == {"sample", "unrolled"}
     check_same(tree["sample"], whole("sample")[0])
     assert before.items() <= files(tmp_path / "s.zarr").items()
+
+
+def test_a_shard_whose_report_was_lost_is_not_computed_again(
+    tmp_path, monkeypatch, whole, one_query_at_a_time
+):
+    def again(task, shards, engine, *, done, describe):
+        for shard in shards:
+            done(shard, task(shard))
+            assert task(shard) == 0
+
+    expected = [whole(name)[0] for name in ("sample", "pull of effects")]
+    monkeypatch.setattr(draws, "compute", again)
+    with counted(monkeypatch) as drawn:
+        check_same(sample(tmp_path / "s.zarr"), expected[0])
+    assert sum(drawn) == 12
+    check_same(score(tmp_path / "t.zarr", effects="effects").load(), expected[1])
 
 
 def test_more_scores_take_up_the_effects_that_are_there(tmp_path, monkeypatch, one_query_at_a_time):
