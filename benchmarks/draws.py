@@ -153,7 +153,8 @@ def pairs(training: Training, key: jax.Array) -> pd.DataFrame:
 
 def score_seconds(arms: Arms, name: str, training: Training, options: Options) -> float:
     start = time.perf_counter()
-    score_arms(arms, [resolve(name)], training, coupled=True, options=options)
+    labels = training.measure.queries
+    score_arms(arms, [resolve(name)], training, coupled=True, options=options, queries=labels)
     return time.perf_counter() - start
 
 

@@ -21,7 +21,7 @@ import dtda_prob as dtda
 from dtda_prob import evaluate
 from dtda_prob.demo import digits_training, most_supporting
 from dtda_prob.divergences import estimate
-from dtda_prob.outcomes.draws import draw_keys
+from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey
 

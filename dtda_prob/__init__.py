@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     )
     from dtda_prob.adding import add
     from dtda_prob.attribution import attribute, power, precision, settled, until
-    from dtda_prob.outcomes import load, sample, save
+    from dtda_prob.engines import EngineError
+    from dtda_prob.outcomes import load, sample
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
     from dtda_prob.pricing import plan
     from dtda_prob.program import Program
     from dtda_prob.relabelling import relabel
+    from dtda_prob.storage import StoreError, repair, save, verify
     from dtda_prob.training import Training
     from dtda_prob.transforms import (
         cosine,
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from dtda_prob.varying import changed, part, vary
 
 _HOMES = {
+    "EngineError": "engines",
     "Program": "program",
+    "StoreError": "storage",
     "Training": "training",
     "add": "adding",
     "attribute": "attribution",
@@ -61,10 +65,11 @@ _HOMES = {
     "random_subsets": "perturbations",
     "relabel": "relabelling",
     "remove": "perturbations",
+    "repair": "storage",
     "retrain": "transforms",
     "reweigh": "transforms",
     "sample": "outcomes",
-    "save": "outcomes",
+    "save": "storage",
     "segments": "transforms",
     "settled": "attribution",
     "trajectory": "transforms",
@@ -72,6 +77,7 @@ _HOMES = {
     "until": "attribution",
     "upweight": "perturbations",
     "vary": "varying",
+    "verify": "storage",
 }
 _ROOMS = (
     "curvature",
@@ -86,7 +92,9 @@ _ROOMS = (
 )
 
 __all__ = [
+    "EngineError",
     "Program",
+    "StoreError",
     "Training",
     "add",
     "attribute",
@@ -113,6 +121,7 @@ __all__ = [
     "random_subsets",
     "relabel",
     "remove",
+    "repair",
     "retrain",
     "reweigh",
     "sample",
@@ -125,6 +134,7 @@ __all__ = [
     "until",
     "upweight",
     "vary",
+    "verify",
     "zoo",
 ]
 

@@ -34,16 +34,21 @@ class Coordinates(NamedTuple):
 
 
 def coordinates(like: Distributions) -> Coordinates:
-    """Chart distributions of the same families and shapes as these."""
-    structure, transforms = jax.tree.structure(like), _unconstraining(like)
+    """Chart distributions of the same families and shapes as these.
+
+    What is kept is distributions, and no structure of theirs: sent to another process, where NumPyro
+    flattens them in another order, a structure would exchange their fields without a word.
+    """
+    template = jax.tree.map(lambda leaf: jax.eval_shape(lambda: jnp.asarray(leaf)), like)
 
     def outputs(distributions: Distributions) -> Outputs:
+        transforms = _unconstraining(template)
         leaves = zip(transforms.items(), jax.tree.leaves(distributions), strict=True)
         return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
 
     def rebuild(outputs: Outputs) -> Distributions:
-        leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
-        return jax.tree.unflatten(structure, leaves)
+        leaves = [transform(outputs[leaf]) for leaf, transform in _unconstraining(template).items()]
+        return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
     return Coordinates(outputs, rebuild)
 

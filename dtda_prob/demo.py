@@ -14,7 +14,7 @@ import xarray as xr
 from dtda_prob import evaluate, kernels, measures, plots, zoo
 from dtda_prob.attribution import attribute
 from dtda_prob.divergences import estimate
-from dtda_prob.outcomes import sample, save
+from dtda_prob.outcomes import sample
 from dtda_prob.perturbations import remove
 from dtda_prob.program import Program
 from dtda_prob.training import Training
@@ -24,6 +24,7 @@ from dtda_prob.typing import PRNGKey
 NUM_QUERIES, NUM_GROUPS, NUM_LEFT_OUT = 40, 3, 32
 GROUP_SHARE = 0.05
 ATTRIBUTION_DRAWS, RETRAININGS = 8, 8
+STUDY = "study.zarr"
 Say = Callable[[str], None]
 
 
@@ -41,7 +42,7 @@ def run(folder: Path, num_draws: int, seed: int, say: Say) -> None:
     """Run the demonstration, say what comes out and write it to `folder`.
 
     Args:
-        folder: where the store and the pictures go; it must not exist.
+        folder: where the study and the pictures go. What the study holds is not computed again.
         num_draws: models to train per sample set.
         seed: seed of all randomness.
         say: prints a line.
@@ -49,27 +50,30 @@ def run(folder: Path, num_draws: int, seed: int, say: Say) -> None:
     keys = Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
     split = zoo.digits()
     training = digits_training(split, NUM_QUERIES)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = folder / STUDY
     say(f"1. Training {num_draws} models on {len(split.x_train)} handwritten digits ...")
-    full = sample(training, keys.full, num_draws)
+    full = sample(training, keys.full, num_draws, store=study, name="full")
     say(_describe_full(full))
     say(f"\n2. Asking which training digits move the loss of {NUM_QUERIES} test digits most ...")
-    scores = attribute(unroll(training), keys.attribution, ATTRIBUTION_DRAWS, ["mean"])
+    scores = attribute(
+        unroll(training), keys.attribution, ATTRIBUTION_DRAWS, ["mean"], store=study, name="scores"
+    )
     say(_describe_scores(scores, split))
     say(
         f"\n3. Removing, for each of {NUM_GROUPS} test digits, the {GROUP_SHARE:.0%} of the training "
         "digits that it leans on most;\n   predicting the new distribution of its loss, then really "
         "retraining (with other seeds) ..."
     )
-    trees, table = _remove_groups(training, keys, full, scores, num_draws)
+    trees, table = _remove_groups(training, keys, full, scores, num_draws, study)
     say(table.to_string(float_format="{:.3g}".format))
     say(_verdict_on_groups(table))
     say(f"\n4. Leaving out {NUM_LEFT_OUT} random training digits one by one ...")
-    left_out = _leave_out(training, keys)
+    left_out = _leave_out(training, keys, study)
     say(_verdict_on_left_out(left_out))
-    _write(folder, {"full": full, **trees}, scores, left_out)
-    say(f"\nWritten to {folder}: outcomes.zarr (sample sets), scores.zarr, leave_one_out.zarr,")
-    say("distributions.png, leave_one_out.png. Open a store with dtda_prob.load or xarray.")
+    _draw(folder, {"full": full, **trees}, scores, left_out)
+    say(f"\nWritten to {folder}: {STUDY} (sample sets, scores, retrainings), distributions.png,")
+    say("leave_one_out.png. Open the study with dtda_prob.load or xarray.")
 
 
 def digits_training(split: zoo.Split, num_queries: int) -> Training:
@@ -95,15 +99,23 @@ def most_supporting(scores: xr.Dataset, query: int, share: float) -> np.ndarray:
 
 
 def _remove_groups(
-    training: Training, keys: Keys, full: xr.DataTree, scores: xr.Dataset, num_draws: int
+    training: Training,
+    keys: Keys,
+    full: xr.DataTree,
+    scores: xr.Dataset,
+    num_draws: int,
+    study: Path,
 ) -> tuple[dict[str, xr.DataTree], pd.DataFrame]:
     trees, rows = {}, {}
     transform = unroll(training)
     for query in scores["query"].values[:NUM_GROUPS]:
         without = remove(training.program, most_supporting(scores, query, GROUP_SHARE))
-        predicted = sample(transform, keys.full, num_draws, without, check=False)
-        retrained = sample(training, keys.retrain, num_draws, without)
-        trees |= {f"predicted_{query}": predicted, f"retrained_{query}": retrained}
+        names = f"predicted_{query}", f"retrained_{query}"
+        predicted = sample(
+            transform, keys.full, num_draws, without, check=False, store=study, name=names[0]
+        )
+        retrained = sample(training, keys.retrain, num_draws, without, store=study, name=names[1])
+        trees |= dict(zip(names, (predicted, retrained), strict=True))
         rows[query] = _compare(*(_losses(tree, query) for tree in (full, predicted, retrained)))
     return trees, pd.DataFrame(rows).T.rename_axis("query")
 
@@ -123,7 +135,7 @@ def _compare(full: np.ndarray, predicted: np.ndarray, retrained: np.ndarray) -> 
     }
 
 
-def _leave_out(training: Training, keys: Keys) -> xr.Dataset:
+def _leave_out(training: Training, keys: Keys, study: Path) -> xr.Dataset:
     data = jax.random.choice(keys.choice, training.program.num_data, (NUM_LEFT_OUT,), replace=False)
     return evaluate.leave_one_out(
         unroll(training),
@@ -132,6 +144,8 @@ def _leave_out(training: Training, keys: Keys) -> xr.Dataset:
         np.asarray(data),
         num_draws=ATTRIBUTION_DRAWS,
         num_retrainings=RETRAININGS,
+        store=study,
+        name="leave_one_out",
     )
 
 
@@ -193,12 +207,9 @@ def _verdict_on_left_out(left_out: xr.Dataset) -> str:
     )
 
 
-def _write(
+def _draw(
     folder: Path, trees: dict[str, xr.DataTree], scores: xr.Dataset, left_out: xr.Dataset
 ) -> None:
-    save(trees, folder / "outcomes.zarr")
-    save(xr.DataTree(scores), folder / "scores.zarr")
-    save(xr.DataTree(left_out), folder / "leave_one_out.zarr")
     queries = scores["query"].values
     pictures = {
         "distributions": plots.compare(_targets_alone(trees, queries[:NUM_GROUPS])),

@@ -158,7 +158,9 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
     of_data = weights.values[..., : program.num_data]
     if not (np.isfinite(weights.values).all() and (of_data >= 0).all()):
         raise ValueError("weights must be finite and at least 0 (0 removes a datum)")
-    return weights
+    if weights.ndim == 2 and weights.dims[0] not in weights.coords:
+        weights = weights.assign_coords({weights.dims[0]: np.arange(len(weights))})
+    return weights.astype(float, copy=False)
 
 
 def num_removed(weights: xr.DataArray) -> np.ndarray:

@@ -1,30 +1,41 @@
 """What a study will cost, in trainings, seconds and bytes, before it starts."""
 
+import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh
+from jax.stages import Compiled
 
-from dtda_prob.outcomes.draws import draw_keys
+from dtda_prob.outcomes.compiled import compile_chunk
+from dtda_prob.outcomes.devices import all_devices
+from dtda_prob.outcomes.draws import CHUNK
+from dtda_prob.outcomes.pulling import compile_block, queries_at_once
+from dtda_prob.outcomes.reading import Reading
+from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import PRNGKey, check_key
+from dtda_prob.typing import PRNGKey, Queries, Weights, check_key
 
 PILOT_DRAWS = 8
-"""Draws of a pilot call: enough that one draw costs what it does in a chunk."""
+"""Draws of a pilot call on each device: enough that one draw costs what it does in a chunk."""
 
 
 class Plan(NamedTuple):
     """What each way to a study costs.
 
     Attributes:
-        table: rows "retrain", "push" and "pull"; columns `trainings`, `seconds` and `bytes` (the most
-            that a compiled call holds, beside its arguments).
-        advice: which to buy, in words.
+        table: rows "retrain", "push" and "pull"; columns `trainings`, `seconds`, `bytes` (the most that
+            a compiled call holds on a device, beside its arguments: one of `chunk_size` draws, or by
+            pull of a run on each device and a block of queries) and `fitting` (draws of a call that the
+            memory of the devices has room for; by pull, runs come one after another on each).
+        advice: which to buy, and whether the chunk fits, in words.
     """
 
     table: pd.DataFrame
@@ -34,9 +45,26 @@ class Plan(NamedTuple):
         return f"{self.table.to_string(float_format='{:.3g}'.format)}\n{self.advice}"
 
 
-class _Pilot(NamedTuple):
+class _Call(NamedTuple):
+    """What a compiled call takes.
+
+    Attributes:
+        seconds: for each draw.
+        base: bytes on a device, whatever the number of draws.
+        each: bytes on a device for each draw of the call.
+        most: draws of a call, however large the memory.
+    """
+
     seconds: float
-    bytes: float
+    base: float
+    each: float
+    most: float = np.inf
+
+    def bytes(self, num_draws: int) -> float:
+        return self.base + self.each * min(num_draws, self.most)
+
+    def fitting(self, memory: float) -> float:
+        return min(self.most, np.floor(max(0.0, memory - self.base) / self.each))
 
 
 def plan(
@@ -45,18 +73,22 @@ def plan(
     *,
     num_draws: int = 16,
     perturbations: Any = None,
+    chunk_size: int = CHUNK,
 ) -> Plan:
     """Price a study: retraining, pushing and pulling, calibrated by a short pilot of each.
 
-    The pilot compiles and runs eight trainings, eight pushes and one pull. Trainings are counted by
-    the transform's own `cost`, seconds and bytes are measured. Compilation, which is paid once, and
-    the comparison of the samples are left out.
+    The pilot compiles the calls that `sample` and `attribute` make, and runs eight trainings and eight
+    pushes on each device, and a pull of one block of queries. Trainings are counted by the transform's
+    own `cost`, seconds are measured. Bytes are those that the compiler reports of a call; how many
+    draws fit follows from those of a smaller one besides. Compilation, which is paid once, and the
+    comparison of the samples are left out.
 
     Args:
         push_forward: the transform; it is matched to the rows that are dropped.
         key: key of the pilot.
         num_draws: draws that the study takes.
         perturbations: weights `(perturbation, datum)`; the removal of each datum in turn if None.
+        chunk_size: trainings per compiled call, over all devices; see `sample`.
 
     Returns:
         The table and the advice; `print` shows both.
@@ -72,41 +104,85 @@ def plan(
     fitting = push_forward.matched(int(np.max(num_removed(weights))))
     training, old = fitting.training, fitting.training.program.full_weights()
     new = old.at[0].set(0.0) if perturbations is None else jnp.asarray(np.atleast_2d(weights)[0])
-    keys = draw_keys(key, min(PILOT_DRAWS, num_draws))
-    train = _pilot(jax.vmap(training.draw, (0, None)), keys, old)
-    push = _pilot(jax.vmap(fitting.push, (0, None, None)), keys, old, new.astype(old.dtype))
-    pull = _pilot(fitting.pull, keys[0], old)
-    each = train.seconds / len(keys)
-    rows = {
-        "retrain": (num_draws * (count + 1.0), num_draws * (count + 1) * each, train.bytes),
-        "push": (
+    new, read, mesh = new.astype(old.dtype), Reading(training, frozenset()), all_devices()
+    draws = partial(_of_draws, key, min(PILOT_DRAWS, num_draws), chunk_size, mesh)
+    train = draws(lambda keys: compile_chunk(training, read, keys, old, old, mesh), old, old)
+    push = draws(lambda keys: compile_chunk(fitting, read, keys, old, new, mesh), old, new)
+    block = queries_at_once(training, weights.shape[-1])
+    num_blocks = -(-len(training.measure.queries) // block)
+    pull = _of_pull(fitting, key, old, jnp.arange(block), mesh)
+    memory, each = _memory(), train.seconds
+    columns = {
+        "trainings": [
+            num_draws * (count + 1.0),
             num_draws * (1 + count * push_forward.cost.push),
-            num_draws * (each + count * push.seconds / len(keys)),
-            push.bytes,
-        ),
-        "pull": (
-            num_draws * (1 + push_forward.cost.pull),
-            num_draws * (each + pull.seconds),
-            pull.bytes,
-        ),
+            num_draws * (num_blocks + push_forward.cost.pull),
+        ],
+        "seconds": [
+            num_draws * (count + 1) * each,
+            num_draws * (each + count * push.seconds),
+            num_draws * num_blocks * pull.seconds,
+        ],
+        "bytes": [call.bytes(chunk_size) for call in (train, push, pull)],
+        "fitting": [call.fitting(memory) for call in (train, push, pull)],
     }
-    table = pd.DataFrame(rows, index=["trainings", "seconds", "bytes"]).T
-    return Plan(table, _advise(push_forward, table, num_draws, count))
+    table = pd.DataFrame(columns, index=["retrain", "push", "pull"])
+    advice = _advise(push_forward, table, num_draws, count), _room(table, chunk_size, memory)
+    return Plan(table, " ".join(advice))
 
 
-def _pilot(function: Callable, *arguments: Any) -> _Pilot:
-    """Compile, run once, and time the second run; NaN where the transform has no such direction."""
+def _of_draws(
+    key: PRNGKey,
+    num_draws: int,
+    chunk_size: int,
+    mesh: Mesh | None,
+    make: Callable[[jax.Array], Compiled],
+    old: Weights,
+    new: Weights,
+) -> _Call:
+    """Run a call of some draws on each device, and compare its memory with that of a whole chunk."""
+    devices = 1 if mesh is None else mesh.size
+    larger = max(2 * num_draws, -(-chunk_size // devices))
+    few, more = (draw_keys(key, devices * several) for several in (num_draws, larger))
     try:
-        compiled = jax.jit(function).lower(*arguments).compile()
+        compiled, chunk = make(few), make(more)
     except NotImplementedError:
-        return _Pilot(np.nan, np.nan)
+        return _Call(np.nan, np.nan, np.nan)
+    each = (_held(chunk) - _held(compiled)) / (len(more) - len(few))
+    seconds = _seconds(compiled, few, old, new) / len(few)
+    return _Call(seconds, _held(compiled) - each * len(few), each)
+
+
+def _of_pull(
+    source: PushForward, key: PRNGKey, old: Weights, queries: Queries, mesh: Mesh | None
+) -> _Call:
+    """Run a call of one run on each device."""
+    shape = {"draw": 1} if mesh is None else mesh.shape
+    keys = draw_keys(key, shape["draw"])
+    compiled = compile_block(source, keys, old, queries, mesh)
+    seconds = _seconds(compiled, keys, old, None, queries) / len(keys)
+    return _Call(seconds, 0.0, _held(compiled) / len(keys), len(keys))
+
+
+def _seconds(compiled: Compiled, *arguments: Any) -> float:
+    """Time the second call."""
     jax.block_until_ready(compiled(*arguments))
     start = time.perf_counter()
     jax.block_until_ready(compiled(*arguments))
-    seconds = time.perf_counter() - start
+    return time.perf_counter() - start
+
+
+def _held(compiled: Compiled) -> float:
     memory = compiled.memory_analysis()
-    held = memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else np.nan
-    return _Pilot(seconds, held)
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else np.nan
+
+
+def _memory() -> float:
+    """Give the bytes of a device; those of the machine, shared, where it has none of its own."""
+    first, *others = jax.local_devices()
+    stats = first.memory_stats() or {}
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return stats.get("bytes_limit", whole / (1 + len(others)))
 
 
 def _advise(push_forward: PushForward, table: pd.DataFrame, num_draws: int, count: int) -> str:
@@ -121,6 +197,16 @@ def _advise(push_forward: PushForward, table: pd.DataFrame, num_draws: int, coun
     return (
         f"For {task}, {push_forward.name} by {cheapest} takes {seconds[cheapest]:.3g} s, "
         f"{seconds['retrain'] / seconds[cheapest]:.3g} times less than retraining."
+    )
+
+
+def _room(table: pd.DataFrame, chunk_size: int, memory: float) -> str:
+    """Say what a chunk takes, and whether it fits."""
+    drawn = table.loc[["retrain", "push"]]
+    held, fitting = drawn["bytes"].max(), drawn["fitting"].min()
+    fits = "fits" if fitting >= chunk_size else f"does not fit: give chunk_size={fitting:.0f} at most"
+    return (
+        f"A call of {chunk_size} draws takes {held:.3g} of {memory:.3g} bytes on a device, and {fits}."
     )
 
 

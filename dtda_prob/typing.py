@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 Params = PyTree
 """Parameters of a program in unconstrained space: a dict from site name to array or pytree."""
@@ -48,10 +48,23 @@ class Push(Protocol):
     def __call__(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome: ...
 
 
-class Pull(Protocol):
-    """Give d value / d weights at `weights`: shape `(query, *output, datum)`."""
+Queries = Int[Array, " block"]
+"""Positions along the query axis of a measure; any number of them, in any order."""
 
-    def __call__(self, key: PRNGKey, weights: Weights) -> Float[Array, "query *output datum"]: ...
+
+class Pull(Protocol):
+    """Give d value / d weights at `weights`: shape `(*state, query, *output, datum)`.
+
+    Given `queries`, it is that of these alone: `pull(key, weights, queries)` is
+    `pull(key, weights)[queries]`, with the queries that were asked for in place of all. Blocks of one
+    size share a compilation. Only their rows are pulled back and kept; what the rows have in common
+    (training, the curvature, the value of all queries) is done again for each block. Positions are
+    not checked, since they may be traced.
+    """
+
+    def __call__(
+        self, key: PRNGKey, weights: Weights, queries: Queries | None = None
+    ) -> Float[Array, "... datum"]: ...
 
 
 Objective = Callable[[Params], Float[Array, ""]]

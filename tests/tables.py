@@ -119,6 +119,10 @@ CURVED = {
     ),
 }
 """Transforms that are not linear in the new weights."""
+
+SOME = np.array([3, 0, 2])
+"""Some of the queries, in an order of their own."""
+
 SPACES = ("outputs", "parameters", "measurement")
 
 
@@ -165,8 +169,8 @@ def push(push_forward, old, new):
     return jax.jit(push_forward.push)(jax.random.key(0), old, new)
 
 
-def pull(push_forward, weights):
-    return jax.jit(push_forward.pull)(jax.random.key(0), weights)
+def pull(push_forward, weights, queries=None):
+    return jax.jit(push_forward.pull)(jax.random.key(0), weights, queries)
 
 
 def ones(num_data: int = NUM_DATA):

@@ -8,7 +8,7 @@ import xarray as xr
 from tables import NUM_DATA, ones, train, train_network
 
 import dtda_prob as dtda
-from dtda_prob.outcomes.draws import draw_keys
+from dtda_prob.outcomes.source import draw_keys
 
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
 close = np.testing.assert_allclose

@@ -68,6 +68,11 @@ def test_the_demo_runs_small(tmp_path, monkeypatch):
     for part in ("shift retrained", "null level", "Spearman", "W2(predicted, retrained)"):
         assert part in text
     files = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert {"outcomes.zarr", "scores.zarr", "distributions.png", "leave_one_out.png"} <= files
-    tree = xr.open_datatree(tmp_path / "demo" / "outcomes.zarr", engine="zarr", consolidated=False)
+    assert files == {"study.zarr", "distributions.png", "leave_one_out.png"}
+    tree = xr.open_datatree(tmp_path / "demo" / "study.zarr")
     assert tree["retrained_0/posterior_predictive/loss"].sizes == {"chain": 4, "draw": 2, "query": 8}
+    options = ["--output", str(tmp_path / "demo"), "--draws", "8", "--seed", "1"]
+    result = CliRunner().invoke(cli.main, ["demo", *options])
+    assert result.exit_code == 1
+    assert "Error: name='full'" in result.output
+    assert "key is" in result.output

@@ -15,8 +15,11 @@ from scipy.optimize import linprog
 from tables import KERNELS, NUM_DATA, blown_up, ones, regression, regression_data, train, train_network
 
 import dtda_prob as dtda
-from dtda_prob import curvature, diagnostics, kernels
+from dtda_prob import curvature, diagnostics, kernels, pricing
 from dtda_prob.diagnostics.draws import r_hat_limit
+from dtda_prob.outcomes.compiled import compile_chunk
+from dtda_prob.outcomes.reading import Reading
+from dtda_prob.outcomes.source import draw_keys
 
 KEY = jax.random.key(0)
 close = np.testing.assert_allclose
@@ -122,11 +125,26 @@ def test_a_plan_counts_trainings_and_knows_when_retraining_is_cheaper():
     assert one.table["trainings"]["push"] == 4 * (1 + 3)
     assert one.table["trainings"]["pull"] == 4 * (1 + 2.5 * 4)
     assert (one.table > 0).all(axis=None)
-    no_push = dtda.plan(dtda.cosine(training), KEY, num_draws=4)
-    assert no_push.table["trainings"]["retrain"] == 4 * (NUM_DATA + 1)
-    assert np.isnan(no_push.table["seconds"]["push"])
-    assert "retrain" in str(no_push)
-    assert "4 draws of 12 perturbations and all 4 queries" in no_push.advice
+    assert "A call of 64 draws" in one.advice
+    assert "and fits" in one.advice
+
+
+def test_a_plan_says_what_a_chunk_takes_and_how_much_fits(monkeypatch):
+    memory = 60_000.0
+    monkeypatch.setattr(pricing, "_memory", lambda: memory)
+    training = train_network()
+    planned = dtda.plan(dtda.cosine(training), KEY, num_draws=8, chunk_size=160)
+    assert planned.table["trainings"]["retrain"] == 8 * (NUM_DATA + 1)
+    assert np.isnan(planned.table["seconds"]["push"])
+    assert "retrain" in str(planned)
+    assert "8 draws of 12 perturbations and all 4 queries" in planned.advice
+    fitting = int(planned.table["fitting"]["retrain"])
+    assert planned.table["bytes"]["retrain"] > memory
+    assert f"does not fit: give chunk_size={fitting}" in planned.advice
+    read, old = Reading(training, frozenset()), training.program.full_weights()
+    compiled = compile_chunk(training, read, draw_keys(KEY, fitting), old, old, None).memory_analysis()
+    held = compiled.temp_size_in_bytes + compiled.output_size_in_bytes
+    assert held == pytest.approx(memory, rel=0.05)
 
 
 def test_diagnostics_refuse_several_numbers_of_dropped_rows():

@@ -67,6 +67,20 @@ def test_independent_arms_share_no_key(training):
     assert (coupled.attrs["arms"], independent.attrs["arms"]) == ("coupled", "independent")
 
 
+def test_arms_that_a_study_keeps_are_those_in_memory(training, truth, predicted, subsets, tmp_path):
+    """And the second call trains for nothing."""
+    study = {"store": tmp_path / "study", "progress": False}
+    for _ in range(2):
+        true = evaluate.retrainings(training, OTHER, subsets, num_retrainings=8, **study)
+        guess = evaluate.predictions(dtda.unroll(training), KEY, 4, subsets, **study)
+    xr.testing.assert_identical(true, truth)
+    xr.testing.assert_identical(guess, predicted)
+    names = {name for name, _ in dtda.verify(tmp_path / "study").index}
+    assert names == {"retrained.all_data", "retrained.perturbed", "predicted", "predicted.all_data"}
+    with pytest.raises(TypeError, match=r"\['stor'\] are no options; there are \['engine', 'name'"):
+        evaluate.retrainings(training, OTHER, subsets, num_retrainings=8, stor="study")
+
+
 def test_arms_are_stored_and_compared_again(truth, predicted, tmp_path):
     for name, arms in (("truth", truth), ("predicted", predicted)):
         dtda.save(xr.DataTree(arms), tmp_path / name)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import cloudpickle
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -303,6 +304,20 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_go_by_name(name):
     assert set(measure("loss", name).outputs(CASES[name].params)) == NAMES[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_measures_go_to_processes_where_distributions_have_another_order(name, monkeypatch):
+    bound, params = measure("loss", name), CASES[name].params
+    outputs, value = bound.outputs(params), bound.readout(bound.outputs(params))
+    sent = cloudpickle.dumps((bound.outputs, bound.readout))
+    for kind in ("data", "aux"):  # the order of a set of names, which differs from process to process
+        fields = getattr(dist.Distribution, f"gather_pytree_{kind}_fields").__func__
+        reverse = classmethod(lambda cls, fields=fields: fields(cls)[::-1])
+        monkeypatch.setattr(dist.Distribution, f"gather_pytree_{kind}_fields", reverse)
+    measured, read = cloudpickle.loads(sent)
+    jax.tree.map(close, dict(outputs), dict(measured(params)))
+    close(read(outputs), value)
 
 
 def test_outputs_of_a_mixture_are_named_and_unconstrained():

@@ -14,7 +14,9 @@ import xarray as xr
 from tables import NUM_DATA, draw, network, ones, queries, regression, train, train_network
 
 import dtda_prob as dtda
-from dtda_prob.outcomes import draws
+from dtda_prob.outcomes import compiled
+from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.storage import Growing, StoreError
 
 KEY = jax.random.key(0)
 
@@ -82,7 +84,7 @@ def test_a_push_forward_is_sampled_from_old_to_new(training):
     program = training.program
     start, end = dtda.remove(program, [0]), dtda.remove(program, [0, 1])
     tree = dtda.sample(dtda.unroll(training), KEY, 4, end, old=start)
-    key = draws.draw_keys(KEY, 4)[0]
+    key = draw_keys(KEY, 4)[0]
     arms = (jnp.asarray(weights.values) for weights in (start, end))
     pushed = jax.jit(dtda.unroll(training).push)(key, *arms)
     np.testing.assert_allclose(values(tree)[0], pushed.value, rtol=1e-5)
@@ -156,10 +158,10 @@ def test_draws_that_are_not_finite_are_kept_flagged_and_reported():
 
 
 def test_one_compilation_serves_all_calls_of_a_shape(training):
-    before = draws._draw_chunk._cache_size()
+    before = compiled.draw_chunk._cache_size()
     for data in ([0], [1], [2, 3]):
         dtda.sample(training, KEY, 12, dtda.remove(training.program, data))
-    assert draws._draw_chunk._cache_size() <= before + 1
+    assert compiled.draw_chunk._cache_size() <= before + 1
 
 
 def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):
@@ -188,3 +190,37 @@ def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):
 def test_bad_requests_are_refused(training, options, error, message):
     with pytest.raises(error, match=message):
         dtda.sample(training, **({"key": KEY, "num_draws": 4} | options))
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("finished", [None, (0, 1)])
+def test_perturbations_are_compared_where_shards_are_finished(
+    training, finished, tmp_path, monkeypatch
+):
+    def sample(weights):
+        key, store = jax.random.key(0), tmp_path / "store"
+        return dtda.sample(training, key, 4, weights, chunk_size=1, store=store, check=False)
+
+    def finish(group, place, sizes, facts):
+        if place == finished:
+            whole(group, place, sizes, facts)
+
+    weights = dtda.leave_one_out(training.program, [0, 1])
+    others = dtda.leave_one_out(training.program, [0, 2])
+    whole = Growing.finish
+    with monkeypatch.context() as dying:
+        dying.setattr(Growing, "finish", finish)
+        if finished is None:
+            dying.setattr(Growing, "write", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                sample(weights)
+        else:
+            sample(weights)
+            with pytest.raises(StoreError, match=r"\(row 1\) is not the one stored"):
+                sample(others)
+    np.testing.assert_array_equal(sample(weights)["constant_data/weights"], weights)
+    with pytest.raises(StoreError, match=r"\(row 1\) is not the one stored"):
+        sample(others)

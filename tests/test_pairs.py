@@ -197,15 +197,16 @@ def test_kernels_run_where_they_are_put_in_double_precision_compiled_once():
 
 def placed(kernel: str) -> list:
     """Draw twice on the second device; give the type, where it is, and the number of compilations."""
-    from dtda_prob.outcomes import draws
+    from dtda_prob.outcomes import compiled
+    from dtda_prob.outcomes.source import read_value
 
-    before, training, device = draws._draw_chunk._cache_size(), trained(kernel), jax.devices()[1]
+    before, training, device = compiled.draw_chunk._cache_size(), trained(kernel), jax.devices()[1]
     for seed, weight in ((0, 1.0), (1, 0.5)):
         keys = jax.random.split(jax.random.key(seed), 2)
         key, weights = jax.device_put((keys, weight * ones()), device)
-        value = draws._draw_chunk(training.push, draws.read_value, key, weights, weights)
+        value = compiled.draw_chunk(training.push, read_value, key, weights, weights, None)
     places = sorted(each.id for each in value.devices())
-    return [str(value.dtype), places, draws._draw_chunk._cache_size() - before]
+    return [str(value.dtype), places, compiled.draw_chunk._cache_size() - before]
 
 
 if __name__ == "__main__":

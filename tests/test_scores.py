@@ -37,7 +37,10 @@ def arms_of(num_draws: int, seed: int = 0, noise: float = 0.05) -> Arms:
 
 def score(arms: Arms, names=("mean", "variance", "wasserstein"), coupled=True, **options) -> xr.Dataset:
     chosen = [resolve(name) for name in names]
-    return score_arms(arms, chosen, TRAINING, coupled=coupled, options=Options(**options))
+    labels = TRAINING.measure.queries
+    return score_arms(
+        arms, chosen, TRAINING, coupled=coupled, options=Options(**options), queries=labels
+    )
 
 
 @pytest.fixture(scope="module")

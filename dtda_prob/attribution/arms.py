@@ -1,32 +1,25 @@
 """Both sides of a comparison: draws of the measurement on all data and on perturbed data."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from dtda_prob.outcomes.draws import (
-    Source,
-    by_draw,
-    draw_all,
-    draw_keys,
-    pull_all,
-    read_value,
-    start_of,
-    training_of,
-    warn_not_finite,
-)
-from dtda_prob.perturbations import check_weights, num_removed
+from dtda_prob.attribution.effects import Effects, effects_of
+from dtda_prob.outcomes.devices import mesh_of
+from dtda_prob.outcomes.draws import LOST, by_draw, draw_all, finish, warn_not_finite
+from dtda_prob.outcomes.shards import Shard
+from dtda_prob.outcomes.source import Source, read_value, training_of
+from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import PRNGKey, Weights, check_key
+from dtda_prob.typing import PRNGKey, check_key
 
 Draws = Float[np.ndarray, "draw ..."]
 Direction = Literal["pull", "push"]
-CHUNK = 64
-"""Trainings per compiled call."""
 
 
 class Arms(NamedTuple):
@@ -53,34 +46,49 @@ def draw_arms(
     direction: Direction | None = None,
     new_key: PRNGKey | None = None,
     first: int = 0,
+    engine: Any = None,
     progress: bool = True,
 ) -> Arms:
     """Draw both sides of a comparison; see `attribute` for the arguments, errors and warnings.
 
     `first` is the number of draws to pass over, so that draws can be added to those there are.
     """
-    check_key(key)
     training = training_of(source)
-    direction = direction or ("push" if isinstance(source, Training) else "pull")
-    weights = check_weights(training.program, perturbations)
-    if perturbations is not None and weights.ndim == 1:
-        weights = weights.expand_dims(perturbation=[0])
+    weights, direction = check_request(source, key, perturbations, direction, new_key)
     runs, passed = training.num_runs(num_draws), first // training.kernel.num_states
-    keys = draw_keys(key, runs, passed)
-    if direction == "push":
-        weights = weights if weights.ndim == 2 else each_removed(weights)
-        several = len(weights)
-        apart = None if new_key is None else draw_keys(new_key, runs * several, passed * several)
-        old, new = _arms_by_push(source, keys, apart, weights, progress)
-    elif direction == "pull" and isinstance(source, PushForward) and new_key is None:
-        old, new = _arms_by_pull(source, keys, weights, progress)
+    if isinstance(source, PushForward) and direction == "pull":
+        effects = effects_of(source, key, weights, first=passed, mesh=mesh_of(engine))
+        old, new = _arms_by_pull(effects, runs, engine, progress)
     else:
-        raise ValueError(
-            f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
+        draw = partial(
+            draw_all, num_runs=runs, first=passed, read=read_value, engine=engine, progress=progress
         )
+        old, new = _arms_by_push(draw, source, key, new_key, weights)
     finite = np.isfinite(new).reshape(num_draws, -1).all(1)
     warn_not_finite(~finite, "scores that they enter are NaN")
     return Arms(old, new, weights)
+
+
+def check_request(
+    source: Source,
+    key: PRNGKey,
+    perturbations: Any,
+    direction: Direction | None,
+    new_key: PRNGKey | None,
+) -> tuple[xr.DataArray, Direction]:
+    """Give the perturbations as weights, and the direction; see `attribute` for what is refused."""
+    check_key(key)
+    direction = direction or ("push" if isinstance(source, Training) else "pull")
+    weights = check_weights(training_of(source).program, perturbations)
+    if perturbations is not None and weights.ndim == 1:
+        weights = weights.expand_dims(perturbation=[0])
+    if direction == "push":
+        return weights if weights.ndim == 2 else each_removed(weights), direction
+    if direction == "pull" and isinstance(source, PushForward) and new_key is None:
+        return weights, direction
+    raise ValueError(
+        f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
+    )
 
 
 def each_removed(weights: xr.DataArray, positions: np.ndarray | None = None) -> xr.DataArray:
@@ -93,57 +101,40 @@ def each_removed(weights: xr.DataArray, positions: np.ndarray | None = None) -> 
 
 
 def _arms_by_push(
-    source: Source,
-    keys: Key[Array, " draw"],
-    apart: Key[Array, " pair"] | None,
-    weights: xr.DataArray,
-    progress: bool,
+    draw: Callable, source: Source, key: PRNGKey, new_key: PRNGKey | None, weights: xr.DataArray
 ) -> tuple[Draws, Draws]:
     """Give draws of both arms, `(draw, query, perturbation, *output)`."""
     training = training_of(source)
-    ones = check_weights(training.program, None)
-    old = draw_all(training, keys, None, ones, read_value, CHUNK, progress)
-    if apart is not None:
-        keys = apart.reshape(len(keys), len(weights))
-    new = draw_all(source, keys, None, weights, read_value, CHUNK, progress)
+    old = draw(training, key, weights=check_weights(training.program, None))
+    new = draw(source, key if new_key is None else new_key, weights=weights, shared=new_key is None)
     return old[:, :, None], np.moveaxis(new, 1, 2)
 
 
-def _arms_by_pull(
-    source: PushForward, keys: Key[Array, " draw"], weights: xr.DataArray, progress: bool
-) -> tuple[Draws, Draws]:
+def _arms_by_pull(effects: Effects, num_runs: int, engine: Any, progress: bool) -> tuple[Draws, Draws]:
     """Give draws of both arms, `(draw, query, datum or perturbation, *output)`."""
-    removed = np.unique(num_removed(weights))
-    if len(removed) > 1:
-        raise ValueError(
-            f"perturbations drop different numbers of rows ({removed.tolist()}), and each is another "
-            "training: attribute them apart, by removal='reweight', or with direction='push'"
-        )
-    fitting = source.matched(int(removed[0]))
-    start = start_of(fitting, None)
-    point = _expansion_point(source, start, weights)
-    query_axis = int(source.training.kernel.num_states > 1)
-    pairs = [
-        (value, _shift(response, weights.values, np.asarray(start), query_axis))
-        for value, response in pull_all(fitting, keys, start, point, progress)
-    ]
-    stacked = tuple(map(np.stack, zip(*pairs, strict=True)))
-    old, shifts = by_draw(source.training, stacked)
-    old = old[:, :, None]
-    return old, old + shifts
+    size, found = (num_runs, len(effects.training.measure.queries)), None
+
+    def done(shard: Shard, part: tuple[np.ndarray, np.ndarray]) -> int:
+        nonlocal found
+        found = _allocate(part, size, effects.query_axis) if found is None else found
+        runs, queries = shard.whole.slices()
+        for whole, some in zip(found, part, strict=True):
+            whole[runs, ..., queries, *[slice(None)] * (some.ndim - effects.query_axis - 1)] = some
+        return 0
+
+    finish(effects, [*effects.grid().shards(size)], done, LOST, engine, progress)
+    return from_effects(effects.training, found)
 
 
-def _expansion_point(source: PushForward, start: Weights, weights: xr.DataArray) -> Weights | None:
-    """Give the centre of the perturbations: their mean, or halfway to the only one; None: the start."""
-    if weights.ndim == 1 or not isinstance(source.at, str) or source.at == "old":
-        return None
-    if len(weights) == 1:
-        return (start + jnp.asarray(weights.values[0])) / 2
-    return jnp.asarray(weights.values.mean(0)) if source.at == "centre" else None
+def from_effects(training: Training, effects: Any) -> tuple[Draws, Draws]:
+    """Give draws of both arms from values of runs on all data, and their changes."""
+    old, change = by_draw(training, effects)
+    return old[:, :, None], old[:, :, None] + change
 
 
-def _shift(response: np.ndarray, weights: np.ndarray, start: np.ndarray, query_axis: int) -> np.ndarray:
-    """Apply a response to each change of weights: `(*state, query, perturbation or datum, *output)`."""
-    alone = weights.ndim == 1
-    shift = -response * start if alone else response @ (weights - start).T.astype(response.dtype)
-    return np.moveaxis(shift, -1, query_axis + 1)
+def _allocate(part: tuple[np.ndarray, ...], size: tuple[int, int], axis: int) -> tuple[np.ndarray, ...]:
+    def empty(leaf: np.ndarray) -> np.ndarray:
+        shape = size[0], *leaf.shape[1:axis], size[1], *leaf.shape[axis + 1 :]
+        return np.empty(shape, leaf.dtype)
+
+    return tuple(map(empty, part))

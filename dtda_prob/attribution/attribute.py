@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from dtda_prob.attribution.arms import Arms, Direction, draw_arms, each_removed
-from dtda_prob.attribution.estimation import Options, score_arms
+from dtda_prob.attribution.effects import longest
+from dtda_prob.attribution.estimation import Options
+from dtda_prob.attribution.scoring import Comparison
 from dtda_prob.attribution.sequential import Until, draw_until
+from dtda_prob.attribution.stored import Scored, attribute_into
 from dtda_prob.divergences import Divergence, resolve
-from dtda_prob.outcomes.draws import Source, draw_keys, training_of
-from dtda_prob.outcomes.linear_range import NUM_CHECKED, warn_beyond_range
+from dtda_prob.outcomes.linear_range import NUM_CHECKED, has_range, warn_beyond_range
+from dtda_prob.outcomes.source import Source, training_of
+from dtda_prob.outcomes.study import Place
 from dtda_prob.typing import PRNGKey
 
 Divergences = Sequence[str | Divergence | Callable]
@@ -35,6 +40,10 @@ def attribute(
     keep_influences: bool = False,
     check: bool = True,
     progress: bool = True,
+    store: str | Path | None = None,
+    name: str = "scores",
+    effects: str | None = None,
+    engine: Any = None,
 ) -> xr.Dataset:
     """Measure how the distribution of each query's measurement moves under each perturbation.
 
@@ -62,6 +71,16 @@ def attribute(
         check: retrain one draw at the four perturbations of the longest predicted steps, and warn
             where the prediction is out of range.
         progress: show a progress bar on a terminal.
+        store: the folder of a study, see `sample`, that keeps the scores. Queries are then pulled and
+            scored a block at a time, which trains anew for each block, and memory holds a block of
+            scores and no more; by push, both arms are kept as sample sets of their own. The same call
+            goes on where one was interrupted.
+        name: of the scores in the store.
+        effects: by pull, the name under which the store also keeps the effect of each datum on each
+            draw, `(run, query, datum)`. Each draw is then trained for few blocks of queries only, and
+            scores of more draws, or by other divergences, under another name, take up those that are
+            there. They take 4 bytes each on disk.
+        engine: where this is computed, see `sample`.
 
     Returns:
         A dataset with dimensions `divergence`, `query` and `datum` (or `perturbation`) and variables
@@ -75,14 +94,36 @@ def attribute(
         `dtda.scores` reads more off it.
 
     Raises:
-        ValueError: for bad weights, unknown divergences or direction, or a training asked to pull.
+        ValueError: for bad weights, unknown divergences or direction, or a training asked to pull; if
+            draws are to be added until a rule is met, in a store.
+        StoreError: if the store, or its scores of this name, are those of something else; see `sample`.
+        OSError: if the store cannot be written to; what is finished is safe.
 
     Warns:
         RuntimeWarning: if draws are not finite, predictions out of range, or a rule is not met.
     """
     chosen = [resolve(divergence) for divergence in divergences]
     options = Options(level, num_permutations, num_resamples, top, keep_influences)
-    coupled = new_key is None
+    comparison = Comparison(training_of(source), chosen, new_key is None, options)
+    check = check and comparison.coupled
+    if store is not None:
+        place = Place(Path(store), name, engine, progress)
+        found = attribute_into(
+            place,
+            source,
+            key,
+            _number(num_draws),
+            comparison,
+            perturbations,
+            direction,
+            new_key,
+            effects,
+        )
+        if check and found.is_new:
+            _check_stored(source, key, found)
+        return found.scores
+    if effects is not None:
+        raise ValueError(f"effects={effects!r} are kept in a store: name one")
     draw = partial(
         draw_arms,
         source,
@@ -90,23 +131,26 @@ def attribute(
         perturbations=perturbations,
         direction=direction,
         new_key=new_key,
+        engine=engine,
         progress=progress,
     )
-    score = partial(
-        score_arms,
-        divergences=chosen,
-        training=training_of(source),
-        coupled=coupled,
-        options=options,
-    )
+    everything = slice(None)
     if isinstance(num_draws, Until):
-        arms, scores = draw_until(num_draws, draw, score)
+        arms, scores = draw_until(num_draws, draw, lambda arms: comparison.score(arms, everything))
     else:
         arms = draw(num_draws)
-        scores = score(arms)
-    if check and coupled:
+        scores = comparison.score(arms, everything)
+    if check:
         _check_range(source, key, arms)
     return scores
+
+
+def _number(num_draws: int | Until) -> int:
+    if isinstance(num_draws, Until):
+        raise ValueError(
+            "num_draws=until(...) adds draws round by round: with a store, give their number"
+        )
+    return num_draws
 
 
 def _check_range(source: Source, key: PRNGKey, arms: Arms) -> None:
@@ -119,4 +163,17 @@ def _check_range(source: Source, key: PRNGKey, arms: Arms) -> None:
         lengths = np.linalg.norm(steps.reshape(len(steps), -1), axis=1)
         longest = np.argsort(-lengths)[:NUM_CHECKED]
         moved, weights = moved[:, longest], each_removed(weights, longest)
-    warn_beyond_range(source, draw_keys(key, 1), moved, weights)
+    warn_beyond_range(source, key, moved, weights)
+
+
+def _check_stored(source: Source, key: PRNGKey, found: Scored) -> None:
+    """Do the same where arms are not in memory."""
+    if found.arms is not None:
+        _check_range(source, key, found.arms)
+    elif found.effects is not None and has_range(source):
+        weights = found.effects.weights
+        positions, moved = longest(found.effects, NUM_CHECKED)
+        by_state = moved if found.effects.query_axis == 2 else moved[None]
+        alone = weights.ndim == 1
+        chosen = each_removed(weights, positions) if alone else weights[positions]
+        warn_beyond_range(source, key, np.moveaxis(by_state, 2, 1), chosen)

@@ -34,10 +34,12 @@ def score_arms(
     *,
     coupled: bool,
     options: Options,
+    queries: np.ndarray,
 ) -> xr.Dataset:
-    """Estimate divergences from draws of both arms; see `attribute` for what comes out."""
+    """Estimate divergences from draws of both arms, which hold these queries; see `attribute`."""
     scored = [_of_divergence(d, arms, training, coupled, options) for d in divergences]
-    found = xr.concat(scored, "divergence").assign_coords(divergence=[d.name for d in divergences])
+    coords = {"divergence": [divergence.name for divergence in divergences], "query": queries}
+    found = xr.concat(scored, "divergence").assign_coords(coords)
     spread = arms.old.std(0, ddof=1)[:, 0]
     return found.assign(sd=(("query", "output")[: spread.ndim], spread)).assign_attrs(
         measure=training.measure.name,
@@ -59,7 +61,7 @@ def _of_divergence(
         for some in (slice(i, i + step) for i in range(0, arms.new.shape[1], step))
     ]
     fields = {name: np.concatenate([b[name] for b in blocks], axis=-2) for name in blocks[0]}
-    return _to_dataset(fields, training, arms.weights)
+    return _to_dataset(fields, arms.weights)
 
 
 def _of_block(
@@ -96,10 +98,10 @@ def q_values(p_values: np.ndarray) -> np.ndarray:
     return np.where(missing, np.nan, adjusted)
 
 
-def _to_dataset(fields: dict[str, np.ndarray], training: Training, weights: xr.DataArray) -> xr.Dataset:
+def _to_dataset(fields: dict[str, np.ndarray], weights: xr.DataArray) -> xr.Dataset:
     last = str(weights.dims[0])
     dims = ("arm", "draw", "query", last)
-    coords: dict[str, Any] = {"query": training.measure.queries, last: weights[last].values}
+    coords: dict[str, Any] = {last: weights[last].values}
     if "influence" in fields:
         coords["arm"] = ["both"] if len(fields["influence"]) == 1 else ["old", "new"]
     return xr.Dataset({k: (dims[-v.ndim :], v) for k, v in fields.items()}, coords)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from dtda_prob.attribution.arms import Direction, Draws, draw_arms
 from dtda_prob.attribution.attribute import DEFAULT, Divergences
 from dtda_prob.divergences import Divergence, resolve
-from dtda_prob.outcomes.draws import Source, training_of
+from dtda_prob.outcomes.source import Source, training_of
 from dtda_prob.typing import PRNGKey
 
 DRAWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)

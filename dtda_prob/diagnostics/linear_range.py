@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from dtda_prob import kernels
-from dtda_prob.outcomes.draws import draw_keys
+from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 from dtda_prob.curvature import Curvature
 from dtda_prob.curvature.krylov import bind_product
 from dtda_prob.diagnostics.slopes import map_slopes
-from dtda_prob.outcomes.draws import draw_keys
+from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import side_key
+from dtda_prob.transforms.at_outcome import side_key
 from dtda_prob.typing import Params, PRNGKey, check_key
 
 

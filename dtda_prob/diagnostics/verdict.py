@@ -20,7 +20,7 @@ from dtda_prob.diagnostics.linear_range import linear_range
 from dtda_prob.diagnostics.null_space import null_space
 from dtda_prob.diagnostics.pareto import k_hats
 from dtda_prob.diagnostics.residuals import residuals
-from dtda_prob.outcomes.draws import Source, draw_keys, training_of
+from dtda_prob.outcomes.source import Source, draw_keys, training_of
 from dtda_prob.outcomes.tree import draws_of, in_chains
 from dtda_prob.perturbations import num_removed
 from dtda_prob.training import Training

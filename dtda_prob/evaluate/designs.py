@@ -1,7 +1,7 @@
 """Designs of perturbed datasets on which a push-forward is checked: single data, groups, subsets."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 import jax
 import numpy as np
@@ -11,12 +11,13 @@ from dtda_prob import perturbations as perturb
 from dtda_prob.evaluate.agreement import agreement
 from dtda_prob.evaluate.arms import predictions, retrainings
 from dtda_prob.evaluate.effects import Divergences, effects
+from dtda_prob.evaluate.where import Where, part_of
 from dtda_prob.perturbations import Data, Removal
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
 
 
-class Options(TypedDict, total=False):
+class Options(Where, total=False):
     """Keyword arguments of `compare`, which the designs hand on to it."""
 
     num_draws: int
@@ -24,7 +25,6 @@ class Options(TypedDict, total=False):
     coupled: bool
     direction: Literal["pull", "push"] | None
     num_splits: int
-    progress: bool
 
 
 def compare(
@@ -39,7 +39,7 @@ def compare(
     coupled: bool = True,
     direction: Literal["pull", "push"] | None = None,
     num_splits: int = 20,
-    progress: bool = True,
+    **where: Unpack[Where],
 ) -> xr.Dataset:
     """Predict and retrain the same perturbations, and say how far they agree; see `agreement`.
 
@@ -58,7 +58,8 @@ def compare(
         coupled: whether retrainings with and without the data share keys.
         direction: how effects are predicted, see `attribute`.
         num_splits: splits of the retrainings into halves.
-        progress: show progress bars on a terminal.
+        **where: `store`, `name`, `engine` and `progress`; see `sample`. What is kept is called
+            "retrained" and "predicted", after a name and a dot if one is given.
 
     Raises:
         ValueError: if the key is used on both sides, or `num_retrainings` cannot be halved.
@@ -74,10 +75,15 @@ def compare(
         perturbations,
         num_retrainings=num_retrainings,
         coupled=coupled,
-        progress=progress,
+        **part_of(where, "retrained"),
     )
     predicted = predictions(
-        push_forward, key, num_draws, perturbations, direction=direction, progress=progress
+        push_forward,
+        key,
+        num_draws,
+        perturbations,
+        direction=direction,
+        **part_of(where, "predicted"),
     )
     return agreement(
         effects(predicted, divergences), effects(truth, divergences, num_splits=num_splits)

@@ -1,7 +1,7 @@
 """Data pruning: remove the share of the data that each rule calls harmful, retrain, compare."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import scipy.stats
@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from dtda_prob.evaluate.arms import retrainings
+from dtda_prob.evaluate.where import Where
 from dtda_prob.perturbations import Removal, labelled
 from dtda_prob.program import Program
 from dtda_prob.training import Training
@@ -27,7 +28,7 @@ def pruning(
     num_retrainings: int = 20,
     removal: Removal = "drop",
     seed: int = 0,
-    progress: bool = True,
+    **where: Unpack[Where],
 ) -> xr.Dataset:
     """Retrain without the data that each rule scores highest, all rules with the same keys.
 
@@ -43,7 +44,7 @@ def pruning(
         num_retrainings: retrainings per choice.
         removal: what a retraining does with the data.
         seed: seed of the random choices.
-        progress: show a progress bar on a terminal.
+        **where: `store`, `name`, `engine` and `progress`; see `retrainings`.
 
     Returns:
         What `retrainings` gives, one perturbation a choice, with `rule`, the rule of each. It can be
@@ -65,7 +66,7 @@ def pruning(
     rules["random"] = noise
     rows = np.concatenate([_without_highest(program, choices, size) for choices in rules.values()])
     weights = labelled(program, rows, removal, np.arange(len(rows)))
-    arms = retrainings(training, key, weights, num_retrainings=num_retrainings, progress=progress)
+    arms = retrainings(training, key, weights, num_retrainings=num_retrainings, **where)
     names = np.repeat(list(rules), [len(choices) for choices in rules.values()])
     return arms.assign(rule=("perturbation", names))
 

@@ -1,14 +1,15 @@
 """Removal curves: ever more of the data that a query leans on, and how much it takes to flip it."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import scipy.stats
 import xarray as xr
 
 from dtda_prob.evaluate.arms import predictions, retrainings
-from dtda_prob.outcomes.draws import Source, training_of
+from dtda_prob.evaluate.where import Where
+from dtda_prob.outcomes.source import Source, training_of
 from dtda_prob.perturbations import Data, Removal, remove_leading
 from dtda_prob.program import Program
 from dtda_prob.training import Training
@@ -27,7 +28,7 @@ def removal_curves(
     coupled: bool = True,
     direction: Literal["pull", "push"] | None = None,
     seed: int = 0,
-    progress: bool = True,
+    **where: Unpack[Where],
 ) -> xr.Dataset:
     """Remove the first data of each query's ranking, ever more of them, beside random data.
 
@@ -46,7 +47,7 @@ def removal_curves(
         coupled: whether trainings on all data and on fewer share keys; see `retrainings`.
         direction: how a push-forward predicts, see `attribute`.
         seed: seed of the random orders.
-        progress: show a progress bar on a terminal.
+        **where: `store`, `name`, `engine` and `progress`; see `retrainings` and `predictions`.
 
     Returns:
         A dataset of both arms: `full`, `(draw, query[, output])`, and `perturbed`,
@@ -65,11 +66,9 @@ def removal_curves(
         perturbation=names
     )
     if isinstance(source, Training):
-        arms = retrainings(
-            source, key, each, num_retrainings=num_draws, coupled=coupled, progress=progress
-        )
+        arms = retrainings(source, key, each, num_retrainings=num_draws, coupled=coupled, **where)
     else:
-        arms = predictions(source, key, num_draws, each, direction=direction, progress=progress)
+        arms = predictions(source, key, num_draws, each, direction=direction, **where)
     return _along_curves(arms, queries, counts, num_random)
 
 

@@ -94,7 +94,7 @@ def _bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
         k: supports.transform(v) for k, v in (latents | sites).items() if v["type"] == "param"
     }
     own = _parameters(latents).keys()
-    elbo = Trace_ELBO(num_particles=num_particles)
+    elbo = Trace_ELBO(num_particles=num_particles, sum_sites=False)
 
     def start(params: Params) -> Params:
         free = {k: jax.tree.map(transforms[k].inv, value) for k, value in variational.items()}
@@ -108,8 +108,9 @@ def _bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
     ) -> Float[Array, ""]:
         program, weights = program.at(weights)
         model = program.weighed(weights, indices)
-        total = elbo.loss(key, constrain(free), model, guide, *program.args, **program.kwargs)
-        return jnp.asarray(total) / program.num_rows
+        parts = elbo.loss(key, constrain(free), model, guide, *program.args, **program.kwargs)
+        # NumPyro sums in the order of a set, other in each process; leaves are in that of their names.
+        return sum(jax.tree.leaves(parts), start=jnp.array(0.0)) / program.num_rows
 
     def draw(key: PRNGKey, free: Params) -> Params:
         fitted = handlers.substitute(handlers.seed(guide, key), data=constrain(free))

@@ -2,4 +2,3 @@
 
 from dtda_prob.outcomes.sampling import sample as sample
 from dtda_prob.outcomes.store import load as load
-from dtda_prob.outcomes.store import save as save

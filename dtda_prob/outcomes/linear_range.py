@@ -1,22 +1,18 @@
 """Does the range of a prediction cover the step that is asked of it: one draw, retrained."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from dtda_prob.outcomes.draws import (
-    Source,
-    draw_all,
-    matched,
-    read_value,
-    start_of,
-    training_of,
-)
+from dtda_prob.outcomes.draws import draw_all
+from dtda_prob.outcomes.source import Source, matched, read_value, start_of, training_of
 from dtda_prob.perturbations import num_removed
 from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+from dtda_prob.typing import PRNGKey
 
 NUM_CHECKED = 4
 """Perturbations that are retrained: those of the longest predicted steps."""
@@ -45,7 +41,7 @@ class Steps(NamedTuple):
 
 def compare_steps(
     source: Source,
-    keys: Key[Array, " 1"],
+    key: PRNGKey,
     moved: Float[np.ndarray, "perturbation query *output"],
     weights: xr.DataArray,
     old: Any = None,
@@ -56,16 +52,17 @@ def compare_steps(
 
     Args:
         source: what predicted.
-        keys: the key of the draw.
+        key: the key that draws were made with, the first of which is retrained.
         moved: what was predicted, for each perturbation.
         weights: the perturbations, `(perturbation, datum)`.
         old: where the push-forward started.
     """
-    base = _bases(source, keys, weights, old)
+    base = _bases(source, key, weights, old)
     predicted = (moved - base).reshape(len(moved), -1)
     longest = np.argsort(-np.linalg.norm(predicted, axis=1))[:NUM_CHECKED]
     training = training_of(source)
-    retrained = draw_all(training, keys, old, weights[longest], read_value, NUM_CHECKED, False).mean(0)
+    chosen = weights[longest]
+    retrained = draw_all(training, key, 1, chosen, read_value, chunk_size=NUM_CHECKED).mean(0)
     predicted, true = predicted[longest], (retrained - base[longest]).reshape(len(longest), -1)
     smallest = np.finfo(predicted.dtype).tiny
     lengths = np.linalg.norm(predicted, axis=1), np.linalg.norm(true, axis=1).clip(smallest)
@@ -73,33 +70,39 @@ def compare_steps(
     return Steps(longest, lengths[0] / lengths[1], (predicted * true).sum(1) / product)
 
 
+def has_range(source: Source) -> TypeGuard[PushForward]:
+    """Say whether steps of a source can be out of range.
+
+    Those of retraining never are. Where a draw jumps (a kernel without a derivative, importance
+    weights) it is not the draw that follows the weights, but its law.
+    """
+    if isinstance(source, Training) or source.push == source.training.push:
+        return False
+    return not (source.training.kernel.no_derivative or source.weigh)
+
+
 def warn_beyond_range(
     source: Source,
-    keys: Key[Array, " 1"],
+    key: PRNGKey,
     moved: Float[np.ndarray, "state ..."],
     weights: xr.DataArray,
     old: Any = None,
 ) -> None:
     """Warn where half of the steps are out of range; see `compare_steps`.
 
-    Retraining never is. Where a draw jumps (a kernel without a derivative, importance weights) nothing
-    is retrained: it is not the draw that follows the weights, but its law.
-
     Args:
         source: what predicted.
-        keys: the key of the run.
+        key: the key that draws were made with, the first of which is retrained.
         moved: what was predicted, for each state of the run.
         weights: the perturbations.
         old: where the push-forward started.
     """
-    if isinstance(source, Training) or source.push == source.training.push:
-        return
-    if source.training.kernel.no_derivative or source.weigh:
+    if not has_range(source):
         return
     moved = moved.mean(0)
     if weights.ndim == 1:
         moved, weights = moved[None], weights.expand_dims("perturbation")
-    steps = compare_steps(source, keys, moved, weights, old)
+    steps = compare_steps(source, key, moved, weights, old)
     beyond = ~steps.in_range() & np.isfinite(steps.norm_ratio)
     if beyond.mean() >= 0.5:
         warnings.warn(
@@ -114,7 +117,7 @@ def warn_beyond_range(
 
 
 def _bases(
-    source: Source, keys: Key[Array, " 1"], weights: xr.DataArray, old: Any
+    source: Source, key: PRNGKey, weights: xr.DataArray, old: Any
 ) -> Float[np.ndarray, "perturbation query *output"]:
     """Give the value that each step starts from: that of the training whose rows are left."""
     removed, found = num_removed(weights), {}
@@ -122,5 +125,5 @@ def _bases(
         training = matched(training_of(source), int(count), weights.values)
         start = xr.DataArray(np.asarray(start_of(training, old)), dims="datum")
         training = training_of(training)
-        found[count] = draw_all(training, keys, None, start, read_value, 1, False).mean(0)
+        found[count] = draw_all(training, key, 1, start, read_value, chunk_size=1).mean(0)
     return np.stack([found[count] for count in removed])

@@ -1,21 +1,23 @@
 """Sample sets of the outcome of training, and of push-forwards."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
-from jaxtyping import Array
+from jaxtyping import Float
 
-from dtda_prob.outcomes.draws import Source, draw_all, draw_keys, training_of, warn_not_finite
+from dtda_prob.outcomes.draws import draw_shards, lay_out, warn_not_finite
 from dtda_prob.outcomes.linear_range import warn_beyond_range
-from dtda_prob.outcomes.tree import to_datatree
+from dtda_prob.outcomes.reading import KEEPABLE, Reading
+from dtda_prob.outcomes.source import Source, draw_keys, training_of
+from dtda_prob.outcomes.stored import fill
+from dtda_prob.outcomes.study import Place
+from dtda_prob.outcomes.tree import to_datatree, values_of
 from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
-from dtda_prob.typing import Outcome, Params, PRNGKey, Weights, check_key
-
-KEEPABLE = ("parameters", "trace", "log_likelihood", "log_prior")
-DENSITIES = {"log_likelihood", "log_prior"}
+from dtda_prob.typing import PRNGKey, check_key
 
 
 def sample(
@@ -30,6 +32,9 @@ def sample(
     keep: Collection[str] = (),
     check: bool = True,
     progress: bool = True,
+    store: str | Path | None = None,
+    name: str = "sample",
+    engine: Any = None,
 ) -> xr.DataTree:
     """Sample the outcome of training at these weights.
 
@@ -53,6 +58,14 @@ def sample(
         check: retrain one draw at up to four perturbations, and warn where what a push-forward
             predicts there is out of range.
         progress: show a progress bar on a terminal.
+        store: a folder that keeps the draws, and those of other sample sets of the same program and
+            data, under their names. Draws that are there are not drawn again: the same call goes on
+            where one was interrupted, and more draws or perturbations (behind those that are there)
+            extend it. `chunk_size` is that of the first call.
+        name: of the sample set in the store.
+        engine: where draws are computed: this process, with all its devices, if None; some of its
+            devices, a `jax.sharding.Mesh`; a `concurrent.futures.Executor`; a Dask client, or its
+            scheduler's address.
 
     Returns:
         A tree with groups `posterior_predictive` (the measure, dimensions chain, draw,
@@ -60,12 +73,15 @@ def sample(
         `constant_data` (weights), and what is kept beside: `posterior` (parameters), `log_likelihood`
         (log p(y_i | theta) of each datum in nats, summed over observed sites, whatever it weighs) and
         `log_prior` (see `Program.log_prior`). Draws that are not finite are kept and flagged in
-        `sample_stats.diverging`.
+        `sample_stats.diverging`. From a store, arrays are read when they are asked for.
 
     Raises:
         ValueError: for bad weights, a bad number of draws or chains, or unknown things to keep; where
             the log prior is to be kept of a program that has none.
         NotImplementedError: where data share discrete latent sites, and densities are to be kept.
+        StoreError: if the store belongs to another program or other data, or holds other draws under
+            this name, which are named; if it is damaged, or another process writes to it.
+        OSError: if the store cannot be written to; what is finished is safe.
 
     Warns:
         RuntimeWarning: if draws are not finite, or a prediction is out of range.
@@ -74,37 +90,28 @@ def sample(
     training = training_of(source)
     num_chains = _check_draws(training, num_draws, num_chains, keep)
     new = check_weights(training.program, weights)
-    read = _Reading(training, frozenset(keep))
-    keys = draw_keys(key, training.num_runs(num_draws))
-    drawn = draw_all(source, keys, old, new, read, chunk_size, progress)
-    warn_not_finite(drawn["stats"]["diverging"], "flagged in sample_stats.diverging")
-    if check and weights is not None:
-        first = drawn["value"][:: len(keys)][: training.kernel.num_states]
-        warn_beyond_range(source, keys[:1], first, new, old)
-    return to_datatree(source, training, drawn, keys, new, num_chains)
+    runs, read = training.num_runs(num_draws), Reading(training, frozenset(keep))
+    multiple = 1 if training.kernel.num_states > 1 else num_chains
+    drawing = lay_out(
+        source, key, runs, new, read, old=old, chunk_size=chunk_size, engine=engine, multiple=multiple
+    )
+    if store is None:
+        drawn, is_new = draw_shards(drawing, runs, engine, progress), True
+        tree = to_datatree(source, training, drawn, draw_keys(key, runs), new, num_chains)
+    else:
+        place = Place(Path(store), name, engine, progress)
+        tree, is_new = fill(place, drawing, runs, num_chains)
+    stats = tree.children["sample_stats"].to_dataset()
+    warn_not_finite(stats["diverging"].values, "flagged in sample_stats.diverging")
+    if check and weights is not None and is_new:
+        warn_beyond_range(source, key, _of_first_run(tree, training), new, old)
+    return tree
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """Keep the value, the statistics and what else was asked for; equal ones share a compilation."""
-
-    training: Training
-    keep: frozenset[str]
-
-    def __call__(self, outcome: Outcome, weights: Weights) -> dict[str, Any]:
-        stats = self.training.stats(outcome, weights)
-        kept: dict[str, Any] = {"value": outcome.value, "stats": stats}
-        if "trace" in self.keep:
-            kept["trace"] = outcome.trace
-        if "parameters" in self.keep:
-            kept["params"] = outcome.params
-        return kept | {name: self._densities(name, outcome.params) for name in DENSITIES & self.keep}
-
-    def _densities(self, name: str, params: Params) -> dict[str, Array]:
-        program, each = self.training.program, self.training.each_state
-        if name == "log_prior":
-            return each(program.log_prior)(params)
-        return {name: each(lambda params: -program.losses(params))(params)}
+def _of_first_run(tree: xr.DataTree, training: Training) -> Float[np.ndarray, "state ..."]:
+    draws = slice(1) if training.kernel.num_states == 1 else slice(None)
+    run = tree.isel({"chain": slice(1), "draw": draws}, missing_dims="ignore")
+    return values_of(run).isel(chain=0).values
 
 
 def _check_draws(

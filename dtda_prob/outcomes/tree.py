@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Key
 
-from dtda_prob.program import Program
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 
@@ -57,7 +56,7 @@ def to_datatree(
     if "log_prior" in drawn:
         groups["log_prior"] = group(drawn["log_prior"], {})
     if "params" in drawn:
-        named = _named_parameters(training.program, drawn["params"], len(several))
+        named = drawn["params"]
         groups["posterior"] = group(named, {k: _own_dims(k, v, several) for k, v in named.items()})
     tree = xr.DataTree.from_dict(groups)
     tree.attrs["dtda_prob"] = _describe(source, training, weights)
@@ -86,18 +85,6 @@ def draws_of(sample: xr.DataTree | xr.DataArray) -> xr.DataArray:
 def in_chains(array: np.ndarray, num_chains: int) -> np.ndarray:
     """Deal draws out to chains: `(draw, ...)` to `(chain, draw, ...)`."""
     return array.reshape(-1, num_chains, *array.shape[1:]).swapaxes(0, 1)
-
-
-def _named_parameters(program: Program, params: Any, num_leading: int) -> dict[str, np.ndarray]:
-    """Constrain every draw of the parameters and name each leaf by its path."""
-    constrain = program.constrain
-    for _ in range(1 + num_leading):
-        constrain = jax.vmap(constrain)
-    leaves = jax.tree.leaves_with_path(jax.jit(constrain)(params))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-        for path, leaf in leaves
-    }
 
 
 def _own_dims(name: str, array: np.ndarray, several: list[str]) -> list[str]:

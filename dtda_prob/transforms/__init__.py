@@ -4,7 +4,7 @@ from dtda_prob.transforms.covariance import covariance as covariance
 from dtda_prob.transforms.finetune import finetune as finetune
 from dtda_prob.transforms.influence import influence as influence
 from dtda_prob.transforms.newton import newton as newton
-from dtda_prob.transforms.response import PushForward as PushForward
+from dtda_prob.transforms.push_forward import PushForward as PushForward
 from dtda_prob.transforms.retrain import retrain as retrain
 from dtda_prob.transforms.reweigh import reweigh as reweigh
 from dtda_prob.transforms.segments import segments as segments

@@ -9,16 +9,9 @@ import optax
 from jaxtyping import Array, PyTree
 
 from dtda_prob.training import STATES_AT_ONCE, Training
-from dtda_prob.transforms.response import (
-    At,
-    Cost,
-    PushForward,
-    check_options,
-    check_posterior,
-    check_single,
-    push_forward,
-    side_key,
-)
+from dtda_prob.transforms.at_outcome import side_key
+from dtda_prob.transforms.push_forward import At, Cost, PushForward
+from dtda_prob.transforms.response import check_options, check_posterior, check_single, push_forward
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 

@@ -5,15 +5,10 @@ import optax
 
 from dtda_prob import kernels
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import (
-    At,
-    Cost,
-    PushForward,
-    pull_of_push,
-    push_of_carry,
-    side_key,
-    weights_of_states,
-)
+from dtda_prob.transforms.at_outcome import side_key, weights_of_states
+from dtda_prob.transforms.pulling import pull_of_push
+from dtda_prob.transforms.push_forward import At, Cost, PushForward
+from dtda_prob.transforms.pushing import push_of_carry
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 

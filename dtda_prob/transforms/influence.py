@@ -7,15 +7,9 @@ import optax
 
 from dtda_prob import curvature as curvatures
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import (
-    At,
-    AtOutcome,
-    Cost,
-    PushForward,
-    Space,
-    check_options,
-    push_forward,
-)
+from dtda_prob.transforms.at_outcome import AtOutcome
+from dtda_prob.transforms.push_forward import At, Cost, PushForward, Space
+from dtda_prob.transforms.response import check_options, push_forward
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import Cost, PushForward
-from dtda_prob.typing import PRNGKey, Weights
+from dtda_prob.transforms.pulling import of_queries
+from dtda_prob.transforms.push_forward import Cost, PushForward
+from dtda_prob.typing import PRNGKey, Queries, Weights
 
 
 def retrain(training: Training, *, batch_size: int = 64) -> PushForward:
@@ -20,16 +21,22 @@ def retrain(training: Training, *, batch_size: int = 64) -> PushForward:
         batch_size: trainings at once in `pull`.
     """
 
-    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "... datum"]:
+    def pull(
+        key: PRNGKey, weights: Weights, queries: Queries | None = None
+    ) -> Float[Array, "... datum"]:
         if training.program.settings:
             raise NotImplementedError(
                 "a setting has no whole step that its effect could be that of; use direction='push'"
             )
-        value = training.draw(key, weights).value
+
+        def value_at(weights: Weights) -> Float[Array, "..."]:
+            return of_queries(training, training.draw(key, weights).value, queries)
+
+        value = value_at(weights)
 
         def effect(datum: Int[Array, ""]) -> Float[Array, "..."]:
             step = jnp.where(weights[datum] < 1, 1.0, -1.0).astype(weights.dtype)
-            return step * (training.draw(key, weights.at[datum].add(step)).value - value)
+            return step * (value_at(weights.at[datum].add(step)) - value)
 
         data = jnp.arange(training.program.num_data)
         return jnp.moveaxis(jax.lax.map(effect, data, batch_size=batch_size), 0, -1)

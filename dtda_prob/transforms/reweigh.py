@@ -12,16 +12,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import (
-    At,
-    Cost,
-    PushForward,
-    Weighed,
-    check_posterior,
-    push_of_carry,
-    side_key,
-)
-from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
+from dtda_prob.transforms.at_outcome import side_key
+from dtda_prob.transforms.push_forward import At, Cost, PushForward, Weighed
+from dtda_prob.transforms.pushing import push_of_carry
+from dtda_prob.transforms.response import check_posterior
+from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 GOOD_K = 0.7
 """Pareto k-hat above which importance weights are not to be trusted (Vehtari et al., 2024)."""
@@ -108,7 +103,9 @@ def reweigh(
         outputs, value = training.observe(params)
         return outcome._replace(params=params, outputs=outputs, value=value)
 
-    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "... datum"]:
+    def pull(
+        key: PRNGKey, weights: Weights, queries: Queries | None = None
+    ) -> Float[Array, "... datum"]:
         raise NotImplementedError(
             "reweigh moves mass from draw to draw, so that a single draw has no derivative: use "
             "direction='push', or `covariance` for the derivative of the mean"

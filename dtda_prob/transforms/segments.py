@@ -11,17 +11,10 @@ from dtda_prob import curvature as curvatures
 from dtda_prob import kernels
 from dtda_prob.curvature.filters import Decay, Flow
 from dtda_prob.training import Training
+from dtda_prob.transforms.at_outcome import side_key
 from dtda_prob.transforms.influence import change_of_gradient
-from dtda_prob.transforms.response import (
-    At,
-    Cost,
-    PushForward,
-    Space,
-    check_options,
-    check_single,
-    push_forward,
-    side_key,
-)
+from dtda_prob.transforms.push_forward import At, Cost, PushForward, Space
+from dtda_prob.transforms.response import check_options, check_single, push_forward
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 

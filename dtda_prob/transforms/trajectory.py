@@ -10,16 +10,11 @@ from jaxtyping import Array, Float
 from dtda_prob import kernels
 from dtda_prob.training import Training
 from dtda_prob.transforms.influence import change_of_gradient
-from dtda_prob.transforms.response import (
-    At,
-    Cost,
-    PushForward,
-    check_options,
-    check_single,
-    push_forward,
-)
+from dtda_prob.transforms.pulling import of_queries
+from dtda_prob.transforms.push_forward import At, Cost, PushForward
+from dtda_prob.transforms.response import check_options, check_single, push_forward
 from dtda_prob.transforms.segments import check_finite
-from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
+from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 
 def trajectory(
@@ -103,9 +98,12 @@ def cosine(
             "cosine has no scale, so that it cannot carry samples: use direction='pull', or trajectory"
         )
 
-    def pull(key: PRNGKey, weights: Weights) -> Float[Array, "query *output datum"]:
+    def pull(
+        key: PRNGKey, weights: Weights, queries: Queries | None = None
+    ) -> Float[Array, "query *output datum"]:
         ends = kernels.path(training.kernel, key, program, weights, num_checkpoints).ends
-        return -jax.lax.map(lambda params: _cosines(training, params, batch_size), ends).mean(0)
+        found = jax.lax.map(lambda params: _cosines(training, params, queries, batch_size), ends)
+        return -found.mean(0)
 
     passes = 4.0 * num_checkpoints * len(training.measure.queries) / training.num_passes()
     return PushForward(
@@ -119,10 +117,14 @@ def cosine(
 
 
 def _cosines(
-    training: Training, params: Params, batch_size: int | None
+    training: Training, params: Params, queries: Queries | None, batch_size: int | None
 ) -> Float[Array, "query *output datum"]:
     program = training.program
-    value, pullback = jax.vjp(lambda params: training.observe(params)[1], params)
+
+    def value_at(params: Params) -> Float[Array, "query *output"]:
+        return of_queries(training, training.observe(params)[1], queries)
+
+    value, pullback = jax.vjp(value_at, params)
     basis = jnp.eye(value.size, dtype=value.dtype).reshape(value.size, *value.shape)
     lengths = program.gradient_norms(params)
 

@@ -3,15 +3,8 @@
 from functools import partial
 
 from dtda_prob.training import Training
-from dtda_prob.transforms.response import (
-    At,
-    Cost,
-    PushForward,
-    Space,
-    check_differentiable,
-    check_options,
-    push_forward,
-)
+from dtda_prob.transforms.push_forward import At, Cost, PushForward, Space
+from dtda_prob.transforms.response import check_differentiable, check_options, push_forward
 
 
 def unroll(

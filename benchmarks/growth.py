@@ -1,0 +1,373 @@
+"""What a study costs as its counts grow: slopes, memory, disk, and a prediction put to the test.
+
+A perceptron of 32 features, tanh units and 10 classes, SGD with momentum 0.9, batches of 64, on made-up
+normal data: N = 2,048 data, P = 2,762 parameters, T = 128 steps, Q = 64 queries, unless said otherwise.
+Each number is the least of three warm calls; compilation is left out. Slopes are of the logarithm of
+seconds, or bytes, over that of the count, by least squares; errors are those of the fit. Bytes are what
+the compiler says that a call holds beside its arguments. Seconds are those of a machine of two cores
+that other work shares, so that rates may be several times too slow, and slopes have noise in them.
+
+Run with `uv run python benchmarks/growth.py`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import xarray as xr
+from page import write
+
+import dtda_prob as dtda
+from dtda_prob import curvature
+from dtda_prob.attribution.arms import Arms
+from dtda_prob.attribution.estimation import Options, score_arms
+from dtda_prob.divergences import resolve
+from dtda_prob.outcomes.drawing import compile_chunk
+from dtda_prob.outcomes.pulling import compile_block
+from dtda_prob.outcomes.reading import Reading
+from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.storage import add
+from dtda_prob.storage.store import writing
+from dtda_prob.training import Training
+
+SEED = 0
+BARE = Options(num_permutations=0, num_resamples=0)
+KEY = jax.random.key(SEED)
+BASE = {"N": 2048, "P": 64, "T": 128, "Q": 64}
+"""Data, hidden units, steps, queries."""
+NAMES = {"N": "data", "P": "parameters", "T": "steps", "Q": "queries"}
+TIMES = (1, 2, 4)
+DRAWS = 8
+METHODS: dict[str, Callable] = {
+    "unroll, pull": dtda.unroll,
+    "Gauss-Newton by conjugate gradients, pull": lambda t: dtda.influence(
+        t, curvature.conjugate_gradient("gauss_newton", damping=0.1, max_steps=50)
+    ),
+    "EK-FAC, pull": lambda t: dtda.influence(t, curvature.kronecker()),
+}
+
+
+def calls() -> pd.DataFrame:
+    """Grow one count at a time, by factors of two and four.
+
+    `sample` and a push are calls of 8 draws, a pull is of one draw and all queries. A push or a pull
+    contains the training that it starts from. "At base" is one call. A slope well below 1 says that at
+    this size something else costs more.
+    """
+    rows = []
+    for name, measure in ways().items():
+        base = measure(**BASE)
+        row = {"call": name, "at base, s": base[0], "at base, MB": base[1] / 1e6}
+        for axis in BASE:
+            grown = [base] + [measure(**(BASE | {axis: k * BASE[axis]})) for k in TIMES[1:]]
+            sizes = [count(axis, k * BASE[axis]) for k in TIMES]
+            row[f"seconds by {NAMES[axis]}"] = slope(sizes, [seconds for seconds, _ in grown])
+            row[f"bytes by {NAMES[axis]}"] = slope(sizes, [held for _, held in grown])
+        rows.append(row)
+        print(row, flush=True)
+    return pd.DataFrame(rows).set_index("call").T
+
+
+def draws_and_perturbations() -> pd.DataFrame:
+    """Grow the draws of a call, the draws of a study, and its perturbations: `sample`, T = 32 steps."""
+    training = perceptron(**BASE | {"T": 32})
+    program, counts = training.program, (8, 16, 32, 64)
+    chunk = [drawn(training, training, several) for several in counts]
+    rows = {
+        "draws of a call, seconds": (counts, [seconds for seconds, _ in chunk]),
+        "draws of a call, bytes": (counts, [held for _, held in chunk]),
+    }
+
+    def study(num_draws: int, num_perturbations: int) -> float:
+        weights = dtda.leave_one_out(program, range(num_perturbations))
+        return least(lambda: dtda.sample(training, KEY, num_draws, weights, progress=False))
+
+    several = (8, 16, 32)
+    rows["draws of 16 perturbations, seconds"] = several, [study(n, 16) for n in several]
+    rows["perturbations of 16 draws, seconds"] = several, [study(16, n) for n in several]
+    found = [
+        {"grown": name, "from": x[0], "to": x[-1], "first": y[0], "last": y[-1], "slope": slope(x, y)}
+        for name, (x, y) in rows.items()
+    ]
+    return pd.DataFrame(found).set_index("grown")
+
+
+def devices() -> pd.DataFrame:
+    """Split a call of 16 draws over forced host devices, in a process each: this machine has two cores.
+
+    One device uses what cores it can by itself, so that this shows what splitting costs, and bytes on
+    each device, rather than what more devices would gain.
+    """
+    rows = [in_a_process("split", number) for number in (1, 2, 4)]
+    return pd.DataFrame(rows).set_index("devices")
+
+
+def scoring() -> pd.DataFrame:
+    """Compare both arms of 16 draws at 4 queries, by data (2,000 to 8,000) and by draws (8 to 32).
+
+    "Bare" is values, errors and intervals; "whole" with p-values from 20 permutations and ranks over
+    100 resamples. Microseconds are those of a pair of query and datum.
+    """
+    rows, numbers, draws = [], (2_000, 4_000, 8_000), (8, 16, 32)
+    for name in ("mean", "wasserstein"):
+        for label, options in {"bare": BARE, "whole": Options()}.items():
+            by_data = [score_seconds(name, 16, number, options) for number in numbers]
+            by_draws = [score_seconds(name, several, 4_000, options) for several in draws]
+            rows.append({
+                "divergence": f"{name}, {label}",
+                "microseconds a pair": by_data[-1] / (4 * numbers[-1]) * 1e6,
+                "slope in data": slope(numbers, by_data),
+                "slope in draws": slope(draws, by_draws),
+            })  # fmt: skip
+    return pd.DataFrame(rows).set_index("divergence")
+
+
+def disk() -> pd.DataFrame:
+    """Write, record and read shards of one array of float32, of 1 to 64 MB.
+
+    A line through the seconds of a shard gives what each shard costs and each byte. Recording reads
+    the shard back to sum it up. Files are in the page cache.
+    """
+    sizes = 2 ** np.arange(18, 25, 2)
+    table = pd.DataFrame([stored(int(size)) for size in sizes], index=4 * sizes)
+    rows = []
+    for what, seconds in table.items():
+        rate, each = np.polyfit(table.index, seconds, 1, w=1 / seconds)
+        rows.append({"what": what, "ms a shard": 1e3 * each, "MB/s": 1e-6 / rate})
+    return pd.DataFrame(rows).set_index("what")
+
+
+def shards() -> pd.DataFrame:
+    """Sample a training that takes a millisecond into a store, one run of 4 chains a shard, and again.
+
+    The second call finds everything finished. By a line through 16, 48 and 144 shards.
+    """
+    training, numbers = perceptron(**BASE | {"T": 1}), (16, 48, 144)
+    first, again, memory = [], [], []
+    for number in numbers:
+        with tempfile.TemporaryDirectory() as folder:
+            call = partial(dtda.sample, training, KEY, 4 * number, chunk_size=4, progress=False)
+            call()
+            memory.append(timed(call))
+            kept = partial(call, store=Path(folder) / "study")
+            first.append(timed(kept))
+            again.append(least(kept))
+    rows = {"in memory": memory, "into a store": first, "again, all finished": again}
+    found = []
+    for name, seconds in rows.items():
+        each, fixed = np.polyfit(numbers, seconds, 1)
+        found.append({"call": name, "ms a shard": 1e3 * each, "s a call": fixed})
+    return pd.DataFrame(found).set_index("call")
+
+
+SMALL = {"N": 2048, "P": 64, "T": 128, "Q": 64, "S": 8}
+LARGE = {"N": 8192, "P": 64, "T": 256, "Q": 256, "S": 16}
+
+
+def prediction() -> pd.DataFrame:
+    """Predict a larger study from the small one, by the model of `docs/growth.md`, then run it.
+
+    EK-FAC, scores by the mean (bare), effects kept. Every constant is measured at the small size:
+    training; pulls of 64 and of 128 queries, whose difference is what a query costs; scoring; disk. The
+    larger study has 4 times the data and queries, twice the steps and draws: 32 times the numbers.
+    """
+    constants = measured()
+    rows = []
+    for name, size in {"small": SMALL, "large": LARGE}.items():
+        parts = predicted(constants, size)
+        actual = study_seconds(size)
+        rows.append({"study": name} | size | parts | {"predicted, s": sum(parts.values())} | {
+            "measured, s": actual, "ratio": actual / sum(parts.values()),
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index("study").T
+
+
+def measured() -> dict[str, float]:
+    """Give the constants of the model, each at the small size."""
+    base = {axis: SMALL[axis] for axis in BASE}
+    training = perceptron(**base)
+    train = drawn(training, training, 1)[0]
+    one, two = (pulled(METHODS["EK-FAC, pull"], **(base | {"Q": q}))[0] for q in (64, 128))
+    row = (two - one) / 64
+    written = [stored(2**22) for _ in range(2)][-1]
+    pairs = SMALL["N"] * SMALL["Q"]
+    return {
+        "step": train / base["T"],
+        "curvature": max(0.0, one - train - 64 * row) / base["N"],
+        "row": row / base["N"],
+        "score": score_seconds("mean", SMALL["S"], pairs // 4, BARE) / pairs / SMALL["S"],
+        "write": (written["write"] + written["record"]) / 2**24,
+        "read": written["read"] / 2**24,
+    }
+
+
+def predicted(c: dict[str, float], size: dict[str, int]) -> dict[str, float]:
+    """Give the seconds of each part of a study whose queries are a single block."""
+    numbers = size["S"] * size["Q"] * size["N"]
+    return {
+        "training, s": size["S"] * size["T"] * c["step"],
+        "curvature, s": size["S"] * size["N"] * c["curvature"],
+        "rows, s": numbers * c["row"],
+        "scoring, s": numbers * c["score"],
+        "disk, s": 4 * numbers * (c["write"] + c["read"]) + 12 * 8 * numbers / size["S"] * c["write"],
+    }
+
+
+def study_seconds(size: dict[str, int]) -> float:
+    """Give the seconds of a study in a store, once its calls are compiled."""
+    training = perceptron(**{axis: size[axis] for axis in BASE})
+    source, seconds = METHODS["EK-FAC, pull"](training), []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            attribute = partial(
+                dtda.attribute, source, KEY, size["S"], ["mean"], num_permutations=0, num_resamples=0,
+                check=False, progress=False, store=Path(folder) / "study", effects="effects",
+            )  # fmt: skip
+            seconds.append(timed(attribute))
+    return min(seconds[1:])
+
+
+def ways() -> dict[str, Callable]:
+    def sampled(**sizes: int) -> tuple[float, float]:
+        training = perceptron(**sizes)
+        return drawn(training, training, DRAWS)
+
+    def pushed(**sizes: int) -> tuple[float, float]:
+        training = perceptron(**sizes)
+        return drawn(dtda.unroll(training), training, DRAWS)
+
+    pulls = {name: partial(pulled, method) for name, method in METHODS.items()}
+    return {"sample": sampled, "unroll, push": pushed} | pulls
+
+
+def perceptron(N: int, P: int, T: int, Q: int) -> Training:  # noqa: N803
+    rng = np.random.default_rng(SEED)
+    x, y = rng.normal(size=(N + Q, 32)).astype(np.float32), rng.integers(0, 10, N + Q)
+    program = dtda.Program(dtda.zoo.classifier([P], 10), x[:N], y=y[:N])
+    kernel = dtda.kernels.sgd(optax.sgd(0.02, momentum=0.9), num_steps=T, batch_size=64)
+    return Training(program, kernel, dtda.measures.loss(x[N:], y=y[N:]))
+
+
+def count(axis: str, value: int) -> int:
+    return 43 * value + 10 if axis == "P" else value
+
+
+def drawn(source, training: Training, num_draws: int) -> tuple[float, float]:
+    """Give seconds and bytes of a call that draws."""
+    old = training.program.full_weights()
+    arguments = draw_keys(KEY, num_draws), old, old.at[0].set(0.0)
+    compiled = compile_chunk(source, Reading(training, frozenset()), *arguments, None)
+    return least(lambda: compiled(*arguments)), held(compiled)
+
+
+def pulled(method: Callable, **sizes: int) -> tuple[float, float]:
+    """Give seconds and bytes of a call that pulls one draw."""
+    training = perceptron(**sizes)
+    keys, old, queries = draw_keys(KEY, 1), training.program.full_weights(), jnp.arange(sizes["Q"])
+    compiled = compile_block(method(training), keys, old, queries, None)
+    return least(lambda: compiled(keys, old, None, queries)), held(compiled)
+
+
+def held(compiled) -> float:
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
+def split() -> dict[str, float]:
+    """Time a call that is spread over the devices of this process."""
+    from dtda_prob.outcomes.devices import all_devices
+
+    training, mesh = perceptron(**BASE), all_devices()
+    old, keys = training.program.full_weights(), draw_keys(KEY, 16)
+    compiled = compile_chunk(training, Reading(training, frozenset()), keys, old, old, mesh)
+    seconds = least(lambda: compiled(keys, old, old))
+    return {"devices": jax.device_count(), "seconds": seconds, "MB a device": held(compiled) / 1e6}
+
+
+def score_seconds(name: str, num_draws: int, num_data: int, options: Options) -> float:
+    """Give seconds to score 4 queries."""
+    rng, training = np.random.default_rng(SEED), perceptron(**BASE | {"Q": 4})
+    old = rng.normal(size=(num_draws, 4, 1)).astype(np.float32)
+    new = old + 0.1 * rng.normal(size=(num_draws, 4, num_data)).astype(np.float32)
+    arms = Arms(old, new, xr.DataArray(np.ones(num_data), {"datum": np.arange(num_data)}, ("datum",)))
+    score = partial(
+        score_arms, arms, [resolve(name)], training, coupled=True, options=options, queries=np.arange(4)
+    )
+    return min(timed(score) for _ in range(3))
+
+
+def stored(size: int) -> dict[str, float]:
+    """Give seconds to write, record and read a shard of so many numbers, the least of three."""
+    values = np.random.default_rng(SEED).normal(size=(1, size)).astype(np.float32)
+    tree = xr.DataTree(xr.Dataset({"effect": (("run", "datum"), values)}))
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder, kept(Path(folder) / "study", tree) as group:
+        for place in range(4):
+            facts = {"num_diverging": 0, "milliseconds": 0}
+            seconds.append({
+                "write": timed(lambda: group.write(tree, {"run": place})),  # noqa: B023
+                "record": timed(lambda: group.finish((place,), {"run": 1}, facts)),  # noqa: B023
+                "read": timed(lambda: group.read("effect", (place,), {"run": 1})),  # noqa: B023
+            })  # fmt: skip
+    return pd.DataFrame(seconds[1:]).min().to_dict()
+
+
+@contextmanager
+def kept(path: Path, tree: xr.DataTree) -> Iterator:
+    with writing(path, {"dtda_prob": json.dumps({"format": 1})}):
+        group = add(path, "shards", tree, {"run": 1}, json.dumps({"blocks": {"run": 1}}))
+        group.grow({"run": 4})
+        yield group
+
+
+def least(function: Callable) -> float:
+    """Give seconds of the fastest of three calls, after one that compiles."""
+    jax.block_until_ready(function())
+    return min(timed(lambda: jax.block_until_ready(function())) for _ in range(3))
+
+
+def timed(function: Callable) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def slope(sizes: Sequence[int], values: Sequence[float]) -> str:
+    """Fit a slope on logarithmic scales, with its standard error."""
+    x, y = np.log(sizes), np.log(values)
+    if np.ptp(y) == 0:
+        return "0"
+    (found, _), residual, *_ = np.polyfit(x, y, 1, full=True)
+    freedom = max(1, len(x) - 2)
+    error = np.sqrt(residual[0] / freedom / ((x - x.mean()) ** 2).sum())
+    return f"{found:.2f} ± {error:.2f}"
+
+
+def in_a_process(task: str, num_devices: int) -> dict:
+    command = [sys.executable, __file__, task]
+    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"XLA_FLAGS": flags}
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+PARTS = [calls, draws_and_perturbations, devices, scoring, disk, shards, prediction]
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["split"]:
+        print(json.dumps(split()))
+    else:
+        write("growth", "How costs grow", __doc__, PARTS, SEED)

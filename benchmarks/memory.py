@@ -1,0 +1,248 @@
+"""Scores that outgrow memory: 20,000 data by 2,000 queries by 16 draws, streamed to a store, read back.
+
+Logistic regression of odd against even digits on 49 features, images averaged over blocks of 4 by 4
+pixels: SGD with momentum 0.9, rate 0.05, batches of 200, one epoch; influence functions with the dense
+Gauss-Newton matrix, losses of the queries. Each row is a process of its own that has compiled nothing
+yet. Its memory is all that is resident, Python, JAX and the compiler included (`VmHWM`); what is on
+disk are the files' own sizes. Effects are a number of 4 bytes for each draw of each pair of query and
+datum; scores 12 numbers of 8 bytes a pair and divergence (score, error, intervals, ranks, rates), and
+what is not asked for takes no space.
+
+Run with `uv run python benchmarks/memory.py`, or with a folder to keep the stores in, which needs 15
+GB. Images are MNIST's where they can be had, see `mnist.load`, else scikit-learn's digits, drawn with
+replacement, each feature with noise of standard deviation 0.1 and 5 % of labels turned round.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import jax
+import mnist
+import numpy as np
+import optax
+import pandas as pd
+from page import write
+
+import dtda_prob as dtda
+from dtda_prob import curvature
+from dtda_prob.transforms import PushForward
+
+SEED = 0
+DATA, QUERIES, DRAWS = 20_000, 2_000, 16
+BLOCK = 52
+"""Queries that are scored at once, where all draws of them are to fit into memory."""
+BARE = {"divergences": ["mean", "wasserstein"], "num_permutations": 0, "num_resamples": 0}
+WHOLE = {"divergences": ["mean", "wasserstein"], "num_permutations": 20, "num_resamples": 100}
+
+found: dict[str, dict] = {}
+
+
+def memory() -> pd.DataFrame:
+    """Attribute all data to all queries, and see how much memory it takes at most.
+
+    "Bare" scores are by mean and by Wasserstein distance, with errors and intervals, and without
+    permutations and resamples. "Whole" ones have p-values from 20 permutations and the certainty of
+    ranks from 100 resamples besides, which cost time, and memory for a block of queries: those are of
+    one block, and of two. Retraining for blocks whose effects are not kept is cheap here. Other work
+    shared the two cores of the machine (load 8 to 13): with a load of 2, 400 queries took 47 seconds.
+    """
+    several = {
+        "bare, effects kept": BARE | {"queries": QUERIES, "effects": "effects"},
+        "bare, effects not kept": BARE | {"queries": QUERIES, "effects": None},
+        "whole, one block": WHOLE | {"queries": BLOCK, "effects": None},
+        "whole, two blocks": WHOLE | {"queries": 2 * BLOCK, "effects": None},
+    }
+    for name, case in several.items():
+        found[name] = in_a_process("attribute", case | {"store": str(store(name))})
+        if name != "bare, effects kept":
+            shutil.rmtree(store(name))
+    columns = ["data", "queries", "draws", "seconds", "peak MiB", "effects, GB", "scores, GB"]
+    rows = [
+        {"scores": name} | {column: row[column] for column in columns} for name, row in found.items()
+    ]
+    return pd.DataFrame(rows).set_index("scores")
+
+
+def time_course() -> pd.DataFrame:
+    """Follow memory and disk through the first of these, at each tenth of its time."""
+    course = np.asarray(found["bare, effects kept"]["course"])
+    chosen = np.linspace(0, len(course) - 1, 11).astype(int)
+    table = pd.DataFrame(course[chosen], columns=["seconds", "resident, MiB", "on disk, GB"])
+    return table.set_index("seconds")
+
+
+def reading() -> pd.DataFrame:
+    """Read rankings back, by `load` and xarray, in a new process each, with nothing in the page cache.
+
+    Seconds are those from the call of `load`, which inspects the store, until the labels of data are
+    there. "Warm" is the same again in the same process.
+    """
+    path = store("bare, effects kept")
+    rows = [in_a_process("read", {"store": str(path), "what": what}) for what in READINGS]
+    shutil.rmtree(path)
+    return pd.DataFrame(rows).set_index("what")
+
+
+def attribute(case: dict) -> dict:
+    """Attribute, and watch."""
+    source, path = influence(case["queries"]), Path(case["store"])
+    options = {
+        key: case[key] for key in ("divergences", "num_permutations", "num_resamples", "effects")
+    }
+    course: list[tuple[float, float, float]] = []
+    start, over = time.perf_counter(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            course.append((time.perf_counter() - start, resident("VmRSS"), gigabytes(path)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    dtda.attribute(source, jax.random.key(SEED), DRAWS, store=path, progress=False, **options)
+    seconds = time.perf_counter() - start
+    over.set()
+    watcher.join()
+    return {
+        "data": DATA,
+        "queries": case["queries"],
+        "draws": DRAWS,
+        "seconds": seconds,
+        "peak MiB": resident("VmHWM"),
+        "effects, GB": gigabytes(path / "effects"),
+        "scores, GB": gigabytes(path / "scores"),
+        "course": course,
+    }
+
+
+def read(case: dict) -> dict:
+    """Read a ranking, twice."""
+    path, before = Path(case["store"]), resident("VmHWM")
+    forget(path)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        scores = dtda.load(path, "scores").to_dataset().sel(divergence="mean")
+        first = READINGS[case["what"]](scores)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "what": case["what"],
+        "rankings": len(first),
+        "seconds": seconds[0],
+        "warm, seconds": seconds[1],
+        "peak MiB": resident("VmHWM"),
+        "before, MiB": before,
+    }
+
+
+def first_of_one(scores) -> np.ndarray:
+    """Give the first ten data of a query."""
+    ranks = scores["rank"].isel(query=[700])
+    return ranks["datum"].values[np.argsort(ranks.values, axis=1)[:, :10]]
+
+
+def first_of_all(scores) -> np.ndarray:
+    """Give the first ten data of each query."""
+    ranks = scores["rank"]
+    query, place = np.nonzero(ranks.values <= 10)
+    order = np.lexsort((ranks.values[query, place], query))
+    return ranks["datum"].values[place[order]].reshape(-1, 10)
+
+
+def first_of_mean(scores) -> np.ndarray:
+    """Give the first ten data of the mean score over queries."""
+    mean = np.abs(scores["score"].mean("query"))
+    return mean["datum"].values[np.argsort(-mean.values)[:10]][None]
+
+
+READINGS = {
+    "first ten data of one query": first_of_one,
+    "first ten data of each query": first_of_all,
+    "first ten data of the mean over queries": first_of_mean,
+}
+TASKS = {"attribute": attribute, "read": read}
+
+
+def influence(num_queries: int) -> PushForward:
+    """Give the influence function whose scores these are."""
+    split = images()
+    program = dtda.Program(dtda.zoo.classifier([], 2), split.x_train, y=split.y_train % 2)
+    kernel = dtda.kernels.sgd(optax.sgd(0.05, momentum=0.9), num_epochs=1, batch_size=200)
+    x, y = split.x_test[:num_queries], split.y_test[:num_queries] % 2
+    training = dtda.Training(program, kernel, dtda.measures.loss(x, y=y))
+    return dtda.influence(training, curvature.dense("gauss_newton", damping="auto"))
+
+
+def images() -> dtda.zoo.Split:
+    """Load 22,000 small images."""
+    try:
+        split = mnist.load(DATA, QUERIES, SEED)
+    except RuntimeError:
+        return made_up()
+    return split._replace(x_train=pooled(split.x_train), x_test=pooled(split.x_test))
+
+
+def pooled(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, 7, 4, 7, 4).mean((2, 4)).reshape(-1, 49)
+
+
+def made_up() -> dtda.zoo.Split:
+    """Draw digits with replacement, and blur them."""
+    split, rng = dtda.zoo.digits(), np.random.default_rng(SEED)
+
+    def drawn(x: np.ndarray, y: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen, turned = rng.integers(len(x), size=number), rng.random(number) < 0.05
+        noisy = x[chosen, :49] + 0.1 * rng.normal(size=(number, 49)).astype(np.float32)
+        return noisy, y[chosen] + turned.astype(np.int32)
+
+    train = drawn(split.x_train, split.y_train, DATA)
+    return dtda.zoo.Split(*train, *drawn(split.x_test, split.y_test, QUERIES))
+
+
+def in_a_process(task: str, case: dict) -> dict:
+    """Run a task in a new process, and give what it reports."""
+    command = [sys.executable, __file__, task, json.dumps(case)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def resident(field: str) -> float:
+    """Give the resident memory of this process, now or at most, in MiB."""
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 2**10
+
+
+def gigabytes(path: Path) -> float:
+    return sum(file.stat().st_size for file in files(path)) / 1e9
+
+
+def forget(path: Path) -> None:
+    """Have the files of a store written to disk and dropped from the page cache."""
+    for file in files(path):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def files(path: Path) -> list[Path]:
+    found = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    return [file for file in found if not file.name.endswith(".partial") and file.exists()]
+
+
+def store(name: str) -> Path:
+    return FOLDER / f"{name.replace(',', '').replace(' ', '-')}.zarr"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in TASKS:
+        print(json.dumps(TASKS[sys.argv[1]](json.loads(sys.argv[2]))))
+    else:
+        with tempfile.TemporaryDirectory(dir=(sys.argv[1:] or [None])[0]) as folder:
+            FOLDER = Path(folder)
+            write("memory", "Scores that outgrow memory", __doc__, [memory, time_course, reading], SEED)

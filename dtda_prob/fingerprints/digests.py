@@ -1,0 +1,139 @@
+"""Digests of arrays, labels and functions, that are the same in another process.
+
+The text of a jaxpr is no identity: it leaves out the numbers of constants and prints addresses of
+functions; which of its parts it prints once depends on what JAX has cached, and where a library goes
+through a set, the order of its equations on Python's seed of hashes. So each quantity is known by what
+it is computed of, whatever is computed in between, and constants by their bytes wherever they are.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+NUM_BYTES = 16
+"""Length of a digest."""
+
+MARK = "blake2b:"
+"""What a digest begins with, so that it is not taken for a value."""
+
+IRRELEVANT = frozenset({"name", "ctx_mesh"})
+"""Parameters of equations that change no number: what functions are called, where they are traced."""
+
+Known = dict[int, tuple[Any, str]]
+"""Digests by identity of what they are of, which is kept alive so that no other takes its identity."""
+
+
+def of_function(function: Callable, *args: Any) -> str:
+    """Digest what JAX traces of a function, with all the arrays that it closes over.
+
+    Nothing is compiled or run. Names do not count, nor does how often the same array is closed over.
+    What JAX does not see as it traces is not in it: the insides of host callbacks, and the derivatives
+    by rule (`jax.custom_vjp`) of functions that are not differentiated here.
+
+    Args:
+        function: a pure function.
+        *args: arrays, or `jax.ShapeDtypeStruct`s in their place.
+    """
+    return _of_jaxpr(jax.make_jaxpr(function)(*args), {})
+
+
+def of_array(array: Any) -> str:
+    """Digest the precision, the shape and the bytes of an array, or of an array of keys."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return _of_texts([str(array.dtype), of_array(jax.random.key_data(array))])
+    rows = np.ascontiguousarray(array).reshape(-1)
+    digest = _begin(f"{array.dtype} {array.shape}")
+    if rows.dtype.itemsize:
+        digest.update(rows.view(np.uint8))
+    return MARK + digest.hexdigest()
+
+
+def of_labels(labels: np.ndarray) -> str:
+    """Digest labels, whatever the width of their type."""
+    return _of_texts([json.dumps(labels.tolist(), default=str)])
+
+
+def is_digest(value: Any) -> bool:
+    """Say whether a value is a digest."""
+    return isinstance(value, str) and value.startswith(MARK)
+
+
+def _of_jaxpr(jaxpr: Any, known: Known) -> str:
+    return _remembered(jaxpr, known, lambda: _of_texts(_lines(jaxpr, known)))
+
+
+def _lines(jaxpr: Any, known: Known) -> list[str]:
+    """Write what goes in and out of a jaxpr, and what it does beside, each by how it is computed."""
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    inputs = [f"input {i}: {_kind(var.aval)}" for i, var in enumerate(inner.invars)]
+    names, effects = dict(zip(inner.invars, inputs, strict=True)), []
+    for var, constant in zip(inner.constvars, getattr(jaxpr, "consts", ()), strict=False):
+        names[var] = _text(constant, known)
+    for equation in inner.eqns:
+        line = _line(equation, names, known)
+        for i, var in enumerate(equation.outvars):
+            names[var] = _of_texts([line, f"output {i}: {_kind(var.aval)}"])
+        effects += [line] if equation.effects else []
+    return [*inputs, *(_name(atom, names) for atom in inner.outvars), *effects]
+
+
+def _line(equation: Any, names: dict[Any, str], known: Known) -> str:
+    params = {k: v for k, v in equation.params.items() if k not in IRRELEVANT}
+    inputs = [_name(atom, names) for atom in equation.invars]
+    return f"{equation.primitive.name} {_text(params, known)} of {inputs}"
+
+
+def _name(atom: Any, names: dict[Any, str]) -> str:
+    """Name an atom by how it is computed, and a literal by its bytes."""
+    if not hasattr(atom, "val"):
+        return names[atom]
+    return of_array(np.asarray(atom.val, atom.aval.dtype)) + _kind(atom.aval)
+
+
+def _kind(aval: Any) -> str:
+    if not hasattr(aval, "dtype"):
+        return _without_addresses(aval)
+    return f"{aval.dtype} {aval.shape} {getattr(aval, 'weak_type', False)}"
+
+
+def _text(value: Any, known: Known) -> str:
+    """Write a constant, or a parameter of an equation."""
+    if hasattr(value, "eqns"):
+        return _of_jaxpr(value, known)
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _remembered(value, known, lambda: of_array(value))
+    if isinstance(value, dict):
+        return str(sorted(f"{key}={_text(each, known)}" for key, each in value.items()))
+    if isinstance(value, tuple | list):
+        return str([_text(each, known) for each in value])
+    if isinstance(value, set | frozenset):
+        return str(sorted(_text(each, known) for each in value))
+    if callable(value) or hasattr(value, "call_wrapped"):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return _without_addresses(value)
+
+
+def _remembered(value: Any, known: Known, work_out: Callable[[], str]) -> str:
+    if id(value) not in known:
+        known[id(value)] = value, work_out()
+    return known[id(value)][1]
+
+
+def _without_addresses(value: Any) -> str:
+    return re.sub(r"0x[0-9a-f]+", "", repr(value))
+
+
+def _of_texts(texts: Iterable[str]) -> str:
+    digest = _begin("")
+    for text in texts:
+        digest.update(f"{text}\n".encode())
+    return MARK + digest.hexdigest()
+
+
+def _begin(text: str) -> Any:
+    return hashlib.blake2b(text.encode(), digest_size=NUM_BYTES)

@@ -1,0 +1,63 @@
+"""Responses of blocks of queries, on one device and over a mesh of several."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tables import NUM_QUERIES, SOME, draw, ones, train
+
+import dtda_prob as dtda
+from dtda_prob import kernels
+from dtda_prob.outcomes.pulling import _pull_runs, pull_block
+from dtda_prob.outcomes.source import draw_keys
+
+KEY = jax.random.key(0)
+LATE = kernels.keep(kernels.sgd(optax.sgd(0.05), num_steps=4, batch_size=4), 3)
+close = np.testing.assert_allclose
+
+
+def pulled_alone(push_forward, keys, start, point, queries):
+    """Give what each run gives by itself, of all queries, and choose among them."""
+    several = push_forward.training.kernel.num_states > 1
+    values = [draw(push_forward.training, start, key).value for key in keys]
+    one = jax.jit(push_forward.pull)
+    responses = [one(key, start if point is None else point) for key in keys]
+    index = (slice(None), slice(None), queries) if several else (slice(None), queries)
+    return tuple(np.stack(found)[index] for found in (values, responses))
+
+
+@pytest.mark.parametrize(
+    ("make", "kernel", "point"),
+    [(dtda.unroll, LATE, 0.5), (dtda.influence, "exact", None)],
+)
+def test_blocks_are_the_single_pulls_of_their_runs_and_queries(make, kernel, point, x64):
+    """Blocks of one size compile once, and together they hold all queries."""
+    push_forward, keys = make(train(kernel)), draw_keys(KEY, 2)
+    point = None if point is None else point * ones()
+    alone = pulled_alone(push_forward, keys, ones(), point, np.arange(NUM_QUERIES))
+    before = _pull_runs._cache_size()
+    blocks = [np.array(block) for block in ([0, 1, 2], [2, 1, 3])]
+    found = [pull_block(push_forward, keys, ones(), point, block) for block in blocks]
+    assert _pull_runs._cache_size() == before + 1
+    for block, values in zip(blocks, found, strict=True):
+        for ours, expected in zip(values, alone, strict=True):
+            axis = 1 + (push_forward.training.kernel.num_states > 1)
+            close(ours, np.take(expected, block, axis), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"queries": np.array([0, NUM_QUERIES])}, "positions from 0 to 3"),
+        ({"queries": np.array([-1])}, "positions from 0 to 3"),
+        ({"queries": np.array([0.0])}, "float64 of shape"),
+        ({"queries": np.array([], int)}, "row of positions"),
+        ({"queries": np.array([[0]])}, "row of positions"),
+        ({"keys": draw_keys(KEY, 0)}, "there is none"),
+        ({"mesh": jax.make_mesh((1,), ("data",))}, "axis 'draw'"),
+    ],
+)
+def test_blocks_that_cannot_be_pulled_are_refused(changed, message):
+    given = {"keys": draw_keys(KEY, 1), "start": ones(), "point": None, "queries": SOME} | changed
+    with pytest.raises(ValueError, match=message):
+        pull_block(dtda.unroll(train("exact")), **given)
