@@ -98,7 +98,7 @@ def write_array(group: zarr.Group, path: str, variable: xr.Variable, starts: lis
 
 
 def checksum(group: zarr.Group, blocks: Sizes, first: Sizes, sizes: Sizes) -> int:
-    """Read a block of all arrays that grow, but coordinates, and sum it up in 64 bits."""
+    """Read a block of all arrays that grow, and sum it up in 64 bits."""
     digest = blake2b(digest_size=8)
     for path, array in sorted(group.members(max_depth=None)):
         if isinstance(array, zarr.Array) and set(dims_of(array)) & set(blocks):
