@@ -108,6 +108,8 @@ def finish(
         engine: see `sample`.
         progress: whether to show a bar.
     """
+    if not shards:
+        return
     failures = 0
     with progress_bar(sum(shard.whole.num_pairs for shard in shards), progress) as bar:
 
