@@ -15,7 +15,8 @@ from trials.processes import ONE_THREAD, finish, folder, start
 SEED = 0
 NUM_DRAWS, NUM_PULLED = 256, 8
 REPEATS = 3
-ROUNDING = 1e-4
+TIMES = 4.0
+"""Training enlarges what float32 rounds: differences are held against those that threads make."""
 SPEED_UP = 1.7
 COUNTS = (1, 2, 4, 8)
 
@@ -44,12 +45,14 @@ def devices() -> Outcome:
 
 
 def _claims(table: pd.DataFrame) -> dict[str, bool]:
-    several = table[(table["devices"] > 1)]
-    most = several[["sample difference", "attribute difference"]].max().max()
+    several, differences = table["devices"] > 1, ["sample difference", "attribute difference"]
+    most = table[several][differences].max().max()
+    own = table[~several][differences].max().max()
+    several = table[several]
     best = {what: several[f"{what} speed-up"].max() for what in ("sample", "attribute")}
     return {
-        f"Several devices give the numbers of one but for rounding, {most:.1e} at most.": most
-        < ROUNDING,
+        f"Several devices give the numbers of one but for rounding, {most:.1e} at most; one device with "
+        f"one thread and with all differs from itself by {own:.1e}.": most < TIMES * own,
         **{
             f"Devices make {what} {gain:.2f} times as fast as one thread, at best.": gain > SPEED_UP
             for what, gain in best.items()
