@@ -16,6 +16,7 @@ from tables import NUM_DATA, draw, network, ones, queries, regression, train, tr
 import dtda_prob as dtda
 from dtda_prob.outcomes import drawing
 from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.storage import Growing
 
 KEY = jax.random.key(0)
 
@@ -189,3 +190,16 @@ def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):
 def test_bad_requests_are_refused(training, options, error, message):
     with pytest.raises(error, match=message):
         dtda.sample(training, **({"key": KEY, "num_draws": 4} | options))
+
+
+def test_the_record_of_all_shards_is_read_as_often_however_many_there_are(tmp_path, monkeypatch):
+    read, whole = [], Growing.finished
+    monkeypatch.setattr(Growing, "finished", lambda group: read.append(1) or whole(group))
+    training, often = train(dtda.kernels.exact()), []
+    for num_draws in (8, 16):
+        store = tmp_path / str(num_draws)
+        dtda.sample(training, KEY, num_draws, chunk_size=4, progress=False, store=store)
+        assert len(dtda.verify(store)) == num_draws // 4
+        often.append(len(read))
+        read.clear()
+    assert often[0] == often[1]
