@@ -1,11 +1,12 @@
 """What a study costs as its counts grow: slopes, memory, disk, and a prediction put to the test.
 
-A perceptron of 32 features, tanh units and 10 classes, SGD with momentum 0.9, batches of 64, on made-up
-normal data: N = 2,048 data, P = 2,762 parameters, T = 128 steps, Q = 64 queries, unless said otherwise.
-Each number is the least of three warm calls; compilation is left out. Slopes are of the logarithm of
-seconds, or bytes, over that of the count, by least squares; errors are those of the fit. Bytes are what
-the compiler says that a call holds beside its arguments. Seconds are those of a machine of two cores
-that other work shares, so that rates may be several times too slow, and slopes have noise in them.
+A perceptron of 32 features, tanh units and 10 classes, SGD with momentum 0.9, batches of 64, on
+made-up normal data: N = 2,048 data, P = 2,762 parameters, T = 128 steps, Q = 64 queries, unless
+said otherwise. Each number is the least of three warm calls; compilation is left out. Slopes are of
+the logarithm of seconds, or bytes, over that of the count, by least squares; errors are those of
+the fit. Bytes are what the compiler says that a call holds beside its arguments. Seconds are those
+of a machine of two cores that other work shares, so that rates may be several times too slow, and
+slopes have noise in them.
 
 Run with `uv run python benchmarks/growth.py`.
 """

@@ -1,16 +1,16 @@
 """Scores that outgrow memory: 20,000 data by 2,000 queries by 16 draws, streamed to a store, read back.
 
 Logistic regression of odd against even digits on 49 features, images averaged over blocks of 4 by 4
-pixels: SGD with momentum 0.9, rate 0.05, batches of 200, one epoch; influence functions with the dense
-Gauss-Newton matrix, losses of the queries. Each row is a process of its own that has compiled nothing
-yet. Its memory is all that is resident, Python, JAX and the compiler included (`VmHWM`); what is on
-disk are the files' own sizes. Effects are a number of 4 bytes for each draw of each pair of query and
-datum; scores 12 numbers of 8 bytes a pair and divergence (score, error, intervals, ranks, rates), and
-what is not asked for takes no space.
+pixels: SGD with momentum 0.9, rate 0.05, batches of 200, one epoch; influence functions with the
+dense Gauss-Newton matrix, losses of the queries. Each row is a process of its own that has compiled
+nothing yet. Its memory is all that is resident, Python, JAX and the compiler included (`VmHWM`);
+what is on disk are the files' own sizes. Effects are a number of 4 bytes for each draw of each pair
+of query and datum; scores 12 numbers of 8 bytes a pair and divergence (score, error, intervals,
+ranks, rates), and what is not asked for takes no space.
 
-Run with `uv run python benchmarks/memory.py`, or with a folder to keep the stores in, which needs 15
-GB. Images are MNIST's where they can be had, see `mnist.load`, else scikit-learn's digits, drawn with
-replacement, each feature with noise of standard deviation 0.1 and 5 % of labels turned round.
+Run with `uv run python benchmarks/memory.py`, or with a folder to keep the stores in, which needs
+15 GB. Images are MNIST's where they can be had, see `mnist.load`, else scikit-learn's digits, drawn
+with replacement, each feature with noise of standard deviation 0.1 and 5 % of labels turned round.
 """
 
 import json
