@@ -51,8 +51,8 @@ def _claims(table: pd.DataFrame) -> dict[str, bool]:
     several = table[several]
     best = {what: several[f"{what} speed-up"].max() for what in ("sample", "attribute")}
     return {
-        f"Several devices give the numbers of one but for rounding, {most:.1e} at most; one device differs "
-        f"by {own:.1e} from itself with one thread.": most < TIMES * own,
+        f"Several devices give the numbers of one but for rounding, {most:.1e} at most; one device "
+        f"with one thread differs from itself by {own:.1e}.": most < TIMES * own,
         **{
             f"Devices make {what} {gain:.2f} times as fast as one thread, at best.": gain > SPEED_UP
             for what, gain in best.items()
