@@ -39,7 +39,7 @@ def coordinates(like: Distributions) -> Coordinates:
     What is kept is distributions, and no structure of theirs: sent to another process, where NumPyro
     flattens them in another order, a structure would exchange their fields without a word.
     """
-    template = jax.tree.map(lambda leaf: jax.eval_shape(lambda: jnp.asarray(leaf)), like)
+    template = jax.eval_shape(lambda tree: tree, like)
 
     def outputs(distributions: Distributions) -> Outputs:
         transforms = _unconstraining(template)
