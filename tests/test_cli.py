@@ -8,6 +8,7 @@ import xarray as xr
 from click.testing import CliRunner
 
 from dtda_prob import cli, demo
+from dtda_prob.storage import StoreError
 
 
 def imported_by(code: str) -> set[str]:
@@ -71,8 +72,14 @@ def test_the_demo_runs_small(tmp_path, monkeypatch):
     assert files == {"study.zarr", "distributions.png", "leave_one_out.png"}
     tree = xr.open_datatree(tmp_path / "demo" / "study.zarr")
     assert tree["retrained_0/posterior_predictive/loss"].sizes == {"chain": 4, "draw": 2, "query": 8}
-    options = ["--output", str(tmp_path / "demo"), "--draws", "8", "--seed", "1"]
-    result = CliRunner().invoke(cli.main, ["demo", *options])
+
+
+def test_a_study_of_something_else_is_not_gone_on_with(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise StoreError("key is [0, 1], stored [0, 0]")
+
+    monkeypatch.setattr(demo, "run", refuse)
+    (tmp_path / "study.zarr").mkdir()
+    result = CliRunner().invoke(cli.main, ["demo", "--output", str(tmp_path)])
     assert result.exit_code == 1
-    assert "Error: name='full'" in result.output
-    assert "key is" in result.output
+    assert result.output == "Error: key is [0, 1], stored [0, 0]\n"

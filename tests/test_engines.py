@@ -227,7 +227,7 @@ def test_an_interruption_takes_back_what_waits(tmp_path):
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(KeyboardInterrupt):
         run(toy(tmp_path, dwell), shards(10), pool, interrupt)
-    assert marks(tmp_path, "begun") == ["0", "1", "2"]
+    assert marks(tmp_path, "begun") in (["0", "1"], ["0", "1", "2"])
 
 
 @contextmanager

@@ -147,7 +147,7 @@ STUDIES = {
 }
 
 
-ELSEWHERE = ("influence", "variational", "shared discrete")
+ELSEWHERE = ("influence", "variational")
 
 
 @cache
