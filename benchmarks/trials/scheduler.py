@@ -34,8 +34,8 @@ def scheduler() -> Outcome:
     Workers end by themselves when their scheduler does, and are then started again too.
     "ended" says how the run went on: "by itself", or by the error that it raised, after which all
     processes are started again and the same call is made with a new client. "kept" are the shards that
-    were recorded when the fault came and not touched later: one whose report was lost on its way is
-    computed again, to the same bytes, at most one for each worker; "second" is when the run ended,
+    were recorded when the fault came and not touched later, those whose report was lost on its way
+    included; "second" is when the run ended,
     second call included.
     """
     with folder() as place:
