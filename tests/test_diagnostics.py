@@ -15,11 +15,12 @@ from scipy.optimize import linprog
 from tables import KERNELS, NUM_DATA, blown_up, ones, regression, regression_data, train, train_network
 
 import dtda_prob as dtda
-from dtda_prob import curvature, diagnostics, kernels, pricing
+from dtda_prob import curvature, diagnostics, kernels
 from dtda_prob.diagnostics.draws import r_hat_limit
 from dtda_prob.outcomes.compiled import compile_chunk
 from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.pricing import calls
 
 KEY = jax.random.key(0)
 close = np.testing.assert_allclose
@@ -131,7 +132,7 @@ def test_a_plan_counts_trainings_and_knows_when_retraining_is_cheaper():
 
 def test_a_plan_says_what_a_chunk_takes_and_how_much_fits(monkeypatch):
     memory = 60_000.0
-    monkeypatch.setattr(pricing, "_memory", lambda: memory)
+    monkeypatch.setattr(calls, "memory_of_device", lambda: memory)
     training = train_network()
     planned = dtda.plan(dtda.cosine(training), KEY, num_draws=8, chunk_size=160)
     assert planned.table["trainings"]["retrain"] == 8 * (NUM_DATA + 1)

@@ -56,7 +56,7 @@ class Effects(NamedTuple):
         runs, queries = block.ranges()
         keys = keys_of(self.key, self.first + runs)
         filled = np.pad(queries, (0, self.columns - len(queries)), mode="edge")
-        found = pull_block(self.source, keys, self.start, self.point, filled, self._devices())
+        found = pull_block(self.source, keys, self.start, self.point, filled, self.devices())
         cut = (slice(None),) * self.query_axis + (slice(len(queries)),)
         value, response = (leaf[cut] for leaf in found)
         return value, self._change(response)
@@ -73,10 +73,11 @@ class Effects(NamedTuple):
 
     def grid(self) -> Grid:
         """Choose shards of one run per device."""
-        devices = self._devices()
+        devices = self.devices()
         return Grid(1 if devices is None else devices.shape["draw"], self.columns)
 
-    def _devices(self) -> Mesh | None:
+    def devices(self) -> Mesh | None:
+        """Give the devices that share a pull, if there are several."""
         return all_devices() if self.mesh is None else self.mesh
 
     def _change(self, response: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -97,7 +97,7 @@ def attribute_into(
     effects: str | None,
 ) -> Scored:
     """Score what is missing, into a store; see `attribute`."""
-    request = _request(source, key, num_draws, perturbations, direction, new_key)
+    request = request_of(source, key, num_draws, perturbations, direction, new_key)
     _check_effects(place, effects, request.direction)
     here = _describe(request, comparison)
     with study(place, request.training.program):
@@ -123,11 +123,25 @@ def arms_into(
     new_key: PRNGKey | None,
 ) -> Arms:
     """Draw both sides of a comparison, into a store; see `draw_arms`."""
-    request = _request(source, key, num_draws, perturbations, direction, new_key)
+    request = request_of(source, key, num_draws, perturbations, direction, new_key)
     if request.direction == "push":
         return _pushed(place, request)
     pulled = _pulled(place, request, place.name)
     return pulled(slice(0, len(request.training.measure.queries)))
+
+
+def effects_in(request: Request, engine: Any, kept: bool) -> Effects:
+    """Say how effects are pulled into a store: by blocks that are scored, or by more if kept."""
+    columns = request.columns
+    at_once = queries_at_once(request.training, request.weights.shape[-1])
+    assert isinstance(request.source, PushForward)
+    return effects_of(
+        request.source,
+        request.key,
+        request.weights,
+        columns=columns * max(1, at_once // columns) if kept else columns,
+        mesh=mesh_of(engine),
+    )
 
 
 def draws_into(
@@ -160,7 +174,7 @@ def _check_effects(place: Place, name: str | None, direction: Direction) -> None
         raise ValueError(f"effects={name!r} have the name of the scores; choose another for either")
 
 
-def _request(
+def request_of(
     source: Source,
     key: PRNGKey,
     num_draws: int,
@@ -168,26 +182,18 @@ def _request(
     direction: Direction | None,
     new_key: PRNGKey | None,
 ) -> Request:
+    """Say which arms are asked for; see `attribute` for what is refused."""
     weights, direction = check_request(source, key, perturbations, direction, new_key)
     return Request(source, key, num_draws, weights, direction, new_key)
 
 
 def _pulled(place: Place, request: Request, name: str | None) -> Pulled | Kept:
     """Say how arms of some queries are pulled; where they are to be kept, pull them first."""
-    assert isinstance(request.source, PushForward)
-    columns = request.columns
-    at_once = queries_at_once(request.training, request.weights.shape[-1])
-    effects = effects_of(
-        request.source,
-        request.key,
-        request.weights,
-        columns=columns if name is None else columns * max(1, at_once // columns),
-        mesh=mesh_of(place.engine),
-    )
+    effects = effects_in(request, place.engine, kept=name is not None)
     if name is None:
         return Pulled(effects, request.num_runs)
     kept, program = place._replace(name=name), request.training.program
-    group = keep_effects(kept, program, effects, request.num_runs, columns)
+    group = keep_effects(kept, program, effects, request.num_runs, request.columns)
     return Kept(effects, group, request.num_runs)
 
 

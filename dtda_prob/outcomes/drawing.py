@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
+from jax.stages import Compiled
 from jaxtyping import Array, Float, Key
 
 from dtda_prob.outcomes.compiled import carry_chunk, draw_chunk, draw_runs
@@ -102,6 +103,24 @@ class Drawing:
     def carries(self) -> bool:
         """Say whether a run is drawn once and carried to all perturbations."""
         return any(self._carries(self._fitting(int(count))) for count in np.unique(self._removed()))
+
+    def compiled(self, size: int | None = None) -> tuple[Compiled, tuple[Any, ...]]:
+        """Compile the call that pushes a chunk, or so many pairs on all devices, and do not run it.
+
+        Where perturbations drop different numbers of rows, it is that of the most.
+
+        Returns:
+            The call, and arguments to try it with.
+        """
+        together = min(self.grid.runs * self.grid.columns, self.chunk_size)
+        counts = self._removed()
+        source, rows = self._fitting(int(counts.max())), self._rows()
+        first = np.full(self._whole(size or together), counts.argmax())
+        keys = self._keys(np.arange(len(first)), first)
+        new = jnp.asarray(rows[first if len(rows) > 1 else 0])
+        arguments = keys, self._start_of(source), new
+        call = draw_chunk.lower(source.push, self.read, *arguments, self.devices)
+        return call.compile(), arguments
 
     def centre(self) -> list[np.ndarray]:
         """Give the weights that the response is taken at, where these follow from the perturbations."""

@@ -64,10 +64,15 @@ def pull_block(
 
 
 def compile_block(
-    source: PushForward, keys: Key[Array, " run"], start: Weights, queries: Queries, mesh: Mesh | None
+    source: PushForward,
+    keys: Key[Array, " run"],
+    start: Weights,
+    point: Weights | None,
+    queries: Queries,
+    mesh: Mesh | None,
 ) -> Compiled:
     """Compile the call that pulls a block of queries from so many runs, and do not run it."""
-    return _pull_runs.lower(source.training, source.pull, mesh, keys, start, None, queries).compile()
+    return _pull_runs.lower(source.training, source.pull, mesh, keys, start, point, queries).compile()
 
 
 def queries_at_once(training: Training, numbers: int) -> int:

@@ -1,7 +1,5 @@
 """What a study will cost, in trainings, seconds and bytes, before it starts."""
 
-import os
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,11 +18,9 @@ from dtda_prob.outcomes.pulling import compile_block, queries_at_once
 from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.perturbations import check_weights, num_removed
+from dtda_prob.pricing import calls
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey, Queries, Weights, check_key
-
-PILOT_DRAWS = 8
-"""Draws of a pilot call on each device: enough that one draw costs what it does in a chunk."""
 
 
 class Plan(NamedTuple):
@@ -105,13 +101,13 @@ def plan(
     training, old = fitting.training, fitting.training.program.full_weights()
     new = old.at[0].set(0.0) if perturbations is None else jnp.asarray(np.atleast_2d(weights)[0])
     new, read, mesh = new.astype(old.dtype), Reading(training, frozenset()), all_devices()
-    draws = partial(_of_draws, key, min(PILOT_DRAWS, num_draws), chunk_size, mesh)
+    draws = partial(_of_draws, key, min(calls.PILOT_DRAWS, num_draws), chunk_size, mesh)
     train = draws(lambda keys: compile_chunk(training, read, keys, old, old, mesh), old, old)
     push = draws(lambda keys: compile_chunk(fitting, read, keys, old, new, mesh), old, new)
     block = queries_at_once(training, weights.shape[-1])
     num_blocks = -(-len(training.measure.queries) // block)
     pull = _of_pull(fitting, key, old, jnp.arange(block), mesh)
-    memory, each = _memory(), train.seconds
+    memory, each = calls.memory_of_device(), train.seconds
     columns = {
         "trainings": [
             num_draws * (count + 1.0),
@@ -148,9 +144,9 @@ def _of_draws(
         compiled, chunk = make(few), make(more)
     except NotImplementedError:
         return _Call(np.nan, np.nan, np.nan)
-    each = (_held(chunk) - _held(compiled)) / (len(more) - len(few))
-    seconds = _seconds(compiled, few, old, new) / len(few)
-    return _Call(seconds, _held(compiled) - each * len(few), each)
+    each = (calls.bytes_of(chunk) - calls.bytes_of(compiled)) / (len(more) - len(few))
+    seconds = calls.seconds_of(compiled, few, old, new) / len(few)
+    return _Call(seconds, calls.bytes_of(compiled) - each * len(few), each)
 
 
 def _of_pull(
@@ -159,30 +155,9 @@ def _of_pull(
     """Run a call of one run on each device."""
     shape = {"draw": 1} if mesh is None else mesh.shape
     keys = draw_keys(key, shape["draw"])
-    compiled = compile_block(source, keys, old, queries, mesh)
-    seconds = _seconds(compiled, keys, old, None, queries) / len(keys)
-    return _Call(seconds, 0.0, _held(compiled) / len(keys), len(keys))
-
-
-def _seconds(compiled: Compiled, *arguments: Any) -> float:
-    """Time the second call."""
-    jax.block_until_ready(compiled(*arguments))
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments))
-    return time.perf_counter() - start
-
-
-def _held(compiled: Compiled) -> float:
-    memory = compiled.memory_analysis()
-    return memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else np.nan
-
-
-def _memory() -> float:
-    """Give the bytes of a device; those of the machine, shared, where it has none of its own."""
-    first, *others = jax.local_devices()
-    stats = first.memory_stats() or {}
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return stats.get("bytes_limit", whole / (1 + len(others)))
+    compiled = compile_block(source, keys, old, None, queries, mesh)
+    seconds = calls.seconds_of(compiled, keys, old, None, queries) / len(keys)
+    return _Call(seconds, 0.0, calls.bytes_of(compiled) / len(keys), len(keys))
 
 
 def _advise(push_forward: PushForward, table: pd.DataFrame, num_draws: int, count: int) -> str:
