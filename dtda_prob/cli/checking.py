@@ -1,0 +1,225 @@
+"""`dtda evaluate` and `dtda diagnose`: is the prediction right, and can it be trusted."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtda_prob.cli import experiment as experiments
+from dtda_prob.cli.engine import computing
+from dtda_prob.cli.method import method_option, perturbed, push_forward, weights_option
+from dtda_prob.cli.options import Request, computes
+from dtda_prob.cli.output import emit
+from dtda_prob.cli.study import announce, as_numbers, begin, keep_examples
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from dtda_prob.diagnostics.verdict import Verdict
+    from dtda_prob.pricing import Price
+    from dtda_prob.transforms import PushForward
+    from dtda_prob.typing import PRNGKey
+
+DESIGNS = ("leave-one-out", "lds")
+VERDICT = "verdict"
+
+number_option = click.option(
+    "--number", default=30, show_default=True, help="Data, or subsets, chosen by the seed."
+)
+
+
+@click.command(
+    epilog="Example: dtda evaluate experiment.py study.zarr --design leave-one-out --number 20"
+)
+@computes("that of the design")
+@click.option("--draws", default=16, show_default=True, help="Draws that predict.")
+@method_option
+@click.option(
+    "--design",
+    type=click.Choice(DESIGNS),
+    default=DESIGNS[0],
+    show_default=True,
+    help="Left out one at a time, or random halves (the linear datamodelling score).",
+)
+@weights_option
+@number_option
+@click.option(
+    "--retrainings", default=16, show_default=True, help="For each perturbation: even, 6 or more."
+)
+@click.option(
+    "--divergence", "divergences", multiple=True, default=["mean"], show_default=True, help="Effects."
+)
+def evaluate(
+    request: Request,
+    draws: int,
+    method: str | None,
+    design: str,
+    weights: str | None,
+    number: int,
+    retrainings: int,
+    divergences: tuple[str, ...],
+) -> None:
+    """Retrain on perturbed data with other seeds, and compare with what is predicted.
+
+    EXPERIMENT is file.py, or file.py:name where the file defines several. STORE is the folder of
+    the study.
+    """
+    experiment = experiments.load(request.experiment)
+    source, own = push_forward(experiment, method), perturbed(experiment, (), weights)
+    import jax
+
+    from dtda_prob.evaluate import compare
+    from dtda_prob.storage import save
+
+    key = jax.random.key(request.seed)
+    choice, retrain_key = jax.random.split(key)
+    new = _design(source, choice, design, number) if own is None else own
+    name = request.name or (design if own is None else weights or design)
+    found = begin(request, name)
+    with computing(request.engine) as engine:
+        price = partial(_price_of_comparison, source, key, new, draws, retrainings, engine)
+        cost = announce(
+            "Retraining and predicting", None if found is not None else price, request.engine
+        )
+        kept: Any = {"store": request.store, "name": name, "engine": engine}
+        result = compare(
+            source,
+            key,
+            retrain_key,
+            new,
+            divergences,
+            num_draws=draws,
+            num_retrainings=retrainings,
+            **kept,
+        )
+    save(result, request.store, name=name, kind="agreement")
+    keep_examples(experiment, request.store)
+    words = f"Predicted by {source.name} against retrained, kept as {name} in {request.store}:"
+    numbers = _agreement(result)
+    said = {"store": request.store, "name": name, **as_numbers(cost), "agreement": numbers}
+    lines = [words, *_agreement_in_words(numbers)]
+    emit(request.as_json, lines, said, ["dtda", "report", str(request.store)])
+
+
+@click.command(epilog="Example: dtda diagnose experiment.py study.zarr")
+@computes(VERDICT)
+@click.option("--draws", default=32, show_default=True, help="Draws, a multiple of 4 from 16 on.")
+@method_option
+@weights_option
+@number_option
+def diagnose(
+    request: Request, draws: int, method: str | None, weights: str | None, number: int
+) -> None:
+    """Say what can be trusted and what not: draws, their coupling, the linear range, the solves.
+
+    Looks at leaving out single data, or at perturbations that the experiment defines.
+
+    EXPERIMENT is file.py, or file.py:name where the file defines several. STORE is the folder of
+    the study.
+    """
+    experiment = experiments.load(request.experiment)
+    source, own = push_forward(experiment, method), perturbed(experiment, (), weights)
+    if request.engine != "here":
+        raise click.BadParameter("diagnose computes here; leave it out", param_hint="--engine")
+    import jax
+
+    from dtda_prob.diagnostics import verdict
+    from dtda_prob.storage import save
+
+    key, name = jax.random.key(request.seed), request.name or VERDICT
+    choice, _ = jax.random.split(key)
+    new = _design(source, choice, DESIGNS[0], number) if own is None else own
+    _check_there(request)
+    begin(request, name)
+    from dtda_prob.pricing import price_attribution
+
+    cost = announce("Diagnostics", partial(price_attribution, source, key, draws, new))
+    found = verdict(source, key, new, num_draws=draws)
+    save(_as_dataset(found), request.store, name=name, kind="verdict")
+    table = found.table.reset_index().to_dict("records")
+    result = {"store": request.store, "name": name, **as_numbers(cost), "checks": table}
+    lines = [str(found), f"Kept as {name} in {request.store}."]
+    emit(request.as_json, lines, result | {"text": found.text}, _after_diagnosis(request))
+
+
+def _design(source: "PushForward", key: "PRNGKey", design: str, number: int) -> Any:
+    """Choose perturbations by a key."""
+    import jax
+    import numpy as np
+
+    from dtda_prob.perturbations import leave_one_out, random_subsets
+
+    program = source.training.program
+    if design == "lds":
+        return random_subsets(program, key, number, removal="drop")
+    present = np.flatnonzero(program.present > 0)
+    chosen = jax.random.choice(key, present, (min(number, len(present)),), replace=False)
+    return leave_one_out(program, program.labels[np.sort(np.asarray(chosen))])
+
+
+def _price_of_comparison(
+    source: "PushForward", key: "PRNGKey", new: Any, draws: int, retrainings: int, engine: Any
+) -> "Price":
+    from dtda_prob.pricing import price_attribution, price_draws, together
+
+    return together(
+        price_draws(source.training, key, retrainings, engine=engine),
+        price_draws(source.training, key, retrainings, new, engine=engine),
+        price_attribution(source, key, draws, new, engine=engine, kept=True),
+    )
+
+
+def _agreement(result: "xr.Dataset") -> list[dict[str, Any]]:
+    """Give the correlations over perturbations, averaged over queries, for each divergence."""
+    fields = ["lds", "lds_error", "lds_reliability", "lds_reliability_error"]
+    names = result["divergence"].values.tolist()
+    return [
+        {
+            "divergence": name,
+            "pearson": float(result["pearson"].sel(divergence=name).mean()),
+            **{field: float(result[field].sel(divergence=name)) for field in fields},
+        }
+        for name in names
+    ]
+
+
+def _agreement_in_words(numbers: list[dict[str, Any]]) -> list[str]:
+    from dtda_prob.cli.wording import aligned, with_error
+
+    head = "divergence", "Spearman +- error", "reliability of the truth +- error"
+    rows = [
+        (
+            one["divergence"],
+            with_error(one["lds"], one["lds_error"]),
+            with_error(one["lds_reliability"], one["lds_reliability_error"]),
+        )
+        for one in numbers
+    ]
+    return [
+        *aligned([head, *rows]),
+        "Correlations over perturbations, mean over queries; no prediction agrees with a truth better",
+        "than the root of that truth's reliability (more --retrainings raise it).",
+    ]
+
+
+def _as_dataset(verdict: "Verdict") -> "xr.Dataset":
+    found = verdict.table.rename_axis("check").to_xarray()
+    return found.assign_attrs(text=verdict.text)
+
+
+def _check_there(request: Request) -> None:
+    if not request.store.exists():
+        words = " ".join(request.words)
+        raise click.ClickException(
+            f"there is no study {str(request.store)!r} to keep a verdict in; begin with: "
+            f"dtda sample {words}"
+        )
+
+
+def _after_diagnosis(request: Request) -> list[str]:
+    from dtda_prob.storage import contents
+
+    kinds = set(contents(request.store)["kind"])
+    if "agreement" in kinds:
+        return ["dtda", "report", str(request.store)]
+    return ["dtda", "evaluate" if "scores" in kinds else "attribute", *request.words]

@@ -1,0 +1,86 @@
+"""A linear regression on the rows of a table: which rows does a prediction hang on?
+
+    dtda sample EXPERIMENT study.zarr        the distribution of the predictions over posterior draws
+    dtda attribute EXPERIMENT study.zarr     what each row does to them
+    dtda report study.zarr                   all of it on a page
+
+Everything below may be changed; the command looks for `training`, at the end.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+
+import dtda_prob as dtda
+
+# The table, and what is done with its columns.
+CSV = Path(__file__).parent / "data.csv"
+SEPARATOR = ","
+# The column that is predicted.
+TARGET = "target"
+# The column that names the rows; None: their numbers in a spreadsheet, where the header is 1.
+LABEL = None
+# Columns that enter as numbers, standardised.
+NUMBERS = ["number"]
+# Columns that enter as categories: a 0 or 1 for each of their values.
+CATEGORIES = ["category"]
+# Columns that do not enter; move them to a list above if they should.
+LEFT_OUT = []
+# Whether rows in which a value is missing are left out; a model has no use for them.
+SKIP_MISSING = False
+# Rows that are held out, and whose predictions are asked about; they are chosen by the seed.
+NUM_QUERIES = 10
+SEED = 0
+
+table = pd.read_csv(CSV, sep=SEPARATOR)
+table.index = np.arange(2, len(table) + 2)
+if SKIP_MISSING:
+    table = table.dropna(subset=[TARGET, *NUMBERS, *CATEGORIES])
+
+# The rows' names, with a number behind those that are there twice.
+names = table.index.to_series() if LABEL is None else table[LABEL].astype(str)
+again = names.groupby(names).cumcount()
+names = names.where(again == 0, names.astype(str) + " (" + (again + 1).astype(str) + ")").to_numpy()
+
+# Features, as a matrix: numbers first, then categories.
+features = pd.concat(
+    [table[NUMBERS].astype(float), pd.get_dummies(table[CATEGORIES].astype(str), dtype=float)], axis=1
+)
+
+# Held out at random: the queries. To ask about rows of your own choice, write their positions here.
+order = np.random.default_rng(SEED).permutation(len(table))
+queries, rows = np.sort(order[:NUM_QUERIES]), np.sort(order[NUM_QUERIES:])
+
+# Numbers are standardised by the rows that are trained on; a column that is constant there stays 0.
+x = features.to_numpy(np.float32)
+k = len(NUMBERS)
+spread = x[rows, :k].std(0)
+x[:, :k] = (x[:, :k] - x[rows, :k].mean(0)) / np.where(spread > 0, spread, 1)
+y = table[TARGET].to_numpy(np.float32)
+CENTRE, SCALE = float(y[rows].mean()), float(y[rows].std()) or 1.0
+
+
+def model(x, y=None):
+    """Regress on all features; the priors are in standard deviations of the target."""
+    intercept = numpyro.sample("intercept", dist.Normal(0, 1))
+    slopes = numpyro.sample("slopes", dist.Normal(0, 1).expand([x.shape[1]]).to_event(1))
+    noise = numpyro.sample("noise", dist.HalfNormal(1))
+    with numpyro.plate("data", len(x)) as i:
+        mean = CENTRE + SCALE * (intercept + x[i] @ slopes)
+        numpyro.sample("y", dist.Normal(mean, SCALE * noise), obs=None if y is None else y[i])
+
+
+program = dtda.Program(model, x[rows], y=y[rows], labels=names[rows])
+
+# A draw is a draw from the posterior, to second order about its mode: quick, and good where there are
+# more rows than features. dtda.kernels.nuts() samples the posterior itself, and takes longer.
+kernel = dtda.kernels.laplace()
+
+# What is asked of a model: the mean prediction for each held-out row, in units of the target. Others
+# are dtda.measures.squared_error and dtda.measures.loss, which say whether a row helps or hurts.
+measure = dtda.measures.prediction(x[queries], y=y[queries], queries=names[queries].tolist())
+
+training = dtda.Training(program, kernel, measure)
