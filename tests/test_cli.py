@@ -1,14 +1,81 @@
-"""The command and the package: light to import, and the demonstration runs."""
+"""The command and the package: light to import, clear when refused, and the same as the library."""
 
+import errno
+import json
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
+import cloudpickle
+import jax
+import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
+import dtda_prob as dtda
 from dtda_prob import cli, demo
+from dtda_prob.cli import experiment as experiments
+from dtda_prob.cli import starting
+from dtda_prob.cli.group import COMMANDS
+from dtda_prob.cli.wording import with_error
 from dtda_prob.storage import StoreError
+
+EXPERIMENT = """
+import numpy as np
+import dtda_prob as dtda
+from dtda_prob.zoo import linear_regression
+
+x = np.random.default_rng(0).normal(size=(12, 2))
+names = [f"row {i}" for i in range(11)] + ["last, not least"]
+program = dtda.Program(linear_regression, x, y=x @ [1.0, -2.0], labels=names)
+measure = dtda.measures.prediction(np.eye(2), queries=["a", "b"])
+training = again = dtda.Training(program, dtda.kernels.exact(), measure)
+exactly = dtda.retrain(training)
+pairs = dtda.groups(program, {"first": ["row 0", "row 1"], "second": ["row 2", "row 3"]})
+"""
+FILES = {
+    "mine.py": EXPERIMENT,
+    "empty.py": "x = 1",
+    "two.py": EXPERIMENT + "\nother = dtda.Training(program, dtda.kernels.exact(0.0), measure)",
+    "fails.py": "def half(x):\n    return undefined_name / 2\n\nhalf(1)",
+    "syntax.py": "x = (1",
+    "leaves.py": "raise SystemExit(3)",
+    "gaps.csv": "a,b,y\n1,2,3\n,2,4\n3,4,5\n4,inf,5\n5,6,7",
+    "flat.csv": "a,y\n1,2\n3,2\n4,2\n5,2",
+    "few.csv": "a,y\n1,2\n2,3",
+    "alone.csv": "id,y\nu,2\nv,3\nw,4\nx,4.5",
+    "none.csv": "",
+}
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments)
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    """Leave the user's cache folder alone."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Write files that are refused, and one that is not: once, so that each is imported once."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    (folder / "latin.csv").write_bytes("é,y\n1,2".encode("latin-1"))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def imported_by(code: str) -> set[str]:
@@ -21,36 +88,367 @@ def imported_by(code: str) -> set[str]:
     "code", ["import dtda_prob", "import dtda_prob.cli", "import dtda_prob as d; dir(d)"]
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code):
-    assert not imported_by(code) & {"jax", "numpy", "numpyro", "xarray", "matplotlib"}
+    heavy = {"jax", "numpy", "numpyro", "xarray", "pandas", "matplotlib", "platformdirs", "tqdm"}
+    assert not imported_by(code) & heavy
 
 
 def test_every_public_name_is_there():
-    import dtda_prob
-
-    assert all(getattr(dtda_prob, name) is not None for name in dtda_prob.__all__)
+    assert all(getattr(dtda, name) is not None for name in dtda.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
-        dtda_prob.no_such_name  # noqa: B018
+        dtda.no_such_name  # noqa: B018
 
 
-def test_help_names_the_commands():
-    result = CliRunner().invoke(cli.main, ["--help"])
+def test_help_names_the_commands_in_order_and_each_has_an_example():
+    output = invoke("--help").output
+    places = [output.index(f"\n  {command.name} ") for command in COMMANDS]
+    assert places == sorted(places)
+    for command in COMMANDS:
+        shown = invoke(str(command.name), "-h")
+        assert shown.exit_code == 0
+        assert f"Example: dtda {command.name}" in shown.output
+
+
+SAMPLE, ATTRIBUTE = ("sample", "mine.py", "s.zarr"), ("attribute", "mine.py", "s.zarr")
+NEW = ("new", "written.py", "--csv")
+REFUSED = {
+    "no file": (("sample", "none.py", "s.zarr"), 2, "`dtda new none.py` writes one"),
+    "no Python": (("sample", "few.csv", "s.zarr"), 2, "must end in .py"),
+    "no training": (("sample", "empty.py", "s.zarr"), 2, "training = dtda.Training(program"),
+    "several": (("sample", "two.py", "s.zarr"), 2, "name one of two.py:training, two.py:other"),
+    "another name": (("sample", "mine.py:mu", "s.zarr"), 2, "there are training, exactly"),
+    "no training of that name": (("sample", "mine.py:x", "s.zarr"), 2, "called 'x'"),
+    "an error in the file": (("sample", "fails.py", "s.zarr"), 1, "return undefined_name / 2"),
+    "its kind": (("sample", "fails.py", "s.zarr"), 1, "NameError: name 'undefined_name'"),
+    "no Python in the file": (("sample", "syntax.py", "s.zarr"), 1, "SyntaxError"),
+    "a file that exits": (("sample", "leaves.py", "s.zarr"), 1, "SystemExit: 3"),
+    "engine": ((*SAMPLE, "--engine", "gpu"), 2, "'gpu' is none of: here, devices, processes"),
+    "no processes": ((*SAMPLE, "--engine", "processes:0"), 2, "is none of"),
+    "no number": ((*SAMPLE, "--draws", "many"), 2, "'many' is not a valid integer"),
+    "label": ((*SAMPLE, "--remove", "row 1,row 99"), 2, "no datum is called 'row 99'"),
+    "both": ((*SAMPLE, "--remove", "row 1", "--weights", "pairs"), 2, "not both"),
+    "no weights": ((*SAMPLE, "--weights", "nothing"), 2, "it defines again, dtda"),
+    "no weights at all": ((*SAMPLE, "--weights", "names"), 2, "names holds no weights"),
+    "draws": ((*SAMPLE, "--draws", "6"), 1, "multiple of num_chains=4"),
+    "name": ((*SAMPLE, "--name", "a/b"), 1, "must be made of letters"),
+    "method": ((*ATTRIBUTE, "--method", "shapley"), 2, "'shapley' is none of unroll"),
+    "divergence": ((*ATTRIBUTE, "--divergence", "distance"), 1, "distance"),
+    "nothing perturbed": (("push", "mine.py", "s.zarr"), 2, "say which data are perturbed"),
+    "nowhere to keep": (("diagnose", "mine.py", "s.zarr"), 1, "begin with: dtda sample mine.py"),
+    "diagnosed here": (("diagnose", "mine.py", "s.zarr", "--engine", "devices"), 2, "here"),
+    "no study": (("info", "s.zarr"), 2, "does not exist"),
+    "another folder": (("info", "."), 1, "holds no zarr.json"),
+    "no target": ((*NEW, "few.csv"), 2, "--csv and --target together"),
+    "column": ((*NEW, "few.csv", "--target", "z"), 2, "no column is called 'z'; there are 'a', 'y'"),
+    "label column": ((*NEW, "few.csv", "--target", "y", "--label", "z"), 2, "'z'"),
+    "gaps": ((*NEW, "gaps.csv", "--target", "y"), 1, "'a' (1 of 5 rows), 'b' (1 of 5 rows)"),
+    "few": ((*NEW, "few.csv", "--target", "y"), 1, "2 complete rows are too few"),
+    "flat": ((*NEW, "flat.csv", "--target", "y"), 1, "has one value in all rows"),
+    "alone": ((*NEW, "alone.csv", "--target", "y"), 1, "no column to predict from"),
+    "empty": ((*NEW, "none.csv", "--target", "y"), 1, "cannot be read as a CSV"),
+    "latin": ((*NEW, "latin.csv", "--target", "y"), 1, "latin.csv is not UTF-8"),
+    "there": (("new", "mine.py"), 1, "mine.py exists; name another file"),
+    "other suffix": (("new", "mine.txt"), 2, "must end in .py"),
+    "shell": (("completion", "tcsh"), 2, "'tcsh' is not one of"),
+    "demo draws": (("demo", "--draws", "10"), 2, "multiple of 4"),
+    "demo folder": (("demo", "--output", "."), 2, "exists"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_says_why_and_leaves_nothing(files, monkeypatch, case):
+    monkeypatch.chdir(files)
+    arguments, code, message = REFUSED[case]
+    before = {path.name for path in files.iterdir()} - {"__pycache__"}
+    result = invoke(*arguments)
+    said = " ".join(result.stderr.split())
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert " ".join(message.split()) in said
+    assert "Traceback" not in said
+    assert "/click/" not in said
+    assert {path.name for path in files.iterdir()} - {"__pycache__"} == before
+
+
+STEPS = {
+    "full": ("sample", "mine.py:training"),
+    "retrained": ("sample", "mine.py", "--remove", "row 1,row 3", "--remove", "last, not least"),
+    "predicted": ("push", "mine.py:exactly", "--remove", "row 1,row 3", "--remove", "last, not least"),
+    "scores": ("attribute", "mine.py", "--method", "exactly", "--draws", "4", "--top", "3"),
+    "check": ("evaluate", "mine.py:exactly", "--weights", "pairs", "--draws", "4", "--name", "check"),
+    "verdict": ("diagnose", "mine.py:exactly", "--draws", "16", "--number", "3"),
+}
+SMALL = {"sample": ["--draws", "8"], "push": ["--draws", "8"], "evaluate": ["--retrainings", "6"]}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> tuple[Path, dict[str, Result]]:
+    """Run all steps once, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("mine.py").write_text(EXPERIMENT)
+        results = {}
+        for name, (command, file, *more) in STEPS.items():
+            results[name] = invoke(command, file, "s.zarr", *more, *SMALL.get(command, []), "--json")
+    return folder, results
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_prints_one_object_and_its_cost_beside(study, name):
+    _, results = study
+    result = results[name]
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["name"] == name
+    assert said["cost"]["trainings"] > 0
+    assert "memory at a time" in result.stderr
+
+
+def test_what_is_kept_is_what_the_library_gives(study):
+    folder, results = study
+    training = experiments.load(str(folder / "mine.py")).training
+    key, without = jax.random.key(0), ["row 1", "row 3", "last, not least"]
+    for name, weights in (("full", None), ("retrained", dtda.remove(training.program, without))):
+        drawn = dtda.sample(training, key, 8, weights)["posterior_predictive/prediction"]
+        said = json.loads(results[name].stdout)
+        np.testing.assert_allclose(said["mean"], drawn.mean(("chain", "draw")), rtol=1e-5)
+        error = drawn.astype(float).std(("chain", "draw"), ddof=1) / 8**0.5
+        np.testing.assert_allclose(said["error"], error, rtol=1e-4)
+        assert said["labels"] == ["query a", "query b"]
+    full, retrained = (
+        np.asarray(json.loads(results[name].stdout)["mean"]) for name in ("full", "retrained")
+    )
+    moved = json.loads(results["retrained"].stdout)["moved"]
+    np.testing.assert_allclose(moved["mean"], retrained - full, rtol=1e-4)
+    assert moved["from"] == "full"
+    predicted = json.loads(results["predicted"].stdout)
+    assert (predicted["mean"], predicted["moved"]) == (retrained.tolist(), moved)
+    kinds = dtda.contents(folder / "s.zarr")["kind"]
+    assert (kinds["check"], kinds["verdict"], kinds["scores"]) == ("agreement", "verdict", "scores")
+    verdict = dtda.load(folder / "s.zarr")["verdict"]
+    assert {"value", "error", "threshold", "passed"} <= set(verdict.data_vars)
+    assert "checks are passed" in verdict.attrs["text"]
+
+
+def test_scores_are_ranked_by_size_with_their_errors(study):
+    folder, results = study
+    said = json.loads(results["scores"].stdout)
+    scores = dtda.load(folder / "s.zarr")["scores"].to_dataset()
+    for one in said["scores"]:
+        there = scores.sel(divergence=one["divergence"], query=one["query"])
+        sizes = [abs(each["score"]) for each in one["strongest"]]
+        assert len(sizes) == 3
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] == pytest.approx(float(abs(there["score"]).max()))
+        best = there.sel(datum=one["strongest"][0]["label"])
+        assert one["strongest"][0]["error"] == pytest.approx(float(best["error"]))
+    told = dtda.scores.influential(scores, 0.1).groupby(level="divergence").size().to_dict()
+    assert {name: count for name, count in said["influential"].items() if count} == told
+
+
+def test_a_step_that_is_done_costs_nothing_and_says_what_comes_next(study, monkeypatch):
+    folder, _ = study
+    monkeypatch.chdir(folder)
+    again = invoke("sample", "mine.py", "s.zarr", "--draws", "8")
+    assert again.exit_code == 0
+    assert "all of it is in the study" in again.stderr
+    assert "prediction  mean +- error" in again.stdout
+    assert again.stdout.endswith("Next: dtda attribute mine.py s.zarr\n")
+    scored = invoke(*ATTRIBUTE, "--method", "exactly", "--draws", "4", "--top", "2")
+    assert "Told from none (*) at a false discovery rate of 0.1" in scored.stdout
+    assert scored.stdout.endswith("Next: dtda diagnose mine.py s.zarr\n")
+    refused = invoke(*SAMPLE, "--no-resume")
+    assert refused.exit_code == 1
+    assert "has 'full' already" in refused.stderr
+    other = invoke(*SAMPLE, "--draws", "8", "--seed", "1")
+    assert other.exit_code == 1
+    assert "key is [0, 1], stored [0, 0]" in other.stderr
+
+
+def test_info_tells_what_is_there_and_what_is_damaged(study, monkeypatch):
+    folder, _ = study
+    monkeypatch.chdir(folder)
+    whole = invoke("info", "s.zarr", "--verify", "--json")
+    names = [one["name"] for one in json.loads(whole.stdout)["contents"]]
+    assert whole.exit_code == 0
+    assert set(STEPS) <= set(names)
+    chunk = next((folder / "s.zarr/full/sample_stats/objective/c").rglob("*/0"))
+    content = chunk.read_bytes()
+    chunk.write_bytes(bytes(len(content)))
+    damaged = invoke("info", "s.zarr", "--verify")
+    chunk.write_bytes(content)
+    assert damaged.exit_code == 1
+    assert "1 of " in damaged.stdout
+    assert "repair('s.zarr')" in damaged.stdout
+
+
+def raising(error: BaseException):
+    def raised(*arguments, **options):
+        raise error
+
+    return raised
+
+
+def noted(error: BaseException, note: str) -> BaseException:
+    error.add_note(note)
+    return error
+
+
+SAFE = "3 of 5 shards are safe as name='full' in store='s.zarr'; call the same again to go on"
+FAILURES = {
+    "interrupted": (noted(KeyboardInterrupt(), SAFE), 130, "3 of 5 shards are safe", "same command"),
+    "before anything": (KeyboardInterrupt(), 130, "Interrupted.", "the same command goes on"),
+    "refused": (noted(StoreError("another key"), SAFE), 1, "Error: another key\n3 of 5", "goes on"),
+    "disk": (OSError(errno.ENOSPC, "the disk is full"), 1, "Error:", "the disk is full"),
+    "broken pipe": (OSError(errno.EPIPE, "broken pipe"), 1, "", ""),
+    "engine": (dtda.EngineError("make a new pool"), 1, "Error: make a new pool\n", ""),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failures_end_with_their_code_and_no_traceback(tmp_path, monkeypatch, case):
+    error, code, *parts = FAILURES[case]
+    monkeypatch.setattr(demo, "run", raising(error))
+    result = invoke("demo", "--output", str(tmp_path / "new"))
+    assert result.exit_code == code
+    assert all(part in result.stderr for part in parts)
+    assert "Traceback" not in result.output
+    if case == "broken pipe":
+        assert result.output == ""
+
+
+def test_faults_of_ours_and_asked_for_tracebacks_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "run", raising(KeyError("a fault")))
+    assert isinstance(invoke("demo", "--output", str(tmp_path / "new")).exception, KeyError)
+    monkeypatch.setattr(demo, "run", raising(ValueError("shown")))
+    shown = invoke("--traceback", "demo", "--output", str(tmp_path / "new"))
+    assert isinstance(shown.exception, ValueError)
+
+
+def test_warnings_are_a_line_on_stderr(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "run", lambda *arguments: warnings.warn("draws diverge", stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = invoke("demo", "--output", str(tmp_path / "new"))
+    assert result.stderr == "Warning: draws diverge\n"
+
+
+def test_errors_of_a_model_name_the_line_of_the_experiment(folder):
+    broken = EXPERIMENT.replace(
+        "training = again", "def odd(x, y=None):\n    return x.nothing\n\ntraining = again"
+    )
+    text = broken + "\nmeasure = dtda.measures.function(lambda params: params['none'])\n"
+    (folder / "odd.py").write_text(text + "bad = dtda.Training(program, training.kernel, measure)")
+    result = invoke("sample", "odd.py", "s.zarr")
+    assert result.exit_code == 1
+    assert "KeyError: 'none'" in result.stderr
+    assert "odd.py" in result.stderr
+
+
+def test_other_processes_need_no_file(folder):
+    """What an experiment and the modules beside it define travels by value."""
+    (folder / "beside.py").write_text("def double(x):\n    return 2 * x")
+    (folder / "alone.py").write_text(
+        "import beside\n" + EXPERIMENT + "\nf = lambda x: beside.double(x)"
+    )
+    found = experiments.load("alone.py")
+    content = cloudpickle.dumps(found.module.f)
+    for name in ("alone", "beside"):
+        del sys.modules[name]
+    sys.path.remove(str(folder))
+    assert cloudpickle.loads(content)(3) == 6
+
+
+TABLES = {
+    "regression": ('y\'s "value", [€]', "name"),
+    "classification": ("kind\\of thing", None),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_new_writes_an_experiment_that_reads_the_table(folder, kind):
+    target, label = TABLES[kind]
+    rng, count = np.random.default_rng(0), 21
+    values = {
+        "name": [f'it\'s "{i // 2}"' for i in range(count)],
+        "CSV = 1": rng.normal(size=count) * 1e4,
+        "constant": np.ones(count),
+        "'class'\\n": rng.choice(["a", "b"], count),
+        "lengthy" * 9: rng.normal(size=count),
+        "lengthy" * 10: rng.normal(size=count),
+        "free text": [f"text {i}" for i in range(count)],
+        "kind\\of thing": rng.choice(["x", 'y"', "z"], count),
+        'y\'s "value", [€]': rng.normal(size=count),
+    }
+    table = pd.DataFrame(values)
+    table.loc[4, "CSV = 1"] = np.nan
+    (folder / "data").mkdir()
+    table.to_csv(folder / "data" / "my table.csv", index=False, sep=";")
+    options = ["--label", label] if label else []
+    result = invoke(
+        "new", "a/b.py", "--csv", "data/my table.csv", "--target", target, *options, "--missing", "rows"
+    )
+    assert result.exit_code == 1  # there is no folder a
+    result = invoke(
+        "new", "b.py", "--csv", "data/my table.csv", "--target", target, *options, "--missing", "rows"
+    )
+    assert result.exit_code == 0, result.output
+    assert f"a {'linear' if kind == 'regression' else 'logistic'} regression of" in result.output
+    assert "1 of 21 rows" in result.output
+    assert "'free text'" in result.output
+    found = experiments.load("b.py")
+    program, measure = found.training.program, found.training.measure
+    assert (program.num_data, len(measure.queries)) == (15, 5)
+    rows = {*program.labels.tolist(), *measure.queries.tolist()}
+    assert len(rows) == 20
+    assert ('it\'s "1" (2)' if label else 5) in rows
+    assert ('it\'s "2" (2)' if label else 6) not in rows  # whose number is missing
+    x, _ = program.args[0], program.kwargs["y"]
+    numbers = len(found.module.NUMBERS)
+    spread = np.asarray(x[:, :numbers]).std(0)
+    np.testing.assert_allclose(spread[spread > 0], 1, rtol=1e-4)
+    assert target == found.module.TARGET
+
+
+def test_new_without_a_table_writes_one_on_embedded_data(folder):
+    result = invoke("new")
+    assert result.stdout.endswith("Next: dtda sample experiment.py study.zarr\n")
+    assert "dtda sample experiment.py study.zarr" in Path("experiment.py").read_text()
+    assert experiments.load("experiment.py:training").training.program.num_data == 400
+
+
+@pytest.mark.parametrize("shell", starting.SHELLS)
+def test_shells_complete(shell):
+    result = invoke("completion", shell)
     assert result.exit_code == 0
-    assert "demo" in result.output
+    assert "_DTDA_COMPLETE" in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["--draws", "10"], "multiple of 4"), (["--output", "."], "exists")]
+    ("value", "error", "text"),
+    [
+        (0.012345, 0.00042, "0.01235 +- 0.00042"),
+        (123456.7, 890.1, "123457 +- 890"),
+        (-2.0, 0.0, "-2 +- 0"),
+        (1e-9, 2e-11, "1e-09 +- 2e-11"),
+        (1.5, float("inf"), "1.5 +- inf"),
+    ],
 )
-def test_the_demo_refuses_bad_options(arguments, message):
-    result = CliRunner().invoke(cli.main, ["demo", *arguments])
-    assert result.exit_code == 2
-    assert message in result.output
+def test_numbers_have_the_digits_that_their_error_leaves(value, error, text):
+    assert with_error(value, error) == text
 
 
 def test_folders_are_not_written_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dtda-demo-1").mkdir()
-    assert str(cli._free_folder()) == "dtda-demo-2"
+    assert str(starting.free_folder()) == "dtda-demo-2"
+
+
+def small_training(split, num_queries: int) -> dtda.Training:
+    """Regress on the pixels in closed form, which compiles in no time."""
+    x, y = split.x_train[:40], split.y_train[:40].astype(float)
+    program, kernel = dtda.Program(dtda.zoo.linear_regression, x, y=y), dtda.kernels.exact()
+    measure = dtda.measures.loss(split.x_test[:num_queries], y=split.y_test[:num_queries])
+    return dtda.Training(program, kernel, measure)
 
 
 def test_the_demo_runs_small(tmp_path, monkeypatch):
@@ -63,6 +461,7 @@ def test_the_demo_runs_small(tmp_path, monkeypatch):
     }
     for name, value in small.items():
         monkeypatch.setattr(demo, name, value)
+    monkeypatch.setattr(demo, "digits_training", small_training)
     lines: list[str] = []
     demo.run(tmp_path / "demo", 8, 0, lines.append)
     text = "\n".join(lines)
@@ -72,14 +471,3 @@ def test_the_demo_runs_small(tmp_path, monkeypatch):
     assert files == {"study.zarr", "distributions.png", "leave_one_out.png"}
     tree = xr.open_datatree(tmp_path / "demo" / "study.zarr")
     assert tree["retrained_0/posterior_predictive/loss"].sizes == {"chain": 4, "draw": 2, "query": 8}
-
-
-def test_a_study_of_something_else_is_not_gone_on_with(tmp_path, monkeypatch):
-    def refuse(*arguments):
-        raise StoreError("key is [0, 1], stored [0, 0]")
-
-    monkeypatch.setattr(demo, "run", refuse)
-    (tmp_path / "study.zarr").mkdir()
-    result = CliRunner().invoke(cli.main, ["demo", "--output", str(tmp_path)])
-    assert result.exit_code == 1
-    assert result.output == "Error: key is [0, 1], stored [0, 0]\n"

@@ -75,7 +75,6 @@ def attribute(
             draws,
             divergences,
             new,
-            top=top,
             store=request.store,
             name=name,
             effects=f"{name}.effects" if kept else None,

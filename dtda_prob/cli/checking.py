@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DESIGNS = ("leave-one-out", "lds")
 VERDICT = "verdict"
+RELIABLE = 0.5
+"""Reliability below which half of the variance of the truth is noise."""
 
 number_option = click.option(
     "--number", default=30, show_default=True, help="Data, or subsets, chosen by the seed."
@@ -171,7 +173,7 @@ def _price_of_comparison(
 
 def _agreement(result: "xr.Dataset") -> list[dict[str, Any]]:
     """Give the correlations over perturbations, averaged over queries, for each divergence."""
-    fields = ["lds", "lds_error", "lds_reliability", "lds_reliability_error"]
+    fields = ["lds", "lds_error", "lds_disattenuated", "lds_disattenuated_error", "lds_reliability"]
     names = result["divergence"].values.tolist()
     return [
         {
@@ -186,20 +188,15 @@ def _agreement(result: "xr.Dataset") -> list[dict[str, Any]]:
 def _agreement_in_words(numbers: list[dict[str, Any]]) -> list[str]:
     from dtda_prob.cli.wording import aligned, with_error
 
-    head = "divergence", "Spearman +- error", "reliability of the truth +- error"
+    head = "divergence", "Spearman +- error", "without the noise of the truth"
+    fields = ("lds", "lds_error"), ("lds_disattenuated", "lds_disattenuated_error")
     rows = [
-        (
-            one["divergence"],
-            with_error(one["lds"], one["lds_error"]),
-            with_error(one["lds_reliability"], one["lds_reliability_error"]),
-        )
+        (one["divergence"], *(with_error(one[value], one[error]) for value, error in fields))
         for one in numbers
     ]
-    return [
-        *aligned([head, *rows]),
-        "Correlations over perturbations, mean over queries; no prediction agrees with a truth better",
-        "than the root of that truth's reliability (more --retrainings raise it).",
-    ]
+    noisy = [one["divergence"] for one in numbers if not one["lds_reliability"] > RELIABLE]
+    words = [f"The truth is noisy for {', '.join(noisy)}: raise --retrainings."] if noisy else []
+    return [*aligned([head, *rows]), "Correlations over perturbations, mean over queries.", *words]
 
 
 def _as_dataset(verdict: "Verdict") -> "xr.Dataset":

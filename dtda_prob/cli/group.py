@@ -13,6 +13,7 @@ COMMANDS = (demo, new, sample, push, attribute, evaluate, diagnose, report, info
 
 
 @click.group(
+    "dtda",
     cls=Guarded,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: dtda new --csv data.csv --target COLUMN   (or see it all: dtda demo)",

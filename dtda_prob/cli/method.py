@@ -71,7 +71,10 @@ def _defined(experiment: Experiment, name: str) -> Any:
     try:
         return check_weights(experiment.training.program, variable(experiment, name))
     except (ValueError, TypeError) as error:
-        raise click.BadParameter(f"{name}: {error}", param_hint="--weights") from error
+        raise click.BadParameter(
+            f"{name} holds no weights, as dtda.remove or dtda.leave_one_out give them: {error}",
+            param_hint="--weights",
+        ) from error
 
 
 def _labels(labels: Any, chosen: Sequence[str]) -> list[Any]:

@@ -28,9 +28,8 @@ def strongest(scores: xr.Dataset, top: int, rate: float) -> dict[str, Any]:
 
 
 def strongest_in_words(scores: xr.Dataset, found: dict[str, Any]) -> list[str]:
-    """Tell the strongest data of the first queries, each with its error, and what is told from none."""
-    queries = scores["query"].values[:NUM_QUERIES].tolist()
-    shown = [one for one in found["scores"] if one["query"] in queries]
+    """Tell the strongest data of the first queries by the first divergence, and what is told apart."""
+    shown = found["scores"][: min(NUM_QUERIES, scores.sizes["query"])]
     size = scores["score"].shape[-1]
     what = "data" if scores["score"].dims[-1] == "datum" else "perturbations"
     told = ", ".join(f"{count} by {name}" for name, count in found["influential"].items())

@@ -97,9 +97,10 @@ def _described(columns: "Columns", target: str) -> list[str]:
     kind = "a linear regression" if columns.is_number else "a logistic regression"
     features = len(columns.numbers) + len(columns.categories)
     lines = [f"{kind} of {target!r} on {features} columns, {columns.num_rows} rows"]
+    total = columns.num_rows + columns.num_skipped
     if columns.num_skipped:
-        lines.append(f"  {columns.num_skipped} rows with missing values are left out")
+        lines.append(f"  left out, since values are missing: {columns.num_skipped} of {total} rows")
     if columns.left_out:
         listed = ", ".join(map(repr, columns.left_out))
-        lines.append(f"  left out, since they are empty or differ in most rows: {listed}")
+        lines.append(f"  left out (empty, lacking values, or text that differs in most rows): {listed}")
     return lines

@@ -59,8 +59,8 @@ def look_at(file: Path, target: str, label: str | None, missing: Missing) -> Col
     if missing == "columns":
         used = [name for name in used if name not in gaps]
         gaps = {name: count for name, count in gaps.items() if name == target}
-    if gaps and (missing != "rows" or (missing == "columns" and target in gaps)):
-        raise click.ClickException(_about_gaps(gaps, target))
+    if gaps and missing != "rows":
+        raise click.ClickException(_about_gaps(gaps, len(table), target))
     complete = table[~_any_missing(table, [target, *used])]
     _check_rows(complete, used, target)
     numbers = [name for name in used if _is_number(table[name])]
@@ -126,12 +126,12 @@ def _any_missing(table: "pd.DataFrame", names: Sequence[str]) -> "pd.Series":
     return table[[*names]].apply(_is_missing).any(axis=1)
 
 
-def _about_gaps(gaps: dict[str, int], target: str) -> str:
-    listed = ", ".join(f"{name!r} ({count} rows)" for name, count in gaps.items())
-    columns = "" if target in gaps else ", --missing columns leaves out these columns"
+def _about_gaps(gaps: dict[str, int], num_rows: int, target: str) -> str:
+    listed = ", ".join(f"{name!r} ({count} of {num_rows} rows)" for name, count in gaps.items())
+    columns = "" if target in gaps else ", --missing columns leaves these columns out"
     return (
         f"values are missing, or infinite, in {listed}. Fill them in, or say what to do: "
-        f"--missing rows leaves out these rows{columns}"
+        f"--missing rows leaves these rows out{columns}"
     )
 
 

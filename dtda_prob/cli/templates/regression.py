@@ -29,7 +29,7 @@ NUMBERS = ["number"]
 CATEGORIES = ["category"]
 # Columns that do not enter; move them to a list above if they should.
 LEFT_OUT = []
-# Whether rows in which a value is missing are left out; a model has no use for them.
+# Whether rows in which a value is missing or infinite are left out; a model has no use for them.
 SKIP_MISSING = False
 # Rows that are held out, and whose predictions are asked about; they are chosen by the seed.
 NUM_QUERIES = 10
@@ -38,7 +38,7 @@ SEED = 0
 table = pd.read_csv(CSV, sep=SEPARATOR)
 table.index = np.arange(2, len(table) + 2)
 if SKIP_MISSING:
-    table = table.dropna(subset=[TARGET, *NUMBERS, *CATEGORIES])
+    table = table.replace([np.inf, -np.inf], np.nan).dropna(subset=[TARGET, *NUMBERS, *CATEGORIES])
 
 # The rows' names, with a number behind those that are there twice.
 names = table.index.to_series() if LABEL is None else table[LABEL].astype(str)
@@ -46,9 +46,8 @@ again = names.groupby(names).cumcount()
 names = names.where(again == 0, names.astype(str) + " (" + (again + 1).astype(str) + ")").to_numpy()
 
 # Features, as a matrix: numbers first, then categories.
-features = pd.concat(
-    [table[NUMBERS].astype(float), pd.get_dummies(table[CATEGORIES].astype(str), dtype=float)], axis=1
-)
+parts = [pd.get_dummies(table[name].astype(str), dtype=float) for name in CATEGORIES]
+features = pd.concat([table[NUMBERS].astype(float), *parts], axis=1)
 
 # Held out at random: the queries. To ask about rows of your own choice, write their positions here.
 order = np.random.default_rng(SEED).permutation(len(table))
