@@ -15,7 +15,6 @@ from dtda_prob.cli.study import announce, as_numbers, begin, keep_examples
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dtda_prob.diagnostics.verdict import Verdict
     from dtda_prob.pricing import Price
     from dtda_prob.transforms import PushForward
     from dtda_prob.typing import PRNGKey
@@ -77,7 +76,8 @@ def evaluate(
     choice, retrain_key = jax.random.split(key)
     new = _design(source, choice, design, number) if own is None else own
     name = request.name or (design if own is None else weights or design)
-    found = begin(request, name)
+    begin(request, name)
+    done = _is_there(request, {f"{name}.retrained.perturbed": retrainings, f"{name}.predicted": draws})
     with computing(request.engine) as engine:
         price = partial(_price_of_comparison, source, key, new, draws, retrainings, engine)
         cost = announce(
@@ -137,7 +137,7 @@ def diagnose(
 
     cost = announce("Diagnostics", partial(price_attribution, source, key, draws, new))
     found = verdict(source, key, new, num_draws=draws)
-    save(_as_dataset(found), request.store, name=name, kind="verdict")
+    save(found.to_dataset(), request.store, name=name, kind="verdict")
     table = found.table.reset_index().to_dict("records")
     result = {"store": request.store, "name": name, **as_numbers(cost), "checks": table}
     lines = [str(found), f"Kept as {name} in {request.store}."]
@@ -157,6 +157,16 @@ def _design(source: "PushForward", key: "PRNGKey", design: str, number: int) -> 
     present = np.flatnonzero(program.present > 0)
     chosen = jax.random.choice(key, present, (min(number, len(present)),), replace=False)
     return leave_one_out(program, program.labels[np.sort(np.asarray(chosen))])
+
+
+def _is_there(request: Request, draws: dict[str, int]) -> bool:
+    """Say whether a study has both arms, with as many draws."""
+    if not request.store.exists():
+        return False
+    from dtda_prob.storage import contents
+
+    there = contents(request.store)["draws"]
+    return all(there.get(name, 0) >= number for name, number in draws.items())
 
 
 def _price_of_comparison(
@@ -197,11 +207,6 @@ def _agreement_in_words(numbers: list[dict[str, Any]]) -> list[str]:
     noisy = [one["divergence"] for one in numbers if not one["lds_reliability"] > RELIABLE]
     words = [f"The truth is noisy for {', '.join(noisy)}: raise --retrainings."] if noisy else []
     return [*aligned([head, *rows]), "Correlations over perturbations, mean over queries.", *words]
-
-
-def _as_dataset(verdict: "Verdict") -> "xr.Dataset":
-    found = verdict.table.rename_axis("check").to_xarray()
-    return found.assign_attrs(text=verdict.text)
 
 
 def _check_there(request: Request) -> None:

@@ -64,7 +64,7 @@ def keep_examples(experiment: Experiment, store: Path) -> None:
     if EXAMPLES in contents(store).index:
         return
     try:
-        from dtda_prob.report import examples  # ty: ignore[unresolved-import]
+        from dtda_prob.report import examples  # ty: ignore[import-not-found]
     except ImportError:
         return
     save(examples(experiment.training), store, name=EXAMPLES, kind="examples")

@@ -66,7 +66,8 @@ def model(x, y=None):
     """Regress on all features; the priors are in standard deviations of the target."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 1))
     slopes = numpyro.sample("slopes", dist.Normal(0, 1).expand([x.shape[1]]).to_event(1))
-    noise = numpyro.sample("noise", dist.HalfNormal(1))
+    # This prior keeps away from 0, where a mode would lie if there were as many features as rows.
+    noise = numpyro.sample("noise", dist.InverseGamma(3, 1))
     with numpyro.plate("data", len(x)) as i:
         mean = CENTRE + SCALE * (intercept + x[i] @ slopes)
         numpyro.sample("y", dist.Normal(mean, SCALE * noise), obs=None if y is None else y[i])
