@@ -80,9 +80,7 @@ def evaluate(
     done = _is_there(request, {f"{name}.retrained.perturbed": retrainings, f"{name}.predicted": draws})
     with computing(request.engine) as engine:
         price = partial(_price_of_comparison, source, key, new, draws, retrainings, engine)
-        cost = announce(
-            "Retraining and predicting", None if found is not None else price, request.engine
-        )
+        cost = announce("Retraining and predicting", None if done else price, request.engine)
         kept: Any = {"store": request.store, "name": name, "engine": engine}
         result = compare(
             source,
