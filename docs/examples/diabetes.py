@@ -1,4 +1,4 @@
-"""Which patients does a regression lean on? Exact training, so that the ranking can be checked at once."""
+"""Which patients does a regression lean on? It is trained exactly, so that retraining checks it."""
 
 import jax
 import jax.numpy as jnp

@@ -18,8 +18,9 @@ before = dtda.sample(training, key, 32).posterior_predictive["mean_loss"]
 print(f"mean loss of 100 test digits: {float(before.mean()):.4f}")
 for factor in (0.9, 1.1, 1.5):
     new = dtda.changed(program, learning_rate=factor)
-    carried = dtda.sample(dtda.unroll(training), key, 32, new, check=False).posterior_predictive["mean_loss"]
-    retrained = dtda.sample(training, key, 32, new).posterior_predictive["mean_loss"]
-    moved = [float((each - before).mean()) for each in (carried, retrained)]
-    error = float((carried - retrained).std() / 32**0.5)
+    predicted = dtda.sample(dtda.unroll(training), key, 32, new, check=False)
+    retrained = dtda.sample(training, key, 32, new)
+    after = [tree.posterior_predictive["mean_loss"] for tree in (predicted, retrained)]
+    moved = [float((each - before).mean()) for each in after]
+    error = float((after[0] - after[1]).std() / 32**0.5)
     print(f"rate times {factor}: predicted {moved[0]:+.4f}, retrained {moved[1]:+.4f} (+- {error:.4f})")

@@ -1,4 +1,4 @@
-"""A study on disk: draws, scores and a verdict under their names; the same calls go on where they were."""
+"""A study on disk: draws, scores and a verdict, by name; the same calls go on where they were."""
 
 import jax
 import optax

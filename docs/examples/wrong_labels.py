@@ -1,4 +1,4 @@
-"""Find the digits whose labels are wrong: those that raise their own loss least when they stay."""
+"""Find the digits whose labels are wrong, by their influence on their own loss."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ program = dtda.Program(dtda.zoo.classifier([32], 10), x, y=y)
 kernel = dtda.kernels.sgd(optax.sgd(0.05, momentum=0.9), num_epochs=10, batch_size=32)
 training = dtda.Training(program, kernel, dtda.measures.loss(x, y=y))
 
-# The influence of each digit on its own loss, over four seeds: large where a label must be learnt by heart.
+# The influence of each digit on its own loss: large where a label must be learnt by heart.
 method = dtda.influence(training, dtda.curvature.kronecker(damping="auto"))
 scores = dtda.attribute(method, jax.random.key(0), 4, ["mean"], num_permutations=0, num_resamples=0)
 own = np.abs(np.diagonal(scores["score"].sel(divergence="mean").values))
