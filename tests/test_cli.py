@@ -55,13 +55,6 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(cli.main, arguments)
 
 
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch):
-    """Leave the user's cache folder alone."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     """Write files that are refused, and one that is not: once, so that each is imported once."""

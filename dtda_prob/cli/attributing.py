@@ -59,7 +59,7 @@ def attribute(
     import jax
 
     from dtda_prob.attribution import attribute as score
-    from dtda_prob.cli.score_summary import strongest, strongest_in_words
+    from dtda_prob.cli.score_summary import findings, findings_in_words
     from dtda_prob.pricing import price_attribution
 
     key, name = jax.random.key(request.seed), request.name or SCORES
@@ -81,8 +81,8 @@ def attribute(
             engine=engine,
         )
     keep_examples(experiment, request.store)
-    found = strongest(scores.load(), top, rate)
+    found = findings(scores.load(), top, rate)
     words = f"Scores by {source.name}, {draws} draws, are kept as {name} in {request.store}."
-    lines = [words, *strongest_in_words(scores, found)]
+    lines = [words, *findings_in_words(scores, found)]
     result = {"store": request.store, "name": name, "draws": draws, **as_numbers(cost), **found}
     emit(request.as_json, lines, result, ["dtda", "diagnose", *request.words])

@@ -3,31 +3,30 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
 from dtda_prob.cli.wording import aligned, with_error
-from dtda_prob.scores import influential
+from dtda_prob.scores import influential, strongest
 
 NUM_QUERIES = 2
 """Queries whose data are listed; --json has them all."""
-NUMBERS = ["score", "error", "q_value", "rank"]
 MEANING = "A positive mean score: the measurement falls when the datum is removed."
 
 
-def strongest(scores: xr.Dataset, top: int, rate: float) -> dict[str, Any]:
+def findings(scores: xr.Dataset, top: int, rate: float) -> dict[str, Any]:
     """Give the strongest data of each query by each divergence, and how many are told from none."""
-    names = scores["divergence"].values.tolist()
     counts = influential(scores, rate).groupby(level="divergence").size()
+    told = {name: int(counts.get(name, 0)) for name in scores["divergence"].values.tolist()}
+    by_query: Any = strongest(scores, top).groupby(level=["divergence", "query"], sort=False)
     each = [
-        {"divergence": name, "query": query, "strongest": _top(scores, name, query, top)}
-        for name in names
-        for query in scores["query"].values.tolist()
+        {"divergence": name, "query": query, "strongest": _records(rows)}
+        for (name, query), rows in by_query
     ]
-    told = {name: int(counts.get(name, 0)) for name in names}
     return {"measure": scores.attrs["measure"], "rate": rate, "influential": told, "scores": each}
 
 
-def strongest_in_words(scores: xr.Dataset, found: dict[str, Any]) -> list[str]:
+def findings_in_words(scores: xr.Dataset, found: dict[str, Any]) -> list[str]:
     """Tell the strongest data of the first queries by the first divergence, and what is told apart."""
     shown = found["scores"][: min(NUM_QUERIES, scores.sizes["query"])]
     size = scores["score"].shape[-1]
@@ -41,12 +40,9 @@ def strongest_in_words(scores: xr.Dataset, found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _top(scores: xr.Dataset, name: str, query: Any, top: int) -> list[dict[str, Any]]:
-    one = scores[NUMBERS].sel(divergence=name, query=query, drop=True)
-    last = str(one["score"].dims[0])
-    best = one.sortby("rank").isel({last: slice(top)}).to_dataframe()
-    labels = best.index.tolist()
-    records = best[NUMBERS].to_dict("records")
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    labels = rows.index.get_level_values(-1).tolist()
+    records = rows.to_dict("records")
     return [{"label": label, **record} for label, record in zip(labels, records, strict=True)]
 
 

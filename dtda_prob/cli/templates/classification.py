@@ -80,7 +80,7 @@ program = dtda.Program(model, x[rows], y=y[rows], labels=names[rows])
 
 # A draw is a draw from the posterior, to second order about its mode: quick, and good where there are
 # more rows than features. dtda.kernels.nuts() samples the posterior itself, and takes longer.
-# The tolerance is what single precision allows where there are few rows.
+# The tolerance is what single precision allows; with more features than rows it may take 1e-3.
 kernel = dtda.kernels.laplace(tolerance=1e-4)
 
 # What is asked of a model: the log-odds of the true class of each held-out row; above 0 it is right.
