@@ -49,7 +49,9 @@ def attribute(
     rate: float,
     keep_effects: bool,
 ) -> None:
-    """Score how far each datum moves the distribution of each query's measurement.
+    """Score how far each datum moves each query.
+
+    A score is a divergence between the distributions of the query's measurement with and without it.
 
     EXPERIMENT is file.py, or file.py:name where the file defines several. STORE is the folder of
     the study.

@@ -60,7 +60,9 @@ def evaluate(
     retrainings: int,
     divergences: tuple[str, ...],
 ) -> None:
-    """Retrain on perturbed data with other seeds, and compare with what is predicted.
+    """Compare predictions with retraining.
+
+    Retrains on perturbed data, with other seeds than those that predict.
 
     EXPERIMENT is file.py, or file.py:name where the file defines several. STORE is the folder of
     the study.
@@ -110,9 +112,10 @@ def evaluate(
 def diagnose(
     request: Request, draws: int, method: str | None, weights: str | None, number: int
 ) -> None:
-    """Say what can be trusted and what not: draws, their coupling, the linear range, the solves.
+    """Say what can be trusted and what not.
 
-    Looks at leaving out single data, or at perturbations that the experiment defines.
+    Checks the draws, their coupling, the linear range and the solves. Looks at leaving out single data,
+    or at perturbations that the experiment defines.
 
     EXPERIMENT is file.py, or file.py:name where the file defines several. STORE is the folder of
     the study.
