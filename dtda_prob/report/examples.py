@@ -163,10 +163,10 @@ def _thumbnails(images: dict[str, tuple], dim: str, left_out: list[str]) -> dict
 
 def _shrunk(array: np.ndarray) -> UInt8[np.ndarray, "number row column channel"]:
     """Average pixels down to a thumbnail; the darkest of all images is black, the brightest white."""
-    low, high = float(np.nanmin(array)), float(np.nanmax(array))
-    scale = 255 / (high - low) if high > low else 0.0
     step = max(1, math.ceil(max(array.shape[1:3]) / SIDE))
     small = _averaged(_averaged(array, 1, step), 2, step)
+    low, high = float(np.nanmin(small)), float(np.nanmax(small))
+    scale = 255 / (high - low) if high > low else 0.0
     return np.round((np.nan_to_num(small, nan=low) - low) * scale).astype(np.uint8)
 
 
@@ -176,7 +176,7 @@ def _averaged(array: np.ndarray, axis: int, step: int) -> np.ndarray:
     starts = np.arange(0, array.shape[axis], step)
     counts = np.diff(np.r_[starts, array.shape[axis]])
     total = np.add.reduceat(array.astype(np.float32), starts, axis)
-    return total / np.expand_dims(counts, [i for i in range(array.ndim) if i != axis])
+    return total / np.expand_dims(counts, tuple(i for i in range(array.ndim) if i != axis))
 
 
 def _rows(

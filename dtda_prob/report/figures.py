@@ -1,6 +1,6 @@
 """Interactive figures: arviz-plots with Bokeh, each a description that the page draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import arviz_stats  # noqa: F401  (the accessor that estimates densities)
@@ -8,7 +8,14 @@ import numpy as np
 import xarray as xr
 from arviz_plots import PlotCollection, visuals
 from bokeh.embed import json_item
-from bokeh.models import BoxZoomTool, ColumnDataSource, HoverTool, PlainText, ResetTool, SaveTool
+from bokeh.models import (
+    BoxZoomTool,
+    ContinuousTicker,
+    HoverTool,
+    PlainText,
+    ResetTool,
+    SaveTool,
+)
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -88,7 +95,8 @@ def agreement(result: xr.Dataset, query: Any, divergence: str, unit: str) -> Ite
     panels = plots.agreement(chosen, [query], divergence, backend="bokeh")
     target = panels.get_target("effect", {"query": query})
     points = panels.viz["points"]["effect"].values.ravel()[0]
-    _with_labels(points.data_source, result["perturbation"].values)
+    labels = [str(label) for label in result["perturbation"].values.tolist()]
+    points.data_source.data["label"] = labels
     shown = [("changed", "@label"), ("predicted", "@x"), ("retrained", "@y")]
     target.add_tools(HoverTool(tooltips=shown, renderers=[points]))
     for line in target.renderers:
@@ -97,10 +105,6 @@ def agreement(result: xr.Dataset, query: Any, divergence: str, unit: str) -> Ite
     points.glyph.fill_color = points.glyph.line_color = COLORS[0]
     said = f" ({scaled_unit(scale, unit)})" if scale or unit else ""
     return _item(target, f"predicted {divergence}{said}", f"retrained {divergence}{said}")
-
-
-def _with_labels(source: ColumnDataSource, labels: Sequence[Any]) -> None:
-    source.data["label"] = [str(label) for label in labels]
 
 
 def _spans_decades(values: Mapping[str, np.ndarray]) -> bool:
@@ -117,7 +121,7 @@ def _density_of_logs(draws: np.ndarray) -> xr.DataArray:
 
 def _density(draws: np.ndarray) -> xr.DataArray:
     array = xr.DataArray(draws.astype(float), dims="draw")
-    found = array.azstats.kde(dim="draw", grid_len=NUM_POINTS, bound_correction=False)  # ty: ignore[unresolved-attribute]
+    found = array.azstats.kde(dim="draw", grid_len=NUM_POINTS, bound_correction=False)
     return found.drop_vars("bw", errors="ignore").astype(np.float32)
 
 
@@ -144,5 +148,6 @@ def _item(target: figure, x: str, y: str) -> Item:
         axis.axis_label_text_font_style = "normal"
         axis.axis_line_color = axis.major_tick_line_color = "#9aa1a9"
         axis.minor_tick_line_color = None
-        axis.ticker.update(desired_num_ticks=5)
+    for ticker in target.select({"type": ContinuousTicker}):
+        ticker.update(desired_num_ticks=5)
     return dict(json_item(target))

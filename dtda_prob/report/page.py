@@ -56,8 +56,8 @@ def write(
     Args:
         study: the folder of the study, finished or not.
         path: the file to write; one that exists is replaced.
-        queries: labels of the queries to show one by one; the first ones if None.
-        num_queries: how many of them, at most.
+        queries: labels of the queries to show one by one; the first `num_queries` if None.
+        num_queries: how many.
         top: data to show of each query, at either end where the divergence has a sign.
         title: of the page.
 
@@ -116,7 +116,6 @@ def _render(study: Any, choice: Any, title: str | None) -> str:
     # Figures refer to what stands before in their descriptions, whose order is theirs.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     shown = panels_of(study, choice)
-    _check_queries(choice, shown)
     checked = summary.evidence(study, choice.num_queries)
     scripts = Scripts(_asset("theme.js"), figures.script(), _asset("page.js"))
     return environment.get_template("page.html").render(
@@ -134,14 +133,6 @@ def _render(study: Any, choice: Any, title: str | None) -> str:
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("dtda_prob"),
     )
-
-
-def _check_queries(choice: Any, shown: Any) -> None:
-    known = {panel.label for panel in shown.panels}
-    if choice.queries is not None and len(choice.queries) <= choice.num_queries:
-        unknown = [label for label in choice.queries if label not in known]
-        if unknown:
-            raise ValueError(f"queries={unknown} are none of the study's")
 
 
 def _asset(name: str) -> str:

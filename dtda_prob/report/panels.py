@@ -37,7 +37,7 @@ class Choice(NamedTuple):
 
     Attributes:
         queries: labels of the queries to show; the first ones if None.
-        num_queries: how many, at most.
+        num_queries: how many of the first.
         top: data of each query, at either end where there is a sign.
     """
 
@@ -116,10 +116,19 @@ def panels_of(study: Study, choice: Choice) -> Panels:
     """Gather what is shown query by query."""
     tree = next((part.tree for part in study.of_kind("examples")), None)
     data, queries = looks(tree, "data", "datum"), looks(tree, "queries", "query")
-    found = Panels([], [], [], [], _left_out_of(tree))
-    for group in _groups(study):
-        _add(found, group, data, queries, choice)
+    found, groups = Panels([], [], [], [], _left_out_of(tree)), _groups(study)
+    _check_queries(choice, groups)
+    for group in groups:
+        if _chosen(group.asked, choice):
+            _add(found, group, data, queries, choice)
     return found
+
+
+def _check_queries(choice: Choice, groups: list[_Group]) -> None:
+    known = {label for group in groups for label in group.asked.queries}
+    unknown = [label for label in choice.queries or () if label not in known]
+    if unknown:
+        raise ValueError(f"queries={unknown} are none of the study's")
 
 
 def _add(found: Panels, group: _Group, data: Looks, queries: Looks, choice: Choice) -> None:
@@ -224,7 +233,7 @@ def _chosen(asked: Asked, choice: Choice) -> list[int]:
     if choice.queries is None:
         return list(range(min(choice.num_queries, len(asked.queries))))
     places = {label: i for i, label in enumerate(asked.queries)}
-    return [places[label] for label in choice.queries if label in places][: choice.num_queries]
+    return [places[label] for label in choice.queries if label in places]
 
 
 def _sets(drawn: list[Part], shown: list[int]) -> tuple[list[SampleSet], str]:

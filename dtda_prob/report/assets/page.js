@@ -91,7 +91,7 @@
   }
   all(".table").forEach(makeTable);
 
-  // Figures: drawn when they come into view, since hidden ones have no width.
+  // Figures: drawn one after another, those of hidden panels once they are shown and have a width.
 
   const views = new Map();
   const hiddenSets = new Set();
@@ -110,12 +110,15 @@
     showSets(view);
     holder.dataset.drawn = "";
   }
-  const seen = new IntersectionObserver(
-    (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
-    { rootMargin: "600px" },
-  );
+  const pause = () => new Promise((done) => setTimeout(done));
+  async function drawShown() {
+    for (const holder of all(".figure")) {
+      if (holder.offsetParent === null || views.has(holder)) continue;
+      await draw(holder);
+      await pause();
+    }
+  }
   Bokeh.set_log_level("warn");
-  all(".figure").forEach((holder) => seen.observe(holder));
 
   const sets = document.querySelector(".sets");
   if (sets) {
@@ -147,7 +150,7 @@
     select.append(...names.map((name) => make("option", { value: name, textContent: name })));
     select.addEventListener("change", () => chooseRanking(select.value));
     const controls = make("div", { className: "controls" });
-    controls.append(make("label", { htmlFor: id, textContent: "Influence on" }), select);
+    controls.append(make("label", { htmlFor: id, textContent: "Divergence" }), select);
     holder.querySelector(".ranking").before(controls);
     if (rankings === 1) queueMicrotask(() => chooseRanking(names[0]));
   }
@@ -155,7 +158,10 @@
   // One query at a time.
 
   const chooser = document.getElementById("chooser");
-  if (!chooser) return;
+  if (!chooser) {
+    drawShown();
+    return;
+  }
   const panels = all(".panel");
   const select = document.getElementById("query");
   const every = document.getElementById("every");
@@ -167,6 +173,7 @@
     previous.disabled = select.selectedIndex === 0;
     next.disabled = select.selectedIndex === panels.length - 1;
     if (showAll) document.getElementById(anchor).scrollIntoView();
+    drawShown();
   }
   const step = (by) => choose(panels[select.selectedIndex + by].id);
   const byAddress = () => {
@@ -180,6 +187,7 @@
     const pressed = every.getAttribute("aria-pressed") !== "true";
     every.setAttribute("aria-pressed", String(pressed));
     for (const panel of panels) panel.hidden = !pressed && panel.id !== select.value;
+    drawShown();
   });
   addEventListener("hashchange", () => byAddress() && choose(byAddress()));
   chooser.hidden = panels.length < 2;
