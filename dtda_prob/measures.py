@@ -52,6 +52,9 @@ class Measure(NamedTuple):
     queries: np.ndarray
     asked: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
+    def __repr__(self) -> str:
+        return f"{self.name} of {len(self.queries)} queries"
+
 
 Unbound = Callable[[Program], Measure]
 """A measure still to be bound to a program, which is what the constructors here return."""
