@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 from functools import cache
 from html.parser import HTMLParser
@@ -247,6 +248,30 @@ def test_queries_are_chosen_by_label(study, tmp_path):
     assert not (tmp_path / "none.html").exists()
 
 
+def test_a_page_that_is_too_large_shows_less_and_says_so(study, page, tmp_path, monkeypatch):
+    monkeypatch.setattr("dtda_prob.report.page.MOST_BYTES", page.stat().st_size - 100)
+    page = Read(dtda.report.write(study, tmp_path / "less.html", top=3).read_text())
+    assert len(page.named("article")) < 3
+    assert "queries of the 3 that" in " ".join(page.words)
+
+
+def luminance(color: str) -> float:
+    parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+@pytest.mark.parametrize("name", ["ink", "quiet", "accent", "good", "bad"])
+def test_colors_are_told_from_the_ground(parsed, name, theme):
+    style = next(text for _, text in parsed.scripts if "--page:" in text)
+    pairs = dict(re.findall(r"--(\w+): light-dark\(([^)]*)\)", style))
+    front, *grounds = (luminance(pairs[part].split(", ")[theme]) for part in (name, "page", "raised"))
+    for ground in grounds:
+        low, high = sorted([front, ground])
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
 def test_a_missing_package_is_named(study, tmp_path, monkeypatch):
     monkeypatch.setattr("dtda_prob.report.page.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'dtda_prob\[interactive\]'"):
@@ -367,6 +392,7 @@ def test_signs_are_said_as_scores_define_them(study):
     assert spread > 0
     assert words.sign_of("variance", "loss").positive == "widens"
     assert words.sign_of("wasserstein", "loss") is None
+    assert words.sign_of("mean", "prediction", vector=True) is None
 
 
 # In a browser.
@@ -437,7 +463,7 @@ def test_queries_and_divergences_are_chosen_one_at_a_time(tab):
     tab.get_by_role("button", name="Next query").press("Enter")
     assert tab.locator("#query-1").is_visible()
     tab.locator("#query-1 select.rankings").select_option("wasserstein")
-    assert tab.locator("#query-1 .ranking:visible h4").inner_text() == "Influence on wasserstein"
+    assert tab.locator("#query-1 .ranking:visible h4").inner_text() == "Influence by wasserstein"
     tab.get_by_role("button", name="Show all").click()
     assert tab.locator(".panel:visible").count() == 3
 

@@ -121,7 +121,10 @@ def _density_of_logs(draws: np.ndarray) -> xr.DataArray:
 
 def _density(draws: np.ndarray) -> xr.DataArray:
     array = xr.DataArray(draws.astype(float), dims="draw")
-    found = array.azstats.kde(dim="draw", grid_len=NUM_POINTS, bound_correction=False)
+    # What cannot be negative and comes near zero ends there; anything else fades out.
+    ends = draws.min() >= 0 and draws.min() < draws.std()
+    options = {} if ends else {"extend": True, "extend_fct": 0.8, "bound_correction": False}
+    found = array.azstats.kde(dim="draw", grid_len=NUM_POINTS, **options)
     return found.drop_vars("bw", errors="ignore").astype(np.float32)
 
 

@@ -36,6 +36,10 @@ FIELDS = (
     "rank_upper",
     "top_probability",
 )
+EFFECT = (
+    f"of the change; unclear where it is not told from none at a false discovery rate of {RATE:.0%}"
+)
+AVERAGED = "effect of the change; unclear within two errors of zero"
 BLOCK = 2**22
 """Numbers that are read at once."""
 
@@ -60,9 +64,18 @@ class Scores(NamedTuple):
     data: Looks
 
     @property
+    def things(self) -> str:
+        """Name what was changed, in the plural."""
+        return "data" if self.dim == "datum" else "perturbations"
+
+    @property
     def change(self) -> str:
         """Say what is done to the data."""
         return "removing the datum" if self.dim == "datum" else "the change"
+
+    def sign_of(self, divergence: str) -> Sign | None:
+        """Give what the sign of a divergence says, if it has one."""
+        return sign_of(divergence, self.measure, vector="output" in self.dataset["sd"].dims)
 
     @property
     def divergences(self) -> list[str]:
@@ -93,7 +106,7 @@ def read_queries(scores: Scores, queries: Sequence[int]) -> xr.Dataset:
 def of_query(scores: Scores, fields: xr.Dataset, divergence: str, position: int, whose: str) -> Table:
     """Give the most influential data of a query, both ways where there is a direction."""
     one = fields.isel(query=position, divergence=scores.divergences.index(divergence))
-    sign = sign_of(divergence, scores.measure)
+    sign = scores.sign_of(divergence)
     chosen = _ends(one["score"].values, one["rank"].values, scores.top, sign is not None)
     rows = {str(name): values.values[chosen] for name, values in one.data_vars.items()}
     labels = [str(scores.labels[i]) for i in chosen]
@@ -107,7 +120,9 @@ def of_query(scores: Scores, fields: xr.Dataset, divergence: str, position: int,
         f"{told:,} of {scores.labels.size:,} are told from none at a false discovery rate of "
         f"{RATE:.0%}."
     )
-    return Table(f"Most influential data by {divergence}, {whose}", columns, cells, True, note)
+    return Table(
+        f"Most influential {scores.things} by {divergence}, {whose}", columns, cells, True, note
+    )
 
 
 def over_queries(scores: Scores, blocks: int) -> dict[str, np.ndarray]:
@@ -137,7 +152,7 @@ def over_queries(scores: Scores, blocks: int) -> dict[str, np.ndarray]:
 def of_all(scores: Scores, means: dict[str, np.ndarray], divergence: str) -> Table:
     """Give the data that are most influential on average over all queries."""
     i, number = scores.divergences.index(divergence), scores.dataset.sizes["query"]
-    sign = sign_of(divergence, scores.measure)
+    sign = scores.sign_of(divergence)
     score, error, told = (means[name][i] for name in ("score", "error", "told"))
     rank = np.argsort(np.argsort(-np.abs(np.nan_to_num(score)), kind="stable")) + 1
     chosen = _ends(score, rank, scores.top, sign is not None)
@@ -151,7 +166,7 @@ def of_all(scores: Scores, means: dict[str, np.ndarray], divergence: str) -> Tab
     columns = [
         Column("Rank", order="ascending", note="1 is the largest mean, whatever its sign"),
         *_identity(scores),
-        *([Column("On average", kind="text")] if sign else []),
+        *([Column("On average", kind="text", note=AVERAGED)] if sign else []),
         Column("Mean score", unit, note="over all queries"),
         Column(
             "Error at most",
@@ -160,16 +175,18 @@ def of_all(scores: Scores, means: dict[str, np.ndarray], divergence: str) -> Tab
         ),
         Column("Mean score, drawn", unit, "bar", "mark: mean score; line: error at most, either way"),
         Column("Told from none", "queries", note=f"at a false discovery rate of {RATE:.0%}"),
+        *_features(scores),
     ]
     rows = [
         [
             Cell(str(rank[j]), int(rank[j])),
             *_identify(scores, str(scores.labels[j])),
-            *([_direction(sign, score[j], abs(score[j]) > error[j])] if sign else []),
+            *([_direction(sign, score[j], abs(score[j]) > 2 * error[j])] if sign else []),
             Cell(fixed(score[j] / factor, decimals), score[j]),
             Cell(fixed(error[j] / factor, decimals), error[j]),
             Cell(fixed(score[j] / factor, decimals), score[j], bar=bar),
             Cell(f"{int(told[j])} of {number}", int(told[j])),
+            *_featured(scores, str(scores.labels[j])),
         ]
         for j, bar in zip(chosen, drawn, strict=True)
     ]
@@ -177,9 +194,8 @@ def of_all(scores: Scores, means: dict[str, np.ndarray], divergence: str) -> Tab
         f"{count(len(chosen), 'row')} of {scores.labels.size:,}, the largest {_ways(sign)}, over all "
         f"{count(number, 'query', 'queries')}. A mean hides queries that move opposite ways."
     )
-    return Table(
-        f"Most influential data by {divergence}, averaged over all queries", columns, rows, True, note
-    )
+    caption = f"Most influential {scores.things} by {divergence}, averaged over all queries"
+    return Table(caption, columns, rows, True, note)
 
 
 def _ways(sign: Sign | None) -> str:
@@ -207,7 +223,7 @@ def _columns(scores: Scores, sign: Sign | None, unit: str, with_null: bool) -> l
     return [
         Column("Rank", order="ascending", note="1 is the largest score, whatever its sign"),
         *_identity(scores),
-        *([Column("Effect", kind="text", note=f"of {scores.change}")] if sign else []),
+        *([Column("Effect", kind="text", note=EFFECT)] if sign else []),
         Column("Score", unit),
         Column("Standard error", unit),
         Column("Score, drawn", unit, "bar", drawn),
@@ -221,6 +237,7 @@ def _columns(scores: Scores, sign: Sign | None, unit: str, with_null: bool) -> l
         Column("False discovery rate", note="at which it counts as influential"),
         Column(f"{often} interval of the rank"),
         Column(f"Among the first {top}", note="share of resamples of the draws"),
+        *_features(scores),
     ]
 
 
@@ -253,6 +270,7 @@ def _cells(
             chance("q_value")._replace(tone="" if told else "quiet"),
             Cell(_ranks(at["rank_lower"], at["rank_upper"]), at["rank_lower"]),
             chance("top_probability"),
+            *_featured(scores, labels[i]),
         ]
 
     return [cells(i) for i in range(len(labels))]
@@ -264,9 +282,7 @@ def _ranks(lower: float, upper: float) -> str:
 
 def _direction(sign: Sign, score: float, told: bool) -> Cell:
     word = sign.positive if score > 0 else sign.negative
-    return Cell(
-        f"{word} it" if told else f"{word} it, not told from none", tone="" if told else "quiet"
-    )
+    return Cell(f"{word} it") if told else Cell("unclear", tone="quiet")
 
 
 def _identity(scores: Scores) -> list[Column]:
@@ -274,7 +290,17 @@ def _identity(scores: Scores) -> list[Column]:
     if scores.dim != "datum":
         return [Column("Perturbation", kind="text")]
     targets = [Column("Target", kind="text")] if scores.data.targets is not None else []
-    return [Column("Datum", kind="text"), *targets, *map(Column, scores.data.columns)]
+    return [Column("Datum", kind="text"), *targets]
+
+
+def _features(scores: Scores) -> list[Column]:
+    return [Column(name) for name in scores.data.columns] if scores.dim == "datum" else []
+
+
+def _featured(scores: Scores, label: str) -> list[Cell]:
+    if scores.dim != "datum":
+        return []
+    return [Cell(brief(value, 4), value) for value in scores.data.row(label)]
 
 
 def _identify(scores: Scores, label: str) -> list[Cell]:
@@ -283,5 +309,4 @@ def _identify(scores: Scores, label: str) -> list[Cell]:
         return [Cell(label)]
     look = scores.data
     targets = [Cell(look.target(label))] if look.targets is not None else []
-    features = [Cell(brief(value, 4), value) for value in look.row(label)]
-    return [Cell(label, picture=look.picture(label)), *targets, *features]
+    return [Cell(label, picture=look.picture(label)), *targets]

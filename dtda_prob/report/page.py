@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 NEEDED = {"bokeh": "bokeh", "jinja2": "jinja2", "PIL": "pillow"}
 ASSETS = "assets"
+MOST_BYTES = 6_000_000
+"""Of a page; with more, fewer queries are shown, and then fewer data of each."""
 
 
 class Scripts(NamedTuple):
@@ -51,7 +53,8 @@ def write(
     The page says what was asked, what the diagnostics and the comparisons with retraining say (of a
     "verdict" and of an "agreement" that were saved in the study), how the measurement of each query is
     distributed in each sample set, which data move it most, and what it cost. Of the scores only what
-    is shown is held in memory, however many they are.
+    is shown is held in memory, however many they are; where a page would be larger than 6 MB, it shows
+    fewer queries, and says so.
 
     Args:
         study: the folder of the study, finished or not.
@@ -67,16 +70,17 @@ def write(
     Raises:
         ImportError: if the extra `interactive` is not installed.
         StoreError: if the study is no store, or is not safe to open.
-        ValueError: if a number is not positive, or a query is none of the study's.
+        ValueError: if a number is not positive, or a query is none of the study's, or none are named.
         OSError: if the page cannot be written.
     """
-    _check(num_queries, top)
+    _check(num_queries if queries is None else len(queries), top)
     _require()
     from dtda_prob.report.panels import Choice
     from dtda_prob.report.parts import open_study
 
     labels = None if queries is None else [str(label) for label in queries]
-    text = _render(open_study(study), Choice(labels, num_queries, top), title)
+    number = num_queries if labels is None else len(labels)
+    text = _fitting(open_study(study), Choice(labels, number, top), title)
     path = Path(path)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -97,6 +101,17 @@ def _require() -> None:
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise ImportError(f"a report needs {', '.join(missing)}: pip install 'dtda_prob[interactive]'")
+
+
+def _fitting(study: Any, choice: Any, title: str | None) -> str:
+    """Render what fits into a page; the page says what it leaves out."""
+    text = _render(study, choice, title)
+    number, top = choice.num_queries, choice.top
+    if len(text.encode()) <= MOST_BYTES or (number, top) == (1, 1):
+        return text
+    number, top = (number // 2, top) if number > 1 else (number, top // 2)
+    queries = None if choice.queries is None else choice.queries[:number]
+    return _fitting(study, choice._replace(queries=queries, num_queries=number, top=top), title)
 
 
 def _render(study: Any, choice: Any, title: str | None) -> str:

@@ -205,7 +205,7 @@ def _over_all(one: Scores, several: bool, blocks: int) -> list[Ranking]:
 
 def _ranking(one: Scores, divergence: str, several: bool, table: Table) -> Ranking:
     name = f"{divergence} ({one.name})" if several else divergence
-    return Ranking(name, explained(divergence, one.measure, one.change), table)
+    return Ranking(name, explained(divergence, one.measure, one.change, one.sign_of(divergence)), table)
 
 
 def _figure(sets: list[SampleSet], position: int, what: str, measure: str) -> figures.Item | None:

@@ -14,7 +14,6 @@ from dtda_prob.report.words import (
     RATE,
     count,
     plain_name,
-    sign_of,
     unit_of_divergence,
     with_error,
 )
@@ -71,8 +70,7 @@ def _drawn(study: Study) -> list[str]:
     sets = table[table["kind"] == "sample set"]
     if not len(sets) or "rows" not in study.about:
         return []
-    trained = sets[sets["transform"] == "training"]
-    number = int((trained["draws"] * trained["perturbations"].clip(lower=1)).sum())
+    number = sum(_num_models(study, part) for part in study.of_kind("sample set"))
     return [
         f"{count(number, 'model')} of {plain_name(study.about['model'])} "
         f"{'was' if number == 1 else 'were'} trained, on "
@@ -80,28 +78,41 @@ def _drawn(study: Study) -> list[str]:
     ]
 
 
+def _num_models(study: Study, part: Part) -> int:
+    """Count the trainings of a sample set; states of one run are of one."""
+    row = study.table.loc[part.name]
+    if row["transform"] != "training":
+        return 0
+    return int(row["draws"] * max(1, row["perturbations"]) // part.about["kernel"]["num_states"])
+
+
 def _leading(scores: Scores) -> str:
     """Name what moves the first query most, with its error."""
-    divergence, query = scores.divergences[0], scores.dataset["query"].values[0]
+    query = scores.dataset["query"].values[0]
     one = scores.dataset.isel(query=0, divergence=0)[["score", "error", "rank", "q_value"]].load()
-    told = int((one["q_value"] <= RATE).sum())
+    if not np.isfinite(one["score"].values).any():
+        return f"No score of query {query} is finite."
     first = one.isel({scores.dim: int(np.argmin(one["rank"].values))})
-    value, error = float(first["score"]), float(first["error"])
-    sign, unit = sign_of(divergence, scores.measure), unit_of_divergence(divergence, scores.measure)
-    what = scores.measure.replace("_", " ")
-    label = f"{scores.dim} {first[scores.dim].values}"
-    amount = f"{with_error(abs(value) if sign else value, error)}{f' {unit}' if unit else ''}"
-    doing = f"removing {label}" if scores.dim == "datum" else label
-    if sign:
-        word = sign.positive if value > 0 else sign.negative
-        moves = f"{doing} {word} {sign.of} most, by {amount}"
-    else:
-        moves = f"{doing} moves the {what} furthest, by a {divergence} distance of {amount}"
-    number = scores.labels.size
+    told = int((one["q_value"] <= RATE).sum())
     return (
-        f"Of query {query}, {moves} (standard error). {told:,} of {number:,} are told from "
-        f"none at a false discovery rate of {RATE:.0%}."
+        f"Of query {query}, {_moves(scores, first)}. {told:,} of {scores.labels.size:,} "
+        f"{scores.things} are told from none at a false discovery rate of {RATE:.0%}."
     )
+
+
+def _moves(scores: Scores, first: xr.Dataset) -> str:
+    """Say how the measurement moves, as far as that is known."""
+    divergence, value = scores.divergences[0], float(first["score"])
+    sign, unit = scores.sign_of(divergence), unit_of_divergence(divergence, scores.measure)
+    label = f"{scores.dim} {first[scores.dim].values}"
+    doing = f"removing {label}" if scores.dim == "datum" else label
+    amount = with_error(abs(value) if sign else value, float(first["error"]))
+    size = f"{amount}{f' {unit}' if unit else ''} (± standard error)"
+    if not float(first["q_value"]) <= RATE:
+        return f"{doing} has the largest {divergence} score, {size}, which is not told from none"
+    if sign is None:
+        return f"{doing} moves the {scores.measure.replace('_', ' ')} furthest, by {size}"
+    return f"{doing} {sign.positive if value > 0 else sign.negative} {sign.of} most, by {size}"
 
 
 def _trusted(found: Evidence) -> list[str]:

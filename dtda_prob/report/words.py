@@ -14,7 +14,7 @@ UNITS = {
     "loss": "nats",
     "log_likelihood": "nats",
     "margin": "nats",
-    "squared_error": "squared units of the target",
+    "squared_error": "target units²",
     "accuracy": "share",
 }
 """Of measures; of others the user knows."""
@@ -47,9 +47,11 @@ class Sign(NamedTuple):
     of: str
 
 
-def sign_of(divergence: str, measure: str) -> Sign | None:
-    """Give what the sign of a divergence says; None where it has none."""
+def sign_of(divergence: str, measure: str, vector: bool = False) -> Sign | None:
+    """Give what the sign of a divergence says; None where it has none, as shifts of vectors."""
     family, what = divergence.split("(")[0], measure.replace("_", " ")
+    if family in LOCATIONS and vector:
+        return None
     if family in LOCATIONS:
         return Sign(
             "lowers", "raises", f"the {divergence} {what}" if family != "mean" else f"the {what}"
@@ -60,9 +62,8 @@ def sign_of(divergence: str, measure: str) -> Sign | None:
     return None
 
 
-def explained(divergence: str, measure: str, change: str) -> str:
+def explained(divergence: str, measure: str, change: str, sign: Sign | None) -> str:
     """Say in a sentence what a divergence measures, and how its sign is read."""
-    sign = sign_of(divergence, measure)
     if sign is None:
         return (
             f"{divergence}: a distance between the distributions of the {measure.replace('_', ' ')} "
