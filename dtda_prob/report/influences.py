@@ -282,7 +282,7 @@ def _ranks(lower: float, upper: float) -> str:
 
 def _direction(sign: Sign, score: float, told: bool) -> Cell:
     word = sign.positive if score > 0 else sign.negative
-    return Cell(f"{word} it") if told else Cell("unclear", tone="quiet")
+    return Cell(word) if told else Cell("unclear", tone="quiet")
 
 
 def _identity(scores: Scores) -> list[Column]:

@@ -9,7 +9,12 @@ from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from dtda_prob.report.parts import Study, open_study
+
+if TYPE_CHECKING:
+    from dtda_prob.report.panels import Choice
 
 NEEDED = {"bokeh": "bokeh", "jinja2": "jinja2", "PIL": "pillow"}
 ASSETS = "assets"
@@ -76,7 +81,6 @@ def write(
     _check(num_queries if queries is None else len(queries), top)
     _require()
     from dtda_prob.report.panels import Choice
-    from dtda_prob.report.parts import open_study
 
     labels = None if queries is None else [str(label) for label in queries]
     number = num_queries if labels is None else len(labels)
@@ -103,7 +107,7 @@ def _require() -> None:
         raise ImportError(f"a report needs {', '.join(missing)}: pip install 'dtda_prob[interactive]'")
 
 
-def _fitting(study: Any, choice: Any, title: str | None) -> str:
+def _fitting(study: Study, choice: "Choice", title: str | None) -> str:
     """Render what fits into a page; the page says what it leaves out."""
     text = _render(study, choice, title)
     number, top = choice.num_queries, choice.top
@@ -114,7 +118,7 @@ def _fitting(study: Any, choice: Any, title: str | None) -> str:
     return _fitting(study, choice._replace(queries=queries, num_queries=number, top=top), title)
 
 
-def _render(study: Any, choice: Any, title: str | None) -> str:
+def _render(study: Study, choice: "Choice", title: str | None) -> str:
     import jinja2
     from markupsafe import Markup
 

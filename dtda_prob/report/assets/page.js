@@ -120,6 +120,19 @@
   }
   Bokeh.set_log_level("warn");
 
+  // Figures are printed as they are on the screen, scaled down to the paper.
+  const PAPER = 660;
+  addEventListener("beforeprint", () => {
+    const scale = Math.min(1, PAPER / document.getElementById("main").offsetWidth);
+    const widths = all(".figure").map((holder) => [holder, holder.offsetWidth]);
+    for (const [holder, width] of widths) {
+      if (width > 0) Object.assign(holder.style, { width: `${width}px`, zoom: scale });
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const holder of all(".figure")) Object.assign(holder.style, { width: "", zoom: "" });
+  });
+
   const sets = document.querySelector(".sets");
   if (sets) {
     sets.hidden = false;
