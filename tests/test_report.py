@@ -281,6 +281,7 @@ def test_a_missing_package_is_named(study, tmp_path, monkeypatch):
 # What can be looked at.
 
 
+@cache
 def images(shape: tuple[int, ...]) -> dtda.Training:
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(6, *shape)), rng.integers(0, 3, 6)
