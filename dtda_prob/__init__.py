@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         kernels,
         measures,
         plots,
+        report,
         scores,
         zoo,
     )
@@ -88,6 +89,7 @@ _ROOMS = (
     "kernels",
     "measures",
     "plots",
+    "report",
     "scores",
     "zoo",
 )
@@ -124,6 +126,7 @@ __all__ = [
     "relabel",
     "remove",
     "repair",
+    "report",
     "retrain",
     "reweigh",
     "sample",

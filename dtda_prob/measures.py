@@ -42,12 +42,15 @@ class Measure(NamedTuple):
         outputs: `(params) -> outputs`, a pytree of arrays.
         readout: `(outputs) -> value`, shape `(query,)` or `(query, output)`.
         queries: one label per query.
+        asked: the model's arguments, positional and by keyword, that the queries are of; None where
+            it is asked of no data. They are for showing: outputs have their own.
     """
 
     name: str
     outputs: Callable[[Params], PyTree]
     readout: Callable[[PyTree], Value]
     queries: np.ndarray
+    asked: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         return f"{self.name} of {len(self.queries)} queries"
@@ -200,7 +203,7 @@ def _predictive(
             return readout({site: (fns[site], *observed[site]) for site in fns})
 
         shape = jax.eval_shape(lambda params: read(outputs(params)), start).shape
-        return Measure(name, outputs, read, _labels(name, queries, shape))
+        return Measure(name, outputs, read, _labels(name, queries, shape), (args, kwargs))
 
     return bind
 

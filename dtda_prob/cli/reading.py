@@ -48,7 +48,7 @@ def info(store: Path, verify: bool, as_json: bool) -> None:
 @json_option
 def report(store: Path, output: Path, as_json: bool) -> None:
     """Write a study as one page of HTML, which opens from disk."""
-    from dtda_prob.report import write  # ty: ignore[import-not-found]
+    from dtda_prob.report import write
 
     write(store, output)
     size = output.stat().st_size

@@ -58,13 +58,14 @@ def as_numbers(price: "Price | None") -> dict[str, Any]:
 
 
 def keep_examples(experiment: Experiment, store: Path) -> None:
-    """Keep what a person can look at of each datum, for the report, unless that is there."""
+    """Keep what a person can look at of each datum, for the report, unless that is there.
+
+    A variable `show` of the experiment's file may hold options of `report.examples`.
+    """
+    from dtda_prob.report import examples
     from dtda_prob.storage import contents, save
 
     if EXAMPLES in contents(store).index:
         return
-    try:
-        from dtda_prob.report import examples  # ty: ignore[import-not-found]
-    except ImportError:
-        return
-    save(examples(experiment.training), store, name=EXAMPLES, kind="examples")
+    options = getattr(experiment.module, "show", {})
+    save(examples(experiment.training, **options), store, name=EXAMPLES, kind="examples")

@@ -88,3 +88,6 @@ kernel = dtda.kernels.laplace(tolerance=1e-4)
 measure = dtda.measures.margin(x[queries], y=y[queries], queries=names[queries].tolist())
 
 training = dtda.Training(program, kernel, measure)
+
+# What a report shows of each row.
+show = {"rows": table.set_axis(names)[[TARGET, *NUMBERS, *CATEGORIES][:16]]}

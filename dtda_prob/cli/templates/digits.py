@@ -38,3 +38,6 @@ training = dtda.Training(program, kernel, measure)
 
 # Data without which it is to be trained, for --weights: these ten, one at a time.
 first_ten = dtda.leave_one_out(program, range(10))
+
+# What a report shows of each datum: inputs of 64 numbers are images of 8 x 8 pixels.
+show = {"shape": (8, 8)}

@@ -1,0 +1,208 @@
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const all = (selector, from = document) => [...from.querySelectorAll(selector)];
+  const make = (tag, properties = {}) => Object.assign(document.createElement(tag), properties);
+
+  // Light and dark.
+
+  const theme = document.getElementById("theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+  const showTheme = () => theme.setAttribute("aria-pressed", String(isDark()));
+  theme.hidden = false;
+  theme.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try {
+      localStorage.setItem("dtda-theme", root.dataset.theme);
+    } catch {
+      // Pages opened from disk may not be allowed to keep anything.
+    }
+    showTheme();
+  });
+  system.addEventListener("change", showTheme);
+  showTheme();
+
+  // Tables.
+
+  const keyOf = (row, column) => row.cells[column].dataset.key;
+  const isNumber = (key) => key !== "" && Number.isFinite(Number(key));
+  const compare = (a, b) => {
+    if (isNumber(a) && isNumber(b)) return Number(a) - Number(b);
+    return a.localeCompare(b, undefined, { numeric: true });
+  };
+
+  function sort(table, column, order) {
+    const sign = order === "ascending" ? 1 : -1;
+    const rows = all("tbody tr", table);
+    rows.sort((first, second) => {
+      const [a, b] = [keyOf(first, column), keyOf(second, column)];
+      if (a === "" || b === "") return (a === "") - (b === "");
+      return sign * compare(a, b);
+    });
+    table.tBodies[0].append(...rows);
+    for (const head of all("thead th", table)) head.setAttribute("aria-sort", "none");
+    table.tHead.rows[0].cells[column].setAttribute("aria-sort", order);
+  }
+
+  function makeSortable(table, tell) {
+    all("thead th", table).forEach((head, column) => {
+      const button = make("button", { type: "button" });
+      button.append(...head.querySelector(".title").childNodes);
+      head.querySelector(".title").replaceWith(button);
+      head.setAttribute("aria-sort", head.dataset.order || "none");
+      button.addEventListener("click", () => {
+        const firstWay = head.classList.contains("text") ? "ascending" : "descending";
+        const other = firstWay === "ascending" ? "descending" : "ascending";
+        const order = head.getAttribute("aria-sort") === firstWay ? other : firstWay;
+        sort(table, column, order);
+        tell(`, sorted by ${button.textContent}, ${order}`);
+      });
+    });
+  }
+
+  function makeTable(holder) {
+    const table = holder.querySelector("table");
+    const rows = all("tbody tr", table);
+    const status = make("p");
+    status.setAttribute("role", "status");
+    const tell = (more = "") => {
+      const shown = rows.filter((row) => !row.hidden).length;
+      status.textContent = `${shown} of ${rows.length} rows${more}`;
+    };
+    if (rows.length > 1) makeSortable(table, tell);
+    if (!("searchable" in holder.dataset)) {
+      status.className = "unseen";
+      holder.append(status);
+      return;
+    }
+    const caption = table.caption.textContent;
+    const search = make("input", { type: "search", placeholder: "Search rows" });
+    search.setAttribute("aria-label", `Search rows of: ${caption}`);
+    search.addEventListener("input", () => {
+      const wanted = search.value.trim().toLowerCase();
+      for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      tell();
+    });
+    const tools = make("div", { className: "tools" });
+    tools.append(search, status);
+    holder.querySelector(".scroll").before(tools);
+    tell();
+  }
+  all(".table").forEach(makeTable);
+
+  // Figures: drawn one after another, those of hidden panels once they are shown and have a width.
+
+  const views = new Map();
+  const hiddenSets = new Set();
+  const linesOf = (view) => view.roots[0].model.renderers.filter((line) => line.tags.length > 0);
+  const showSets = (view) => {
+    for (const line of linesOf(view)) line.visible = !hiddenSets.has(line.tags[0]);
+  };
+  async function draw(holder) {
+    if (views.has(holder)) return;
+    views.set(holder, null);
+    const description = JSON.parse(holder.querySelector("script").textContent);
+    const place = make("div");
+    holder.append(place);
+    const view = await Bokeh.embed.embed_item(description, place);
+    views.set(holder, view);
+    showSets(view);
+    holder.dataset.drawn = "";
+  }
+  const pause = () => new Promise((done) => setTimeout(done));
+  async function drawShown() {
+    for (const holder of all(".figure")) {
+      if (holder.offsetParent === null || views.has(holder)) continue;
+      await draw(holder);
+      await pause();
+    }
+  }
+  Bokeh.set_log_level("warn");
+
+  // Figures are printed as they are on the screen, scaled down to the paper.
+  const PAPER = 660;
+  addEventListener("beforeprint", () => {
+    const scale = Math.min(1, PAPER / document.getElementById("main").offsetWidth);
+    const widths = all(".figure").map((holder) => [holder, holder.offsetWidth]);
+    for (const [holder, width] of widths) {
+      if (width > 0) Object.assign(holder.style, { width: `${width}px`, zoom: scale });
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const holder of all(".figure")) Object.assign(holder.style, { width: "", zoom: "" });
+  });
+
+  const sets = document.querySelector(".sets");
+  if (sets) {
+    sets.hidden = false;
+    sets.addEventListener("change", (event) => {
+      hiddenSets[event.target.checked ? "delete" : "add"](event.target.value);
+      for (const view of views.values()) if (view) showSets(view);
+    });
+  }
+
+  // One ranking of several at a time, the same for every query.
+
+  function chooseRanking(name) {
+    for (const holder of all(".panel, #all")) {
+      const rankings = all(".ranking", holder);
+      const known = rankings.some((one) => one.dataset.choice === name);
+      for (const one of rankings) one.hidden = known && one.dataset.choice !== name;
+    }
+    for (const select of all("select.rankings")) {
+      if (all("option", select).some((option) => option.value === name)) select.value = name;
+    }
+  }
+  let rankings = 0;
+  for (const holder of all(".panel, #all")) {
+    const names = all(".ranking", holder).map((one) => one.dataset.choice);
+    if (names.length < 2) continue;
+    const id = `rankings-${(rankings += 1)}`;
+    const select = make("select", { className: "rankings", id });
+    select.append(...names.map((name) => make("option", { value: name, textContent: name })));
+    select.addEventListener("change", () => chooseRanking(select.value));
+    const controls = make("div", { className: "controls" });
+    controls.append(make("label", { htmlFor: id, textContent: "Divergence" }), select);
+    holder.querySelector(".ranking").before(controls);
+    if (rankings === 1) queueMicrotask(() => chooseRanking(names[0]));
+  }
+
+  // One query at a time.
+
+  const chooser = document.getElementById("chooser");
+  if (!chooser) {
+    drawShown();
+    return;
+  }
+  const panels = all(".panel");
+  const select = document.getElementById("query");
+  const every = document.getElementById("every");
+  const [previous, next] = ["previous", "next"].map((id) => document.getElementById(id));
+  function choose(anchor) {
+    const showAll = every.getAttribute("aria-pressed") === "true";
+    for (const panel of panels) panel.hidden = !showAll && panel.id !== anchor;
+    select.value = anchor;
+    previous.disabled = select.selectedIndex === 0;
+    next.disabled = select.selectedIndex === panels.length - 1;
+    if (showAll) document.getElementById(anchor).scrollIntoView();
+    drawShown();
+  }
+  const step = (by) => choose(panels[select.selectedIndex + by].id);
+  const byAddress = () => {
+    const anchor = decodeURIComponent(location.hash.slice(1));
+    return panels.some((panel) => panel.id === anchor) ? anchor : null;
+  };
+  select.addEventListener("change", () => choose(select.value));
+  previous.addEventListener("click", () => step(-1));
+  next.addEventListener("click", () => step(1));
+  every.addEventListener("click", () => {
+    const pressed = every.getAttribute("aria-pressed") !== "true";
+    every.setAttribute("aria-pressed", String(pressed));
+    for (const panel of panels) panel.hidden = !pressed && panel.id !== select.value;
+    drawShown();
+  });
+  addEventListener("hashchange", () => byAddress() && choose(byAddress()));
+  chooser.hidden = panels.length < 2;
+  choose(byAddress() ?? panels[0].id);
+})();

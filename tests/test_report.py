@@ -1,0 +1,521 @@
+"""The report of a study: one page, safe whatever the data are called, and alive in a browser."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from functools import cache
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+from PIL import Image
+from tables import regression_data
+
+import dtda_prob as dtda
+from dtda_prob.report import words
+from dtda_prob.report.influences import over_queries, scores_of
+from dtda_prob.report.parts import open_study
+from dtda_prob.report.pictures import Looks, _address
+from dtda_prob.storage import growing
+
+KEY = jax.random.key(0)
+HOSTILE = (
+    "<img src=x onerror=hacked=1>",
+    "</script><script>hacked=1</script>",
+    "javascript:hacked=1",
+    '"><svg onload=hacked=1>',
+    "<!--<script>",
+    "{{ 7 * 7 }} ${hacked=1}",
+    "$$\\href{javascript:hacked=1}{x}$$",
+    "@y{safe}<img src=x onerror=hacked=1>",
+    "line\u2028separator",
+)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is on the PATH")
+
+
+@cache
+def training() -> dtda.Training:
+    """Regress 12 data with hostile names, and ask of 3 queries with some."""
+    x, y = regression_data()
+    labels = [f"{HOSTILE[i % len(HOSTILE)]} {i}" for i in range(len(x))]
+    program = dtda.Program(dtda.zoo.linear_regression, x, y=y, noise=0.5, labels=labels)
+    measure = dtda.measures.squared_error(x[:3], y=y[:3], queries=HOSTILE[:3])
+    return dtda.Training(program, dtda.kernels.exact(), measure)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """Keep one of everything in a study."""
+    path, source = tmp_path_factory.mktemp("studies") / "study.zarr", training()
+    predict = dtda.influence(source, at="old")
+    kept = {"store": path, "check": False}
+    without = dtda.remove(source.program, source.program.labels[:1])
+    dtda.sample(source, KEY, 12, name="full", chunk_size=4, **kept)
+    dtda.sample(source, KEY, 12, without, name="retrained", chunk_size=4, **kept)
+    dtda.attribute(
+        predict, KEY, 6, ["mean", "wasserstein"], num_permutations=4, num_resamples=9, top=3, **kept
+    )
+    dtda.save(agreement(), path, name="agreement", kind="agreement")
+    dtda.save(verdict(), path, name="verdict", kind="verdict")
+    dtda.save(dtda.report.examples(source), path, name="examples", kind="examples")
+    return path
+
+
+def agreement() -> xr.Dataset:
+    """Compare made-up effects of leaving out data with hostile names."""
+    rng, labels = np.random.default_rng(0), training().program.labels[: len(HOSTILE)]
+    dims = ("divergence", "query", "perturbation")
+    coords = {"divergence": ["mean"], "query": list(HOSTILE[:3]), "perturbation": labels}
+    truth = 1e-4 * rng.normal(size=(1, 3, len(labels)))
+    halves = truth + 1e-5 * rng.normal(size=(4, 2, *truth.shape))
+    about = {"source": "influence", "measure": "squared_error", "draws": 4, "arms": "coupled"}
+
+    def effects(value: np.ndarray, key: int) -> xr.Dataset:
+        named = {
+            "value": (dims, value),
+            "error": (dims, np.full(value.shape, 1e-5)),
+            "halves": (("split", "half", *dims), halves),
+            "weights": ("perturbation", np.zeros(len(labels))),
+            "key": (("draw", "word"), [[0, key]]),
+        }
+        return xr.Dataset(named, coords, about | {"removal": "reweight"})
+
+    guess = truth + 1e-5 * rng.normal(size=truth.shape)
+    return dtda.evaluate.agreement(effects(guess, 0), effects(truth, 1), num_resamples=9)
+
+
+def verdict() -> xr.Dataset:
+    columns = {
+        "value": [0.5, 0.0],
+        "error": [0.1, np.nan],
+        "threshold": [">= 0.9", "<= 0"],
+        "passed": [False, True],
+    }
+    return xr.Dataset(
+        {name: ("check", values) for name, values in columns.items()},
+        {"check": ["cosine", HOSTILE[0]]},
+        {"text": f"1 of 2 checks are passed.\nWhat cannot:\n- {HOSTILE[1]}\n  goes on"},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(study) -> Path:
+    return dtda.report.write(study, study.parent / "report.html", top=3)
+
+
+class Read(HTMLParser):
+    """What stands in a page: its tags with attributes, its scripts, its text, and ids."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.scripts, self.words, self.open = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self.open.append(tag)
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self.open.pop()
+
+    def handle_data(self, data):
+        if self.open:
+            attrs, text = self.scripts.pop()
+            self.scripts.append((attrs, text + data))
+        else:
+            self.words.append(data)
+
+    def named(self, name: str) -> list[dict]:
+        return [attrs for tag, attrs in self.tags if tag == name]
+
+
+@pytest.fixture(scope="module")
+def parsed(page) -> Read:
+    return Read(page.read_text())
+
+
+def test_page_is_whole_small_and_loads_nothing(page, parsed):
+    assert page.stat().st_size < 6e6
+    loads = [
+        attrs[name] for _, attrs in parsed.tags for name in ("src", "href", "srcset") if name in attrs
+    ]
+    assert loads
+    assert all(address.startswith(("#", "data:")) for address in loads)
+    style = next(
+        text for attrs, text in parsed.scripts if "Light" not in text and "color-scheme" in text
+    )
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = parsed.named("meta")[1]["content"]
+    assert policy.startswith("default-src 'none'")
+    assert "connect-src" not in policy
+    assert "unsafe-eval" not in policy
+
+
+def test_page_says_everything_that_the_study_holds(parsed):
+    text = " ".join(parsed.words)
+    for said in ("full", "retrained", "goes on", "not passed", "linear_regression", "influence"):
+        assert said in text
+    captions = [attrs["aria-label"] for attrs in parsed.named("div") if attrs.get("role") == "region"]
+    assert (
+        len(captions) == 3 * 3 + 2 + 2 + 1 + 1
+    )  # each query's, over queries, agreement, verdict, parts
+    assert len([attrs for attrs in parsed.named("div") if attrs.get("class") == "figure"]) == 3 + 3
+
+
+def test_labels_are_text_and_nothing_else(parsed):
+    text = "".join(parsed.words)
+    assert all(label in text for label in HOSTILE)
+    assert not [attrs for _, attrs in parsed.tags if any(name.startswith("on") for name in attrs)]
+    running = [text for attrs, text in parsed.scripts if attrs.get("type") != "application/json"]
+    assert len(running) == 4  # the style, and three of ours
+    figures = [text for attrs, text in parsed.scripts if attrs.get("type") == "application/json"]
+    assert not [text for text in figures if set(text) & set("<>&\u2028")]
+    assert all("root_id" in json.loads(text) for text in figures)
+
+
+def test_headings_ids_and_headers_make_a_page(parsed):
+    ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert len(parsed.named("h1")) == len(parsed.named("main")) == 1
+    assert {attrs.get("scope") for attrs in parsed.named("th")} == {"col"}
+    assert all("alt" in attrs for attrs in parsed.named("img"))
+    pointed = [a[name] for _, a in parsed.tags for name in ("aria-labelledby", "for") if name in a]
+    assert set(pointed) <= set(ids)
+
+
+def test_what_is_missing_or_unfinished_is_said(tmp_path):
+    path, source = tmp_path / "study.zarr", training()
+    dtda.sample(source, KEY, 8, store=path, name="full", chunk_size=4)
+    growing(path, "full").grow({"draw": 4})  # of each of four chains, where two are there
+    text = " ".join(Read(dtda.report.write(path, tmp_path / "report.html").read_text()).words)
+    assert "“full” is not finished" in text
+    assert "No diagnostics are kept" in text
+    assert "have not been compared with retraining" in text
+    assert "keeps no examples" in text
+
+
+def test_rows_are_the_largest_either_way_with_their_errors(study, parsed):
+    scores = dtda.load(study, "scores").to_dataset()
+    one = scores.isel(query=0).sel(divergence="mean")
+    order = one["score"].values.argsort()
+    wanted = {str(one["datum"].values[i]) for i in (*order[:3], *order[-3:])}
+    keys = [attrs["data-key"] for attrs in parsed.named("td")]
+    assert wanted <= set(keys)
+    for name in ("score", "error", "q_value"):
+        assert {str(float(value)) for value in one[name].values[order[-3:]]} <= set(keys)
+
+
+def test_means_over_queries_are_those_of_all_at_once(study, monkeypatch):
+    monkeypatch.setattr("dtda_prob.report.influences.BLOCK", 24)  # one query at a time
+    part = next(part for part in open_study(study).parts if part.name == "scores")
+    means = over_queries(scores_of(part, 3, Looks({})), 1)
+    whole = dtda.load(study, "scores").to_dataset()
+    np.testing.assert_allclose(means["score"], whole["score"].mean("query"))
+    np.testing.assert_allclose(means["error"], whole["error"].mean("query"))
+    np.testing.assert_array_equal(means["told"], (whole["q_value"] <= 0.1).sum("query"))
+
+
+def test_queries_are_chosen_by_label(study, tmp_path):
+    page = Read(dtda.report.write(study, tmp_path / "one.html", queries=[HOSTILE[1]]).read_text())
+    assert len(page.named("article")) == 1
+    assert "2 queries of the 3" in " ".join(page.words)
+    with pytest.raises(ValueError, match="none of the study's"):
+        dtda.report.write(study, tmp_path / "none.html", queries=["nobody"])
+    with pytest.raises(ValueError, match="num_queries=0"):
+        dtda.report.write(study, tmp_path / "none.html", num_queries=0)
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_a_page_that_is_too_large_shows_less_and_says_so(study, page, tmp_path, monkeypatch):
+    monkeypatch.setattr("dtda_prob.report.page.MOST_BYTES", page.stat().st_size - 100)
+    page = Read(dtda.report.write(study, tmp_path / "less.html", top=3).read_text())
+    assert len(page.named("article")) < 3
+    assert "queries of the 3 that" in " ".join(page.words)
+
+
+def luminance(color: str) -> float:
+    parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+@pytest.mark.parametrize("name", ["ink", "quiet", "accent", "good", "bad"])
+def test_colors_are_told_from_the_ground(parsed, name, theme):
+    style = next(text for _, text in parsed.scripts if "--page:" in text)
+    pairs = dict(re.findall(r"--(\w+): light-dark\(([^)]*)\)", style))
+    front, *grounds = (luminance(pairs[part].split(", ")[theme]) for part in (name, "page", "raised"))
+    for ground in grounds:
+        low, high = sorted([front, ground])
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_a_missing_package_is_named(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("dtda_prob.report.page.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'dtda_prob\[interactive\]'"):
+        dtda.report.write(study, tmp_path / "report.html")
+
+
+# What can be looked at.
+
+
+@cache
+def images(shape: tuple[int, ...]) -> dtda.Training:
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(6, *shape)), rng.integers(0, 3, 6)
+
+    def model(x, y=None):
+        flat = jax.numpy.reshape(x, (len(x), -1))
+        dtda.zoo.classifier([], 3)(flat, y)
+
+    program = dtda.Program(model, x, y=y)
+    kernel = dtda.kernels.sgd(optax.sgd(0.1), num_steps=1)
+    return dtda.Training(program, kernel, dtda.measures.loss(x[:2], y=y[:2]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "wanted"),
+    [
+        ((8, 8), None, (8, 8, 1)),
+        ((64,), (8, 8), (8, 8, 1)),
+        ((12,), (2, 2, 3), (2, 2, 3)),
+        ((70, 33), None, (24, 11, 1)),
+        ((64,), None, None),
+    ],
+)
+def test_images_become_thumbnails(shape, given, wanted):
+    source = images(shape)
+    found = dtda.report.examples(source, shape=given)
+    for part, number in (("data", 6), ("queries", 2)):
+        dataset = found[part].to_dataset()
+        assert "row" not in dataset
+        if wanted is None:
+            assert "64 features" in dataset.attrs["left_out"]
+        else:
+            assert dataset["thumbnail"].shape == (number, *wanted)
+            assert (dataset["thumbnail"].min(), dataset["thumbnail"].max()) == (0, 255)
+    np.testing.assert_array_equal(found["data"]["target"].values[:, 0], source.program.kwargs["y"])
+
+
+def test_few_features_are_a_row_with_names():
+    x, y = regression_data()
+    found = dtda.report.examples(training(), columns=["a", "b", "c"])
+    np.testing.assert_allclose(found["data"]["row"].sel(column="b"), x[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(found["queries"]["target"].values[:, 0], y[:3], rtol=1e-6)
+    assert found["data"]["datum"].values[0] == f"{HOSTILE[0]} 0"
+
+
+def test_some_data_are_kept_and_what_is_not_is_said(monkeypatch):
+    source = images((8, 8))
+    chosen = dtda.report.examples(source, data=[4, 1], classes=["a", "b", "c"])["data"].to_dataset()
+    assert chosen["datum"].values.tolist() == [4, 1]
+    assert set(chosen["target"].values) <= {"a", "b", "c"}
+    monkeypatch.setattr(import_module("dtda_prob.report.examples"), "MOST_BYTES", 200)
+    first = dtda.report.examples(source)["data"].to_dataset()
+    assert 0 < first.sizes["datum"] < 6
+    assert "all but the first" in first.attrs["left_out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"shape": (3, 3)}, "shape="),
+        ({"columns": ["a"]}, "must name 3 features"),
+        ({"classes": ["a"]}, "must name every value"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        dtda.report.examples(training(), **options)
+
+
+def test_a_measure_that_asks_no_data_has_no_queries_to_show():
+    source = training()
+    parameters = dtda.Training(source.program, source.kernel, dtda.measures.parameters())
+    found = dtda.report.examples(parameters)["queries"].to_dataset()
+    assert not found.data_vars
+
+
+def test_thumbnails_are_pictures_of_the_pixels():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    _, text = _address(pixels).split(",")
+    np.testing.assert_array_equal(Image.open(io.BytesIO(base64.b64decode(text))), pixels[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        (words.with_error(1.2345e-4, 2.1e-6), "(123.5 ± 2.1)×10⁻⁶"),
+        (words.with_error(-0.5, 0.04), "−0.500 ± 0.040"),
+        (words.with_error(3.0, np.nan), "3"),
+        (words.beside_error(1.0, 0.0), "1.000 ± 0"),
+        (words.fixed(-0.001, 2), "0.00"),
+        (words.brief(1.5e-7), "1.50×10⁻⁷"),
+        (words.share(0.0), "< 0.001"),
+        (words.unit_of_divergence("variance", "loss"), "nats²"),
+        (words.size(2_500_000), "2.5 MB"),
+    ],
+)
+def test_numbers_are_written_with_their_errors(said, wanted):
+    assert said == wanted
+
+
+def test_signs_are_said_as_scores_define_them(study):
+    """A positive mean score is a measurement that falls when the datum goes."""
+    old, new = np.full((4, 1), 2.0), np.full((4, 1), 1.0)
+    score = dtda.divergences.estimate("mean", old + np.eye(4, 1), new + np.eye(4, 1)).value
+    assert score > 0
+    assert words.sign_of("mean", "loss").positive == "lowers"
+    wide = old + np.arange(4.0)[:, None]
+    spread = dtda.divergences.estimate("variance", old, wide).value
+    assert spread > 0
+    assert words.sign_of("variance", "loss").positive == "widens"
+    assert words.sign_of("wasserstein", "loss") is None
+    assert words.sign_of("mean", "prediction", vector=True) is None
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser, page):
+    """Open the page at phone width, and give the tab with what it complained of and asked for."""
+    tab = browser.new_page(viewport={"width": 360, "height": 900}, color_scheme="light")
+    tab.set_default_timeout(5000)
+    tab.complaints, tab.asked = [], []
+    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    tab.on(
+        "console", lambda said: said.type in ("error", "warning") and tab.complaints.append(said.text)
+    )
+    tab.on("dialog", lambda dialog: tab.complaints.append(dialog.message))
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.goto(page.as_uri())
+    yield tab
+    assert not tab.complaints
+    assert tab.evaluate("typeof hacked") == "undefined"
+    assert not [url for url in tab.asked if not url.startswith(("file:", "data:"))]
+    tab.close()
+
+
+@needs_browser
+def test_page_fits_a_phone_and_draws_its_figures(tab):
+    tab.wait_for_selector("#query-0 .figure[data-drawn] canvas")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.locator("#trust .figure").first.scroll_into_view_if_needed()
+    tab.wait_for_selector("#trust .figure[data-drawn] canvas")
+
+
+@needs_browser
+def test_tables_sort_and_filter_and_tell(tab):
+    table = tab.locator("#query-0 .ranking:visible .table")
+    head = table.locator("th", has=tab.get_by_role("button", name="Score", exact=True))
+
+    def keys() -> list[float]:
+        column = head.evaluate("head => head.cellIndex")
+        cells = table.locator(f"tbody tr:visible td:nth-child({column + 1})")
+        return [float(key) for key in cells.evaluate_all("all => all.map(one => one.dataset.key)")]
+
+    assert keys() == sorted(keys(), key=abs, reverse=True)
+    for order, reverse in (("descending", True), ("ascending", False)):
+        head.get_by_role("button").press("Enter")
+        assert head.get_attribute("aria-sort") == order
+        assert keys() == sorted(keys(), reverse=reverse)
+    assert "sorted by Score" in table.get_by_role("status").inner_text()
+    table.get_by_role("searchbox").fill("JavaScript:hacked=1 2")
+    assert len(keys()) == 1
+    assert table.get_by_role("status").inner_text().startswith("1 of ")
+
+
+@needs_browser
+def test_queries_and_divergences_are_chosen_one_at_a_time(tab):
+    assert tab.locator(".panel:visible").count() == 1
+    tab.get_by_role("button", name="Next query").press("Enter")
+    assert tab.locator("#query-1").is_visible()
+    tab.locator("#query-1 select.rankings").select_option("wasserstein")
+    assert tab.locator("#query-1 .ranking:visible h4").inner_text() == "Influence by wasserstein"
+    tab.get_by_role("button", name="Show all").click()
+    assert tab.locator(".panel:visible").count() == 3
+
+
+@needs_browser
+def test_dark_turns_the_page_and_its_figures_over_and_print_does_not(tab):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    turned = "getComputedStyle(document.querySelector('.figure')).filter"
+    light = tab.evaluate(ground)
+    tab.locator("#theme").click()
+    assert tab.locator("#theme").get_attribute("aria-pressed") == "true"
+    assert tab.evaluate(ground) != light
+    assert "invert" in tab.evaluate(turned)
+    tab.emulate_media(media="print")
+    assert tab.evaluate(turned) == "none"
+    assert tab.evaluate(ground) == "rgb(255, 255, 255)"
+
+
+@needs_browser
+def test_sample_sets_are_hidden_and_shown(tab):
+    tab.wait_for_selector("#query-0 .figure[data-drawn]")
+    seen = """() => Object.fromEntries([...Bokeh.index].find((one) => one.el.closest("#query-0"))
+        .model.renderers.map((line) => [line.tags[0], line.visible]))"""
+    tab.get_by_role("checkbox", name="retrained").uncheck()
+    assert tab.evaluate(seen) == {"full": True, "retrained": False}
+
+
+@needs_browser
+def test_tooltips_hold_labels_as_text(tab):
+    figure = tab.locator("#trust .figure").first
+    figure.scroll_into_view_if_needed()
+    tab.wait_for_selector("#trust .figure[data-drawn] canvas")
+    where = """() => { const view = [...Bokeh.index].find((one) => one.el.closest("#trust"));
+        const points = view.model.renderers.find((one) => one.data_source.data.label);
+        const { x_scale, y_scale } = view.frame, { x, y } = points.data_source.data;
+        const box = view.canvas_view.el.getBoundingClientRect();
+        return [...x].map((value, i) =>
+          [box.x + x_scale.compute(value), box.y + y_scale.compute(y[i])]); }"""
+    shown = ""
+    for x, y in tab.evaluate(where):
+        tab.mouse.move(x, y)
+        tab.wait_for_timeout(60)
+        shown += " ".join(tab.locator(".bk-tooltip-content, .bk-Tooltip").all_inner_texts())
+    assert "<img src=x onerror=hacked=1>" in shown
+
+
+@needs_browser
+def test_page_is_read_without_scripts(browser, page):
+    tab = browser.new_context(java_script_enabled=False).new_page()
+    tab.goto(page.as_uri())
+    assert tab.locator(".panel:visible").count() == 3
+    assert tab.get_by_text("Without JavaScript").is_visible()
+    assert not tab.locator("button:visible, .figure:visible").count()
+    tab.context.close()
