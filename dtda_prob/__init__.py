@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dtda_prob.pricing import plan
     from dtda_prob.program import Program
     from dtda_prob.relabelling import relabel
-    from dtda_prob.storage import StoreError, repair, save, verify
+    from dtda_prob.storage import StoreError, contents, repair, save, verify
     from dtda_prob.training import Training
     from dtda_prob.transforms import (
         cosine,
@@ -50,6 +50,7 @@ _HOMES = {
     "add": "adding",
     "attribute": "attribution",
     "changed": "varying",
+    "contents": "storage",
     "cosine": "transforms",
     "covariance": "transforms",
     "finetune": "transforms",
@@ -99,6 +100,7 @@ __all__ = [
     "add",
     "attribute",
     "changed",
+    "contents",
     "cosine",
     "covariance",
     "curvature",

@@ -44,6 +44,10 @@ class Verdict(NamedTuple):
     text: str
     results: dict[str, Any]
 
+    def to_dataset(self) -> xr.Dataset:
+        """Give the table, along `check`, with the text as an attribute: what a study can keep of it."""
+        return self.table.rename_axis("check").to_xarray().assign_attrs(text=self.text)
+
     def __str__(self) -> str:
         return f"{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.text}"
 

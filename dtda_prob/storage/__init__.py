@@ -2,6 +2,7 @@
 
 from dtda_prob.storage.checking import repair as repair
 from dtda_prob.storage.checking import verify as verify
+from dtda_prob.storage.contents import contents as contents
 from dtda_prob.storage.errors import StoreError as StoreError
 from dtda_prob.storage.growing import Growing as Growing
 from dtda_prob.storage.growing import description as description

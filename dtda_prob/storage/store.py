@@ -18,7 +18,9 @@ from dtda_prob.storage.growing import Growing, growing
 from dtda_prob.storage.nodes import (
     ATTRIBUTE,
     NODE,
+    Metadata,
     about,
+    nodes_under,
     published,
     read_node,
     root_node,
@@ -107,6 +109,16 @@ def names_in(store: Path) -> list[str]:
     return sorted(path for path in published(read_node(store)) if "/" not in path)
 
 
+def list_as(path: Path, name: str, nodes: dict[str, Metadata]) -> None:
+    """Let readers see these groups and arrays, and no others, under a name."""
+    root = read_node(path)
+    others = {key: node for key, node in published(root).items() if key.partition("/")[0] != name}
+    mine = {f"{name}/{key}".removesuffix("/."): node for key, node in nodes.items()}
+    published(root).clear()
+    published(root).update(others | mine)
+    write_node(path, root)
+
+
 def _create(path: Path, attributes: dict[str, str]) -> None:
     new = path.parent / f".{path.name}.{uuid.uuid4().hex}.partial"
     try:
@@ -128,13 +140,17 @@ def _clear(path: Path) -> None:
 
 
 def _list_added(path: Path) -> None:
-    """Show groups, still empty, that a writer added and died before it listed them."""
+    """Show groups that a writer added and died before it listed them: empty, where they grow."""
     listed = names_in(path)
     for node in path.glob(f"*/{NODE}"):
-        name = node.parent.name
-        if name not in listed and "blocks" in about(read_node(node.parent)):
+        name, told = node.parent.name, about(read_node(node.parent))
+        if name in listed:
+            continue
+        if "blocks" in told:
             group = growing(path, name)
             group.publish(dict.fromkeys(group.blocks, 0))
+        elif "kind" in told:
+            list_as(path, name, dict(nodes_under(node.parent)))
 
 
 def _explained(error: OSError, path: Path) -> OSError:
