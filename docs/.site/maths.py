@@ -1,4 +1,4 @@
-"""Turn the formulas of pages into MathML when the site is built, so that browsers need no script for them."""
+"""Turn the formulas of pages into MathML when the site is built; browsers draw it without a script."""
 
 import html
 import re
