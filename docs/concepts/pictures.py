@@ -77,6 +77,7 @@ def study() -> Study:
     without = jnp.asarray(dtda.remove(program, [*REMOVED]).values, full.dtype)
     keys, others = jax.random.split(jax.random.key(0), (2, NUM_DRAWS))
     draw = jax.jit(jax.vmap(lambda key, weights: training.draw(key, weights).value, (0, None)))
+    pull = jax.jit(jax.vmap(dtda.unroll(training).pull, (0, None, None)))
     curves = draw(keys, full)
     return Study(
         x,
@@ -86,14 +87,14 @@ def study() -> Study:
         draw(keys, without)[:, QUERY],
         draw(others, without)[:, QUERY],
         *(_pushed(training, at, keys, full, without) for at in ("midpoint", "old")),
-        jax.vmap(lambda key: dtda.unroll(training).pull(key, full, np.array([QUERY])))(keys[:32])[:, 0],
+        pull(keys[:32], full, np.array([QUERY]))[:, 0],
         np.stack([draw(keys, (1 - step) * full + step * without)[:1, QUERY] for step in STEPS]),
     )
 
 
 def _pushed(training: dtda.Training, at: At, keys: Array, full: Array, without: Array) -> Array:
-    push = dtda.unroll(training, at=at).push
-    return jax.vmap(push, (0, None, None))(keys, full, without).value[:, QUERY]
+    push = jax.jit(jax.vmap(dtda.unroll(training, at=at).push, (0, None, None)))
+    return push(keys, full, without).value[:, QUERY]
 
 
 def numbers(found: Study) -> dict[str, float]:
