@@ -1,6 +1,7 @@
 """Run the Python of the README and the docs as tests, in a folder of their own.
 
-Tests compile far more than they run, so XLA is told to optimise less, unless the environment says how.
+Tests compile far more than they run, so XLA is told to optimise less, and workers share what they have
+compiled, unless the environment says how.
 """
 
 import os
@@ -11,6 +12,12 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Workers are started with this environment, so that they find the folder and make none.
+    _compiled = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def _enter(namespace: dict[str, Any]) -> None:

@@ -161,16 +161,20 @@ def _network_training(precision) -> Training:
     return Training(network(), KERNELS["sgd by epoch"], dtda.measures.loss(x, y=y))
 
 
+compiled = cache(jax.jit)
+"""Compile a function once: methods are equal, but not the same, each time that they are asked for."""
+
+
 def draw(training: Training, weights, key=None):
-    return jax.jit(training.draw)(jax.random.key(0) if key is None else key, weights)
+    return compiled(training.draw)(jax.random.key(0) if key is None else key, weights)
 
 
 def push(push_forward, old, new):
-    return jax.jit(push_forward.push)(jax.random.key(0), old, new)
+    return compiled(push_forward.push)(jax.random.key(0), old, new)
 
 
 def pull(push_forward, weights, queries=None):
-    return jax.jit(push_forward.pull)(jax.random.key(0), weights, queries)
+    return compiled(push_forward.pull)(jax.random.key(0), weights, queries)
 
 
 def ones(num_data: int = NUM_DATA):

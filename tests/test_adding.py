@@ -1,12 +1,14 @@
 """New data as weights: the bigger program in the end, the program as it is to begin with."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from programs import NUM, schools
 from programs import Y as SCORES
-from tables import KERNELS, NOISE, NUM_DATA, PRIOR, pull, queries, regression, regression_data
+from tables import KERNELS, NOISE, NUM_DATA, PRIOR, draw, pull, queries, regression, regression_data
 
 import dtda_prob as dtda
 
@@ -23,8 +25,12 @@ def bigger(**options):
 
 
 def trained(program, kernel, weights, measure=None):
-    training = dtda.Training(program, KERNELS[kernel], measure or queries())
-    return jax.jit(training.draw)(KEY, jnp.asarray(weights)).value
+    return draw(bound(program, kernel, measure), jnp.asarray(weights)).value
+
+
+@cache
+def bound(program, kernel, measure):
+    return dtda.Training(program, KERNELS[kernel], measure or queries())
 
 
 @pytest.mark.parametrize("kernel", ["sgd by epoch", "exact"])

@@ -1,5 +1,7 @@
 """Counterfactual labels as weights: retraining with them, and what transforms predict."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from tables import (
     NOISE,
     NUM_DATA,
     PRIOR,
+    draw,
     network,
     pull,
     queries,
@@ -33,8 +36,12 @@ ON_ALL_DATA = KERNELS["adam on all data"]
 
 
 def trained(program, kernel, weights, key=KEY):
-    training = dtda.Training(program, KERNELS[kernel], queries())
-    return jax.jit(training.draw)(key, jnp.asarray(weights)).value
+    return draw(bound(program, kernel), jnp.asarray(weights), key).value
+
+
+@cache
+def bound(program, kernel):
+    return dtda.Training(program, KERNELS[kernel], queries())
 
 
 def relabelled_by_hand():

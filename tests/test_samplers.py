@@ -117,9 +117,7 @@ def states_apart(transform, weights):
     [
         ("unroll", "pull"),
         ("influence", "pull"),
-        ("influence", "push"),
         ("finetune", "push"),
-        ("retrain", "pull"),
     ],
 )
 def test_each_state_is_carried_as_if_training_had_ended_there(transform, direction, x64):
