@@ -49,6 +49,9 @@ class Measure(NamedTuple):
     readout: Callable[[PyTree], Value]
     queries: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"{self.name} of {len(self.queries)} queries"
+
 
 Unbound = Callable[[Program], Measure]
 """A measure still to be bound to a program, which is what the constructors here return."""

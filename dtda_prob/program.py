@@ -16,6 +16,7 @@ from numpyro.distributions.distribution import Distribution
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 
+from dtda_prob.displays import Displayed
 from dtda_prob.enumeration import check_exact, local_sizes, marginal
 from dtda_prob.plates import (
     Indices,
@@ -36,7 +37,7 @@ from dtda_prob.typing import Params, PRNGKey, Weights
 from dtda_prob.weighing import weigh
 
 
-class Program:
+class Program(Displayed):
     """Bind a NumPyro model to its data.
 
     The objective is L(theta, w) = -(1/n) [ sum_i w_i log p(y_i | theta) + log prior(theta) ], with
@@ -128,6 +129,19 @@ class Program:
         self.labels = _check_labels(labels, self.num_data)
         self.settings: tuple[Setting, ...] = ()
         self._check_finite()
+
+    def facts(self) -> dict[str, object]:
+        """Give what is shown of it."""
+        shapes = jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0)))
+        gone = f", {self.num_data - self.num_rows} of them dropped" * (self.num_rows < self.num_data)
+        found: dict[str, object] = {
+            "model": getattr(self.model, "__qualname__", type(self.model).__name__),
+            "data": f"{self.num_data} in plate {self.plate!r}{gone}",
+            "observed": ", ".join(self.observed),
+            "parameters": sum(leaf.size for leaf in shapes),
+            "prior": "yes" if self.has_prior else "none",
+        }
+        return found | ({"settings": ", ".join(s.name for s in self.settings)} if self.settings else {})
 
     def init(self, key: PRNGKey) -> Params:
         """Draw initial parameters, in unconstrained space."""

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from dtda_prob import kernels
+from dtda_prob.displays import Displayed
 from dtda_prob.measures import Measure, Unbound
 from dtda_prob.program import Program
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
@@ -17,8 +18,8 @@ STATES_AT_ONCE = 64
 """States of a run that are measured together."""
 
 
-@dataclass(frozen=True, eq=False)
-class Training:
+@dataclass(frozen=True, eq=False, repr=False)
+class Training(Displayed):
     """The stochastic kernel K(weights, .): one key and one weight per datum give one trained model.
 
     `draw` is a pure function of key and weights; it can be compiled, vmapped over either and
@@ -43,6 +44,16 @@ class Training:
         bound = measure if isinstance(measure, Measure) else measure(program)
         for name, value in (("program", program), ("kernel", kernel), ("measure", bound)):
             object.__setattr__(self, name, value)
+
+    def facts(self) -> dict[str, object]:
+        """Give what is shown of it."""
+        several = self.kernel.num_states
+        found = {
+            **self.program.facts(),
+            "kernel": self.kernel.describe(self.program),
+            "measure": self.measure,
+        }
+        return found | ({"states of each run": several} if several > 1 else {})
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Train once and measure the result."""

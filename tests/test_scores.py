@@ -231,3 +231,19 @@ def test_what_is_not_finite_spoils_its_own_scores_and_group_alone():
     for name in ("score", "error", "lower", "upper"):
         assert np.isnan(grouped[name].sel(group=1)).all()
         assert np.isfinite(grouped[name].sel(group=[0, 2, 3])).all()
+
+
+@pytest.mark.parametrize("num", [3, 100])
+def test_the_strongest_are_those_of_the_highest_ranks(scores, num):
+    table = read.strongest(scores, num)
+    assert table.index.names == ["divergence", "query", "datum"]
+    each = min(num, NUM_DATA)
+    assert len(table) == 3 * NUM_QUERIES * each
+    for name in ("mean", "wasserstein"):
+        one = scores.sel(divergence=name, query="b")
+        listed = table.loc[name].loc["b"]
+        assert listed["rank"].is_monotonic_increasing
+        assert list(listed.index) == list(one.sortby("rank")["datum"].values[:each])
+        np.testing.assert_array_equal(listed["score"], one["score"].sel(datum=listed.index))
+    with pytest.raises(ValueError, match="num=0 must be at least 1"):
+        read.strongest(scores, 0)

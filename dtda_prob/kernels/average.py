@@ -97,7 +97,14 @@ def _averaged(phase: Phase, rate: Rate) -> Phase:
     def stats(state: AverageState) -> dict[str, Array]:
         return phase.stats(state.inner)
 
-    return phase._replace(init=init, step=step, step_sizes=step_sizes, temperature=None, stats=stats)
+    return phase._replace(
+        init=init,
+        step=step,
+        step_sizes=step_sizes,
+        temperature=None,
+        stats=stats,
+        name=f"average of {phase.name}",
+    )
 
 
 def _follow(sizes: Float[np.ndarray, " step"], rate: Rate) -> Float[np.ndarray, " step"]:

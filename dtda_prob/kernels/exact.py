@@ -53,6 +53,7 @@ def exact(temperature: float = 1.0) -> Kernel:
         check=_check_quadratic,
         step_sizes=lambda program: np.array([np.inf]),
         temperature=temperature,
+        name="exact" if temperature else "exact mode",
     )
     return Kernel((phase,))
 

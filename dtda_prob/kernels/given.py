@@ -54,6 +54,7 @@ def given(params: Mapping[str, PyTree]) -> Kernel:
         num_passes=lambda program: 0.0,
         check=partial(_check, values),
         step_sizes=lambda program: np.zeros(0),
+        name="given parameters",
     )
     return Kernel((phase,))
 

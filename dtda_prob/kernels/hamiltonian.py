@@ -53,6 +53,7 @@ class Sampler(NamedTuple):
     """What both samplers share.
 
     Attributes:
+        name: of the sampler.
         algorithm: BlackJAX's.
         settings: what its kernel is given beside step size and mass matrix.
         temperature: of the posterior.
@@ -62,6 +63,7 @@ class Sampler(NamedTuple):
         vary_length: whether trajectories vary in length at random from step to step.
     """
 
+    name: str
     algorithm: Any
     settings: dict[str, Any]
     temperature: float
@@ -105,7 +107,7 @@ def nuts(
     _check(num_warmup, target_acceptance, temperature, max_tree_depth=max_tree_depth)
     settings = {"max_num_doublings": max_tree_depth}
     sampler = Sampler(
-        blackjax.nuts, settings, temperature, target_acceptance, dense_mass, NUTS_GRADIENTS
+        "nuts", blackjax.nuts, settings, temperature, target_acceptance, dense_mass, NUTS_GRADIENTS
     )
     return _kernel(sampler, num_warmup, num_samples, thinning)
 
@@ -140,6 +142,7 @@ def hmc(
     _check(num_warmup, target_acceptance, temperature, num_integration_steps=num_integration_steps)
     settings = {"num_integration_steps": num_integration_steps}
     sampler = Sampler(
+        "hmc",
         blackjax.hmc,
         settings,
         temperature,
@@ -161,6 +164,7 @@ def _kernel(sampler: Sampler, num_warmup: int, num_samples: int, thinning: int) 
         check=lambda program: None,
         step_sizes=_no_step_sizes,
         no_derivative=NO_DERIVATIVE,
+        name=f"{sampler.name} warm-up of {num_warmup} steps",
     )
     sampling = warmup._replace(
         init=_continue,
@@ -169,6 +173,7 @@ def _kernel(sampler: Sampler, num_warmup: int, num_samples: int, thinning: int) 
         num_passes=lambda program: float(num_samples * thinning * sampler.num_gradients),
         temperature=sampler.temperature,
         stats=_stats,
+        name=sampler.name,
     )
     return keep(Kernel((warmup, sampling)), num_samples, thinning=thinning)
 

@@ -50,6 +50,7 @@ class Phase(NamedTuple):
         hyperparameters: `(program) -> names`, those that may vary as settings of the program.
         no_derivative: why its steps cannot be differentiated, in a sentence, if they cannot.
         own_objective: what it trains on, where that is not the program's objective.
+        name: the algorithm, for those who read what is shown of it.
     """
 
     init: Callable[[State, Program], Any]
@@ -63,6 +64,7 @@ class Phase(NamedTuple):
     hyperparameters: Callable[[Program], frozenset[str]] = lambda program: frozenset()
     no_derivative: str | None = None
     own_objective: str | None = None
+    name: str = "training"
 
 
 class Kernel(NamedTuple):
@@ -77,6 +79,14 @@ class Kernel(NamedTuple):
     phases: tuple[Phase, ...]
     num_states: int = 1
     thinning: int = 1
+
+    def __repr__(self) -> str:
+        names = ", then ".join(phase.name for phase in self.phases)
+        return names if self.num_states == 1 else f"{names}, {self.num_states} states of each run"
+
+    def describe(self, program: Program) -> str:
+        """Say which algorithms run on a program, and how many steps they take."""
+        return ", then ".join(_steps_in_words(phase, program) for phase in self.phases)
 
     @property
     def no_derivative(self) -> str | None:
@@ -105,6 +115,11 @@ class Kernel(NamedTuple):
                 f"num_states={self.num_states}, {self.thinning} steps apart, do not fit into the "
                 f"{available} steps of the last phase; keep fewer or train longer"
             )
+
+
+def _steps_in_words(phase: Phase, program: Program) -> str:
+    count = phase.num_steps(program)
+    return phase.name if count < 2 else f"{phase.name}, {count} steps"
 
 
 def keep(kernel: Kernel, num_states: int, *, thinning: int = 1) -> Kernel:

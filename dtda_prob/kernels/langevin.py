@@ -96,7 +96,7 @@ def sgld(
         sizes = [_size_at(step_size, count) for count in range(plan.count(program))]
         return np.asarray(sizes, float) * program.num_rows / temperature
 
-    phase = _phase(plan, step_size, temperature, init, advance)
+    phase = _phase("sgld", plan, step_size, temperature, init, advance)
     return Kernel((phase._replace(step_sizes=step_sizes),))
 
 
@@ -150,7 +150,7 @@ def sghmc(
         moved = sampler(key, state.params, gradient, None, size, num_integration_steps)
         return moved, None, gradient_at(state.params)[0]
 
-    phase = _phase(plan, step_size, temperature, lambda params: None, advance)
+    phase = _phase("sghmc", plan, step_size, temperature, lambda params: None, advance)
     passes = plan.count_passes
     return Kernel((phase._replace(num_passes=lambda program: num_integration_steps * passes(program)),))
 
@@ -201,11 +201,16 @@ def sgnht(
         after = sampler(key, before, lambda position, batch: gradient, None, size)
         return after.position, (after.momentum, after.xi), loss
 
-    return Kernel((_phase(plan, step_size, temperature, init, advance),))
+    return Kernel((_phase("sgnht", plan, step_size, temperature, init, advance),))
 
 
 def _phase(
-    plan: Steps, step_size: StepSize, temperature: float, begin: Callable, advance: Callable
+    name: str,
+    plan: Steps,
+    step_size: StepSize,
+    temperature: float,
+    begin: Callable,
+    advance: Callable,
 ) -> Phase:
     """Make a phase of dynamics that advance on batches."""
 
@@ -239,6 +244,7 @@ def _phase(
         step_sizes=_no_step_sizes,
         temperature=temperature,
         hyperparameters=lambda program: frozenset({"step_size"}),
+        name=name,
     )
 
 

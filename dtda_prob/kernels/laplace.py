@@ -52,4 +52,4 @@ def laplace(
         theta = gaussian.around(key, rest.theta, root, temperature)
         return RestState(rest.unravel(theta), rest.ending), rest.potential(theta)
 
-    return Kernel((at_rest(step, search, temperature),))
+    return Kernel((at_rest("laplace", step, search, temperature),))

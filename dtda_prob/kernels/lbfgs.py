@@ -64,7 +64,7 @@ def lbfgs(
         rest = descend(key, state.params, program, weights, search)
         return RestState(rest.unravel(rest.theta), rest.ending), rest.potential(rest.theta)
 
-    return Kernel((at_rest(step, search),))
+    return Kernel((at_rest("lbfgs", step, search),))
 
 
 class Descent(NamedTuple):
@@ -89,7 +89,7 @@ def descend(
     return Descent(*minimum.find(potential, start, search), potential, unravel)
 
 
-def at_rest(step: Callable, search: Search, temperature: float | None = None) -> Phase:
+def at_rest(name: str, step: Callable, search: Search, temperature: float | None = None) -> Phase:
     """Make the phase of one step that ends at rest."""
 
     def init(previous: State, program: Program) -> RestState:
@@ -105,6 +105,7 @@ def at_rest(step: Callable, search: Search, temperature: float | None = None) ->
         step_sizes=lambda program: np.array([np.inf]),
         temperature=temperature,
         stats=_stats,
+        name=name,
     )
 
 

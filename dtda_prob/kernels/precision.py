@@ -54,7 +54,7 @@ def _rounded(phase: Phase, dtype: DTypeLike) -> Phase:
     ) -> tuple[Any, Float[Array, ""]]:
         return phase.step(key, state, _cast_program(program, dtype), weights)
 
-    return phase._replace(step=step)
+    return phase._replace(step=step, name=f"{phase.name} in {jnp.dtype(dtype).name}")
 
 
 def _cast_program(program: Program, dtype: DTypeLike) -> Program:

@@ -90,7 +90,7 @@ def sgd(
 
     phase = Phase(init, step, plan.count, plan.count_passes, plan.visits.check, step_sizes)
     known = partial(hyperparameters.known, transformation)
-    return Kernel((phase._replace(hyperparameters=known),))
+    return Kernel((phase._replace(hyperparameters=known, name="sgd"),))
 
 
 def _step_sizes(

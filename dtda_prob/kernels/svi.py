@@ -121,6 +121,7 @@ def svi(
         step_sizes=_refuse_step_sizes,
         temperature=None if guides.is_point(guide) else 1.0,
         own_objective="the ELBO of a guide",
+        name="svi",
     )
     return Kernel((phase,))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dtda_prob.curvature import Curvature
+from dtda_prob.displays import Displayed
 from dtda_prob.training import Training
 from dtda_prob.typing import Outcome, Params, PRNGKey, Pull, Push, Weights
 
@@ -50,8 +51,8 @@ class Weighed(NamedTuple):
     scale: Params
 
 
-@dataclass(frozen=True, eq=False)
-class PushForward:
+@dataclass(frozen=True, eq=False, repr=False)
+class PushForward(Displayed):
     """A way to carry samples of the outcome from one dataset to another.
 
     Attributes:
@@ -79,6 +80,11 @@ class PushForward:
     curvature: Curvature | None = None
     carry: Carry | None = None
     weigh: Callable[[Weights], Weighed] | None = None
+
+    def facts(self) -> dict[str, object]:
+        """Give what is shown of it."""
+        cost = f"{self.cost.push:.3g} trainings a push, {self.cost.pull:.3g} a pull of all queries"
+        return {"transform": self.name, "cost of a draw": cost, **self.training.facts()}
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> "PushForward":
         """Give the transform of the kernel that a retraining on perturbed data really runs.
