@@ -20,7 +20,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# Doctests are looked for by importing, which would run each example before its test does, in each worker.
+# Doctests are looked for by importing: each example would run in each worker, before its test does.
 _examples = Path(__file__).parent.glob("docs/examples/*.py")
 collect_ignore = [str(path) for path in _examples if not path.name.startswith("test_")]
 
