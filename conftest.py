@@ -6,6 +6,7 @@ compiled, unless the environment says how.
 
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from sybil import Sybil
@@ -18,6 +19,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+# Doctests are looked for by importing: each example would run in each worker, before its test does.
+_examples = Path(__file__).parent.glob("docs/examples/*.py")
+collect_ignore = [str(path) for path in _examples if not path.name.startswith("test_")]
 
 
 def _enter(namespace: dict[str, Any]) -> None:

@@ -64,8 +64,8 @@ def examples(
     Returns:
         A tree with `data` (dimension `datum`) and `queries` (dimension `query`, empty where the measure
         is asked of no data), each with what there is of `thumbnail` (uint8: pixels by row, column and
-        channel), `row` (by `column`; text where some of a table's columns are) and `target` (text, or numbers by `site`). The attribute
-        `left_out` says what is not shown and why.
+        channel), `row` (by `column`; text where some of a table's columns are) and `target` (text, or
+        numbers by `site`). The attribute `left_out` says what is not shown and why.
 
     Raises:
         ValueError: if no input has the shape, or columns, rows or classes do not fit.
@@ -206,8 +206,8 @@ def _of_table(rows: pd.DataFrame, labels: xr.DataArray) -> dict[str, xr.DataArra
     missing = [label for label in labels.values.tolist() if label not in rows.index]
     if missing or rows.index.has_duplicates or rows.shape[1] > MOST_COLUMNS:
         raise ValueError(
-            f"rows must have at most {MOST_COLUMNS} columns, and one row for the label of each datum and "
-            f"query; they have {rows.shape[1]} columns, {len(rows)} rows, and none for {missing[:3]}"
+            f"rows must have at most {MOST_COLUMNS} columns, and one row for the label of each datum "
+            f"and query: there are {rows.shape[1]} columns and {len(rows)} rows, none for {missing[:3]}"
         )
     found = rows.loc[labels.values]
     numbers = all(pd.api.types.is_numeric_dtype(kind) for kind in found.dtypes)

@@ -296,8 +296,11 @@ def _identity(scores: Scores) -> list[Column]:
 def _features(scores: Scores) -> list[Column]:
     if scores.dim != "datum":
         return []
-    kinds = ["number" if scores.data.is_number(i) else "text" for i in range(len(scores.data.columns))]
-    return [Column(name, kind=kind) for name, kind in zip(scores.data.columns, kinds, strict=True)]
+    look = scores.data
+    return [
+        Column(name, kind="number" if look.is_number(i) else "text")
+        for i, name in enumerate(look.columns)
+    ]
 
 
 def _featured(scores: Scores, label: str) -> list[Cell]:
