@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 import xarray as xr
 from PIL import Image
@@ -22,7 +23,7 @@ import dtda_prob as dtda
 from dtda_prob.report import words
 from dtda_prob.report.influences import over_queries, scores_of
 from dtda_prob.report.parts import open_study
-from dtda_prob.report.pictures import Looks, _address
+from dtda_prob.report.pictures import Looks, _address, looks
 from dtda_prob.storage import growing
 
 KEY = jax.random.key(0)
@@ -327,6 +328,20 @@ def test_few_features_are_a_row_with_names():
     assert found["data"]["datum"].values[0] == f"{HOSTILE[0]} 0"
 
 
+def test_rows_of_a_table_stand_in_the_place_of_inputs():
+    x, _ = regression_data()
+    source = training()
+    labels = [*source.program.labels, *source.measure.queries]
+    table = pd.DataFrame({"colour": "<b>red</b>", "size": np.arange(len(labels))}, index=labels)
+    found = dtda.report.examples(source, rows=table)
+    assert found["queries"]["row"].sel(column="size").values.tolist()[0] == str(len(x))
+    kept = looks(found, "data", "datum")
+    assert [kept.is_number(i) for i in range(2)] == [False, True]
+    assert kept.row(str(labels[1])) == ["<b>red</b>", "1"]
+    numbers = dtda.report.examples(source, rows=table[["size"]])["data"]["row"]
+    assert numbers.values[:, 0].tolist() == list(range(len(x)))
+
+
 def test_some_data_are_kept_and_what_is_not_is_said(monkeypatch):
     source = images((8, 8))
     chosen = dtda.report.examples(source, data=[4, 1], classes=["a", "b", "c"])["data"].to_dataset()
@@ -344,6 +359,7 @@ def test_some_data_are_kept_and_what_is_not_is_said(monkeypatch):
         ({"shape": (3, 3)}, "shape="),
         ({"columns": ["a"]}, "must name 3 features"),
         ({"classes": ["a"]}, "must name every value"),
+        ({"rows": pd.DataFrame({"a": [1]}, index=["x"])}, "1 columns and 1 rows, none for"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, said):

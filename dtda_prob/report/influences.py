@@ -296,11 +296,9 @@ def _identity(scores: Scores) -> list[Column]:
 def _features(scores: Scores) -> list[Column]:
     if scores.dim != "datum":
         return []
-    look = scores.data
-    return [
-        Column(name, kind="number" if look.is_number(i) else "text")
-        for i, name in enumerate(look.columns)
-    ]
+    data = scores.data
+    named = enumerate(data.columns)
+    return [Column(name, kind="number" if data.is_number(i) else "text") for i, name in named]
 
 
 def _featured(scores: Scores, label: str) -> list[Cell]:
