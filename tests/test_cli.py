@@ -217,6 +217,7 @@ def test_what_is_kept_is_what_the_library_gives(study):
     assert (predicted["mean"], predicted["moved"]) == (retrained.tolist(), moved)
     kinds = dtda.contents(folder / "s.zarr")["kind"]
     assert (kinds["check"], kinds["verdict"], kinds["scores"]) == ("agreement", "verdict", "scores")
+    assert kinds["examples"] == "examples"
     verdict = dtda.load(folder / "s.zarr")["verdict"]
     assert {"value", "error", "threshold", "passed"} <= set(verdict.data_vars)
     assert "checks are passed" in verdict.attrs["text"]
@@ -249,6 +250,9 @@ def test_a_step_that_is_done_costs_nothing_and_says_what_comes_next(study, monke
     scored = invoke(*ATTRIBUTE, "--method", "exactly", "--draws", "4", "--top", "2")
     assert "Told from none (*) at a false discovery rate of 0.1" in scored.stdout
     assert scored.stdout.endswith("Next: dtda diagnose mine.py s.zarr\n")
+    command, file, *more = STEPS["retrained"]
+    both = invoke(command, file, "s.zarr", *more, "--draws", "8")
+    assert both.stdout.endswith("Next: dtda report s.zarr\n")
     refused = invoke(*SAMPLE, "--no-resume")
     assert refused.exit_code == 1
     assert "has 'full' already" in refused.stderr

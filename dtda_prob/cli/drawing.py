@@ -40,9 +40,11 @@ def sample(request: Request, draws: int, removed: tuple[str, ...], weights: str 
     """
     experiment = experiments.load(request.experiment)
     new = perturbed(experiment, removed, weights)
-    then = ("push" if new is not None else "attribute"), *request.words, *_again(removed, weights)
+    then = ["dtda", "attribute", *request.words]
+    if new is not None:
+        then = _next(request, PREDICTED, ["dtda", "push", *request.words, *_again(removed, weights)])
     name = request.name or (FULL if new is None else RETRAINED)
-    _draw(request, experiment, experiment.training, name, draws, new, "Training", ["dtda", *then])
+    _draw(request, experiment, experiment.training, name, draws, new, "Training", then)
 
 
 @click.command(
@@ -67,7 +69,7 @@ def push(
     if new is None:
         raise click.UsageError("say which data are perturbed: --remove LABELS or --weights VARIABLE")
     source = push_forward(experiment, method)
-    then = ["dtda", "sample", *request.words, *_again(removed, weights)]
+    then = _next(request, RETRAINED, ["dtda", "sample", *request.words, *_again(removed, weights)])
     name = request.name or PREDICTED
     _draw(request, experiment, source, name, draws, new, f"Pushing by {source.name}", then)
 
@@ -76,6 +78,14 @@ def _again(removed: Sequence[str], weights: str | None) -> list[str]:
     """Give the options that say which data are perturbed."""
     by_label = [word for text in removed for word in ("--remove", text)]
     return by_label + (["--weights", weights] if weights else [])
+
+
+def _next(request: Request, other: str, command: list[str]) -> list[str]:
+    """Give the command that draws the other arm, or the report where that is there."""
+    from dtda_prob.storage import contents
+
+    there = request.store.exists() and other in contents(request.store).index
+    return ["dtda", "report", str(request.store)] if there else command
 
 
 def _draw(

@@ -72,8 +72,8 @@ def _drawn(study: Study) -> list[str]:
         return []
     number = sum(_num_models(study, part) for part in study.of_kind("sample set"))
     return [
-        f"{count(number, 'model')} of {plain_name(study.about['model'])} "
-        f"{'was' if number == 1 else 'were'} trained, on "
+        f"{count(number, 'outcome')} of training “{plain_name(study.about['model'])}” "
+        f"{'was' if number == 1 else 'were'} drawn, on "
         f"{count(study.about['rows']['num_data'], 'datum', 'data')} as they are or with some changed."
     ]
 

@@ -87,4 +87,4 @@ measure = dtda.measures.prediction(x[queries], y=y[queries], queries=names[queri
 training = dtda.Training(program, kernel, measure)
 
 # What a report shows of each row.
-show = {"rows": table.set_axis(names)[[TARGET, *NUMBERS, *CATEGORIES][:16]]}
+show = {"rows": table.set_axis(names)[[*NUMBERS, *CATEGORIES][:16]]}
