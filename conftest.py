@@ -34,6 +34,9 @@ def _enter(namespace: dict[str, Any]) -> None:
 
 
 def _leave(namespace: dict[str, Any]) -> None:
+    import jax
+
+    jax.clear_caches()  # a process may map only so many pieces of code
     os.chdir(namespace["_home"])
     namespace["_folder"].cleanup()
 
