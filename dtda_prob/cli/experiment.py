@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -94,13 +95,22 @@ def _import(path: Path, shown: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        from dtda_prob.cli.failures import traceback_in
-
         del sys.modules[spec.name]
-        raise click.ClickException(f"{shown} fails:\n{traceback_in(path, error)}") from error
+        raise click.ClickException(f"{shown} fails:\n{_traceback_in(path, error)}") from error
     _loaded[path] = module
     _send_by_value([module, *_beside(path.parent, before)])
     return module
+
+
+def _traceback_in(file: Path, error: BaseException) -> str:
+    """Show where in a user's file an error was raised, and the error."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_in(frame, file)]
+    listed = traceback.format_list(frames) if frames else []
+    return "".join([*listed, *traceback.format_exception_only(error)]).rstrip()
+
+
+def _is_in(frame: traceback.FrameSummary, file: Path) -> bool:
+    return frame.filename == str(file)
 
 
 def _free_name(stem: str) -> str:

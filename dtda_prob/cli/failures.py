@@ -5,7 +5,6 @@ import re
 import sys
 import traceback
 import warnings
-from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -36,17 +35,6 @@ class Guarded(click.Group):
                 if ctx.params["traceback"] or not _is_told(error):
                     raise
                 raise click.ClickException(_told(error)) from error
-
-
-def traceback_in(file: Path, error: BaseException) -> str:
-    """Show where in a user's file an error was raised, and the error."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_in(frame, file)]
-    listed = traceback.format_list(frames) if frames else []
-    return "".join([*listed, *traceback.format_exception_only(error)]).rstrip()
-
-
-def _is_in(frame: traceback.FrameSummary, file: Path) -> bool:
-    return frame.filename == str(file)
 
 
 def _is_told(error: Exception) -> bool:

@@ -7,14 +7,8 @@ import numpy as np
 import xarray as xr
 
 from dtda_prob.report import figures
-from dtda_prob.report.influences import (
-    Scores,
-    of_all,
-    of_query,
-    over_queries,
-    read_queries,
-    scores_of,
-)
+from dtda_prob.report.influence_tables import of_all, of_query
+from dtda_prob.report.influences import Scores, over_queries, read_queries, scores_of
 from dtda_prob.report.parts import Part, Study
 from dtda_prob.report.pictures import Looks, looks
 from dtda_prob.report.samples import (
