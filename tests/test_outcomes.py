@@ -141,6 +141,8 @@ def test_arviz_takes_a_tree_as_it_is(full, training):
 def test_plots_refuse_samples_of_different_shape(full, training):
     with pytest.raises(ValueError, match="sample them alike"):
         dtda.plots.compare({"full": full, "fewer": dtda.sample(training, KEY, 8)})
+    with pytest.raises(ValueError, match="trees is empty"):
+        dtda.plots.compare({})
 
 
 def test_plots_draw_the_queries_asked_for(full):

@@ -18,8 +18,11 @@ def compare(
         **options: of `arviz_plots.plot_dist`.
 
     Raises:
-        ValueError: if the sample sets differ in chains or draws, which would draw a wrong picture.
+        ValueError: if there is no sample set, or they differ in chains or draws, which would draw a
+            wrong picture.
     """
+    if not trees:
+        raise ValueError("trees is empty: give one sample set at least, by its name")
     groups = {name: tree.children["posterior_predictive"].to_dataset() for name, tree in trees.items()}
     shapes = {name: (data.sizes["chain"], data.sizes["draw"]) for name, data in groups.items()}
     if len(set(shapes.values())) > 1:
