@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 from click.testing import CliRunner, Result
 
 import dtda_prob as dtda
@@ -438,33 +437,3 @@ def test_folders_are_not_written_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dtda-demo-1").mkdir()
     assert str(starting.free_folder()) == "dtda-demo-2"
-
-
-def small_training(split, num_queries: int) -> dtda.Training:
-    """Regress on the pixels in closed form, which compiles in no time."""
-    x, y = split.x_train[:40], split.y_train[:40].astype(float)
-    program, kernel = dtda.Program(dtda.zoo.linear_regression, x, y=y), dtda.kernels.exact()
-    measure = dtda.measures.loss(split.x_test[:num_queries], y=split.y_test[:num_queries])
-    return dtda.Training(program, kernel, measure)
-
-
-def test_the_demo_runs_small(tmp_path, monkeypatch):
-    small = {
-        "NUM_QUERIES": 8,
-        "NUM_LEFT_OUT": 4,
-        "NUM_GROUPS": 1,
-        "ATTRIBUTION_DRAWS": 4,
-        "RETRAININGS": 6,
-    }
-    for name, value in small.items():
-        monkeypatch.setattr(demo, name, value)
-    monkeypatch.setattr(demo, "digits_training", small_training)
-    lines: list[str] = []
-    demo.run(tmp_path / "demo", 8, 0, lines.append)
-    text = "\n".join(lines)
-    for part in ("shift retrained", "null level", "Spearman", "W2(predicted, retrained)"):
-        assert part in text
-    files = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert files == {"study.zarr", "distributions.png", "leave_one_out.png"}
-    tree = xr.open_datatree(tmp_path / "demo" / "study.zarr")
-    assert tree["retrained_0/posterior_predictive/loss"].sizes == {"chain": 4, "draw": 2, "query": 8}
