@@ -243,7 +243,7 @@ def test_a_step_that_is_done_costs_nothing_and_says_what_comes_next(study, monke
     monkeypatch.chdir(folder)
     again = invoke("sample", "mine.py", "s.zarr", "--draws", "8")
     assert again.exit_code == 0
-    assert "all of it is in the study" in again.stderr
+    assert "looking up what the study has" in again.stderr
     assert "prediction  mean +- error" in again.stdout
     assert again.stdout.endswith("Next: dtda attribute mine.py s.zarr\n")
     scored = invoke(*ATTRIBUTE, "--method", "exactly", "--draws", "4", "--top", "2")

@@ -39,9 +39,9 @@ def begin(request: Request, name: str) -> "pd.Series | None":
 
 
 def announce(task: str, price: Callable[[], "Price"] | None, engine: str = "here") -> "Price | None":
-    """Say what a step will cost, before it starts; None for a price: all of it is there."""
+    """Say what a step will cost, before it starts; None for a price: nothing, if it is what is there."""
     if price is None:
-        say(f"{task}: all of it is in the study.")
+        say(f"{task}: looking up what the study has.")
         return None
     say(f"{task}: compiling, and trying a few draws ...")
     found = price()
