@@ -39,7 +39,7 @@ def begin(request: Request, name: str) -> "pd.Series | None":
 
 
 def announce(task: str, price: Callable[[], "Price"] | None, engine: str = "here") -> "Price | None":
-    """Say what a step will cost, before it starts; None for a price: nothing, if it is what is there."""
+    """Say what a step will cost, before it starts; nothing, if what is there is what is asked for."""
     if price is None:
         say(f"{task}: looking up what the study has.")
         return None
