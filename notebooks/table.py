@@ -44,7 +44,7 @@ def rows(name: str) -> list[str]:
 
 def _row(name: str, verdict: Verdict) -> str:
     command = f"uv run python notebooks/run.py {name}" + " --full" * (verdict.size == "full")
-    found = [f"{what}: {shown(*value)}" for what, value in verdict.findings.items()]
+    found = [f"{what}: {shown(*value)}" for what, *value in verdict.findings]
     cells = [
         f"[{name}]({name}.md)",
         verdict.claim,
