@@ -157,8 +157,8 @@ def share(values):
 
 shifts = {
     (name, way): shift(samples["before"], samples[way], name)
-    for name in ENDS
-    for way in ("influence", "unrolled", "retrained")
+    for name in reversed(ENDS)
+    for way in ("influence", "retrained", "unrolled")
 }
 shifts |= {
     ("long, half gone", way): shift(samples["before"], centres(source, with_key, half), "long")

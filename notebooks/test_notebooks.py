@@ -39,12 +39,13 @@ def test_a_notebook_starts_with_what_it_concludes_upon(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_says_what_is_stored(name):
-    on_page = [line for line in table.PAGE.read_text().splitlines() if line.startswith(f"| [{name}]")]
-    assert on_page == table.rows(name)
+    page = table.PAGE.read_text()
+    assert [line for line in page.splitlines() if line.startswith(f"| [{name}]")] == table.rows(name)
+    assert "\n".join(table.full(name)) in page
     assert [each.size for each in table.stored(name)] in (["default"], ["default", "full"])
 
 
-def test_the_table_has_nothing_else():
+def test_the_page_has_nothing_else():
     assert table.PAGE.read_text() == table.written()
 
 
