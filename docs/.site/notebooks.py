@@ -1,4 +1,4 @@
-"""Make a page of each notebook, with the outputs that are kept in it."""
+"""Make a page of each notebook, with the outputs that are kept in it, and offer the notebook."""
 
 from pathlib import Path
 
@@ -10,12 +10,14 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each notebook, and its figures beside it."""
+    """Add a page for each notebook, with its figures and itself beside it."""
     for path in sorted(FOLDER.glob("*.ipynb")):
         text, resources = MarkdownExporter().from_filename(
             str(path), {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
         )
+        text += f"\n\n[Download this notebook]({path.name})\n"
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
+        files.append(File(path.name, str(path.parent), config.site_dir, use_directory_urls=False))
         for place, figure in resources["outputs"].items():
             files.append(File.generated(config, f"notebooks/{place}", content=figure))
     return files
