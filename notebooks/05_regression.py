@@ -284,9 +284,7 @@ claims.verdict(
         "lead by W2 at the shown query, predicted": foreseen[chosen, 1],
         "lead by W2 at the shown query, retrained": found[chosen, 1],
         "W2 moved by the leader by W2": distance(before, after, coupled=True),
-        "W2 left by its prediction": distance(
-            values(guess, perturbation=1), after, coupled=False
-        ),
+        "W2 left by its prediction": distance(values(guess, perturbation=1), after, coupled=False),
         "correlation of predicted and retrained W2 influences over points": agreement("wasserstein"),
     },
     tests={
