@@ -156,7 +156,8 @@ print(f"Shown: regression {1 + shown}, query {training.measure.queries[query]:.2
 # ## Retraining without each point
 #
 # All points, not the two alone: the truth then also says who really leads. Both sides of a comparison
-# share keys; none of them is a key of the predictions.
+# share keys; none of them is a key of the predictions. Neighbouring queries mostly have the same
+# leaders, so that their counts are of fewer cases than they seem.
 
 # %%
 retrained = [influences(each, each, retrain_key) for each in trainings]
