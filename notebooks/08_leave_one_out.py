@@ -238,10 +238,11 @@ pd.DataFrame(rows).set_index("setting")
 #
 # Where it falls short at full size, and why. *Concrete, four coupled retrainings*: what a datum
 # does depends on the seed there, so that even differences of coupled trainings vary by more than
-# they differ from datum to datum; the pilot says beforehand that ten and more are needed. *100
-# digits, one independent retraining*: each image is a hundredth of the data and does so much that
-# one retraining already shows some of it (the pilot expects about 0.27), so that 0.3 is within the
-# interval. That is noise smaller than we had set down, not leave-one-out failing.
+# they differ from datum to datum; the pilot says beforehand that ten and more are needed, and the
+# prediction is a mean over seeds that differ as much. *100 digits, one independent retraining*:
+# each image is a hundredth of the data and does so much that one retraining already shows some of
+# it (the pilot expects about 0.27), so that 0.3 is within the interval. That is noise smaller than
+# we had set down, not leave-one-out failing.
 
 
 # %%
