@@ -388,6 +388,12 @@ plt.show()
 
 
 # %% [markdown]
+# What first order does not see is the level that all removals share. Adam divides by the size of the
+# gradient, so that weighing *all* windows less changes nothing, and predicted effects add up to about
+# zero over the speeches. Training on fewer windows is worse for every completion, though, and
+# retrained effects lie lower by that. Which speeches matter more than others is another question, and
+# it is the one that is asked here.
+#
 # The correlation is that within completions, over all pairs; its error is the jackknife's over
 # speeches. The speech that was predicted to be the best for a completion is compared with those at
 # random: the difference of their retrained effects, draw by draw, averaged over completions.
@@ -401,8 +407,8 @@ def correlation(predicted, retrained):
 
 
 def slope(predicted, retrained):
-    """Regress retrained on predicted effects, through the origin."""
-    x, y = predicted.mean(0), retrained.mean(0)
+    """Regress retrained on predicted effects, less the mean of each query."""
+    x, y = (values.mean(0) - values.mean(0).mean(1, keepdims=True) for values in (predicted, retrained))
     return (x * y).sum() / (x * x).sum()
 
 
@@ -424,6 +430,7 @@ found = {
     for name, values in predicted.items()
 }
 steepness = jackknifed(slope, unrolled[:, :, removed], retrained)
+levels = [values.mean((1, 2)) for values in (unrolled[:, :, removed], retrained)]
 is_other = np.isin(removed, others)
 top = np.stack([retrained[:, q, np.flatnonzero(removed == k)[0]] for q, k in enumerate(tops)], 1)
 random = retrained[:, :, is_other].mean(2)
@@ -463,13 +470,15 @@ claims.verdict(
     CLAIM,
     paper="attributes by unrolled differentiation and by influence; no number for text known here",
     findings={
-        "parameters": (num_parameters, None),
-        "characters trained on": (num_characters, None),
+        "parameters, thousands": (num_parameters / 1000, None),
+        "characters trained on, thousands": (num_characters / 1000, None),
         "loss at the end, nats per character": (last.mean(), error_of_mean(last)),
         "entropy of a character given the one before": (bigram, None),
         "correlation with retraining, unrolled": found["unrolled"],
         "correlation with retraining, gradient dot": found["gradient dot"],
         "retrained effect on predicted, slope": steepness,
+        "mean effect of a removal, predicted (nats)": (levels[0].mean(), error_of_mean(levels[0])),
+        "mean effect of a removal, retrained (nats)": (levels[1].mean(), error_of_mean(levels[1])),
         "random less top speech, retrained (nats)": (shift, ends),
         "seconds a training": (seconds["a training"], None),
         "seconds unrolled, a query and draw": (seconds["unrolled"] / len(queries), None),
