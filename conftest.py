@@ -21,7 +21,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # Doctests are looked for by importing: each example would run in each worker, before its test does.
-_examples = Path(__file__).parent.glob("docs/examples/*.py")
+_root = Path(__file__).parent
+_examples = [*_root.glob("docs/examples/*.py"), *_root.glob("notebooks/[0-9]*.py")]
 collect_ignore = [str(path) for path in _examples if not path.name.startswith("test_")]
 
 

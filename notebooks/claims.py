@@ -5,7 +5,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,8 +46,8 @@ class Verdict:
     Attributes:
         claim: the claim in one sentence.
         paper: what the paper reports of it, in words and numbers.
-        findings: by what it is, a number and its error.
-        tests: by what must hold, whether it does.
+        findings: what it is, a number and its error.
+        tests: what must hold, and whether it does.
         size: the size that was run.
         minutes: wall clock since the notebook began.
         megabytes: largest resident memory of the process.
@@ -56,8 +56,8 @@ class Verdict:
 
     claim: str
     paper: str
-    findings: dict[str, tuple[float, Error]]
-    tests: dict[str, bool]
+    findings: Sequence[tuple[str, float, Error]]
+    tests: Sequence[tuple[str, bool]]
     size: str
     minutes: float
     megabytes: float
@@ -65,7 +65,7 @@ class Verdict:
 
     def word(self) -> str:
         """Say whether the claim holds."""
-        failing = [test for test, held in self.tests.items() if not held]
+        failing = [test for test, held in self.tests if not held]
         if not failing:
             return "holds"
         if len(failing) == len(self.tests):
@@ -85,8 +85,8 @@ class Verdict:
 
     def markdown(self) -> str:
         """Give the verdict, what it rests on and the findings as Markdown."""
-        tests = [f"- {'yes' if held else '**no**'}: {test}" for test, held in self.tests.items()]
-        rows = [f"| {what} | {shown(*found)} |" for what, found in self.findings.items()]
+        tests = [f"- {'yes' if held else '**no**'}: {test}" for test, held in self.tests]
+        rows = [f"| {what} | {shown(*found)} |" for what, *found in self.findings]
         return "\n".join(
             [
                 f"**The claim {self.word()}.** {self.claim}",
@@ -124,8 +124,8 @@ def verdict(
     concluded = Verdict(
         claim=claim,
         paper=paper,
-        findings={what: (float(value), _plain(error)) for what, (value, error) in findings.items()},
-        tests={test: bool(held) for test, held in tests.items()},
+        findings=[(what, float(value), _plain(error)) for what, (value, error) in findings.items()],
+        tests=[(test, bool(held)) for test, held in tests.items()],
         size=size(),
         minutes=(time.perf_counter() - STARTED) / 60,
         megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -1,4 +1,4 @@
-"""The table of what the notebooks claim and found, made from what is stored in them."""
+"""The page of what the notebooks claim and found, made from what is stored in them."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,9 @@ from claims import Verdict, shown
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "notebooks" / "index.md"
 START, END = "<!-- from here on written by notebooks/run.py -->", "<!-- as far as here -->"
-HEADER = [
-    "| notebook | claim | in the paper | here | verdict | command | minutes |",
-    "| --- | --- | --- | --- | --- | --- | --- |",
-]
+HEADER = ["| claim | in the paper | here | verdict | minutes |", "| --- | --- | --- | --- | --- |"]
+HEADLINES = 4
+"""How many findings stand in the table; the others are in the notebook, or below."""
 
 
 def names() -> list[str]:
@@ -38,33 +37,42 @@ def stored(name: str) -> list[Verdict]:
 
 
 def rows(name: str) -> list[str]:
-    """Write a row for each size at which a notebook was run."""
+    """Write the table's row for each size at which a notebook was run."""
     return [_row(name, verdict) for verdict in stored(name)]
 
 
 def _row(name: str, verdict: Verdict) -> str:
-    command = f"uv run python notebooks/run.py {name}" + " --full" * (verdict.size == "full")
-    found = [f"{what}: {shown(*value)}" for what, value in verdict.findings.items()]
+    found = [f"{what}: **{shown(*value)}**" for what, *value in verdict.findings[:HEADLINES]]
     cells = [
-        f"[{name}]({name}.md)",
-        verdict.claim,
+        f"[{name}]({name}.md): {verdict.claim}<br>`{_command(name, verdict)}`",
         verdict.paper,
         "<br>".join(found),
         verdict.word(),
-        f"`{command}`",
         f"{verdict.minutes:.1f}",
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def _command(name: str, verdict: Verdict) -> str:
+    return f"uv run python notebooks/run.py {name}" + " --full" * (verdict.size == "full")
+
+
+def full(name: str) -> list[str]:
+    """Write all that a notebook found at full size, if it was run so."""
+    found = [verdict for verdict in stored(name) if verdict.size == "full"]
+    return [line for each in found for line in ("", f"### {name}", "", each.markdown())]
+
+
 def written() -> str:
-    """Write the page with the table as the stored results have it."""
+    """Write the page as the stored results have it."""
     before, rest = PAGE.read_text().split(START)
     _, after = rest.split(END)
-    table = [START, "", *HEADER, *(row for name in names() for row in rows(name)), "", END]
-    return before + "\n".join(table) + after
+    table = [*HEADER, *(row for name in names() for row in rows(name))]
+    sections = [line for name in names() for line in full(name)]
+    lines = [START, "", *table, "", "## At full size", *sections, "", END]
+    return before + "\n".join(lines) + after
 
 
 def write() -> None:
-    """Bring the page's table up to date."""
+    """Bring the page up to date."""
     PAGE.write_text(written())

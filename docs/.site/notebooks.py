@@ -1,0 +1,21 @@
+"""Make a page of each notebook, with the outputs that are kept in it."""
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page for each notebook, and its figures beside it."""
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        text, resources = MarkdownExporter().from_filename(
+            str(path), {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
+        )
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
+        for place, figure in resources["outputs"].items():
+            files.append(File.generated(config, f"notebooks/{place}", content=figure))
+    return files

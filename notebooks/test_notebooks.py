@@ -1,0 +1,64 @@
+"""Run each notebook at its least size, and see that what is stored of it is what is said of it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import claims
+import jupytext
+import nbformat
+import pytest
+import table
+
+NAMES = table.names()
+KEPT = 300_000  # bytes of a notebook with its outputs
+
+
+def cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_and_its_source_are_the_same(name):
+    path = table.FOLDER / f"{name}.ipynb"
+    kept, source = nbformat.read(path, as_version=4), jupytext.read(table.FOLDER / f"{name}.py")
+    assert cells(kept) == cells(source), f"run it again: uv run python notebooks/run.py {name}"
+    assert path.stat().st_size < KEPT
+    outputs = [each for cell in kept.cells for each in cell.get("outputs", [])]
+    assert not [each for each in outputs if each.output_type == "error"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_starts_with_what_it_concludes_upon(name):
+    first = nbformat.read(table.FOLDER / f"{name}.ipynb", as_version=4).cells[0].source
+    said = " ".join(first.split())
+    for verdict in table.stored(name):
+        assert verdict.claim in said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_says_what_is_stored(name):
+    page = table.PAGE.read_text()
+    assert [line for line in page.splitlines() if line.startswith(f"| [{name}]")] == table.rows(name)
+    assert "\n".join(table.full(name)) in page
+    assert [each.size for each in table.stored(name)] in (["default"], ["default", "full"])
+
+
+def test_the_page_has_nothing_else():
+    assert table.PAGE.read_text() == table.written()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_at_its_least_size(name, tmp_path):
+    found = tmp_path / "found.json"
+    environment = {"DTDA_SIZE": "check", "DTDA_RECORD": str(found), "MPLBACKEND": "agg"}
+    run = subprocess.run(
+        [sys.executable, f"{name}.py"],
+        cwd=table.FOLDER,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert claims.Verdict(**json.loads(found.read_text())).claim == table.stored(name)[0].claim
