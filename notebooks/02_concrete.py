@@ -282,9 +282,10 @@ figure.tight_layout()
 #
 # What holds for which, at the default size (a small network): random thirds are followed closely,
 # more closely by unrolled differentiation; of what the coherent tenth does, a third to a half is
-# explained by either, since such rows act together and first order underrates them. A constant rate
-# costs precision rather than the prediction. (The default network is small; the full size has that
-# of the benchmarks, 128-128-128, and fewer draws.)
+# explained by either, since such rows act together and first order underrates them. The first
+# figure shows it: without the oldest mixes some predictions spread out far more than either
+# push-forward says. A constant rate costs precision rather than the prediction. (The default
+# network is small; the full size has that of the benchmarks, 128-128-128, and fewer draws.)
 
 # %%
 findings, tests = {}, {}
