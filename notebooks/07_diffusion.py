@@ -6,17 +6,13 @@
 # distributional ones moves the distribution more than retraining without random images.
 #
 # A small denoising diffusion model is trained on the handwritten digits of scikit-learn (8 x 8
-# pixels;
-# E. Alpaydin and C. Kaynak, 1998). The measurement is the diffusion loss of an image that such a
-# model
-# generated, the usual stand-in for its likelihood. *Fixed-seed* influence is the effect of removing
-# a
-# training image on this loss for one training run, *mean* influence that on its mean over runs,
-# *Wasserstein* influence the W₂ distance between its distributions over runs. It is the paper's
-# idea
-# (arXiv 2506.12965) that what "influential" means is a choice of divergence, here asked of a
-# generative
-# model. The default size has few images and few draws: it can fail to tell rankings apart.
+# pixels; E. Alpaydin and C. Kaynak, 1998). The measurement is the diffusion loss of an image that
+# such a model generated, the usual stand-in for its likelihood. *Fixed-seed* influence is the
+# effect of removing a training image on this loss for one training run, *mean* influence that on
+# its mean over runs, *Wasserstein* influence the W₂ distance between its distributions over runs.
+# It is the paper's idea (arXiv 2506.12965) that what "influential" means is a choice of divergence,
+# here asked of a generative model. The default size has few images and few draws: it can fail to
+# tell rankings apart.
 
 # %%
 import claims
@@ -57,12 +53,11 @@ images = 2 * dtda.zoo.digits().x_train[: size.images] - 1
 #
 # At time t in [0, 1] an image is cos(πt/2) times itself and sin(πt/2) times noise. The network is
 # asked for the noise, which is what is observed, with a normal likelihood. Times and noise of an
-# image
-# are drawn afresh at each step of training, from the program's key, four of each for an image; the
-# scale makes the four count as one. They are drawn for all images and indexed by the plate, so that
-# they belong to an image whatever batch it is in. For a measurement, and for the gradients of
-# `influence`,
-# the key is fixed: the loss of an image is that at a fixed set of times and noise.
+# image are drawn afresh at each step of training, from the program's key, four of each for an
+# image; the scale makes the four count as one. They are drawn for all images and indexed by the
+# plate, so that they belong to an image whatever batch it is in. For a measurement, and for the
+# gradients of `influence`, the key is fixed: the loss of an image is that at a fixed set of times
+# and noise.
 
 
 # %%
@@ -146,15 +141,11 @@ training = dtda.Training(program, kernel, measure)
 # ## Influence
 #
 # Two push-forwards. *EK-FAC* is influence at the end of training, with one fixed set of times and
-# noise
-# for each image; *unrolled* differentiates training itself, with the noise of every step. Each
-# predicts
-# the effect of leaving out every single image, for two sets of draws that have no seed in common,
-# so
-# that we can see how much of a ranking comes again. Fixed seed: the first draw of a set. All three
-# rank by the size of the effect, whichever its sign. (Estimates of W₂ are centred on 0 where
-# nothing
-# moves, and can be negative; such images come last.)
+# noise for each image; *unrolled* differentiates training itself, with the noise of every step.
+# Each predicts the effect of leaving out every single image, for two sets of draws that have no
+# seed in common, so that we can see how much of a ranking comes again. Fixed seed: the first draw
+# of a set. All three rank by the size of the effect, whichever its sign. (Estimates of W₂ are
+# centred on 0 where nothing moves, and can be negative; such images come last.)
 
 # %%
 push_forwards = {
@@ -211,9 +202,8 @@ _ = figure.suptitle(f"most influential, {method}", y=1.05)
 # Overlap of two sets of top images is their Jaccard index. On the diagonal of each table, the same
 # ranking from other draws: what noise leaves of it. Off the diagonal, two rankings from different
 # draws. Two rankings differ beyond noise if they overlap less with each other than each with
-# itself.
-# Errors are over generated images; these share draws and training images, so they are a little
-# small.
+# itself. Errors are over generated images; these share draws and training images, so they are a
+# little small.
 
 
 # %%
@@ -258,13 +248,10 @@ pd.DataFrame(
 # ## Retraining without the most influential
 #
 # For each generated image and ranking (of the first set of draws) its top images are removed
-# together,
-# and beside them random groups of the same size. Training is repeated with keys of its own, the
-# same
-# for all groups. What is shown: how far the mean of the diffusion loss of the generated image moves
-# (upwards, in nats), and how far its distribution does (W₂), averaged over generated images, with
-# 90 %
-# intervals over them.
+# together, and beside them random groups of the same size. Training is repeated with keys of its
+# own, the same for all groups. What is shown: how far the mean of the diffusion loss of the
+# generated image moves (upwards, in nats), and how far its distribution does (W₂), averaged over
+# generated images, with 90 % intervals over them.
 
 # %%
 rng = np.random.default_rng(0)
@@ -319,21 +306,16 @@ figure.tight_layout()
 # ## What came out at the default size
 #
 # By EK-FAC the Wasserstein and the mean ranking overlap as much with each other as with themselves,
-# so
-# they do not differ, where the ranking of a fixed seed does. To first order, W₂ is the root mean
-# square
-# of the effect of an image given the measured loss. It is more than the mean effect only where
-# effects
-# and outcomes go together over seeds, and nothing of that shows here. Retraining confirms the mean
-# ranking; for W₂, of eight retrainings a group, the interval reaches below 0, which is too few to
-# tell.
+# so they do not differ, where the ranking of a fixed seed does. To first order, W₂ is the root mean
+# square of the effect of an image given the measured loss. It is more than the mean effect only
+# where effects and outcomes go together over seeds, and nothing of that shows here. Retraining
+# confirms the mean ranking; for W₂, of eight retrainings a group, the interval reaches below 0,
+# which is too few to tell.
 #
 # The unrolled rankings do not come again: the overlap of random sets would be 0.026. Most likely
 # training by Adam with fresh noise at every step ends far from rest, so that the exact derivative
-# belongs
-# to the seed and its noise; twelve draws do not average that out, and retraining confirms neither
-# of its
-# rankings.
+# belongs to the seed and its noise; twelve draws do not average that out, and retraining confirms
+# neither of its rankings.
 
 
 # %%
