@@ -50,9 +50,15 @@ def idx_images(folder: str | Path, num_train: int, num_test: int, seed: int = 0)
     for part, number in (("train", num_train), ("t10k", num_test)):
         images = _idx(Path(folder) / f"{part}-images-idx3-ubyte", header=16).reshape(-1, 784)
         labels = _idx(Path(folder) / f"{part}-labels-idx1-ubyte", header=8)
-        chosen = rng.choice(len(images), number, replace=False)
+        chosen = _choose(len(images), number, rng)
         parts += [images[chosen].astype(np.float32) / 255, labels[chosen].astype(np.int32)]
     return Split(*parts)
+
+
+def _choose(there: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    if number > there:
+        raise ValueError(f"{number} images are asked for, and there are {there}: ask for fewer")
+    return rng.permutation(there)[:number]
 
 
 def _idx(path: Path, header: int) -> np.ndarray:
@@ -80,7 +86,7 @@ def cifar10(folder: str | Path, num_train: int, num_test: int, seed: int = 0) ->
         (np.concatenate(train), num_train),
         (_cifar_batch(Path(folder) / "test_batch.bin"), num_test),
     ):
-        chosen = records[rng.choice(len(records), number, replace=False)]
+        chosen = records[_choose(len(records), number, rng)]
         pixels = chosen[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         parts += [pixels.astype(np.float32) / 255, chosen[:, 0].astype(np.int32)]
     return Split(*parts)
@@ -91,10 +97,8 @@ def _cifar_batch(path: Path) -> np.ndarray:
 
 
 def _split(x: np.ndarray, y: np.ndarray, num_train: int, num_test: int, seed: int) -> Split:
-    if num_train + num_test > len(x):
-        raise ValueError(f"{num_train} + {num_test} images are asked for and there are {len(x)}")
-    chosen = np.random.default_rng(seed).permutation(len(x))
-    train, test = chosen[:num_train], chosen[num_train : num_train + num_test]
+    chosen = _choose(len(x), num_train + num_test, np.random.default_rng(seed))
+    train, test = chosen[:num_train], chosen[num_train:]
     return Split(x[train], y[train], x[test], y[test])
 
 
