@@ -47,7 +47,7 @@ def _row(name: str, verdict: Verdict) -> str:
         f"[{name}]({name}.md): {verdict.claim}<br>`{_command(name, verdict)}`",
         verdict.paper,
         "<br>".join(found),
-        verdict.word(),
+        f"{sum(held for _, held in verdict.tests)} of {len(verdict.tests)} tests hold",
         f"{verdict.minutes:.1f}",
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

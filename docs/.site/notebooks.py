@@ -17,7 +17,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         )
         text += f"\n\n[Download this notebook]({path.name})\n"
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
-        files.append(File(path.name, str(path.parent), config.site_dir, use_directory_urls=False))
+        files.append(File.generated(config, f"notebooks/{path.name}", abs_src_path=str(path)))
         for place, figure in resources["outputs"].items():
             files.append(File.generated(config, f"notebooks/{place}", content=figure))
     return files
