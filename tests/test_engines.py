@@ -208,9 +208,11 @@ def test_an_interruption_gives_up_what_is_in_flight(engine, tmp_path):
 def test_an_interruption_reports_what_has_finished(name, request, tmp_path):
     def interrupt(item, report):
         if item.index == 0:
-            while len(marks(tmp_path, "ended")) < 2 * IN_FLIGHT:
+            # What a process that lacked the task was given does not begin before this one returns.
+            until = time.monotonic() + 2
+            while len(marks(tmp_path, "ended")) < 2 * IN_FLIGHT and time.monotonic() < until:
                 time.sleep(0.05)
-            time.sleep(0.2)  # for the answers to arrive
+            time.sleep(0.5)  # for the answers to arrive
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
