@@ -429,7 +429,7 @@ def browser():
 def tab(browser, page):
     """Open the page at phone width, and give the tab with what it complained of and asked for."""
     tab = browser.new_page(viewport={"width": 360, "height": 900}, color_scheme="light")
-    tab.set_default_timeout(5000)
+    tab.set_default_timeout(30000)
     tab.complaints, tab.asked = [], []
     tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
     tab.on(
@@ -520,11 +520,14 @@ def test_tooltips_hold_labels_as_text(tab):
         return [...x].map((value, i) =>
           [box.x + x_scale.compute(value), box.y + y_scale.compute(y[i])]); }"""
     shown = ""
-    for x, y in tab.evaluate(where):
+    for x, y in 5 * tab.evaluate(where):  # a busy machine may draw too late
         tab.mouse.move(x, y)
         tab.wait_for_timeout(60)
         shown += " ".join(tab.locator(".bk-tooltip-content, .bk-Tooltip").all_inner_texts())
-    assert "<img src=x onerror=hacked=1>" in shown
+        if "<img src=x onerror=hacked=1>" in shown:
+            break
+    else:
+        pytest.fail(f"no tooltip has the label: {shown}")
 
 
 @needs_browser
