@@ -8,11 +8,13 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import jupytext
 import nbclient
 import nbformat
-from table import FOLDER, full_record, names, write
+from table import FOLDER, code, keep, names, write
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -31,9 +33,12 @@ def run(name: str) -> None:
 
 def run_full(name: str) -> None:
     """Execute a notebook's source at full size and keep what it concludes."""
-    environment = os.environ | {"DTDA_SIZE": "full", "DTDA_RECORD": str(full_record(name))}
-    full_record(name).parent.mkdir(exist_ok=True)
-    subprocess.run([sys.executable, f"{name}.py"], cwd=FOLDER, env=environment, check=True)
+    ran = code(name)  # before, as the file may be edited meanwhile
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        environment = os.environ | {"DTDA_SIZE": "full", "DTDA_RECORD": str(found)}
+        subprocess.run([sys.executable, f"{name}.py"], cwd=FOLDER, env=environment, check=True)
+        keep(name, found.read_text(), ran)
 
 
 def main() -> None:

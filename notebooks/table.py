@@ -1,8 +1,10 @@
 """The page of what the notebooks claim and found, made from what is stored in them."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import jupytext
 import nbformat
 from claims import Verdict, shown
 
@@ -24,6 +26,21 @@ def full_record(name: str) -> Path:
     return FOLDER / "full" / f"{name}.json"
 
 
+def code(name: str) -> str:
+    """Give the digest of a notebook's code, without its comments and its text."""
+    cells = jupytext.read(FOLDER / f"{name}.py").cells
+    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    told = "\n".join(line.rstrip() for line in lines if line.strip() and line.strip()[0] != "#")
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+
+def keep(name: str, found: str, ran: str) -> None:
+    """Keep what a notebook found at full size, with the digest of the code that ran."""
+    record = {"code": ran, "verdict": json.loads(found)}
+    full_record(name).parent.mkdir(exist_ok=True)
+    full_record(name).write_text(json.dumps(record, indent=1) + "\n")
+
+
 def stored(name: str) -> list[Verdict]:
     """Read what a notebook shows at its end, and what it found at full size, if it was run so."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
@@ -32,7 +49,7 @@ def stored(name: str) -> list[Verdict]:
     if len(found) != 1:
         raise ValueError(f"{name}.ipynb must end with one verdict and has {len(found)}: run it again")
     if full_record(name).exists():
-        found.append(json.loads(full_record(name).read_text()))
+        found.append(json.loads(full_record(name).read_text())["verdict"])
     return [Verdict(**each) for each in found]
 
 
@@ -47,10 +64,20 @@ def _row(name: str, verdict: Verdict) -> str:
         f"[{name}]({name}.md): {verdict.claim}<br>`{_command(name, verdict)}`",
         verdict.paper,
         "<br>".join(found),
-        f"{sum(held for _, held in verdict.tests)} of {len(verdict.tests)} tests hold",
+        _held(name, verdict),
         f"{verdict.minutes:.1f}",
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _held(name: str, verdict: Verdict) -> str:
+    """Count the tests that hold, and say so where they are of code that has changed since.
+
+    At its own size a notebook keeps code and outputs together.
+    """
+    count = f"{sum(held for _, held in verdict.tests)} of {len(verdict.tests)} tests hold"
+    old = verdict.size == "full" and json.loads(full_record(name).read_text())["code"] != code(name)
+    return count + ", with earlier code" * old
 
 
 def _command(name: str, verdict: Verdict) -> str:

@@ -45,6 +45,25 @@ def test_the_table_says_what_is_stored(name):
     assert [each.size for each in table.stored(name)] in (["default"], ["default", "full"])
 
 
+def test_what_earlier_code_found_is_called_so(monkeypatch):
+    assert not any("earlier" in row for row in table.rows("01_picture"))
+    monkeypatch.setattr(table, "code", lambda name: "changed since")
+    default, full = table.rows("01_picture")
+    assert "with earlier code" not in default
+    assert "with earlier code" in full
+
+
+def test_comments_and_text_are_no_code(monkeypatch, tmp_path):
+    def digest(text: str) -> str:
+        (tmp_path / "a.py").write_text(text)
+        return table.code("a")
+
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+    before = digest("# %% [markdown]\n# Text.\n\n# %%\nx = 1\n")
+    assert digest("# %% [markdown]\n# Other text.\n\n# %%\n# said\n\nx = 1\n") == before
+    assert digest("# %% [markdown]\n# Text.\n\n# %%\nx = 2\n") != before
+
+
 def test_the_page_has_nothing_else():
     assert table.PAGE.read_text() == table.written()
 
