@@ -184,7 +184,7 @@ def test_outcomes_that_are_carried_are_drawn_once_and_are_those_of_push():
 
 def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_moves():
     """The mean shift of each, over runs of NUTS, within five standard errors of the exact one."""
-    training = train(kernels.nuts(num_warmup=200, num_samples=500), measure=slopes)
+    training = train(kernels.nuts(num_warmup=100, num_samples=250), measure=slopes)
     new = np.ones(NUM_DATA)
     new[3] = 0.0
     truth = mode(new) - mode(np.ones(NUM_DATA))
@@ -192,12 +192,12 @@ def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_mov
     made = {
         "influence": dtda.influence(training),
         "covariance": dtda.covariance(training, at="old"),
-        "reweigh": dtda.reweigh(training, jax.random.key(7), num_draws=4000),
+        "reweigh": dtda.reweigh(training, jax.random.key(7), num_draws=2000),
     }
     for name, transform in made.items():
         direction = "push" if name == "reweigh" else "pull"
-        arms = draw_arms(transform, KEY, 4000, weights, direction=direction, progress=False)
-        shift = (arms.new - arms.old)[:, :, 0].reshape(500, 8, 3).mean(0)
+        arms = draw_arms(transform, KEY, 2000, weights, direction=direction, progress=False)
+        shift = (arms.new - arms.old)[:, :, 0].reshape(250, 8, 3).mean(0)
         error = shift.std(0, ddof=1) / np.sqrt(8)
         assert (np.abs(shift.mean(0) - truth) < 5 * error + 0.25 * np.abs(truth).max()).all(), name
         assert (error < 0.2 * np.abs(truth).max()).all(), name
