@@ -47,15 +47,20 @@ def bind_factor(matrix: Matrix, program: Program) -> Callable[[PRNGKey, Params, 
             each = jax.checkpoint(lambda index: one(theta, index))
             return map_blocks(each, program.num_data, BATCH_SIZE)
 
-        @jax.jit  # traced once, however many passes there are
+        # Each is traced once, however many passes there are.
+        @jax.jit
         def rows(indices: Int[Array, " datum"]) -> Params:
             return jax.vmap(lambda index: jax.jacrev(one)(params, index))(indices)
 
-        return Factor(
-            rows,
-            forward=lambda vector: jax.jvp(everything, (params,), (vector,))[1],
-            backward=lambda coefficients: jax.vjp(everything, params)[1](coefficients)[0],
-        )
+        @jax.jit
+        def forward(vector: Params) -> Features:
+            return jax.jvp(everything, (params,), (vector,))[1]
+
+        @jax.jit
+        def backward(coefficients: Features) -> Params:
+            return jax.vjp(everything, params)[1](coefficients)[0]
+
+        return Factor(rows, forward, backward)
 
     return build
 

@@ -171,8 +171,7 @@ def prior_product(program: Program, params: Params) -> Callable[[Params], Params
     if not program.has_prior:
         return optax.tree.zeros_like
     nothing = jnp.zeros(program.num_data, jnp.result_type(*jax.tree.leaves(params)))
-    gradient = jax.grad(lambda theta: program.objective(theta, nothing))
-    return lambda vector: jax.jvp(gradient, (params,), (vector,))[1]
+    return _product(lambda theta: program.objective(theta, nothing), params)
 
 
 def prior_diagonal(program: Program, params: Params) -> Params:
@@ -196,7 +195,7 @@ def check_prior(program: Program, method: str, *, isotropic: bool) -> None:
     if not program.has_prior:
         return
     params = program.init(jax.random.key(0))
-    product = jax.jit(prior_product(program, params))
+    product = prior_product(program, params)
     diagonal = product(jax.tree.map(jnp.ones_like, params))
     if isotropic:
         mean = float(jax.jit(prior_scale, static_argnums=0)(program, params))
@@ -215,8 +214,12 @@ def check_prior(program: Program, method: str, *, isotropic: bool) -> None:
 
 def objective_product(program: Program, params: Params, weights: Weights) -> Callable[[Params], Params]:
     """Give products with the Hessian of the whole objective."""
-    gradient = jax.grad(lambda theta: program.objective(theta, weights))
-    return lambda vector: jax.jvp(gradient, (params,), (vector,))[1]
+    return _product(lambda theta: program.objective(theta, weights), params)
+
+
+def _product(fun: Callable[[Params], Float[Array, ""]], params: Params) -> Callable[[Params], Params]:
+    """Give products with a Hessian, which are traced once, however many there are."""
+    return jax.jit(lambda vector: jax.jvp(jax.grad(fun), (params,), (vector,))[1])
 
 
 def _check_convex(program: Program, found: Likelihood) -> bool:
