@@ -833,6 +833,7 @@ def test_memory_that_is_not_enough_halves_the_chunk_once(fits, tmp_path, monkeyp
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
         return draw(push, read, keys, *others)
 
+    limited.eval_shape = draw.eval_shape
     monkeypatch.setattr(drawing, "draw_chunk", limited)
     warned = pytest.warns(RuntimeWarning, match="chunk_size=4 does not fit .* going on with 2")
     if fits == 2:

@@ -112,13 +112,7 @@ class Drawing:
         Returns:
             The call, and arguments to try it with.
         """
-        together = min(self.grid.runs * self.grid.columns, self.chunk_size)
-        counts = self._removed()
-        source, rows = self._fitting(int(counts.max())), self._rows()
-        first = np.full(self._whole(size or together), counts.argmax())
-        keys = self._keys(np.arange(len(first)), first)
-        new = jnp.asarray(rows[first if len(rows) > 1 else 0])
-        arguments = keys, self._start_of(source), new
+        source, arguments = self._arguments(int(self._removed().max()), size)
         call = draw_chunk.lower(source.push, self.read, *arguments, self.devices)
         return call.compile(), arguments
 
@@ -131,11 +125,19 @@ class Drawing:
         return [some.mean(0) for some in rows if len(some) > 1] if moves else []
 
     def _shapes(self, count: int) -> Any:
-        fitting, start = self._fitting(count), self._start(count)
-        new = jnp.asarray(self._rows()[np.flatnonzero(self._removed() == count)[0]])
-        return jax.eval_shape(
-            lambda key: self.read(fitting.push(key, start, new), new), jax.random.key(0)
-        )
+        """Read the shapes off the call that is made later, so that it is traced once."""
+        source, arguments = self._arguments(count)
+        found = draw_chunk.eval_shape(source.push, self.read, *arguments, self.devices)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), found)
+
+    def _arguments(self, count: int, size: int | None = None) -> tuple[Source, tuple[Any, ...]]:
+        """Give what pushes a chunk, or so many pairs, in which so many rows are gone, and arguments."""
+        source, rows = self._fitting(count), self._rows()
+        together = min(self.grid.runs * self.grid.columns, self.chunk_size)
+        first = np.full(self._whole(size or together), (self._removed() == count).argmax())
+        keys = self._keys(np.arange(len(first)), first)
+        new = jnp.asarray(rows[first if len(rows) > 1 else 0])
+        return source, (keys, self._start_of(source), new)
 
     def _pushed(
         self, source: Source, runs: np.ndarray, several: np.ndarray, places: np.ndarray
@@ -217,9 +219,6 @@ class Drawing:
     def _carries(self, fitting: Source) -> bool:
         several = self.shared and len(self._rows()) > 1
         return several and isinstance(fitting, PushForward) and fitting.carry is not None
-
-    def _start(self, count: int) -> Weights:
-        return self._start_of(self._fitting(count))
 
     def _start_of(self, fitting: Source) -> Weights:
         return start_of(fitting, self.old)
