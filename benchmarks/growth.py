@@ -35,7 +35,7 @@ from dtda_prob import curvature
 from dtda_prob.attribution.arms import Arms
 from dtda_prob.attribution.estimation import Options, score_arms
 from dtda_prob.divergences import resolve
-from dtda_prob.outcomes.drawing import compile_chunk
+from dtda_prob.outcomes.compiled import compile_chunk
 from dtda_prob.outcomes.pulling import compile_block
 from dtda_prob.outcomes.reading import Reading
 from dtda_prob.outcomes.source import draw_keys
@@ -277,7 +277,7 @@ def pulled(method: Callable, **sizes: int) -> tuple[float, float]:
     """Give seconds and bytes of a call that pulls one draw."""
     training = perceptron(**sizes)
     keys, old, queries = draw_keys(KEY, 1), training.program.full_weights(), jnp.arange(sizes["Q"])
-    compiled = compile_block(method(training), keys, old, queries, None)
+    compiled = compile_block(method(training), keys, old, None, queries, None)
     return least(lambda: compiled(keys, old, None, queries)), held(compiled)
 
 
