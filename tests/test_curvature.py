@@ -79,8 +79,9 @@ def solve(curvature, program, vector=None, weights=WEIGHTS, time=10.0):
 def rows(program, matrix="gauss_newton", weights=WEIGHTS):
     """B as a matrix, H = B'B."""
     params, _ = at(program)
-    built = factor.bind_factor(resolve(matrix), program)(KEY, params, jnp.asarray(weights))
-    found = built.rows(jnp.arange(program.num_data))
+    build = factor.bind_factor(resolve(matrix), program)
+    every = jnp.arange(program.num_data)
+    found = jax.jit(lambda params: build(KEY, params, jnp.asarray(weights)).rows(every))(params)
     merged = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
     return merged, np.asarray(factor.flat(merged))
 
@@ -122,13 +123,14 @@ def test_the_dense_gauss_newton_matrix_is_made_of_jacobians_and_loss_hessians(x6
     program = network()
     params, vector = at(program)
     found = likelihood(program)
-    total = 0.0
-    for i in range(NUM_DATA):
-        jacobian = jax.jacobian(lambda theta, i=i: found.outputs(theta, jnp.asarray(i)))(params)
-        flat = np.asarray(factor.flat(jacobian))
-        outputs = found.outputs(params, jnp.asarray(i))
-        inner = jax.hessian(found.loss)(outputs, jnp.asarray(i))
-        total = total + WEIGHTS[i] * flat.T @ inner @ flat / NUM_DATA
+
+    def parts(params, i):
+        jacobian = factor.flat(jax.jacobian(found.outputs)(params, i))
+        return jacobian, jax.hessian(found.loss)(found.outputs(params, i), i)
+
+    every = jnp.arange(NUM_DATA)
+    outer, inner = map(np.asarray, jax.jit(jax.vmap(parts, (None, 0)))(params, every))
+    total = np.einsum("n,nip,nij,njq->pq", WEIGHTS, outer, inner, outer) / NUM_DATA
     expected = np.linalg.solve(total + DAMPING * np.eye(NUM_PARAMS), ravel_pytree(vector)[0])
     close(truth(), expected, rtol=1e-8)
 
@@ -137,7 +139,8 @@ def test_the_hessian_is_that_of_the_objective(x64):
     program = network()
     params, vector = at(program)
     theta, unravel = ravel_pytree(params)
-    whole = jax.hessian(lambda theta: program.objective(unravel(theta), jnp.asarray(WEIGHTS)))(theta)
+    hessian_at = jax.hessian(lambda theta: program.objective(unravel(theta), jnp.asarray(WEIGHTS)))
+    whole = jax.jit(hessian_at)(theta)
     expected = np.linalg.solve(whole + np.eye(NUM_PARAMS), ravel_pytree(vector)[0])
     close(solve(curvatures.dense(damping=1.0), program), expected, rtol=1e-8)
     by_products = curvatures.conjugate_gradient(damping=1.0, tolerance=1e-12)
@@ -152,7 +155,7 @@ def test_for_canonical_likelihoods_the_fisher_matrix_tends_to_gauss_newton(x64):
 def test_the_empirical_fisher_matrix_is_the_second_moment_of_gradients(x64):
     program = network()
     params, vector = at(program)
-    gradients = np.asarray(factor.flat(program.gradients(params)))
+    gradients = np.asarray(factor.flat(jax.jit(program.gradients)(params)))
     whole = gradients.T @ (WEIGHTS[:, None] * gradients) / NUM_DATA + DAMPING * np.eye(NUM_PARAMS)
     expected = np.linalg.solve(whole, ravel_pytree(vector)[0])
     close(solve(curvatures.gram("empirical_fisher", damping=DAMPING), program), expected, rtol=1e-8)
@@ -271,9 +274,7 @@ def test_a_prior_adds_its_own_hessian(x64):
     whole, v = rows(program)[1], ravel_pytree(at(program)[1])[0]
     close(expected, np.linalg.solve(whole.T @ whole + np.eye(3) / (4 * NUM_DATA), v), rtol=1e-8)
     for curvature in (
-        curvatures.gram(damping=0.0),
         curvatures.lanczos(rank=3, damping=0.0),
-        curvatures.nystroem(rank=3, damping=0.0),
         curvatures.projection(dimension=3, damping=0.0),
         curvatures.block_diagonal(damping=0.0),
         curvatures.kronecker("gauss_newton", damping=0.0),
@@ -283,6 +284,7 @@ def test_a_prior_adds_its_own_hessian(x64):
 
 
 def test_with_fewer_data_than_parameters_a_prior_fills_the_null_space(x64):
+    """It is what these two add to the span of the data."""
     program, weights = regression(2), np.ones(2)
     exact = solve(curvatures.dense("gauss_newton"), program, weights=weights)
     for curvature in (curvatures.gram(damping=0.0), curvatures.nystroem(rank=2, damping=0.0)):
