@@ -100,7 +100,7 @@ STEPWISE = {
         training, dtda.curvature.dense(damping=0.1), **options
     ),
     "segments": lambda training, **options: dtda.segments(
-        training, dtda.curvature.diagonal(), num_segments=2, **options
+        training, dtda.curvature.gram(), num_segments=2, **options
     ),
     "trajectory": lambda training, **options: dtda.trajectory(training, num_checkpoints=2, **options),
     "covariance": lambda training, **options: dtda.covariance(

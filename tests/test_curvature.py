@@ -274,7 +274,9 @@ def test_a_prior_adds_its_own_hessian(x64):
     whole, v = rows(program)[1], ravel_pytree(at(program)[1])[0]
     close(expected, np.linalg.solve(whole.T @ whole + np.eye(3) / (4 * NUM_DATA), v), rtol=1e-8)
     for curvature in (
+        curvatures.gram(damping=0.0),
         curvatures.lanczos(rank=3, damping=0.0),
+        curvatures.nystroem(rank=3, damping=0.0),
         curvatures.projection(dimension=3, damping=0.0),
         curvatures.block_diagonal(damping=0.0),
         curvatures.kronecker("gauss_newton", damping=0.0),
@@ -284,7 +286,6 @@ def test_a_prior_adds_its_own_hessian(x64):
 
 
 def test_with_fewer_data_than_parameters_a_prior_fills_the_null_space(x64):
-    """It is what these two add to the span of the data."""
     program, weights = regression(2), np.ones(2)
     exact = solve(curvatures.dense("gauss_newton"), program, weights=weights)
     for curvature in (curvatures.gram(damping=0.0), curvatures.nystroem(rank=2, damping=0.0)):

@@ -131,9 +131,13 @@ def test_push_keeps_what_stays_and_pull_is_its_derivative_for_a_network(transfor
     check_laws(train_network(), (STEPWISE | CURVED)[transform](train_network(), **options))
 
 
-@pytest.mark.parametrize("transform", ["unroll", "influence by damped Hessian"])
-@pytest.mark.parametrize("space", ["parameters", "measurement"])
-def test_the_laws_hold_in_spaces_that_are_not_the_default(transform, space, x64):
+@pytest.mark.parametrize(
+    ("transform", "space"),
+    [("unroll", space) for space in SPACES]
+    + [("influence by damped Hessian", space) for space in SPACES if space != "outputs"],
+)
+def test_the_laws_hold_in_every_space(transform, space, x64):
+    """Outputs are the default, in which influence is among the transforms above."""
     make = (LINEAR | STEPWISE)[transform]
     check_laws(train_network(), make(train_network(), space=space, at="old"), step=1e-6)
 
