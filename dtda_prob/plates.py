@@ -16,7 +16,7 @@ Site = Mapping[str, Any]
 Sites = Mapping[str, Site]
 
 
-class whole(Messenger):  # noqa: N801 (handlers are lower case, as NumPyro's own)
+class whole(Messenger):
     """Visit all elements of a plate, whatever `subsample_size` the model gives it.
 
     Which elements a batch visits is decided outside the model, by substituting the plate's indices.

@@ -11,7 +11,7 @@ from dtda_prob.plates import Indices, Site, in_plate, is_latent, plate_dim
 from dtda_prob.typing import Weights
 
 
-class weigh(Messenger):  # noqa: N801 (handlers are lower case, as NumPyro's own)
+class weigh(Messenger):
     """Weigh the observations inside a plate, one weight per datum of the plate.
 
     The log-likelihood of datum i is multiplied by `weights[i]`; priors (of a datum's own

@@ -1,0 +1,73 @@
+"""Compilation: functions whose arguments are modules, with every array and float an argument of XLA."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+MAX_COMPILED = 256
+"""Compiled functions that a process keeps, the most recently used; each maps many pieces of code."""
+
+
+@dataclass(frozen=True)
+class compiled:
+    """Compile a function of pytrees, once per structure and shapes of its arguments.
+
+    Arrays and floats anywhere in the arguments are traced: data, weights, keys, damping and learning
+    rates never become constants, so that one compilation serves all their values. Everything else
+    (functions, strings, integers, booleans) is static and compared by equality.
+
+    >>> import jax.numpy as jnp
+    >>> double = compiled(lambda settings, x: settings["factor"] * x)
+    >>> float(double({"factor": 2.0, "name": "double"}, jnp.ones(())))
+    2.0
+    """
+
+    function: Callable
+
+    def __call__(self, *args: Any) -> Any:
+        traced, static = split(args)
+        return _jitted(self.function, static)(traced)
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """Return the call lowered for these arguments; once compiled it takes `split(args)[0]`."""
+        traced, static = split(args)
+        return _jitted(self.function, static).lower(traced)
+
+
+def split(tree: Any) -> tuple[Any, "Static"]:
+    """Split a pytree into what is traced and what is static; see `joined`."""
+    traced, static = eqx.partition(tree, is_traced)
+    leaves, structure = jax.tree.flatten(static)
+    return traced, Static(tuple((type(leaf), leaf) for leaf in leaves), structure)
+
+
+def joined(traced: Any, static: "Static") -> Any:
+    """Put both parts of a pytree together again."""
+    leaves = [leaf for _, leaf in static.leaves]
+    return eqx.combine(traced, jax.tree.unflatten(static.structure, leaves))
+
+
+def is_traced(leaf: Any) -> bool:
+    """Return whether a leaf is an argument of compiled code: arrays (not of text) and Python floats."""
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.dtype.kind in "biufcV"
+    return isinstance(leaf, jax.Array | float)
+
+
+@dataclass(frozen=True)
+class Static:
+    """The static leaves of a pytree and its structure, compared by type and value."""
+
+    leaves: tuple[tuple[type, Hashable], ...]
+    structure: Any
+
+
+@lru_cache(maxsize=MAX_COMPILED)
+def _jitted(function: Callable, static: Static) -> jax.stages.Wrapped:
+    """Return one compiled function for each static structure; those not used for long are freed."""
+    return jax.jit(lambda traced: function(*joined(traced, static)))

@@ -1,0 +1,129 @@
+"""Numbers that a change of the code must not move: twenty for each entry of the library's tables.
+
+`python tests/golden.py check PREFIX` compares the cases whose names start so with `golden.json`, and
+`python tests/golden.py` writes that file anew, which is right only where a number was wrong before.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+import dtda_prob as dtda
+
+FILE = Path(__file__).with_name("golden.json")
+KEY = jax.random.key(7)
+NUM_VALUES = 20
+
+
+def cases() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    """Yield the name of each case, and a function that computes its numbers in double precision."""
+    import test_curvature
+    import test_pairs
+    from tables import CURVED, KERNELS, LINEAR, MORE_KERNELS, SPACES, STEPWISE, train, train_network
+
+    kernels = (
+        KERNELS | MORE_KERNELS | {name.replace("`", ""): k for name, k in test_pairs.KERNELS.items()}
+    )
+    for name, kernel in kernels.items():
+        yield f"kernel/{name}", lambda kernel=kernel: _outcome(train(kernel))
+    for name, make in (LINEAR | STEPWISE).items():
+        for at in ("old", "midpoint"):
+            yield (
+                f"transform/{name}, {at}",
+                lambda make=make, at=at: _moved(make(train_network(), at=at)),
+            )
+    for space in SPACES:
+        yield (
+            f"transform/unroll, {space}",
+            lambda space=space: _moved(dtda.unroll(train_network(), at="old", space=space)),
+        )
+    for name, make in CURVED.items():
+        yield f"transform/{name}", lambda make=make: _moved(make(train_network()))
+    yield "transform/retrain", lambda: _moved(dtda.retrain(train_network()))
+    yield "transform/cosine", lambda: _pulled(dtda.cosine(train_network()))
+    curvatures = test_curvature.EXACT | test_curvature.APPROXIMATE
+    curvatures |= {f"{name}, undamped": each for name, each in test_curvature.PSEUDO.items()}
+    curvatures |= {"dense Hessian": dtda.curvature.dense(), "automatic": dtda.curvature.gram()}
+    for name, curvature in curvatures.items():
+        yield (
+            f"curvature/{name}",
+            lambda curvature=curvature: _pulled(dtda.influence(train_network(), curvature, at="old")),
+        )
+    for name in sorted(dtda.divergences.available):
+        yield f"divergence/{name}", lambda name=name: _estimated(name)
+
+
+def compute() -> dict[str, list[float]]:
+    """Compute all cases."""
+    with jax.enable_x64(True):
+        return {name: numbers().tolist() for name, numbers in cases()}
+
+
+def _weights(num_data: int = 12) -> jax.Array:
+    return jnp.ones(num_data).at[2].set(0.3).at[5].set(0.0)
+
+
+def _outcome(training: dtda.Training) -> np.ndarray:
+    outcome = jax.jit(training.draw)(KEY, _weights())
+    return _some(ravel_pytree((outcome.value, outcome.params, outcome.stats))[0])
+
+
+def _moved(push_forward) -> np.ndarray:
+    pushed = jax.jit(push_forward.push)(KEY, jnp.ones(12), _weights()).value
+    return _some(np.concatenate([np.ravel(pushed), _pulled(push_forward)]))
+
+
+def _pulled(push_forward) -> np.ndarray:
+    return _some(np.ravel(jax.jit(push_forward.pull)(KEY, jnp.ones(12))))
+
+
+def _estimated(name: str) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    shared = rng.normal(size=(64, 1))
+    old = shared + 0.1 * rng.normal(size=(64, 3))
+    new = 1.1 * shared + 0.1 * rng.normal(size=(64, 3)) + np.array([0.0, 0.1, 0.5])
+    vector = dtda.divergences.available[name].numbers is None
+    if vector:
+        old, new = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (old, new))
+        old, new = old[:, None], new[:, None]
+    both = [
+        dtda.divergences.estimate(name, old, new, coupled=coupled, vector=vector)
+        for coupled in (True, False)
+    ]
+    return _some(np.concatenate([np.ravel(np.asarray(part, float)) for each in both for part in each]))
+
+
+def _some(numbers) -> np.ndarray:
+    """Take twenty numbers, spread over all."""
+    numbers = np.asarray(numbers, float)
+    return numbers[np.unique(np.linspace(0, len(numbers) - 1, NUM_VALUES).round().astype(int))]
+
+
+def differences(prefix: str = "") -> dict[str, str]:
+    """Return what differs from the file, by the name of the case."""
+    expected, wrong = json.loads(FILE.read_text()), {}
+    with jax.enable_x64(True):
+        for name, numbers in cases():
+            if not name.startswith(prefix):
+                continue
+            computed = numbers()
+            if name not in expected:
+                wrong[name] = "not in the file"
+            elif not np.allclose(computed, expected[name], rtol=1e-9, atol=1e-12, equal_nan=True):
+                largest = np.nanmax(np.abs(computed - np.asarray(expected[name])))
+                wrong[name] = f"largest difference {largest:.2g}"
+    return wrong
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["check"]:
+        wrong = differences(*sys.argv[2:])
+        print("\n".join(f"{name}: {how}" for name, how in wrong.items()) or "equal")
+        sys.exit(bool(wrong))
+    FILE.write_text(json.dumps(compute(), indent=0) + "\n")
