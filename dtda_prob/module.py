@@ -1,0 +1,71 @@
+"""The base of plain-data objects: settings and arrays in fields, shown as the code that makes them."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.dtypes import extended, issubdtype, prng_key
+
+
+class Module(eqx.Module):
+    """A frozen dataclass that is a pytree and prints, on one line, as the call that constructs it.
+
+    Fields equal to their default are left out. Arrays are shown by dtype and shape, functions and
+    classes by qualified name, and fields marked `repr=False` not at all.
+
+    >>> class nystroem(Module):
+    ...     rank: int
+    ...     damping: float = 1e-3
+    >>> nystroem(25, damping=0.1), nystroem(25)
+    (nystroem(rank=25, damping=0.1), nystroem(rank=25))
+    """
+
+    def __repr__(self) -> str:
+        shown = [
+            field for field in dataclasses.fields(self) if field.repr and not _is_default(self, field)
+        ]
+        return call(type(self).__name__, **{field.name: getattr(self, field.name) for field in shown})
+
+
+def call(name: str, /, *args: Any, **kwargs: Any) -> str:
+    """Return the code of a call on one line, for a `__repr__` of its own; see `code`."""
+    named = [f"{key}={code(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join([*map(code, args), *named])})"
+
+
+def code(value: Any) -> str:
+    """Return a short text for a value: code where that is short, `f32[40,2]` for an array."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"{_short_dtype(value.dtype)}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, partial):
+        return call("partial", value.func, *value.args, **value.keywords)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{code(key)}: {code(each)}' for key, each in value.items())}}}"
+    if type(value) is list:
+        return f"[{', '.join(map(code, value))}]"
+    if type(value) is tuple:
+        return f"({', '.join(map(code, value))}{',' * (len(value) == 1)})"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return value.__qualname__
+    return repr(value)
+
+
+def _short_dtype(dtype: Any) -> str:
+    if issubdtype(dtype, extended):
+        return "key" if issubdtype(dtype, prng_key) else dtype.name
+    return dtype.name if dtype.kind not in "iufc" else f"{dtype.kind}{8 * dtype.itemsize}"
+
+
+def _is_default(module: Module, field: dataclasses.Field) -> bool:
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
+    value = getattr(module, field.name)
+    if value is default:
+        return True
+    is_array = any(
+        isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves((value, default))
+    )
+    return not is_array and type(value) is type(default) and value == default
