@@ -207,11 +207,11 @@ def truths(old: Normal, new: Normal) -> dict[str, float]:
     x = np.linspace(min(a - 9 * s, b - 9 * t), max(a + 9 * s, b + 9 * t), 200_001)
     p, q = (norm.pdf(x, *arm) * (x[1] - x[0]) for arm in (old, new))
     return {
-        "mean": a - b,
+        "mean": b - a,
         "variance": t**2 - s**2,
         "log_sd_ratio": np.log(t / s),
-        "median": a - b,
-        "quantile(0.9)": (a - b) + norm.ppf(0.9) * (s - t),
+        "median": b - a,
+        "quantile(0.9)": (b - a) + norm.ppf(0.9) * (t - s),
         "tail_probability(0.5)": norm.sf(0.5, b, t) - norm.sf(0.5, a, s),
         "wasserstein1": np.abs(gaps).mean(),
         "wasserstein": np.hypot(a - b, s - t),

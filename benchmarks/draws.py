@@ -114,9 +114,9 @@ def confirm(arms: Arms, scores: xr.Dataset, query: int, position: int, datum: in
     return {
         "test digit": query,
         "training digit": datum,
-        "shift, predicted": -float(predicted["score"].sel(divergence="mean")) / predicted_sd,
-        "shift": -mean.value / sd,
-        "shift, interval": interval(-mean.upper / sd, -mean.lower / sd),
+        "shift, predicted": float(predicted["score"].sel(divergence="mean")) / predicted_sd,
+        "shift": mean.value / sd,
+        "shift, interval": interval(mean.lower / sd, mean.upper / sd),
         "spread, predicted": float(predicted["score"].sel(divergence="variance"))
         / (2 * predicted_sd**2),
         "spread": variance.value / (2 * sd**2),

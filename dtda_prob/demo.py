@@ -95,7 +95,7 @@ def digits_training(split: zoo.Split, num_queries: int) -> Training:
 def most_supporting(scores: xr.Dataset, query: int, share: float) -> np.ndarray:
     """Give the share of the data whose removal is predicted to raise the loss of a query most."""
     effect = scores["score"].sel(divergence="mean", query=query)
-    return effect.sortby(effect)["datum"].values[: round(share * effect.sizes["datum"])]
+    return effect.sortby(-effect)["datum"].values[: round(share * effect.sizes["datum"])]
 
 
 def _remove_groups(
@@ -173,7 +173,7 @@ def _describe_scores(scores: xr.Dataset, split: zoo.Split) -> str:
         one = scores.sel(divergence="mean", query=query)
         best = one.sortby("rank").isel(datum=slice(3))
         moves = ", ".join(
-            f"#{datum} (a {split.y_train[datum]}) by {-float(s):+.1e} +- {float(e):.0e}"
+            f"#{datum} (a {split.y_train[datum]}) by {float(s):+.1e} +- {float(e):.0e}"
             for datum, s, e in zip(best["datum"].values, best["score"], best["error"], strict=True)
         )
         lines.append(f"   test {query} (a {split.y_test[query]}): {moves}")

@@ -271,8 +271,8 @@ for row, rate in zip(panels, arms, strict=True):
             guess.value, real.value, real.error, guess.error, fmt="o", ms=3, color="k", ecolor="0.7"
         )
         panel.axline((0, 0), slope=1, color="0.5", lw=1, ls="--")
-        panel.set(title=f"{method}, rate {rate}", xlabel="predicted fall of the mean (sd of strength)")
-    row[0].set_ylabel("retrained fall of the mean")
+        panel.set(title=f"{method}, rate {rate}", xlabel="predicted shift of the mean (sd of strength)")
+    row[0].set_ylabel("retrained shift of the mean")
 figure.tight_layout()
 
 # %% [markdown]

@@ -176,8 +176,8 @@ kernel = dtda.kernels.sgd(optimizer, num_epochs=size.epochs, batch_size=size.bat
 # scores of two seeds had a correlation of 0.00 by `unroll` and of 0.62 by EK-FAC, since Adam at
 # this rate ends far from rest and the exact derivative belongs to the seed.
 #
-# A positive score says that the validation loss falls without the image. Each of the seeds of the
-# procedure has draws of its own; the fixed seed is the first of them.
+# The scores here are these responses: a positive one says that the validation loss falls without the
+# image. Each of the seeds of the procedure has draws of its own; the fixed seed is the first of them.
 
 
 # %%

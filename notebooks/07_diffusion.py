@@ -159,7 +159,7 @@ def influences(push_forward, key):
     """Give the size of each influence, `(query, image)`, by what it is measured by."""
     arms = evaluate.predictions(push_forward, key, size.draws, single, progress=False)
     effects = evaluate.effects(arms, ["wasserstein", "mean"])["value"]
-    one = (arms["full"] - arms["perturbed"]).isel(draw=0).transpose("query", "perturbation")
+    one = (arms["perturbed"] - arms["full"]).isel(draw=0).transpose("query", "perturbation")
     return {
         "Wasserstein": effects.sel(divergence="wasserstein").values,
         "mean": abs(effects.sel(divergence="mean").values),
@@ -275,7 +275,7 @@ rows = {key: row for row, key in enumerate(groups)}
 
 def shifts(divergence, method, name):
     """Give how far each query's own group moves it, and how far each random group does."""
-    values = moved.sel(divergence=divergence).values * (-1 if divergence == "mean" else 1)
+    values = moved.sel(divergence=divergence).values
     if method == "random":
         return values[:, [rows["random", "", copy] for copy in range(size.random)]]
     queries = range(size.generated)

@@ -125,7 +125,7 @@ studies = {name: study(name) for name in size.independent}
 # %%
 def shifts(arms):
     """Give the change of each draw, (draw, query, datum)."""
-    return (arms["full"] - arms["perturbed"]).transpose("draw", "query", "perturbation").values
+    return (arms["perturbed"] - arms["full"]).transpose("draw", "query", "perturbation").values
 
 
 def correlation(first, second):

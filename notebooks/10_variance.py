@@ -73,7 +73,7 @@ listed.head(10).round(4)
 mean, variance = (scores["score"].sel(divergence=name, drop=True) for name in ("mean", "variance"))
 predicted = pd.DataFrame(
     {
-        "shift": (-mean / scores["sd"]).to_series(),  # the score is the mean before less that after
+        "shift": (mean / scores["sd"]).to_series(),
         "spread": (variance / (2 * scores["sd"] ** 2)).to_series(),
     }
 )
@@ -118,9 +118,9 @@ def changes(arms):
     shift = dtda.divergences.estimate("mean", old, new)
     spread = dtda.divergences.estimate("variance", old, new)
     columns = {
-        "shift": -shift.value / sd,
-        "shift_lower": -shift.upper / sd,
-        "shift_upper": -shift.lower / sd,
+        "shift": shift.value / sd,
+        "shift_lower": shift.lower / sd,
+        "shift_upper": shift.upper / sd,
         "spread": spread.value / (2 * sd**2),
         "spread_error": spread.error / (2 * sd**2),
         "spread_lower": spread.lower / (2 * sd**2),

@@ -26,12 +26,12 @@ def scores(training):
     )
 
 
-def test_the_mean_score_is_the_mean_response(training, scores):
+def test_the_mean_score_is_minus_the_mean_response(training, scores):
     keys = draw_keys(KEY, 6)
     push_forward = dtda.unroll(training)
     responses = jnp.stack([pull_at(push_forward, key) for key in keys])
     found = scores.sel(divergence="mean")
-    close(found["score"], responses.mean(0), rtol=1e-3, atol=1e-6)
+    close(found["score"], -responses.mean(0), rtol=1e-3, atol=1e-6)
     close(found["error"], responses.std(0, ddof=1) / np.sqrt(6), rtol=1e-2, atol=1e-6)
 
 
@@ -116,7 +116,7 @@ def test_dropped_rows_are_attributed_with_the_matched_training(training):
     scores = dtda.attribute(dtda.unroll(training), KEY, 4, ["mean"], weights, check=False)
     matched, centre = dtda.unroll(training.drop(6)), jnp.asarray(weights.values.mean(0))
     response = jnp.stack([pull_at(matched, key, centre) for key in draw_keys(KEY, 4)]).mean(0)
-    close(scores["score"][0], -response @ (weights.values - 0.5).T, rtol=1e-3, atol=1e-5)
+    close(scores["score"][0], response @ (weights.values - 0.5).T, rtol=1e-3, atol=1e-5)
 
 
 def pull_at(push_forward, key, weights=None):

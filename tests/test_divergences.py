@@ -180,12 +180,12 @@ def test_closed_forms_of_a_normal():
     rng = RNG(5)
     old, new = rng.normal(size=20_000), 1.0 + 2.0 * rng.normal(size=20_000)
     exact = {
-        "mean": -1.0,
+        "mean": 1.0,
         "variance": 3.0,
         "wasserstein": np.sqrt(2.0),
         "log_sd_ratio": np.log(2.0),
-        "median": -1.0,
-        "quantile(0.9)": -1.0 - scipy.stats.norm.ppf(0.9),
+        "median": 1.0,
+        "quantile(0.9)": 1.0 + scipy.stats.norm.ppf(0.9),
         "tail_probability(0.5)": scipy.stats.norm.sf(-0.25) - scipy.stats.norm.sf(0.5),
         "kullback_leibler": np.log(2.0) + 2 / 8 - 1 / 2,
         "kullback_leibler, reverse": -np.log(2.0) + 5 / 2 - 1 / 2,

@@ -142,7 +142,7 @@ def agree(predicted, retrained, divergences="mean", num_splits=20, **options):
 
 def test_effects_are_divergences_of_the_arms(predicted):
     found = evaluate.effects(predicted, ["mean", "wasserstein"], num_permutations=10)
-    shift = (predicted["full"] - predicted["perturbed"]).mean("draw")
+    shift = (predicted["perturbed"] - predicted["full"]).mean("draw")
     close(found["value"].sel(divergence="mean"), shift, rtol=1e-4)
     old, new = predicted["full"].values[:, :, None], predicted["perturbed"].values
     expected = dtda.divergences.estimate("wasserstein", old, new, num_permutations=10)
@@ -338,7 +338,7 @@ def test_random_orders_are_the_same_for_predictions(training, curves):
 def test_curves_have_effects(curves):
     found = evaluate.effects(curves, ["mean", "wasserstein"])
     assert found["value"].dims == ("divergence", "query", "order", "count")
-    shift = (curves["full"] - curves["perturbed"]).mean("draw")
+    shift = (curves["perturbed"] - curves["full"]).mean("draw")
     close(found["value"].sel(divergence="mean"), shift, rtol=1e-4)
 
 

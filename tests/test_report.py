@@ -399,11 +399,11 @@ def test_numbers_are_written_with_their_errors(said, wanted):
 
 
 def test_signs_are_said_as_scores_define_them(study):
-    """A positive mean score is a measurement that falls when the datum goes."""
-    old, new = np.full((4, 1), 2.0), np.full((4, 1), 1.0)
+    """A positive mean score is a measurement that rises when the datum goes."""
+    old, new = np.full((4, 1), 1.0), np.full((4, 1), 2.0)
     score = dtda.divergences.estimate("mean", old + np.eye(4, 1), new + np.eye(4, 1)).value
     assert score > 0
-    assert words.sign_of("mean", "loss").positive == "lowers"
+    assert words.sign_of("mean", "loss").positive == "raises"
     wide = old + np.arange(4.0)[:, None]
     spread = dtda.divergences.estimate("variance", old, wide).value
     assert spread > 0

@@ -89,8 +89,8 @@ def attribute(
         influential, among all data of the query), `rank` (1 is the largest absolute score of a query),
         `rank_lower`, `rank_upper`, `rank_probability` and `top_probability` (over resamples of the
         draws), `settled` where draws were added until a rule was met, and `sd` of the measurement of
-        each query over draws. A positive mean score says that the measurement falls when the datum is
-        removed; a positive variance score, that it spreads. `to_dataframe()` makes a table;
+        each query over draws. A positive mean score says that removing the datum raises the
+        measurement; a positive variance score, that it spreads. `to_dataframe()` makes a table;
         `dtda.scores` reads more off it.
 
     Raises:

@@ -11,7 +11,7 @@ from dtda_prob.scores import influential, strongest
 
 NUM_QUERIES = 2
 """Queries whose data are listed; --json has them all."""
-MEANING = "A positive mean score: the measurement falls when the datum is removed."
+MEANING = "A positive mean score: removing the datum raises the measurement."
 
 
 def findings(scores: xr.Dataset, top: int, rate: float) -> dict[str, Any]:

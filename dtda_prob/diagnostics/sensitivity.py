@@ -29,8 +29,8 @@ def sensitivity(tree: xr.DataTree) -> xr.Dataset:
         `k_hat_limit`, min(1 - 1 / log10 S, 0.7) for S draws; and the `effective_draws` of the weights.
         K-hat has no scale: the weights of a datum that every draw is sure of have heavy tails about 1,
         and many effective draws. For each query and datum `mean_shift`, the mean of the measurement
-        without the datum minus that with it, in the measurement's own units; `attribute` gives minus
-        that. For each component (prior, likelihood) and query `power_scaling`: how far the distribution
+        without the datum less its mean with it, in the measurement's units, as `attribute` scores it.
+        For each component (prior, likelihood) and query `power_scaling`: how far the distribution
         moves as the component is raised to a power, in cumulative Jensen-Shannon distance for each
         doubling of it; above 0.05 counts as sensitive (Kallioinen et al., arXiv 2107.14054).
 

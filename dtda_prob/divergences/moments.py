@@ -13,7 +13,7 @@ from dtda_prob.divergences.divergence import (
 
 
 def mean() -> Divergence:
-    """Shift of the mean, E_D[m] - E_D'[m].
+    """Shift of the mean, E_D'[m] - E_D[m].
 
     For vectors its Euclidean norm, by the unbiased estimate of the squared norm, which is negative
     where the shift is less than noise alone would give.
@@ -47,11 +47,11 @@ def log_sd_ratio() -> Divergence:
 
 
 def _shift(old: Draws, new: Draws, coupled: bool) -> Value:
-    return old.mean(0, dtype=float) - new.mean(0, dtype=float)
+    return new.mean(0, dtype=float) - old.mean(0, dtype=float)
 
 
 def _of_shift(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-    return centred(old.astype(float)), -centred(new.astype(float))
+    return -centred(old.astype(float)), centred(new.astype(float))
 
 
 def _squared_norm(old: Draws, new: Draws, coupled: bool) -> Value:

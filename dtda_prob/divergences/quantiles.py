@@ -8,7 +8,7 @@ from dtda_prob.divergences.transport import sorted_order, unsorted
 
 
 def quantile(level: float = 0.5) -> Divergence:
-    """Shift of a quantile, Q_D - Q_D', by the estimator of Harrell and Davis (1982).
+    """Shift of a quantile, Q_D' - Q_D, by the estimator of Harrell and Davis (1982).
 
     It weighs all order statistics, which makes it smooth in the draws, so that the jackknife is valid.
 
@@ -22,10 +22,10 @@ def quantile(level: float = 0.5) -> Divergence:
         raise ValueError(f"level={level} must lie between 0 and 1, both excluded")
 
     def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
-        return _quantile(old, level) - _quantile(new, level)
+        return _quantile(new, level) - _quantile(old, level)
 
     def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-        return _of_quantile(old, level), -_of_quantile(new, level)
+        return -_of_quantile(old, level), _of_quantile(new, level)
 
     name = "median" if level == 0.5 else f"quantile({level:g})"
     return Divergence(name, Functional(statistic, signed=True, influences=influences))

@@ -89,7 +89,7 @@ def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, see
 
 def _mean_of_few(old: np.ndarray, new: np.ndarray, vector: bool) -> _Effect:
     """Give the shift of the mean of a draw or two, whose error nothing can be said of."""
-    shift = (old.astype(float) - new).mean(0)
+    shift = (new - old.astype(float)).mean(0)
     value = np.linalg.norm(shift, axis=-1) if vector else shift
     return _Effect(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
 

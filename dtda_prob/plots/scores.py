@@ -30,7 +30,7 @@ def shift_against_spread(
     mean, variance = (chosen.sel(divergence=name) for name in ("mean", "variance"))
     sd = chosen["sd"]
     points = on_axes(
-        x=-mean["score"] / sd,
+        x=mean["score"] / sd,
         y=variance["score"] / (2 * sd**2),
         x_error=mean["error"] / sd,
         y_error=variance["error"] / (2 * sd**2),

@@ -21,7 +21,7 @@ UNITS = {
 POWERS = {"variance": 2, "log_sd_ratio": 0, "mmd": 0, "total_variation": 0, "kolmogorov_smirnov": 0}
 """Of the measure's unit in a divergence, where that is not 1."""
 LOCATIONS = ("mean", "median", "quantile")
-"""Divergences of all data less perturbed data: a positive one says that the measurement falls."""
+"""Divergences of where the measurement lies: a positive one says that it rises."""
 INCREASES = {
     "variance": ("widens", "narrows", "the variance of the {}"),
     "log_sd_ratio": ("widens", "narrows", "the spread of the {}"),
@@ -30,7 +30,7 @@ INCREASES = {
     "expected_entropy": ("raises", "lowers", "the mean entropy of the {}"),
     "mutual_information": ("raises", "lowers", "what models disagree about"),
 }
-"""Divergences of perturbed data less all data: what a positive and a negative one says, and of what."""
+"""What a positive and a negative value of other divergences says, and of what."""
 
 
 class Sign(NamedTuple):
@@ -54,7 +54,7 @@ def sign_of(divergence: str, measure: str, vector: bool = False) -> Sign | None:
         return None
     if family in LOCATIONS:
         return Sign(
-            "lowers", "raises", f"the {divergence} {what}" if family != "mean" else f"the {what}"
+            "raises", "lowers", f"the {divergence} {what}" if family != "mean" else f"the {what}"
         )
     if family in INCREASES:
         positive, negative, of = INCREASES[family]
@@ -70,10 +70,9 @@ def explained(divergence: str, measure: str, change: str, sign: Sign | None) -> 
             "with all data and after the change. It has no direction; near zero, or below it, nothing "
             "moved that could be told from noise."
         )
-    less = "all data less changed data" if sign.positive == "lowers" else "changed data less all data"
     return (
-        f"{divergence}: {less}. Where it is positive, {change} {sign.positive} {sign.of}; where it is "
-        f"negative, {change} {sign.negative} it."
+        f"{divergence}: changed data less all data. Where it is positive, {change} {sign.positive} "
+        f"{sign.of}; where it is negative, {change} {sign.negative} it."
     )
 
 

@@ -41,7 +41,7 @@ def influential(scores: xr.Dataset, rate: float = 0.1) -> pd.DataFrame:
 def spread_without_shift(scores: xr.Dataset, rate: float = 0.1, ratio: float = 0.5) -> pd.DataFrame:
     """List data whose removal changes the spread of a measurement and hardly its mean.
 
-    Both are measured in standard deviations of the measurement over draws: the shift |E_D - E_D'| / sd,
+    Both are measured in standard deviations of the measurement over draws: the shift |E_D' - E_D| / sd,
     and the spread |Var_D' - Var_D| / (2 Var_D), which is the relative change of sd to first order. A
     datum is listed if its variance influence is told from none at the false discovery rate, and the
     largest shift that the interval of the mean allows is below `ratio` times the spread.
