@@ -1,0 +1,288 @@
+"""Engines: call a function on many items in this process, in a pool, or on a Dask cluster."""
+
+import multiprocessing
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+SILENCE = 30.0
+"""Seconds without a Dask worker after which a warning is given."""
+PATIENCE = 3600.0
+"""Seconds without a Dask worker, or with a lost scheduler's client, after which `compute` gives up."""
+RECONNECTION = 60.0
+"""Seconds that a Dask client may take to find its scheduler again."""
+
+
+class EngineError(RuntimeError):
+    """The engine cannot go on; what it had finished is kept."""
+
+
+class Raised(NamedTuple):
+    """What a worker returns where the function raised: other errors are the engine's own."""
+
+    error: Exception
+
+
+def compute(
+    function: Callable[[Any], Any], items: Sequence[Any], engine: Any = None, beside: Path | None = None
+) -> Generator[tuple[Any, Any]]:
+    """Call a function on each item, and yield items with results as they finish, in any order.
+
+    An item that the engine loses with a worker is submitted once more. Where the function raises, what
+    waits is taken back, and what runs finishes first.
+
+    Args:
+        function: pickled once by cloudpickle for other processes, which keep the last two they read.
+        items: small and picklable.
+        engine: this process if None; an executor of `concurrent.futures` (threads, or processes that
+            are not forked); a `distributed.Client`, or the address of a Dask scheduler.
+        beside: a file that all workers can read, for the pickled function; it is sent with each item
+            if None.
+
+    Raises:
+        ValueError: for another kind of engine, or a pool of forked processes.
+        EngineError: if a pool is broken, a scheduler lost, no worker comes, or an item is lost twice.
+        Exception: what the function raises, with a note that names the item.
+    """
+    if engine is None:
+        yield from ((item, _here(function, item)) for item in items)
+        return
+    with _pool(engine) as (executor, watch):
+        call: Any = function
+        if not isinstance(executor, ThreadPoolExecutor):
+            call = _packed(function, beside)
+        try:
+            yield from _collect(lambda item: executor.submit(_call, call, item), items, watch)
+        finally:
+            if beside is not None:
+                beside.unlink(missing_ok=True)
+
+
+def _here(function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return function(item)
+    except Exception as error:
+        error.add_note(f"raised by {item}")
+        raise
+
+
+def _collect(
+    submit: Callable[[Any], Future], items: Sequence[Any], watch: Callable[[], None]
+) -> Generator[tuple[Any, Any]]:
+    """Submit all items, and yield results as they arrive."""
+    landed: SimpleQueue[Future] = SimpleQueue()
+    flying: dict[Future, int] = {}
+    lost: set[int] = set()
+
+    def launch(index: int) -> None:
+        try:
+            future = submit(items[index])
+        except BrokenExecutor as error:
+            raise _broken(error) from error
+        flying[future] = index
+        future.add_done_callback(landed.put)
+
+    try:
+        for index in range(len(items)):
+            launch(index)
+        while flying:
+            try:
+                future = landed.get(timeout=1.0)
+            except Empty:
+                watch()
+                continue
+            index = flying.pop(future)
+            value = _outcome(future, items[index], index in lost)
+            if isinstance(value, Raised):
+                _finish_running(flying)
+                value.error.add_note(f"raised by {items[index]}")
+                raise value.error
+            if isinstance(value, _Lost):
+                watch()
+                lost.add(index)
+                launch(index)
+                continue
+            yield items[index], value
+    finally:
+        for future in flying:
+            future.cancel()
+
+
+class _Lost:
+    """An item whose worker died."""
+
+
+def _outcome(future: Future, item: Any, again: bool) -> Any:
+    """Return a result, `Raised`, or `_Lost` with a warning."""
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise _broken(error) from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}"
+        if again:
+            raise EngineError(
+                f"{item} was lost twice, the last time by {said}: see the logs of the workers, whose "
+                "memory may not be enough for it"
+            ) from error
+        warnings.warn(f"{item} was lost and is computed again ({said})", RuntimeWarning, stacklevel=2)
+        return _Lost()
+
+
+def _finish_running(flying: dict[Future, int]) -> None:
+    """Take back what has not begun, and wait for what has."""
+    wait([future for future in flying if not future.cancel()])
+
+
+def _broken(error: BrokenExecutor) -> EngineError:
+    return EngineError(
+        "the pool is broken, since one of its workers died: make a new pool, with fewer workers if "
+        f"memory may have run out, and call again with it for what is missing ({error})"
+    )
+
+
+def _packed(function: Callable, beside: Path | None) -> bytes | Path:
+    """Pickle a function, into a file where there is one."""
+    content = cloudpickle.dumps(function)
+    if beside is None:
+        return content
+    beside.write_bytes(content)
+    return beside
+
+
+def _call(function: Any, item: Any) -> Any:
+    """Call a function in a worker; what it raises is returned, so that it can be told from a loss."""
+    try:
+        packed = isinstance(function, bytes | Path)
+        return (_unpacked(function) if packed else function)(item)
+    except Exception as error:
+        return Raised(_portable(error))
+
+
+@lru_cache(2)
+def _unpacked(packed: bytes | Path) -> Callable:
+    return cloudpickle.loads(packed if isinstance(packed, bytes) else packed.read_bytes())
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that survives the way back, with its traceback as a note."""
+    where = "".join(traceback.format_exception(error))
+    if multiprocessing.parent_process() is None:
+        return error
+    try:
+        error = cloudpickle.loads(cloudpickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"where it was computed:\n{where}")
+    return error
+
+
+@contextmanager
+def _pool(engine: Any) -> Generator[tuple[Executor, Callable[[], None]]]:
+    """Return an executor, and what checks every second that it can go on."""
+    if isinstance(engine, Executor):
+        _refuse_forks(engine)
+        yield engine, lambda: None
+    elif isinstance(engine, str) and "://" in engine:
+        with _connected(engine) as client:
+            yield client.get_executor(pure=False), _watch(client)
+    elif hasattr(engine, "get_executor"):
+        if engine.asynchronous:
+            raise ValueError("engine is an asynchronous Client: pass one with asynchronous=False")
+        yield engine.get_executor(pure=False), _watch(engine)
+    else:
+        raise ValueError(
+            f"engine={engine!r}: pass None (this process), an executor of concurrent.futures, a "
+            'distributed.Client, or the address of a Dask scheduler such as "tcp://host:8786"'
+        )
+
+
+def _refuse_forks(executor: Executor) -> None:
+    context = getattr(executor, "_mp_context", None)
+    if isinstance(executor, ProcessPoolExecutor) and context and context.get_start_method() == "fork":
+        raise ValueError(
+            "engine is a pool of forked processes, which may wait forever for locks that threads of "
+            'this one held: pass ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))'
+        )
+
+
+def _connected(address: str) -> Any:
+    """Return a client of a scheduler, which closes as a context."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ValueError(
+            f'engine={address!r} needs Dask: pip install "dtda_prob[cluster]", here and on the cluster'
+        ) from error
+    try:
+        return Client(address, set_as_default=False)
+    except OSError as error:
+        raise EngineError(f"no scheduler answers at {address}: {error}") from error
+
+
+def _watch(client: Any) -> Callable[[], None]:
+    """Return a check that the scheduler answers and has workers."""
+    alone_since, warned = None, False
+
+    def watch() -> None:
+        nonlocal alone_since, warned
+        _check_scheduler(client)
+        if client.scheduler_info(n_workers=-1).get("workers"):
+            alone_since, warned = None, False
+            return
+        alone_since = time.monotonic() if alone_since is None else alone_since
+        alone, patience = time.monotonic() - alone_since, _patience()
+        if alone > patience:
+            raise EngineError(
+                f"the cluster has had no worker for {alone:.0f} s: see the logs of its workers, start "
+                "some, and call again for what is missing"
+            )
+        if alone > SILENCE and not warned:
+            warned = True
+            warnings.warn(
+                f"the cluster has had no worker for {alone:.0f} s; waiting until {patience:.0f} s have "
+                "passed. What is finished is safe: start workers, or interrupt and call again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    return watch
+
+
+def _patience() -> float:
+    """Return how long to wait for a first worker, which Dask has a setting for."""
+    from dask import config
+    from dask.utils import parse_timedelta
+
+    limit = config.get("distributed.scheduler.no-workers-timeout", None)
+    return PATIENCE if limit is None else parse_timedelta(limit)
+
+
+def _check_scheduler(client: Any) -> None:
+    """Wait while a client looks for its scheduler."""
+    deadline = time.monotonic() + RECONNECTION
+    while client.status == "connecting" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if client.status != "running":
+        raise EngineError(
+            f"the scheduler of {client!r} cannot be reached any more (the client is {client.status}): "
+            "see its logs, start a cluster, and call again with a new Client for what is missing"
+        )

@@ -1,0 +1,272 @@
+"""Results on a grid of blocks: arrays at full size, and a record of what is done of each block."""
+
+import json
+import os
+import uuid
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.conventions import encode_cf_variable
+from zarr.codecs import Crc32cCodec
+
+from dtda_prob.storage.errors import StoreError
+from dtda_prob.storage.nodes import ATTRIBUTE, about, nodes_under, read_node
+from dtda_prob.storage.store import UNFINISHED, list_as
+
+DONE, SECONDS = "blocks/done", "blocks/seconds"
+MOST_BYTES = 2**28
+"""Of a chunk, where it can be made smaller."""
+KINDS = "biufT"
+"""Of arrays as they are written: booleans, integers, floats and text."""
+
+Region = Mapping[str, slice]
+"""Where a block lies, by dimension."""
+
+
+class Result(NamedTuple):
+    """A named result of a store: a tree of arrays, written block by block.
+
+    Blocks are cut along the dimensions of a grid, the first of which can grow. Whoever writes a block
+    writes all its files whole, and then its record: how many positions of the first dimension are done.
+
+    Attributes:
+        store: folder of the store.
+        name: of the result.
+        block: size of a block along each dimension of the grid.
+    """
+
+    store: Path
+    name: str
+    block: dict[str, int]
+
+    @property
+    def folder(self) -> Path:
+        return self.store / self.name
+
+    def place(self, region: Region) -> tuple[int, ...]:
+        """Return which block a region is of."""
+        return tuple(region[dim].start // size for dim, size in self.block.items())
+
+    def done(self) -> np.ndarray:
+        """Return how many positions of the first dimension are done in each block."""
+        return np.asarray(_open(self.folder / DONE)[...])
+
+    def is_done(self, region: Region) -> bool:
+        """Return whether all of a region is done, which lies within a block."""
+        place, dim = self.place(region), next(iter(self.block))
+        count = int(np.asarray(_open(self.folder / DONE)[place]))
+        return place[0] * self.block[dim] + count >= region[dim].stop
+
+    def shape(self) -> dict[str, int]:
+        """Return the extent of each dimension of the grid."""
+        extents: dict[str, int] = {}
+        for _, node in _arrays(self.folder):
+            extents |= dict(zip(node["dimension_names"], node["shape"], strict=True))
+        return {dim: extents[dim] for dim in self.block}
+
+    def write(self, tree: xr.DataTree, region: Region, seconds: float) -> None:
+        """Write a block, and then that it is done."""
+        for path, dataset in datasets_of(tree):
+            for name, variable in dataset.data_vars.items():
+                written = encoded(str(name), variable.variable)
+                _write(self.folder / path / str(name), written, region)
+        place = self.place(region)
+        dim = next(iter(self.block))
+        count = region[dim].stop - place[0] * self.block[dim]
+        _open(self.folder / SECONDS)[place] = np.float32(seconds)
+        _open(self.folder / DONE)[place] = count
+
+    def grow(self, size: int, coords: xr.Dataset) -> None:
+        """Make room for `size` positions of the first dimension, and write their labels."""
+        dim, step = next(iter(self.block.items()))
+        for path, node in _arrays(self.folder):
+            names, shape = node["dimension_names"], node["shape"]
+            wanted = {dim: size, f"{dim}_block": -(-size // step)}
+            larger = [max(n, wanted.get(name, 0)) for name, n in zip(names, shape, strict=True)]
+            if larger != shape:
+                _open(self.folder / path).resize(tuple(larger))
+            name = path.rpartition("/")[2]
+            # Written again even where it is as large: a writer may have died after it was resized.
+            if dim in names and name in coords.coords and larger[names.index(dim)] == size:
+                _write(self.folder / path, encoded(name, coords[name].variable), {})
+        self.publish()
+
+    def publish(self) -> None:
+        """Let readers see all arrays as they are."""
+        list_as(self.store, self.name, dict(nodes_under(self.folder)))
+
+    def about(self) -> dict[str, Any]:
+        """Return what identifies it."""
+        return about(read_node(self.folder))
+
+    def fixed(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Read all arrays that lie along no dimension that can grow, by path."""
+        dim = next(iter(self.block))
+        for path, node in _arrays(self.folder):
+            if not path.startswith("blocks/") and dim not in node["dimension_names"]:
+                yield path, np.asarray(_open(self.folder / path)[...])
+
+
+def create(
+    store: Path,
+    name: str,
+    tree: xr.DataTree,
+    coords: xr.Dataset,
+    shape: Mapping[str, int],
+    block: Mapping[str, int],
+    identity: dict[str, Any],
+) -> Result:
+    """Make the arrays of a result at full size, all at once, with their labels.
+
+    Args:
+        store: folder of the store, which is held for writing.
+        name: of the result.
+        tree: a block, for names, types and sizes off the grid.
+        coords: labels of the whole grid; see `labels_of`.
+        shape: extents of the grid.
+        block: extents of a block, and of a file.
+        identity: what the result is computed from, as JSON can hold it.
+    """
+    scratch = store / f"{UNFINISHED}{uuid.uuid4().hex}"
+    folder = scratch / name
+    about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | identity | {"grid": dict(block)}
+    root = zarr.create_group(folder, zarr_format=3)
+    root.attrs.update(_attributes(tree.attrs) | {ATTRIBUTE: json.dumps(about)})
+    for path, dataset in datasets_of(tree):
+        group = root.require_group(path) if path else root
+        group.attrs.update({} if not path else _attributes(dataset.attrs))
+        labels = labels_of(dataset, coords, block)
+        data = {name: each.variable for name, each in dataset.data_vars.items()}
+        for key, variable in (data | labels).items():
+            written = encoded(str(key), variable)
+            _create(group, str(key), written, {} if key in labels else shape, block)
+            if key in labels:
+                _write(folder / path / str(key), written, {})
+    counts = [-(-shape[dim] // size) for dim, size in block.items()]
+    dims = [f"{dim}_block" for dim in block]
+    for path, dtype in ((DONE, np.uint32), (SECONDS, np.float32)):
+        empty = xr.Variable(dims, np.zeros(counts, dtype))
+        _create(root, path, empty, {}, dict.fromkeys(dims, 1))
+    os.rename(folder, store / name)
+    scratch.rmdir()
+    result = Result(store, name, dict(block))
+    result.publish()
+    return result
+
+
+def opened(store: Path, name: str) -> Result:
+    """Open a result that `create` made."""
+    return Result(store, name, about(read_node(store / name))["grid"])
+
+
+def read(store: Path, name: str, sizes: Mapping[str, int]) -> xr.DataTree:
+    """Open the tree of a result, cut to some sizes; arrays are read when they are asked for."""
+    tree = xr.open_datatree(store, engine="zarr", group=name, chunks=None)
+    leading = {dim: slice(size) for dim, size in sizes.items()}
+    return tree.drop_nodes("blocks").isel(leading, missing_dims="ignore")
+
+
+def datasets_of(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
+    """Return the dataset of each group of a tree, by its path below the tree's own."""
+    for node in tree.subtree:
+        yield node.path.removeprefix(tree.path).strip("/"), node.to_dataset(inherit=False)
+
+
+def labels_of(
+    dataset: xr.Dataset, coords: xr.Dataset, grid: Collection[str]
+) -> dict[Hashable, xr.Variable]:
+    """Return the labels of a group: those of `coords` that it has the dimensions of, and its own.
+
+    Its own labels along dimensions of the grid are those of a block, and are left out.
+    """
+    dims = set(dataset.dims) | {dim for dim in coords.dims if dim in dataset.coords}
+    own = {
+        name: coord.variable
+        for name, coord in dataset.coords.items()
+        if not set(coord.dims) & set(grid)
+    }
+    given = {name: coord.variable for name, coord in coords.coords.items() if dims >= {*coord.dims}}
+    return own | {name: label for name, label in given.items() if label.dims or name in own}
+
+
+def encoded(name: str, variable: xr.Variable) -> xr.Variable:
+    """Return a variable as it is written: dates as integers, text as text of any length.
+
+    Raises:
+        ValueError: for values that a store cannot hold.
+    """
+    values = np.asarray(variable.values)
+    if values.dtype.kind == "O" and not all(isinstance(value, str) for value in values.ravel()):
+        kinds = sorted({type(value).__name__ for value in values.ravel()})
+        raise ValueError(f"{name!r} holds objects ({', '.join(kinds)}), which no store keeps; {USE}")
+    if values.dtype.kind in "UO":
+        return xr.Variable(variable.dims, values.astype(np.dtypes.StringDType()), variable.attrs)
+    if values.dtype.kind in "mM":
+        return encode_cf_variable(variable.copy(deep=False), name=name)
+    if values.dtype.kind not in KINDS or values.dtype.itemsize > 8:
+        raise ValueError(f"{name!r} is {values.dtype}, which no store keeps; {USE}")
+    return xr.Variable(variable.dims, values, variable.attrs)
+
+
+USE = "use text, numbers or dates"
+
+
+def chunk_shape(variable: xr.Variable, blocks: Mapping[str, int] | None = None) -> tuple[int, ...]:
+    """Return the shape of chunks: blocks on the grid, whole elsewhere, halved where that is large."""
+    blocks = blocks or {}
+    sizes = zip(map(str, variable.dims), variable.shape, strict=True)
+    shape = [max(1, blocks.get(dim, size)) for dim, size in sizes]
+    free = [axis for axis, dim in enumerate(variable.dims) if dim not in blocks]
+    while variable.dtype.itemsize * np.prod(shape, dtype=float) > MOST_BYTES and free:
+        largest = max(free, key=lambda axis: shape[axis])
+        if shape[largest] == 1:
+            break
+        shape[largest] = -(-shape[largest] // 2)
+    return tuple(shape)
+
+
+def _create(
+    group: zarr.Group,
+    path: str,
+    variable: xr.Variable,
+    shape: Mapping[str, int],
+    block: Mapping[str, int],
+) -> None:
+    """Make an array like a variable, as large as the grid; all of its chunks are written."""
+    dims = [str(dim) for dim in variable.dims]
+    text = variable.dtype.kind == "T"
+    group.create_array(
+        path,
+        shape=[shape.get(dim, size) for dim, size in zip(dims, variable.shape, strict=True)],
+        chunks=chunk_shape(variable, block),
+        dtype="str" if text else variable.dtype,
+        compressors=[Crc32cCodec()],
+        fill_value="" if text else {"f": float("nan"), "b": False}.get(variable.dtype.kind, 0),
+        dimension_names=dims,
+        attributes=_attributes(variable.attrs),
+    )
+
+
+def _attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in attrs.items()}
+
+
+def _write(folder: Path, variable: xr.Variable, region: Region) -> None:
+    values = variable.values
+    values = values.astype(object) if values.dtype.kind == "T" else values
+    _open(folder)[tuple(region.get(str(dim), slice(None)) for dim in variable.dims)] = values
+
+
+def _open(folder: Path) -> zarr.Array:
+    if not (folder / "zarr.json").is_file():
+        raise StoreError(f"{str(folder)!r} is missing; copy the store again, or use another name")
+    return zarr.open_array(folder, mode="r+", config={"write_empty_chunks": True})
+
+
+def _arrays(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    nodes = nodes_under(folder)
+    return [(path, node) for path, node in nodes if node["node_type"] == "array"]

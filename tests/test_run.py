@@ -1,0 +1,103 @@
+"""One task over a grid: the same in memory and in a store, here and on an engine."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from dtda_prob.storage import StoreError
+from dtda_prob.studies.run import Task, Where, run, unfinished
+
+
+@dataclass(frozen=True)
+class Toy(Task):
+    """Sines on a grid, in groups that have both, one and none of its dimensions."""
+
+    shape: tuple[int, ...] = (10, 5)
+    block: tuple[int, ...] = (4, 2)
+    dims: tuple[str, ...] = ("draw", "perturbation")
+    stop: int = -1
+    seed: int = 0
+
+    @property
+    def coords(self):
+        names = [f"p{i}" for i in range(self.shape[1])]
+        draws = np.arange(self.shape[0])
+        return xr.Dataset(coords={"draw": draws, "perturbation": names, "query": ["a", "bé"]})
+
+    @property
+    def identity(self):
+        return {"kind": "toy", "seed": self.seed}
+
+    def __call__(self, block):
+        draws, several = (np.arange(part.start, part.stop) for part in block)
+        if self.stop in draws:
+            raise KeyboardInterrupt
+        values = np.sin(self.seed + 7 * draws[:, None, None] + several[:, None] + np.arange(2))
+        grid = ("draw", "perturbation")
+        return xr.DataTree.from_dict(
+            {
+                "/values": xr.Dataset({"value": ((*grid, "query"), values.astype("f4"))}),
+                "/stats": xr.Dataset({"flag": (grid, values[..., 0] > 0), "key": ("draw", 2 * draws)}),
+                "/constant": xr.Dataset({"w": (("perturbation", "row"), np.ones((len(several), 3)))}),
+            }
+        )
+
+
+def arrays(tree):
+    return {
+        f"{node.path}/{name}": variable.values.astype(object)
+        for node in tree.subtree
+        for name, variable in node.to_dataset(inherit=False).variables.items()
+    }
+
+
+def check_same(tree, expected):
+    tree, expected = arrays(tree), arrays(expected)
+    assert tree.keys() == expected.keys()
+    for path in expected:
+        np.testing.assert_array_equal(tree[path], expected[path], err_msg=path)
+
+
+def test_blocks_make_the_whole(tmp_path):
+    whole = run(Toy(block=(10, 5)))
+    check_same(run(Toy()), whole)
+    for _ in range(2):
+        check_same(run(Toy(), Where(tmp_path / "s.zarr")), whole)
+    with ThreadPoolExecutor(2) as pool:
+        check_same(run(Toy(), Where(tmp_path / "s.zarr", "threads", pool)), whole)
+        check_same(run(Toy(), Where(engine=pool)), whole)
+
+
+def test_an_interrupted_run_goes_on(tmp_path):
+    where = Where(tmp_path / "s.zarr")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(Toy(stop=5), where)
+    assert "3 of 9 blocks are safe as name='result' in store=" in caught.value.__notes__[-1]
+    assert len(unfinished(Toy(), where)) == 6
+    check_same(run(Toy(), where), run(Toy()))
+
+
+def test_more_draws_are_added_and_none_is_computed_twice(tmp_path):
+    where = Where(tmp_path / "s.zarr")
+    run(Toy(), where)
+    more = Toy((15, 5))
+    lacking = [block[0] for block in unfinished(more, where)]
+    assert {(part.start, part.stop) for part in lacking} == {(10, 12), (12, 15)}
+    check_same(run(more, where), run(more))
+    check_same(run(Toy((7, 5)), where), run(Toy((7, 5))))
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (Toy((10, 6)), "there are 6 along 'perturbation', stored 5"),
+        (Toy(seed=1), "seed is 1, stored 0"),
+    ],
+)
+def test_something_else_is_refused(tmp_path, task, words):
+    run(Toy(), Where(tmp_path / "s.zarr"))
+    with pytest.raises(StoreError, match=words):
+        run(task, Where(tmp_path / "s.zarr"))
