@@ -1,4 +1,4 @@
-"""A study as one self-contained page, and what a person can look at of its data."""
+"""A study as one self-contained page, and what to show of its examples."""
 
 from dtda_prob.report.examples import examples as examples
 from dtda_prob.report.page import write as write

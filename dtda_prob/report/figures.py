@@ -1,4 +1,4 @@
-"""Interactive figures: arviz-plots with Bokeh, each a description that the page draws."""
+"""Interactive figures by arviz-plots with Bokeh, as JSON that the page draws."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,33 +20,34 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 
 from dtda_prob import plots
-from dtda_prob.report.words import exponent_of, scaled_unit
+from dtda_prob.report.numbers import clip, exponent_of, scaled_unit
+from dtda_prob.report.tables import LONGEST
 
 COLORS = ("#0072b2", "#c2500a", "#00785a", "#9a4d80", "#8a6d00", "#6b4226", "#7a7a7a", "#b03060")
-"""Told apart without colour vision too, together with the dashes; 3 to 1 against white at least."""
+"""Distinguishable without colour vision together with the dashes; contrast of 3 to 1 with white."""
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 INK, FAINT = "#3d4248", "#e3e6ea"
 NUM_POINTS = 160
-"""Of a density."""
+"""Points of a density."""
 DECADES = 1.5
-"""Between the medians of sample sets, from which on they are drawn on a logarithmic axis."""
+"""Distance between medians of sample sets above which the axis is logarithmic."""
 
 Item = dict[str, Any]
 
 
 def script() -> str:
-    """Give BokehJS, without what these figures do not need."""
+    """Return BokehJS, without the parts that these figures do not need."""
     library, *_ = Resources(mode="inline", components=["bokeh"], minified=True).js_raw
     return library
 
 
 def style_of(position: int) -> tuple[str, str]:
-    """Give the colour and the dashes of a sample set."""
+    """Return the colour and the dashes of a sample set."""
     return COLORS[position % len(COLORS)], DASHES[position % len(DASHES)]
 
 
 def densities(values: Mapping[str, np.ndarray], label: str) -> Item | None:
-    """Draw the densities of draws over each other; None where nothing varies.
+    """Draw densities of draws over each other; None if nothing varies.
 
     Args:
         values: finite draws by the name of their sample set.
@@ -95,7 +96,7 @@ def agreement(result: xr.Dataset, query: Any, divergence: str, unit: str) -> Ite
     panels = plots.agreement(chosen, [query], divergence, backend="bokeh")
     target = panels.get_target("effect", {"query": query})
     points = panels.viz["points"]["effect"].values.ravel()[0]
-    labels = [str(label) for label in result["perturbation"].values.tolist()]
+    labels = [clip(label, LONGEST) for label in result["perturbation"].values.tolist()]
     points.data_source.data["label"] = labels
     shown = [("changed", "@label"), ("predicted", "@x"), ("retrained", "@y")]
     target.add_tools(HoverTool(tooltips=shown, renderers=[points]))
@@ -108,28 +109,28 @@ def agreement(result: xr.Dataset, query: Any, divergence: str, unit: str) -> Ite
 
 
 def _spans_decades(values: Mapping[str, np.ndarray]) -> bool:
-    """Say whether positive draws of several sample sets lie orders of magnitude apart."""
+    """Return whether positive draws of several sample sets are orders of magnitude apart."""
     if min(draws.min() for draws in values.values()) <= 0:
         return False
     return bool(np.ptp([np.median(np.log10(draws)) for draws in values.values()]) > DECADES)
 
 
 def _density_of_logs(draws: np.ndarray) -> xr.DataArray:
-    found = _density(np.log10(draws))
-    return xr.where(found["plot_axis"] == "x", 10.0**found, found).transpose(*found.dims)
+    density = _density(np.log10(draws))
+    return xr.where(density["plot_axis"] == "x", 10.0**density, density).transpose(*density.dims)
 
 
 def _density(draws: np.ndarray) -> xr.DataArray:
     array = xr.DataArray(draws.astype(float), dims="draw")
-    # What cannot be negative and comes near zero ends there; anything else fades out.
+    # Densities of nonnegative draws near zero end at zero; others fade out.
     ends = draws.min() >= 0 and draws.min() < draws.std()
     options = {} if ends else {"extend": True, "extend_fct": 0.8, "bound_correction": False}
-    found = array.azstats.kde(dim="draw", grid_len=NUM_POINTS, **options)
-    return found.drop_vars("bw", errors="ignore").astype(np.float32)
+    density = array.azstats.kde(dim="draw", grid_len=NUM_POINTS, **options)
+    return density.drop_vars("bw", errors="ignore").astype(np.float32)
 
 
 def _item(target: figure, x: str, y: str) -> Item:
-    """Describe a figure as the page draws it: as wide as there is room, and nothing read as markup."""
+    """Return a figure as JSON: as wide as there is room, and no text read as markup."""
     target.sizing_mode, target.height, target.title = "stretch_width", 280, None
     target.tools = [
         *(tool for tool in target.tools if isinstance(tool, HoverTool)),
@@ -137,7 +138,7 @@ def _item(target: figure, x: str, y: str) -> Item:
         ResetTool(),
         SaveTool(),
     ]
-    # Dragging scrolls the page, until a tool is chosen.
+    # Dragging scrolls the page until a tool is chosen.
     target.toolbar.active_drag = target.toolbar.active_scroll = None
     target.toolbar.logo, target.toolbar_location = None, "above"
     target.background_fill_color = target.border_fill_color = None

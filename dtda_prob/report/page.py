@@ -9,34 +9,27 @@ from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-from dtda_prob.report.parts import Study, open_study
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from dtda_prob.report.panels import Choice
+    from dtda_prob.report.study import Study
 
 NEEDED = {"bokeh": "bokeh", "jinja2": "jinja2", "PIL": "pillow"}
 ASSETS = "assets"
 MOST_BYTES = 6_000_000
-"""Of a page; with more, fewer queries are shown, and then fewer data of each."""
+"""Of a page; a larger one shows fewer queries, and then fewer rows of each."""
 
 
 class Scripts(NamedTuple):
-    """What the page runs, written into it.
-
-    Attributes:
-        theme: sets light or dark before anything is drawn.
-        library: draws figures.
-        page: sorts, filters and chooses.
-    """
+    """Scripts in the page: the theme, the library that draws figures, tables and choices."""
 
     theme: str
     library: str
     page: str
 
     def policy(self) -> str:
-        """Let these run and nothing else, and load nothing from anywhere."""
+        """Return a policy that runs these scripts and no others, and loads nothing."""
         hashes = " ".join(f"'sha256-{b64encode(sha256(s.encode()).digest()).decode()}'" for s in self)
         return (
             f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -53,20 +46,20 @@ def write(
     top: int = 10,
     title: str | None = None,
 ) -> Path:
-    """Write what a study holds as one page, which opens from disk and loads nothing.
+    """Write a study as one page, which opens from disk and loads nothing.
 
-    The page says what was asked, what the diagnostics and the comparisons with retraining say (of a
-    "verdict" and of an "agreement" that were saved in the study), how the measurement of each query is
-    distributed in each sample set, which data move it most, and what it cost. Of the scores only what
-    is shown is held in memory, however many they are; where a page would be larger than 6 MB, it shows
-    fewer queries, and says so.
+    The page shows, for each query, the distribution of its measurement in each sample set and the most
+    influential examples; averages over all queries; diagnostics and comparisons with retraining that
+    were saved in the study (kinds "verdict" and "agreement"); what was asked, and what it cost. Only
+    what is shown is held in memory. A page above 6 MB shows fewer queries, and says so; long texts are
+    cut.
 
     Args:
         study: the folder of the study, finished or not.
-        path: the file to write; one that exists is replaced.
-        queries: labels of the queries to show one by one; the first `num_queries` if None.
+        path: the file to write; an existing file is replaced.
+        queries: labels of the queries to show; the first `num_queries` if None.
         num_queries: how many.
-        top: data to show of each query, at either end where the divergence has a sign.
+        top: examples to show for each query, at either end where the divergence has a sign.
         title: of the page.
 
     Returns:
@@ -74,40 +67,45 @@ def write(
 
     Raises:
         ImportError: if the extra `interactive` is not installed.
-        StoreError: if the study is no store, or is not safe to open.
-        ValueError: if a number is not positive, or a query is none of the study's, or none are named.
+        StoreError: if the study is no store, is not safe to open, or is damaged.
+        ValueError: if a number is not positive, or a query is unknown.
         OSError: if the page cannot be written.
     """
-    _check(num_queries if queries is None else len(queries), top)
-    _require()
-    from dtda_prob.report.panels import Choice
-
     labels = None if queries is None else [str(label) for label in queries]
     number = num_queries if labels is None else len(labels)
-    text = _fitting(open_study(study), Choice(labels, number, top), title)
-    path = Path(path)
+    for name, value in (("num_queries", number), ("top", top)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise ImportError(f"a report needs {', '.join(missing)}: pip install 'dtda_prob[interactive]'")
+    from dtda_prob.report.panels import Choice
+    from dtda_prob.report.study import groups_of, open_study, readable
+
+    with readable(Path(study)):
+        opened = open_study(Path(study))
+        known = {label for group in groups_of(opened) for label in group.queries}
+    if unknown := [label for label in labels or () if label not in known]:
+        raise ValueError(
+            f"queries={unknown[:5]}: the study has no such query; pass labels of its queries"
+        )
+    with readable(Path(study)):
+        text = _fitting(opened, Choice(labels, number, top), title)
+    _replace(Path(path), text)
+    return Path(path)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return path
 
 
-def _check(num_queries: int, top: int) -> None:
-    for name, value in (("num_queries", num_queries), ("top", top)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
-
-
-def _require() -> None:
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise ImportError(f"a report needs {', '.join(missing)}: pip install 'dtda_prob[interactive]'")
-
-
-def _fitting(study: Study, choice: "Choice", title: str | None) -> str:
+def _fitting(study: "Study", choice: "Choice", title: str | None) -> str:
     """Render what fits into a page; the page says what it leaves out."""
     text = _render(study, choice, title)
     number, top = choice.num_queries, choice.top
@@ -118,12 +116,13 @@ def _fitting(study: Study, choice: "Choice", title: str | None) -> str:
     return _fitting(study, choice._replace(queries=queries, num_queries=number, top=top), title)
 
 
-def _render(study: Study, choice: "Choice", title: str | None) -> str:
+def _render(study: "Study", choice: "Choice", title: str | None) -> str:
     import jinja2
     from markupsafe import Markup
 
-    from dtda_prob.report import facts, figures, summary
+    from dtda_prob.report import figures, summary
     from dtda_prob.report.panels import panels_of
+    from dtda_prob.report.quality import evidence
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dtda_prob.report", ASSETS),
@@ -131,27 +130,34 @@ def _render(study: Study, choice: "Choice", title: str | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_clipped,
     )
-    # Figures refer to what stands before in their descriptions, whose order is theirs.
+    # Figures refer to earlier entries of their JSON, so their order must be kept.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    shown = panels_of(study, choice)
-    checked = summary.evidence(study, choice.num_queries)
+    shown, checked = panels_of(study, choice), evidence(study, choice.num_queries)
     scripts = Scripts(_asset("theme.js"), figures.script(), _asset("page.js"))
     return environment.get_template("page.html").render(
         title=title or summary.title(shown),
         study=study.path.name,
-        policy=scripts.policy(),
+        policy=Markup(scripts.policy()),
         style=Markup(_asset("page.css")),
         scripts=Scripts(*map(Markup, scripts)),
         glance=summary.glance(study, shown, checked),
-        warnings=facts.warnings(study),
-        asked=facts.asked(study),
+        warnings=list(summary.warnings(study)),
+        asked=summary.asked(study),
         checked=checked,
         shown=shown,
-        parts=facts.parts(study),
+        parts=summary.holds(study),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("dtda_prob"),
     )
+
+
+def _clipped(value: Any) -> Any:
+    """Bound every text on the page, whatever a store contains."""
+    from dtda_prob.report.numbers import clip
+
+    return clip(value) if type(value) is str else value
 
 
 def _asset(name: str) -> str:

@@ -1,53 +1,44 @@
-"""What a page shows of each query: distributions, and the data that move them."""
+"""What a page shows of each query: distributions, and the examples that move them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from dtda_prob.report import figures
-from dtda_prob.report.influence_tables import of_all, of_query
-from dtda_prob.report.influences import Scores, over_queries, read_queries, scores_of
-from dtda_prob.report.parts import Part, Study
-from dtda_prob.report.pictures import Looks, looks
-from dtda_prob.report.samples import (
-    MOST_SETS,
-    Asked,
-    SampleSet,
-    asked_of,
-    compared,
-    is_drawn,
-    num_outputs,
-    read,
-    reference_of,
+from dtda_prob.report.directions import unit_of
+from dtda_prob.report.influences import Scores, by_query, over_all, scores_of
+from dtda_prob.report.looks import Looks, looks
+from dtda_prob.report.numbers import clip, count
+from dtda_prob.report.samples import SampleSet, compared, is_drawn, num_outputs, read, reference_of
+from dtda_prob.report.study import Group, Part, Study, groups_of
+from dtda_prob.report.tables import LONGEST, Table
+
+MOST_SETS = 8
+"""Sample sets that are drawn over each other."""
+NO_EXAMPLES = (
+    "The examples themselves: the study keeps none (dtda.report.examples gathers them, dtda.save keeps "
+    "them)."
 )
-from dtda_prob.report.tables import Table
-from dtda_prob.report.words import count, explained, unit_of
 
 
 class Choice(NamedTuple):
-    """How much is shown.
-
-    Attributes:
-        queries: labels of the queries to show; the first ones if None.
-        num_queries: how many of the first.
-        top: data of each query, at either end where there is a sign.
-    """
+    """Which queries to show (None: the first `num_queries`), and how many rows at either end."""
 
     queries: Sequence[str] | None
     num_queries: int
     top: int
 
+    def of(self, labels: Sequence[str]) -> list[int]:
+        """Return the positions of the labels to show."""
+        if self.queries is None:
+            return list(range(min(self.num_queries, len(labels))))
+        return [labels.index(label) for label in self.queries if label in labels]
+
 
 class Ranking(NamedTuple):
-    """The most influential data by one divergence in some scores.
-
-    Attributes:
-        name: what it is called where several can be chosen.
-        explained: what the divergence measures, and how its sign is read.
-        table: the data.
-    """
+    """The most influential examples by one divergence: name, explanation and table."""
 
     name: str
     explained: str
@@ -55,19 +46,7 @@ class Ranking(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One query.
-
-    Attributes:
-        anchor: its name in the page.
-        label: its label.
-        measure: what is measured of it.
-        picture: its thumbnail.
-        target: what is observed of it.
-        figure: the distributions, as the page draws them.
-        described: the figure in words.
-        samples: the distributions in numbers.
-        rankings: the most influential data.
-    """
+    """One query: what is measured of it, its distributions as figure and table, and its rankings."""
 
     anchor: str
     label: str
@@ -81,15 +60,7 @@ class Panel(NamedTuple):
 
 
 class Panels(NamedTuple):
-    """All queries that are shown, and what is not.
-
-    Attributes:
-        panels: one for each.
-        rankings: over all queries.
-        sets: names of the sample sets that are drawn, with colour and dashes.
-        scores: what the rankings are read from.
-        left_out: sentences.
-    """
+    """Queries shown, rankings over all, sample sets with colour and dashes, and what is left out."""
 
     panels: list[Panel]
     rankings: list[Ranking]
@@ -98,136 +69,65 @@ class Panels(NamedTuple):
     left_out: list[str]
 
 
-class _Group(NamedTuple):
-    """What asks the same queries the same thing."""
-
-    asked: Asked
-    samples: list[Part]
-    scores: list[Part]
-
-
 def panels_of(study: Study, choice: Choice) -> Panels:
     """Gather what is shown query by query."""
     tree = next((part.tree for part in study.of_kind("examples")), None)
     data, queries = looks(tree, "data", "datum"), looks(tree, "queries", "query")
-    found, groups = Panels([], [], [], [], _left_out_of(tree)), _groups(study)
-    _check_queries(choice, groups)
-    for group in groups:
-        if _chosen(group.asked, choice):
-            _add(found, group, data, queries, choice)
-    return found
+    gathered = Panels([], [], [], [], _left_out_of(tree))
+    for group in groups_of(study):
+        if choice.of(group.queries):
+            _add(gathered, group, data, queries, choice)
+    return gathered
 
 
-def _check_queries(choice: Choice, groups: list[_Group]) -> None:
-    known = {label for group in groups for label in group.asked.queries}
-    unknown = [label for label in choice.queries or () if label not in known]
-    if unknown:
-        raise ValueError(f"queries={unknown} are none of the study's")
-
-
-def _add(found: Panels, group: _Group, data: Looks, queries: Looks, choice: Choice) -> None:
-    """Add the queries that a group asks."""
-    shown = _chosen(group.asked, choice)
-    drawn = [part for part in group.samples if is_drawn(part)]
-    found.left_out.extend(_told(group, shown, drawn))
+def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Choice) -> None:
+    """Add the queries of a group."""
+    shown, drawn = choice.of(group.queries), [part for part in group.samples if is_drawn(part)]
+    gathered.left_out.extend(_left_out(group, len(shown), drawn))
     sets, component = _sets(drawn[:MOST_SETS], shown)
-    known = {name for name, _, _ in found.sets}
-    named = [(one.name, *figures.style_of(i)) for i, one in enumerate(sets)]
-    found.sets.extend(each for each in named if each[0] not in known)
-    prepared = [(part, scores_of(part, choice.top, data)) for part in group.scores]
-    scores = [(part, one) for part, one in prepared if one is not None]
-    found.scores.extend(one for _, one in scores)
-    rankings = _rankings([one for _, one in scores], shown, group.asked)
-    for position, place in enumerate(shown):
-        label, anchor = group.asked.queries[place], f"query-{len(found.panels)}"
-        what = group.asked.measure.replace("_", " ") + component
-        panel = _panel(anchor, label, what, sets, position, group.asked.measure)
-        found.panels.append(
-            panel._replace(
+    known = {name for name, _, _ in gathered.sets}
+    styled = [(clip(one.name, LONGEST), *figures.style_of(i)) for i, one in enumerate(sets)]
+    gathered.sets.extend(each for each in styled if each[0] not in known)
+    opened = [scores_of(part, choice.top, data) for part in group.scores]
+    scores = [one for one in opened if one is not None]
+    labels, what = [group.queries[i] for i in shown], group.measure.replace("_", " ") + component
+    tables = [(one, by_query(one, shown, labels)) for one in scores]
+    for i, label in enumerate(labels):
+        names = ", ".join(one.name for one in sets)
+        gathered.panels.append(
+            Panel(
+                anchor=f"query-{len(gathered.panels)}",
+                label=clip(label, LONGEST),
+                measure=what,
                 picture=queries.picture(label),
                 target=queries.target(label),
-                rankings=rankings[position],
+                figure=_figure(sets, i, what, group.measure),
+                described=f"Densities of the {what} of query {label} in {names}; see the table below.",
+                samples=_compared(sets, group.measure, i, f"{what} of query {label}, by sample set"),
+                rankings=[
+                    each for one, by in tables for each in _rankings(one, by[i], len(scores) > 1)
+                ],
             )
         )
-    for part, one in scores:
-        blocks = (part.about.get("blocks") or {}).get("query", 1)
-        found.rankings.extend(_over_all(one, len(scores) > 1, blocks))
+    for one in scores:
+        gathered.rankings.extend(_rankings(one, over_all(one), len(scores) > 1))
+    gathered.scores.extend(scores)
 
 
-def _panel(
-    anchor: str, label: str, what: str, sets: list[SampleSet], position: int, measure: str
-) -> Panel:
-    """Describe how the measurement of a query is distributed in each sample set."""
-    title = f"{what} of query {label}, by sample set"
-    return Panel(
-        anchor,
-        label,
-        what,
-        picture=None,
-        target="",
-        figure=_figure(sets, position, what, measure),
-        described=(
-            f"Densities of the {what} of query {label} in {', '.join(one.name for one in sets)}; "
-            "the table below has them in numbers."
-        ),
-        samples=compared(sets, measure, position, title) if sets else None,
-        rankings=[],
-    )
+def _rankings(scores: Scores, tables: Sequence[Table], several: bool) -> Iterator[Ranking]:
+    for divergence, table in zip(scores.divergences, tables, strict=True):
+        name = f"{divergence} ({scores.name})" if several else divergence
+        yield Ranking(clip(name, LONGEST), scores.explained(divergence), table)
 
 
-def _rankings(scores: list[Scores], shown: list[int], asked: Asked) -> list[list[Ranking]]:
-    """Give, for each query that is shown, the most influential data by each divergence."""
-    fields = [(one, read_queries(one, shown)) for one in scores]
-    return [
-        [
-            _ranking(one, divergence, len(scores) > 1, table)
-            for one, read_of in fields
-            for divergence in one.divergences
-            for table in [of_query(one, read_of, divergence, i, f"query {asked.queries[place]}")]
-        ]
-        for i, place in enumerate(shown)
-    ]
-
-
-def _over_all(one: Scores, several: bool, blocks: int) -> list[Ranking]:
-    means = over_queries(one, blocks)
-    return [
-        _ranking(one, divergence, several, of_all(one, means, divergence))
-        for divergence in one.divergences
-    ]
-
-
-def _ranking(one: Scores, divergence: str, several: bool, table: Table) -> Ranking:
-    name = f"{divergence} ({one.name})" if several else divergence
-    return Ranking(name, explained(divergence, one.measure, one.change, one.sign_of(divergence)), table)
+def _compared(sets: list[SampleSet], measure: str, position: int, caption: str) -> Table | None:
+    return compared(sets, measure, position, caption) if sets else None
 
 
 def _figure(sets: list[SampleSet], position: int, what: str, measure: str) -> figures.Item | None:
-    if not sets:
-        return None
     unit = unit_of(measure)
-    columns = {one.name: one.values[:, position] for one in sets}
-    finite = {name: values[np.isfinite(values)] for name, values in columns.items()}
-    return figures.densities(finite, f"{what} ({unit})" if unit else what)
-
-
-def _groups(study: Study) -> list[_Group]:
-    """Put together what asks the same queries the same thing, in the order of the study."""
-    groups: dict[Asked, _Group] = {}
-    for part in [*study.of_kind("sample set"), *study.of_kind("scores")]:
-        asked = asked_of(part)
-        if asked is not None:
-            group = groups.setdefault(asked, _Group(asked, [], []))
-            (group.samples if part.kind == "sample set" else group.scores).append(part)
-    return list(groups.values())
-
-
-def _chosen(asked: Asked, choice: Choice) -> list[int]:
-    """Give the positions of the queries to show."""
-    if choice.queries is None:
-        return list(range(min(choice.num_queries, len(asked.queries))))
-    places = {label: i for i, label in enumerate(asked.queries)}
-    return [places[label] for label in choice.queries if label in places]
+    draws = {clip(one.name, LONGEST): one.finite(position) for one in sets}
+    return figures.densities(draws, f"{what} ({unit})" if unit else what) if sets else None
 
 
 def _sets(drawn: list[Part], shown: list[int]) -> tuple[list[SampleSet], str]:
@@ -242,29 +142,19 @@ def _sets(drawn: list[Part], shown: list[int]) -> tuple[list[SampleSet], str]:
 
 def _left_out_of(tree: xr.DataTree | None) -> list[str]:
     if tree is None:
-        return [
-            "The data themselves: the study keeps no examples (dtda.report.examples gathers them, "
-            "dtda.save keeps them)."
-        ]
+        return [NO_EXAMPLES]
     texts = {name: str(node.attrs.get("left_out", "")) for name, node in tree.children.items()}
     return [f"Of the {name}: {text}." for name, text in texts.items() if text]
 
 
-def _told(group: _Group, shown: list[int], drawn: list[Part]) -> list[str]:
-    """Say what is not shown of a group."""
-    found, number = [], len(group.asked.queries)
-    what = group.asked.measure.replace("_", " ")
-    if len(shown) < number:
-        found.append(
-            f"{count(number - len(shown), 'query', 'queries')} of the {number:,} that the {what} is "
-            "taken of; they count in what is said over all queries."
-        )
-    several = [part.name for part in group.samples if not is_drawn(part)]
-    if several:
-        found.append(
-            f"The distributions in {', '.join(several)}, which hold many perturbations or no draws yet."
-        )
-    if len(drawn) > MOST_SETS:
-        names = ", ".join(part.name for part in drawn[MOST_SETS:])
-        found.append(f"The distributions in {names}: {MOST_SETS} sample sets are drawn at most.")
-    return found
+def _left_out(group: Group, num_shown: int, drawn: list[Part]) -> Iterator[str]:
+    """Yield what is not shown of a group."""
+    number = len(group.queries)
+    if num_shown < number:
+        left = count(number - num_shown, "query", "queries")
+        what = group.measure.replace("_", " ")
+        yield f"{left} of the {number:,} of the {what}; they count in the averages over all queries."
+    if several := [part.name for part in group.samples if not is_drawn(part)]:
+        yield f"The distributions in {', '.join(several)}: with many perturbations, or no draws yet."
+    if names := [part.name for part in drawn[MOST_SETS:]]:
+        yield f"The distributions in {', '.join(names)}: at most {MOST_SETS} sample sets are drawn."

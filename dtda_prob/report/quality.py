@@ -1,204 +1,198 @@
-"""Whether it can be trusted: the verdict of diagnostics, and predictions against retraining."""
+"""Whether the predictions can be trusted: saved diagnostics, and comparisons with retraining."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import scipy.stats
 import xarray as xr
 
-from dtda_prob.report.parts import Part
-from dtda_prob.report.tables import Cell, Column, Table, bars
-from dtda_prob.report.words import brief, count, fixed, with_error
+from dtda_prob.report import figures
+from dtda_prob.report.directions import unit_of_divergence
+from dtda_prob.report.looks import texts
+from dtda_prob.report.numbers import count, fixed, with_error
+from dtda_prob.report.study import Part, Study
+from dtda_prob.report.tables import MOST_ROWS, Table, bars, told
 
 LEVEL = 0.9
+MOST_FIGURES, MOST_POINTS = 4, 2000
+FIGURE = (
+    "Retrained against predicted {} effects on query {} in {}: one point per perturbation, with "
+    "standard errors. Predictions are right where points are on the diagonal."
+)
 
 
 class Verdict(NamedTuple):
-    """What diagnostics say.
-
-    Attributes:
-        name: of the part.
-        table: a row a check.
-        passed: how many passed.
-        failed: how many did not.
-        text: the same in words, line by line.
-    """
+    """Saved diagnostics: a row per check, the number that passed, and the text as paragraphs."""
 
     name: str
     table: Table
     passed: int
-    failed: int
+    total: int
     text: list[tuple[str, list[str]]]
 
 
-class Agreement(NamedTuple):
-    """How well predictions agree with retraining.
+class Drawn(NamedTuple):
+    """A figure with its title and description."""
 
-    Attributes:
-        name: of the part.
-        summary: a row a divergence, over all queries.
-        queries: a row a query and divergence.
-        text: what was compared with what.
-    """
+    item: figures.Item
+    title: str
+    described: str
+
+
+class Agreement(NamedTuple):
+    """A saved comparison with retraining: tables over all queries and by query, and figures."""
 
     name: str
     summary: Table
     queries: Table
     text: str
+    figures: list[Drawn]
+
+
+class Evidence(NamedTuple):
+    """What supports the predictions, and what speaks against them."""
+
+    verdicts: list[Verdict]
+    agreements: list[Agreement]
+
+
+def evidence(study: Study, most: int) -> Evidence:
+    """Read the diagnostics and comparisons that were saved."""
+    kept = [part for part in study.of_kind("agreement") if "lds" in part.dataset]
+    return Evidence(
+        [verdict_of(part) for part in study.of_kind("verdict")],
+        [agreement_of(part, most) for part in kept if "draws" not in part.dataset.dims],
+    )
 
 
 def verdict_of(part: Part) -> Verdict:
-    """Read a verdict that was saved."""
-    dataset = part.dataset
-    columns = [
-        Column("Check", kind="text"),
-        Column("Found", note="± its standard error, or its spread over queries or perturbations"),
-        Column("Wanted", kind="text"),
-        Column("Verdict", kind="text"),
-    ]
+    """Read diagnostics."""
+    dataset = part.dataset.load()
     passed = dataset["passed"].values.astype(bool)
-    named = zip(
-        dataset["check"].values.tolist(),
-        dataset["value"].values.astype(float),
-        dataset["error"].values.astype(float),
-        dataset["threshold"].values.tolist(),
-        passed,
-        strict=True,
+    value, error = (dataset[name].values.astype(float) for name in ("value", "error"))
+    frame = pd.DataFrame(
+        {
+            "Check": texts(dataset["check"]),
+            "Value": value,
+            "Threshold": texts(dataset["threshold"]),
+            "Verdict": np.where(passed, "passed", "not passed"),
+        }
     )
-    rows = [
-        [
-            Cell(str(name)),
-            Cell(with_error(value, error) if np.isfinite(error) else brief(value), value),
-            Cell(str(threshold)),
-            Cell("passed", tone="good") if good else Cell("not passed", tone="bad"),
-        ]
-        for name, value, error, threshold, good in named
-    ]
-    table = Table("What was checked", columns, rows, len(rows) > 8)
+    shown = {
+        "Value": list(map(with_error, value, error)),
+        "Verdict": [told(good, "passed", "not passed") for good in passed],
+    }
+    notes = {"Value": "± standard error, or spread over queries or perturbations"}
     text = _paragraphs(str(dataset.attrs.get("text", "")))
-    return Verdict(part.name, table, int(passed.sum()), int((~passed).sum()), text)
+    table = Table("All checks", frame, shown, notes)
+    return Verdict(part.name, table, int(passed.sum()), len(passed), text)
 
 
-def agreement_of(part: Part, most: int) -> Agreement | None:
-    """Read an evaluation that was saved; None where it holds no agreement."""
-    dataset = part.dataset
-    if "lds" not in dataset or "draws" in dataset.dims:
-        return None
-    attrs, number = dataset.attrs, dataset.sizes["perturbation"]
+def agreement_of(part: Part, most: int) -> Agreement:
+    """Read a comparison with retraining."""
+    dataset, attrs = part.dataset, part.dataset.attrs
     text = (
         f"{attrs.get('transform', 'The prediction')} with {count(int(attrs.get('draws', 0)), 'draw')} "
-        f"against {count(int(attrs.get('retrainings', 0)), 'retraining')} with other seeds, over "
-        f"{count(number, 'perturbation')}. A correlation of 1 ranks perturbations as retraining does."
+        f"compared with {count(int(attrs.get('retrainings', 0)), 'retraining')} with other seeds, over "
+        f"{count(dataset.sizes['perturbation'], 'perturbation')}. A correlation of 1 means that "
+        "perturbations are ranked as by retraining."
     )
-    return Agreement(part.name, _summary(dataset), _by_query(dataset, most), text)
+    drawn = list(_figures(dataset, part.name))
+    return Agreement(part.name, _summary(dataset), _by_query(dataset, most), text, drawn)
 
 
 def _summary(dataset: xr.Dataset) -> Table:
-    level = float(dataset.attrs.get("level", LEVEL))
-    columns = [
-        Column("Divergence", kind="text"),
-        Column(
-            "Spearman correlation",
-            note="mean over queries ± standard error; for random subsets this "
-            "is the linear datamodelling score",
-        ),
-        Column("Drawn", "", "bar", f"mark: mean; thick: ± standard error; thin: {level:.0%} interval"),
-        Column(f"{level:.0%} interval"),
-        Column(
-            "Free of noise in the truth",
-            note="± standard error: divided by the root of the reliability",
-        ),
-        Column(
-            "Reliability of the truth",
-            note="correlation between two such sets of retrainings; no error is estimated of it",
-        ),
-        Column("Queries"),
-    ]
-    value = {
-        name: np.atleast_1d(dataset[name].values).astype(float)
-        for name in (
-            "lds",
-            "lds_error",
-            "lds_lower",
-            "lds_upper",
-            "lds_disattenuated",
-            "lds_disattenuated_error",
-            "lds_reliability",
-            "num_queries",
-        )
+    level = f"{float(dataset.attrs.get('level', LEVEL)):.0%} interval"
+    fields = [f"lds{end}" for end in ("", "_error", "_lower", "_upper")]
+    fields += ["lds_disattenuated", "lds_disattenuated_error", "lds_reliability", "num_queries"]
+    columns = [np.atleast_1d(dataset[name].values).astype(float) for name in fields]
+    lds, error, lower, upper, free, free_error, reliable, number = columns
+    corrected = "Corrected for noise in the truth"
+    frame = pd.DataFrame(
+        {
+            "Divergence": texts(dataset["divergence"]),
+            "Spearman correlation": lds,
+            "Drawn": lds,
+            level: lower,
+            corrected: free,
+            "Reliability of the truth": reliable,
+            "Queries": number.astype(int),
+        }
+    )
+    shown = {
+        "Spearman correlation": list(map(with_error, lds, error)),
+        "Drawn": bars(lds, error, lower, upper),
+        level: [f"{fixed(a, 2)} to {fixed(b, 2)}" for a, b in zip(lower, upper, strict=True)],
+        corrected: list(map(with_error, free, free_error)),
+        "Reliability of the truth": [fixed(x, 3) for x in reliable],
     }
-    drawn = bars(*(value[name] for name in ("lds", "lds_error", "lds_lower", "lds_upper")))
-    rows = [
-        [
-            Cell(str(name)),
-            Cell(with_error(value["lds"][i], value["lds_error"][i]), value["lds"][i]),
-            Cell(fixed(value["lds"][i], 2), value["lds"][i], bar=drawn[i]),
-            Cell(
-                f"{fixed(value['lds_lower'][i], 2)} to {fixed(value['lds_upper'][i], 2)}",
-                value["lds_lower"][i],
-            ),
-            Cell(
-                with_error(value["lds_disattenuated"][i], value["lds_disattenuated_error"][i]),
-                value["lds_disattenuated"][i],
-            ),
-            Cell(fixed(value["lds_reliability"][i], 3), value["lds_reliability"][i]),
-            Cell(f"{value['num_queries'][i]:.0f}", value["num_queries"][i]),
-        ]
-        for i, name in enumerate(np.atleast_1d(dataset["divergence"].values).tolist())
-    ]
-    return Table("Agreement with retraining, over all queries", columns, rows)
+    notes = {
+        "Spearman correlation": "mean over queries ± standard error; for random subsets this is the "
+        "linear datamodelling score",
+        "Drawn": f"mark: mean; thick: ± standard error; thin: {level}",
+        corrected: "± standard error: divided by the square root of the reliability",
+        "Reliability of the truth": "correlation between two such sets of retrainings",
+    }
+    return Table("Agreement with retraining, over all queries", frame, shown, notes)
 
 
 def _by_query(dataset: xr.Dataset, most: int) -> Table:
-    number, queries = dataset.sizes["perturbation"], dataset["query"].values[:most].tolist()
-    columns = [
-        Column("Query", kind="text", order="ascending"),
-        Column("Divergence", kind="text"),
-        Column("Spearman correlation"),
-        Column(
-            f"{LEVEL:.0%} interval",
-            note="over perturbations, by Fisher's transformation (Bonett and Wright, 2000)",
-        ),
-        Column("Reliability of the truth"),
-    ]
-    rows = []
-    for j, divergence in enumerate(dataset["divergence"].values.tolist()):
-        for i, query in enumerate(queries):
-            r, reliable = (float(dataset[name].values[j, i]) for name in ("spearman", "reliability"))
-            low, high = _interval(r, number)
-            rows.append(
-                [
-                    Cell(str(query)),
-                    Cell(str(divergence)),
-                    Cell(fixed(r, 2), r),
-                    Cell(f"{fixed(low, 2)} to {fixed(high, 2)}", low),
-                    Cell(fixed(reliable, 2), reliable),
-                ]
-            )
-    left_out = dataset.sizes["query"] - len(queries)
-    note = f"{count(left_out, 'further query', 'further queries')} not shown." if left_out else ""
-    return Table("Agreement with retraining, query by query", columns, rows, len(rows) > 8, note)
+    chosen = dataset[["spearman", "reliability"]].isel(query=slice(most))
+    flat = chosen.to_dataframe(dim_order=["divergence", "query"]).reset_index()
+    lower, upper = _interval(flat["spearman"].to_numpy(float), dataset.sizes["perturbation"])
+    level = f"{LEVEL:.0%} interval"
+    frame = pd.DataFrame(
+        {
+            "Query": list(map(str, flat["query"])),
+            "Divergence": list(map(str, flat["divergence"])),
+            "Spearman correlation": flat["spearman"],
+            level: lower,
+            "Reliability of the truth": flat["reliability"],
+        }
+    )
+    shown = {
+        "Spearman correlation": [fixed(x, 2) for x in flat["spearman"]],
+        level: [f"{fixed(a, 2)} to {fixed(b, 2)}" for a, b in zip(lower, upper, strict=True)],
+        "Reliability of the truth": [fixed(x, 2) for x in flat["reliability"]],
+    }
+    notes = {level: "over perturbations, by Fisher's transformation (Bonett and Wright, 2000)"}
+    left = dataset.sizes["query"] - chosen.sizes["query"]
+    note = f"{count(left, 'more query is', 'more queries are')} not shown." if left else ""
+    return Table("Agreement with retraining, query by query", frame, shown, notes, note)
 
 
-def _interval(correlation: float, number: int) -> tuple[float, float]:
-    """Give the interval of a Spearman correlation."""
-    if number < 4 or not np.isfinite(correlation):
-        return np.nan, np.nan
+def _interval(correlation: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the interval of Spearman correlations over so many perturbations."""
+    if number < 4:
+        return np.full_like(correlation, np.nan), np.full_like(correlation, np.nan)
     center = np.arctanh(np.clip(correlation, -1 + 1e-9, 1 - 1e-9))
-    error = np.sqrt((1 + correlation**2 / 2) / (number - 3))
-    reach = scipy.stats.norm.ppf((1 + LEVEL) / 2) * error
-    return float(np.tanh(center - reach)), float(np.tanh(center + reach))
+    reach = scipy.stats.norm.ppf((1 + LEVEL) / 2)
+    reach = reach * np.sqrt((1 + correlation**2 / 2) / (number - 3))
+    return np.tanh(center - reach), np.tanh(center + reach)
+
+
+def _figures(dataset: xr.Dataset, name: str) -> Any:
+    """Draw the first queries of a comparison."""
+    if dataset.sizes["perturbation"] > MOST_POINTS:
+        return
+    divergence = texts(dataset["divergence"])[0]
+    unit = unit_of_divergence(divergence, str(dataset.attrs.get("measure", "")))
+    known = np.isfinite(dataset["spearman"].values[0])
+    for query in dataset["query"].values[known][:MOST_FIGURES].tolist():
+        item = figures.agreement(dataset, query, divergence, unit)
+        yield Drawn(item, f"Query {query}", FIGURE.format(divergence, query, name))
 
 
 def _paragraphs(text: str) -> list[tuple[str, list[str]]]:
-    """Take words apart: headings, each with the items that stand below it."""
-    found: list[tuple[str, list[str]]] = []
-    for line in text.splitlines():
+    """Split text into headings, each with the items below it."""
+    parts: list[tuple[str, list[str]]] = []
+    for line in text.splitlines()[:MOST_ROWS]:
         if line.startswith("- "):
-            found = found or [("", [])]
-            found[-1][1].append(line[2:])
-        elif line.startswith("  ") and found and found[-1][1]:
-            found[-1][1][-1] += f" {line.strip()}"
+            parts = parts or [("", [])]
+            parts[-1][1].append(line[2:])
+        elif line.startswith("  ") and parts and parts[-1][1]:
+            parts[-1][1][-1] += f" {line.strip()}"
         elif line.strip():
-            found.append((line.strip(), []))
-    return found
+            parts.append((line.strip(), []))
+    return parts

@@ -1,157 +1,217 @@
-"""What a study says, in a few sentences, and on what they rest."""
+"""A study in sentences and facts: what was found, what was computed, and what it cost."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from dtda_prob.report import figures
-from dtda_prob.report.influences import Scores
+from dtda_prob.report.directions import unit_of_divergence
+from dtda_prob.report.influences import RATE, Scores
+from dtda_prob.report.numbers import NONE, brief, count, duration, share, size, with_error
 from dtda_prob.report.panels import Panels
-from dtda_prob.report.parts import Part, Study
-from dtda_prob.report.quality import Agreement, Verdict, agreement_of, verdict_of
-from dtda_prob.report.words import (
-    RATE,
-    count,
-    plain_name,
-    unit_of_divergence,
-    with_error,
-)
+from dtda_prob.report.quality import Evidence
+from dtda_prob.report.study import Part, Study
+from dtda_prob.report.tables import MOST_ROWS, Table, told
 
-MOST_FIGURES, MOST_POINTS = 4, 2000
+REMOVAL = {
+    "drop": "drop: the rows are gone and the number of epochs is kept, so that there are fewer steps",
+    "reweight": "reweight: the example keeps its place in batches and epochs, and counts for nothing",
+}
 
 
-class Drawn(NamedTuple):
-    """A figure with what it shows in words."""
+class Fact(NamedTuple):
+    """A name and a text."""
 
-    item: figures.Item
-    title: str
-    described: str
-
-
-class Evidence(NamedTuple):
-    """What speaks for the predictions, and against them.
-
-    Attributes:
-        verdicts: of diagnostics.
-        agreements: with retraining.
-        figures: of agreements.
-    """
-
-    verdicts: list[Verdict]
-    agreements: list[Agreement]
-    figures: list[Drawn]
-
-
-def evidence(study: Study, most: int) -> Evidence:
-    """Read what diagnostics and evaluations were saved."""
-    kept = [(part, found) for part in study.of_kind("agreement") if (found := agreement_of(part, most))]
-    return Evidence(
-        [verdict_of(part) for part in study.of_kind("verdict")],
-        [found for _, found in kept],
-        [drawn for part, _ in kept for drawn in _figures(part)],
-    )
+    name: str
+    text: str
 
 
 def title(shown: Panels) -> str:
-    """Ask what the study answers."""
+    """Return the question that the study answers."""
     measures = list(dict.fromkeys(f"the {panel.measure.split(',')[0]}" for panel in shown.panels))
-    return f"Which data move {' and '.join(measures) or 'what models say'}?"
+    return f"Which examples move {' and '.join(measures) or 'the model'}?"
 
 
-def glance(study: Study, shown: Panels, found: Evidence) -> list[str]:
-    """Say in sentences what matters most."""
-    leading = dict.fromkeys(_leading(one) for one in shown.scores)
-    return [*_drawn(study), *leading, *_trusted(found)]
+def glance(study: Study, shown: Panels, checked: Evidence) -> list[str]:
+    """Return what matters most, in sentences."""
+    leading = dict.fromkeys(_leading(scores) for scores in shown.scores)
+    return [*_fitted(study), *leading, *_trusted(checked)]
 
 
-def _drawn(study: Study) -> list[str]:
-    table = study.table
-    sets = table[table["kind"] == "sample set"]
-    if not len(sets) or "rows" not in study.about:
-        return []
-    number = sum(_num_models(study, part) for part in study.of_kind("sample set"))
-    return [
-        f"{count(number, 'outcome')} of training “{plain_name(study.about['model'])}” "
-        f"{'was' if number == 1 else 'were'} drawn, on "
-        f"{count(study.about['rows']['num_data'], 'datum', 'data')} as they are or with some changed."
-    ]
+def _fitted(study: Study) -> Iterator[str]:
+    models = [_num_models(study, part) for part in study.of_kind("sample set")]
+    if models and "rows" in study.about:
+        number, data = sum(models), study.about["rows"].get("num_data", "?")
+        yield (
+            f"The model “{plain_name(study.about['model'])}” was fitted {count(number, 'time')} to "
+            f"{count(data, 'example')}, unchanged or with some reweighted."
+        )
 
 
 def _num_models(study: Study, part: Part) -> int:
-    """Count the trainings of a sample set; states of one run are of one."""
-    row = study.table.loc[part.name]
+    """Return the number of trainings of a sample set; a chain of several states is one."""
+    row, kernel = study.table.loc[part.name], part.about.get("kernel", {})
     if row["transform"] != "training":
         return 0
-    return int(row["draws"] * max(1, row["perturbations"]) // part.about["kernel"]["num_states"])
+    states = kernel.get("num_states", 1) if isinstance(kernel, dict) else 1
+    return int(row["draws"] * max(1, row["perturbations"]) // states)
 
 
 def _leading(scores: Scores) -> str:
-    """Name what moves the first query most, with its error."""
+    """Return what moves the first query most, with its standard error."""
     query = scores.dataset["query"].values[0]
     one = scores.dataset.isel(query=0, divergence=0)[["score", "error", "rank", "q_value"]].load()
     if not np.isfinite(one["score"].values).any():
         return f"No score of query {query} is finite."
     first = one.isel({scores.dim: int(np.argmin(one["rank"].values))})
-    told = int((one["q_value"] <= RATE).sum())
+    number, total = int((one["q_value"] <= RATE).sum()), one[scores.dim].size
     return (
-        f"Of query {query}, {_moves(scores, first)}. {told:,} of {scores.labels.size:,} "
-        f"{scores.things} are told from none at a false discovery rate of {RATE:.0%}."
+        f"For query {query}, {_moves(scores, first)}. {number:,} of {total:,} {scores.things} are "
+        f"significant (FDR ≤ {RATE:.0%})."
     )
 
 
 def _moves(scores: Scores, first: xr.Dataset) -> str:
-    """Say how the measurement moves, as far as that is known."""
     divergence, value = scores.divergences[0], float(first["score"])
-    sign, unit = scores.sign_of(divergence), unit_of_divergence(divergence, scores.measure)
-    label = f"{scores.dim} {first[scores.dim].values}"
-    doing = f"removing {label}" if scores.dim == "datum" else label
+    sign, unit = scores.sign(divergence), unit_of_divergence(divergence, scores.measure)
+    label = f"{first[scores.dim].values}"
+    doing = f"removing example {label}" if scores.is_by_example else f"perturbation {label}"
     amount = with_error(abs(value) if sign else value, float(first["error"]))
-    size = f"{amount}{f' {unit}' if unit else ''} (± standard error)"
+    amount = f"{amount}{f' {unit}' if unit else ''} (± standard error)"
     if not float(first["q_value"]) <= RATE:
-        return f"{doing} has the largest {divergence} score, {size}, which is not told from none"
+        return f"{doing} has the largest {divergence} score, {amount}, which is not significant"
     if sign is None:
-        return f"{doing} moves the {scores.measure.replace('_', ' ')} furthest, by {size}"
-    return f"{doing} {sign.positive if value > 0 else sign.negative} {sign.of} most, by {size}"
+        return f"{doing} moves the {scores.measure.replace('_', ' ')} furthest, by {amount}"
+    return f"{doing} {sign.positive if value > 0 else sign.negative} {sign.of} most, by {amount}"
 
 
-def _trusted(found: Evidence) -> list[str]:
-    told = [
-        f"{one.passed} of {one.passed + one.failed} checks of “{one.name}” are passed."
-        for one in found.verdicts
-    ]
-    if not told:
-        told = ["No diagnostics are kept in the study, so that nothing is said of whether to trust it."]
-    for one in found.agreements:
-        row = one.summary.rows[0]
-        told.append(
-            f"Predicted and retrained {row[0].text} effects of “{one.name}” have a Spearman "
-            f"correlation of {row[1].text}, averaged over queries."
+def _trusted(checked: Evidence) -> Iterator[str]:
+    for verdict in checked.verdicts:
+        some = "All" if verdict.passed == verdict.total else f"{verdict.passed} of"
+        yield f"{some} {count(verdict.total, 'check')} of “{verdict.name}” passed."
+    if not checked.verdicts:
+        yield "The study has no diagnostics, so it is unknown whether the scores can be trusted."
+    for agreement in checked.agreements:
+        first = agreement.summary.frame.iloc[0]
+        yield (
+            f"Predicted and retrained {first['Divergence']} effects of “{agreement.name}” have a "
+            f"Spearman correlation of {agreement.summary.shown['Spearman correlation'][0]}, averaged "
+            "over queries."
         )
-    if not found.agreements:
-        told.append("Predictions have not been compared with retraining.")
-    return told
+    if not checked.agreements:
+        yield "Predictions have not been compared with retraining."
 
 
-def _figures(part: Part) -> list[Drawn]:
-    """Draw the first queries of an evaluation."""
-    dataset: xr.Dataset = part.dataset
-    if dataset.sizes["perturbation"] > MOST_POINTS:
-        return []
-    divergence = str(dataset["divergence"].values[0])
-    unit = unit_of_divergence(divergence, str(dataset.attrs.get("measure", "")))
-    return [_figure(dataset, part.name, query, divergence, unit) for query in _first(dataset)]
+def warnings(study: Study) -> Iterator[str]:
+    """Yield what is unfinished, and what diverged."""
+    for name, row in study.table[:MOST_ROWS].iterrows():
+        if row["finished"] < 1:
+            yield (
+                f"“{name}” is not finished: {share(row['finished'])} of its shards are done. The call "
+                "that began it resumes it."
+            )
+        if row["diverging"]:
+            yield (
+                f"{count(int(row['diverging']), 'draw')} of “{name}” diverged, did not converge or "
+                f"{'is' if row['diverging'] == 1 else 'are'} not finite."
+            )
 
 
-def _first(dataset: xr.Dataset) -> list[Any]:
-    known = np.isfinite(dataset["spearman"].values[0])
-    return dataset["query"].values[known][:MOST_FIGURES].tolist()
+def asked(study: Study) -> list[Fact]:
+    """Return what was asked: the program, its data, how it is trained and what is measured."""
+    about, drawn = study.about, [part.about for part in study.parts if "kernel" in part.about]
+    facts = [
+        Fact("Study", study.path.name),
+        Fact("Last written", f"{study.written:%Y-%m-%d %H:%M} UTC"),
+    ]
+    if "model" in about:
+        number = count(about.get("rows", {}).get("num_data", "?"), "example")
+        arrays = ", ".join(f"{name} ({kind})" for name, kind in about.get("data", {}).items())
+        shapes = about.get("shapes", {})
+        sites = [
+            f"{name}, {kind} {shapes.get(name, '')}" for name, kind in about.get("sites", {}).items()
+        ]
+        facts += [
+            Fact("Program", f"{plain_name(about['model'])}, data in the plate {about.get('plate')!r}"),
+            Fact("Data", f"{number}: {arrays}"),
+            Fact("Sites", "; ".join(sites)),
+        ]
+    facts += [Fact("Training", text) for text in _distinct(map(_kernel, drawn))]
+    facts += [Fact("Drawn by", text) for text in _distinct(one.get("transform") for one in drawn)]
+    facts += [Fact("Measure", text) for text in _distinct(map(_measure, drawn))]
+    removals = _distinct(one.get("removal") for one in drawn)
+    facts += [Fact("Weight 0 means", REMOVAL.get(text, text)) for text in removals]
+    if "versions" in about:
+        versions = ", ".join(f"{name} {text}" for name, text in about["versions"].items())
+        facts.append(Fact("Versions, when begun", versions))
+    return facts
 
 
-def _figure(dataset: xr.Dataset, name: str, query: Any, divergence: str, unit: str) -> Drawn:
-    return Drawn(
-        figures.agreement(dataset, query, divergence, unit),
-        f"Query {query}",
-        f"Retrained against predicted {divergence} effects on query {query} in {name}, a point a "
-        "perturbation with standard errors; where points follow the diagonal, predictions are right.",
+def _distinct(texts: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))[:MOST_ROWS]
+
+
+def _kernel(about: dict[str, Any]) -> str:
+    kernel = about["kernel"]
+    if isinstance(kernel, str):
+        return kernel
+    steps = " + ".join(map(str, kernel.get("num_steps", [])))
+    warm = [brief(t) for t in kernel.get("temperature", []) if t is not None]
+    states = kernel.get("num_states", 1)
+    kept = f", {states} states kept per chain" if states != 1 else ""
+    heat = f", at temperature {', '.join(warm)}" if warm else ""
+    return f"{count(kernel.get('num_phases', 1), 'phase')} of {steps} steps{heat}{kept}"
+
+
+def _measure(about: dict[str, Any]) -> str:
+    measure = about.get("measure", {})
+    number = count(measure.get("num_queries", "?"), "query", "queries")
+    return f"{str(measure.get('name', '')).replace('_', ' ')} of {number}"
+
+
+def holds(study: Study) -> Table:
+    """Return a row for each part: what it is, how large, and what it took."""
+    table = study.table.loc[[part.name for part in study.parts]]
+    seconds = list(map(_seconds, study.parts))
+    counts = {name: table[name.lower()].to_numpy() for name in ("Draws", "Perturbations", "Queries")}
+    frame = pd.DataFrame(
+        {
+            "Name": [part.name for part in study.parts],
+            "Kind": [part.kind for part in study.parts],
+            "By": table["transform"].astype(str).to_numpy(),
+            "Key": [" ".join(map(str, part.about.get("key", []))) for part in study.parts],
+            **counts,
+            "Finished": table["finished"].to_numpy(float),
+            "Diverging": table["diverging"].to_numpy(),
+            "Time": seconds,
+            "Size": table["bytes"].to_numpy(),
+        }
     )
+    shown = {name: [f"{n:,}" if n else NONE for n in values] for name, values in counts.items()} | {
+        "Finished": [f"{x:.0%}" if x == 1 else told(False, "", f"{x:.0%}") for x in frame["Finished"]],
+        "Diverging": [told(False, "", f"{n:,}") if n else "0" for n in frame["Diverging"]],
+        "Time": list(map(duration, seconds)),
+        "Size": list(map(size, frame["Size"])),
+    }
+    notes = {
+        "Key": "the JAX key of its draws",
+        "Finished": "share of its shards",
+        "Diverging": "draws that diverged, did not converge or are not finite",
+        "Time": "over all shards, which may have run in parallel",
+        "Size": "on disk",
+    }
+    return Table("Everything in the study", frame, shown, notes)
+
+
+def _seconds(part: Part) -> float:
+    """Return the time that a part took; NaN if it was not recorded."""
+    shards = part.tree.children.get("shards", xr.DataTree()).to_dataset()
+    finished = shards.get("finished")
+    return np.nan if finished is None else float(finished.sel(fact="milliseconds").sum()) / 1000
+
+
+def plain_name(qualified: str) -> str:
+    """Return the name of a function without the functions that made it."""
+    return qualified.replace(".<locals>", "")

@@ -1,0 +1,97 @@
+"""Thumbnails, inputs and targets of examples and queries, by their labels."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from markupsafe import Markup
+
+from dtda_prob.report.numbers import brief, clip
+from dtda_prob.report.tables import LONGEST
+
+IMAGE = Markup('<img src="{}" alt="">{}')
+
+
+class Looks(NamedTuple):
+    """What `examples` kept of training examples, or of queries.
+
+    Attributes:
+        places: the position of each label.
+        thumbnails: pixels `(label, row, column, channel)`.
+        rows: features by label, as numbers or as text.
+        targets: what is observed, `(label,)` as text or `(label, site)` as numbers.
+        sites: where it is observed.
+    """
+
+    places: dict[str, int]
+    thumbnails: np.ndarray | None = None
+    rows: pd.DataFrame | None = None
+    targets: np.ndarray | None = None
+    sites: Sequence[str] = ()
+
+    def picture(self, label: str) -> str | None:
+        """Return the thumbnail as a data URL."""
+        if self.thumbnails is None or label not in self.places:
+            return None
+        return png(self.thumbnails[self.places[label]])
+
+    def pictured(self, label: str) -> str:
+        """Return the label behind its thumbnail, if it has one."""
+        picture = self.picture(label)
+        return label if picture is None else IMAGE.format(picture, clip(label, LONGEST))
+
+    def target(self, label: str) -> str:
+        """Return what is observed, as text."""
+        if self.targets is None or label not in self.places:
+            return ""
+        target = self.targets[self.places[label]]
+        if np.ndim(target) == 0:
+            return clip(target, LONGEST)
+        texts = [brief(value, 5) for value in target.tolist()]
+        named = zip(self.sites, texts, strict=True)
+        return texts[0] if len(texts) == 1 else ", ".join(f"{site} {text}" for site, text in named)
+
+    def features(self, labels: Sequence[str]) -> pd.DataFrame:
+        """Return the features of some examples; columns that hold nothing but numbers are numeric."""
+        if self.rows is None:
+            return pd.DataFrame(index=range(len(labels)))
+        rows = self.rows.reindex(labels).reset_index(drop=True)
+        return rows.apply(lambda column: column if _has_text(column) else pd.to_numeric(column))
+
+
+def _has_text(column: pd.Series) -> bool:
+    return bool(pd.to_numeric(column, errors="coerce").isna().any())
+
+
+def looks(tree: xr.DataTree | None, group: str, dim: str) -> Looks:
+    """Read the looks of `data` or `queries`, by their dimension."""
+    if tree is None or group not in tree.children or dim not in tree.children[group].coords:
+        return Looks({})
+    dataset = tree.children[group].to_dataset().load()
+    labels = texts(dataset[dim])
+    arrays = {name: dataset[name].values for name in ("thumbnail", "row", "target") if name in dataset}
+    rows = arrays.get("row")
+    if rows is not None:
+        rows = pd.DataFrame(rows, labels, texts(dataset["column"]))
+    sites = texts(dataset["site"]) if "site" in dataset.coords else ()
+    places = {label: i for i, label in enumerate(labels)}
+    return Looks(places, arrays.get("thumbnail"), rows, arrays.get("target"), sites)
+
+
+def texts(labels: xr.DataArray) -> list[str]:
+    """Return labels as text."""
+    return [str(label) for label in labels.values.tolist()]
+
+
+def png(pixels: np.ndarray) -> str:
+    """Return pixels `(row, column, channel)` as a data URL of a PNG."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    written = io.BytesIO()
+    image.save(written, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"

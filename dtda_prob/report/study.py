@@ -1,0 +1,142 @@
+"""A study opened for its report: its parts by kind, and what each says about itself."""
+
+import json
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import xarray as xr
+
+import dtda_prob as dtda
+from dtda_prob.report.looks import texts
+
+TYPES = {
+    "blocks": dict,
+    "data": dict,
+    "kernel": (dict, str),
+    "key": list,
+    "kind": str,
+    "measure": dict,
+    "model": str,
+    "plate": str,
+    "removal": str,
+    "rows": dict,
+    "shapes": dict,
+    "sites": dict,
+    "transform": str,
+    "versions": dict,
+}
+"""Of what a study and its parts say about themselves, as far as a page shows it."""
+
+
+class Part(NamedTuple):
+    """One name of a study: its kind, its description, and what it holds, read when asked for."""
+
+    name: str
+    kind: str
+    about: dict[str, Any]
+    tree: xr.DataTree
+
+    @property
+    def dataset(self) -> xr.Dataset:
+        """Return what it holds, where that is one dataset."""
+        return self.tree.to_dataset()
+
+    @property
+    def measured(self) -> xr.DataArray | None:
+        """Return the draws of a sample set."""
+        if self.kind != "sample set" or "posterior_predictive" not in self.tree.children:
+            return None
+        groups = self.tree.children["posterior_predictive"].to_dataset().data_vars.values()
+        return next(iter(groups), None)
+
+
+class Study(NamedTuple):
+    """A folder, its description, `dtda.contents` of it, and its parts."""
+
+    path: Path
+    about: dict[str, Any]
+    table: pd.DataFrame
+    parts: list[Part]
+
+    def of_kind(self, kind: str) -> list[Part]:
+        """Return the parts of a kind."""
+        return [part for part in self.parts if part.kind == kind]
+
+    @property
+    def written(self) -> datetime:
+        """Return when the study was last written to."""
+        nodes = self.path / "zarr.json", *self.path.glob("*/zarr.json")
+        times = [node.stat().st_mtime for node in nodes]
+        return datetime.fromtimestamp(max(times), UTC)
+
+
+class Group(NamedTuple):
+    """Sample sets and scores that measure the same queries."""
+
+    measure: str
+    queries: tuple[str, ...]
+    samples: list[Part]
+    scores: list[Part]
+
+
+def open_study(path: Path) -> Study:
+    """Open a study lazily, after checking that it is safe."""
+    table = dtda.contents(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # diverging draws are counted on the page
+        tree = dtda.load(path)
+    parts = [
+        Part(name, str(kind), description(tree.children[name], name), tree.children[name])
+        for name, kind in table["kind"].items()
+        if name in tree.children
+    ]
+    return Study(path, description(tree, "the study"), table, parts)
+
+
+def description(node: xr.DataTree, name: str) -> dict[str, Any]:
+    """Read what a study, or a part of it, says about itself.
+
+    Raises:
+        StoreError: if it says something of an unexpected type.
+    """
+    about = json.loads(node.attrs.get("dtda_prob", "{}"))
+    for field, kind in TYPES.items():
+        if about.get(field) is not None and not isinstance(about[field], kind):
+            raise dtda.StoreError(
+                f"{name}: its description has {field}={str(about[field])[:60]!r}, which is not what "
+                "dtda_prob writes; make the study again"
+            )
+    return {field: value for field, value in about.items() if value is not None}
+
+
+@contextmanager
+def readable(path: Path) -> Generator[None]:
+    """Turn errors of reading a damaged or foreign store into one that says what to do."""
+    try:
+        yield
+    except dtda.StoreError:
+        raise
+    except (AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise dtda.StoreError(
+            f"{str(path)!r} is damaged, or not as dtda_prob writes it ({type(error).__name__}: "
+            f"{str(error)[:200]}); `dtda info --verify {path}` reads it all again"
+        ) from error
+
+
+def groups_of(study: Study) -> list[Group]:
+    """Group sample sets and scores by what they measure, in the order of the study."""
+    groups: dict[tuple, Group] = {}
+    for part in [*study.of_kind("sample set"), *study.of_kind("scores")]:
+        source = part.dataset if part.kind == "scores" else part.measured
+        if source is None or "query" not in source.coords or not source["query"].size:
+            continue
+        measure = str(part.about.get("measure", {}).get("name", ""))
+        asked = measure, tuple(texts(source["query"]))
+        group = groups.setdefault(asked, Group(*asked, [], []))
+        (group.samples if part.kind == "sample set" else group.scores).append(part)
+    return list(groups.values())
