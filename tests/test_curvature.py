@@ -1,7 +1,9 @@
 """Every curvature against the whole matrix, on programs small enough to have one."""
 
+import dataclasses
 import itertools
-from functools import cache
+import pickle
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,8 @@ from tables import NUM_DATA, network, regression
 
 import dtda_prob as dtda
 from dtda_prob import curvature as curvatures
-from dtda_prob.curvature import factor, filters
+from dtda_prob.compiling import compiled
+from dtda_prob.curvature import filters, quadratic
 from dtda_prob.curvature.matrices import hessian, resolve
 from dtda_prob.likelihood import likelihood
 
@@ -66,12 +69,11 @@ def at(program: dtda.Program):
 
 def solve(curvature, program, vector=None, weights=WEIGHTS, time=10.0):
     params, default = at(program)
-    choose = curvature.inverse_filter(lambda: time)
-    decompose = curvature.bind(program)
+    curvature.check(program)
 
     def inverse(vector):
-        found = decompose(KEY, params, jnp.asarray(weights))
-        return found.apply(choose(found, params), vector)
+        found = curvature.at(program, KEY, params, jnp.asarray(weights))
+        return found.apply(curvature.inverse(found, params, lambda: time), vector)
 
     return ravel_pytree(jax.jit(inverse)(default if vector is None else vector))[0]
 
@@ -79,11 +81,15 @@ def solve(curvature, program, vector=None, weights=WEIGHTS, time=10.0):
 def rows(program, matrix="gauss_newton", weights=WEIGHTS):
     """B as a matrix, H = B'B."""
     params, _ = at(program)
-    build = factor.bind_factor(resolve(matrix), program)
     every = jnp.arange(program.num_data)
-    found = jax.jit(lambda params: build(KEY, params, jnp.asarray(weights)).rows(every))(params)
+
+    def rows_at(params):
+        h = quadratic.Quadratic(program, resolve(matrix), KEY, params, jnp.asarray(weights))
+        return h.rows(every)
+
+    found = jax.jit(rows_at)(params)
     merged = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
-    return merged, np.asarray(factor.flat(merged))
+    return merged, np.asarray(quadratic.flat(merged))
 
 
 @cache
@@ -98,12 +104,12 @@ def test_the_inverse_is_symmetric_and_where_exact_that_of_the_dense_matrix(name,
     curvature, program = (EXACT | APPROXIMATE)[name], network()
     params, vector = at(program)
     other = optax.tree.random_like(jax.random.key(6), params, jax.random.normal)
-    decompose, choose = curvature.bind(program), curvature.inverse_filter(lambda: 10.0)
+    curvature.check(program)
 
     @jax.jit
     def both_ways(params, vector, other):
-        found = decompose(KEY, params, jnp.asarray(WEIGHTS))
-        inverse = choose(found, params)
+        found = curvature.at(program, KEY, params, jnp.asarray(WEIGHTS))
+        inverse = curvature.inverse(found, params, lambda: 10.0)
         forward, pullback = jax.vjp(lambda v: found.apply(inverse, v), vector)
         return forward, pullback(other)[0]
 
@@ -125,7 +131,7 @@ def test_the_dense_gauss_newton_matrix_is_made_of_jacobians_and_loss_hessians(x6
     found = likelihood(program)
 
     def parts(params, i):
-        jacobian = factor.flat(jax.jacobian(found.outputs)(params, i))
+        jacobian = quadratic.flat(jax.jacobian(found.outputs)(params, i))
         return jacobian, jax.hessian(found.loss)(found.outputs(params, i), i)
 
     every = jnp.arange(NUM_DATA)
@@ -155,7 +161,7 @@ def test_for_canonical_likelihoods_the_fisher_matrix_tends_to_gauss_newton(x64):
 def test_the_empirical_fisher_matrix_is_the_second_moment_of_gradients(x64):
     program = network()
     params, vector = at(program)
-    gradients = np.asarray(factor.flat(jax.jit(program.gradients)(params)))
+    gradients = np.asarray(quadratic.flat(jax.jit(program.gradients)(params)))
     whole = gradients.T @ (WEIGHTS[:, None] * gradients) / NUM_DATA + DAMPING * np.eye(NUM_PARAMS)
     expected = np.linalg.solve(whole, ravel_pytree(vector)[0])
     close(solve(curvatures.gram("empirical_fisher", damping=DAMPING), program), expected, rtol=1e-8)
@@ -221,11 +227,10 @@ def test_functions_of_eigenvalues_are_those_of_the_dense_matrix(name, x64):
 def applied(curvature, program):
     """All functions, of one compiled decomposition."""
     params, vector = at(program)
-    decompose = curvature.bind(program)
 
     @jax.jit
     def apply(params, vector):
-        found = decompose(KEY, params, jnp.asarray(WEIGHTS))
+        found = curvature.at(program, KEY, params, jnp.asarray(WEIGHTS))
         return [ravel_pytree(found.apply(function, vector))[0] for function in FUNCTIONS]
 
     return np.stack(apply(params, vector))
@@ -247,8 +252,8 @@ def test_damping_may_be_relative_to_the_mean_eigenvalue_or_one_over_the_time_of_
     by_number = truth(2 * mean)
     close(solve(curvatures.gram(damping=curvatures.relative(2.0)), program), by_number, rtol=1e-8)
     close(solve(curvatures.gram(damping="auto"), program, time=4.0), truth(0.25), rtol=1e-8)
-    decompose = EXACT["conjugate gradients"].bind(program)
-    estimated = jax.jit(lambda params: decompose(KEY, params, jnp.asarray(WEIGHTS)).mean)(
+    products = EXACT["conjugate gradients"]
+    estimated = jax.jit(lambda params: products.at(program, KEY, params, jnp.asarray(WEIGHTS)).mean)(
         at(program)[0]
     )
     close(estimated, mean, rtol=0.3)
@@ -258,8 +263,8 @@ def test_damping_may_be_relative_to_the_mean_eigenvalue_or_one_over_the_time_of_
 def test_nothing_depends_on_blocks_or_on_the_order_of_data(method, x64, monkeypatch):
     curvature = (EXACT | APPROXIMATE)[method]
     whole = solve(curvature, network())
-    monkeypatch.setattr(factor, "BLOCK", 300)
-    monkeypatch.setattr(factor, "BATCH_SIZE", 5)
+    monkeypatch.setattr(quadratic, "BLOCK", 300)
+    monkeypatch.setattr(quadratic, "BATCH_SIZE", 5)
     close(solve(curvature, network()), whole, rtol=1e-8, atol=1e-10)
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(NUM_DATA, 3)), rng.integers(0, 3, NUM_DATA)
@@ -322,7 +327,7 @@ def scaled(x, y):
 def test_a_learned_scale_has_a_fisher_matrix(x64):
     program = dtda.Program(scaled, jnp.arange(4.0), jnp.array([0.0, 5.0, -5.0, 1.0]))
     with pytest.raises(ValueError, match="convex"):
-        curvatures.gram().bind(program)
+        curvatures.gram().check(program)
     params, _ = at(program)
     all_ones = jax.tree.map(jnp.ones_like, params)
     found = solve(curvatures.dense(curvatures.fisher(2000)), program, all_ones, np.ones(4))
@@ -346,7 +351,8 @@ def masked(x, y):
 
 def bind(curvature, model=None):
     program = network() if model is None else dtda.Program(model, jnp.arange(4.0), jnp.ones(4))
-    return curvature.bind(program)
+    curvature.check(program)
+    return True
 
 
 @pytest.mark.parametrize(
@@ -371,15 +377,78 @@ def bind(curvature, model=None):
         (lambda: bind(curvatures.kronecker(), hierarchical), ValueError, "diagonal"),
         (lambda: bind(curvatures.gram(), masked), NotImplementedError, "scale or mask"),
         (
-            lambda: curvatures.identity(damping="auto").inverse_filter(lambda: np.inf),
+            lambda: curvatures.identity(damping="auto").check_time(lambda: np.inf),
             ValueError,
-            "end of time",
+            "runs to convergence",
         ),
     ],
 )
 def test_what_cannot_be_inverted_is_refused_with_a_reason(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_the_likelihood_of_a_factor_has_the_hessian_alone():
+    """Its only output would be the loss, whose Hessian is 0."""
+    for matrix in ("gauss_newton", "fisher", "empirical_fisher"):
+        with pytest.raises(ValueError, match=r"sites \['y'\] are numpyro.factor.*matrix='hessian'"):
+            bind(curvatures.gram(matrix), by_factor)
+    assert bind(curvatures.dense(), by_factor)
+
+
+def by_factor(x, y):
+    slope = numpyro.param("slope", jnp.zeros(()))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.factor("y", -((y[i] - slope * x[i]) ** 2))
+
+
+@pytest.mark.parametrize("name", EXACT | APPROXIMATE)
+def test_curvatures_are_plain_data_that_print_as_their_code(name):
+    curvature = (EXACT | APPROXIMATE)[name]
+    assert eval(repr(curvature), vars(curvatures)) == curvature
+    assert hash(curvature) == hash(pickle.loads(pickle.dumps(curvature)))
+    assert dataclasses.replace(curvature, damping=0.3) != curvature
+    assert dataclasses.replace(curvature, damping=0.3).damping == 0.3
+
+
+def test_one_compilation_serves_every_damping_but_none(x64):
+    program, (params, vector), traced = network(), at(network()), []
+
+    @compiled
+    def inverse(curvature, vector):
+        traced.append(curvature)
+        found = curvature.at(program, KEY, params, jnp.asarray(WEIGHTS))
+        return found.apply(curvature.inverse(found, params, lambda: 10.0), vector)
+
+    curvatures.gram().check(program)
+    first, second, auto, none = (
+        ravel_pytree(inverse(curvatures.gram(damping=damping), vector))[0]
+        for damping in (0.2, DAMPING, "auto", 0.0)
+    )
+    assert len(traced) == 3
+    assert not np.allclose(first, second)
+    close(second, truth(), rtol=1e-8)
+    close(auto, second, rtol=1e-10)
+    assert np.isfinite(none).all()
+
+
+def test_products_are_traced_once_however_many_a_solver_takes(x64, monkeypatch):
+    program, traced = network(), []
+    objective = type(program).objective
+    counted = lambda *args: traced.append(1) or objective(*args)  # noqa: E731
+    monkeypatch.setattr(type(program), "objective", counted)
+    params, vector = at(program)
+    curvature = curvatures.conjugate_gradient(damping=1.0)
+
+    def solves(vector, num_solves):
+        found = curvature.at(program, KEY, params, jnp.asarray(WEIGHTS))
+        inverse = curvature.inverse(found, params, lambda: 10.0)
+        for _ in range(num_solves):
+            vector = found.apply(inverse, vector)
+        return vector
+
+    jax.eval_shape(partial(solves, num_solves=4), vector)
+    assert len(traced) == 1
 
 
 def test_any_prior_is_taken_in_by_the_whole_matrix():

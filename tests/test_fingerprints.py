@@ -169,9 +169,9 @@ def test_a_change_is_named_and_nothing_else(change):
     ("name", "transform", "words"),
     [
         ("influence", dtda.unroll, "transform: unroll(at=centre, space=outputs), stored influence["),
-        ("influence", influence(damping=0.2), "transform: influence[dense(hessian, damping=0.2)]"),
+        ("influence", influence(damping=0.2), "transform: influence[dense(damping=0.2)]"),
         ("influence", influence(at="old"), "(at=old, space=outputs), stored influence["),
-        ("influence", influence(factorization="cholesky"), "transform: it moves draws otherwise"),
+        ("influence", influence(factorization="cholesky"), "damping=0.1, factorization='cholesky')]"),
         ("at weights", influence(at=np.full(12, 0.5)), "transform: it is expanded at other weights"),
     ],
 )

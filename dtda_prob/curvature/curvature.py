@@ -1,112 +1,206 @@
-"""The contract of a curvature: functions of a symmetric matrix on parameter space, times vectors."""
+"""The contract of a curvature: a symmetric matrix H on parameter space, decomposed and inverted."""
 
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from dtda_prob.curvature.filters import Damped, Damping, Filter, PseudoInverse, Relative
-from dtda_prob.curvature.matrices import Matrix
+from dtda_prob.curvature.filters import (
+    Damped,
+    Damping,
+    Filter,
+    PseudoInverse,
+    Scalar,
+    as_damping,
+    check_damping,
+    is_traced,
+    relative,
+)
+from dtda_prob.curvature.matrices import MatrixLike, check_features, resolve
+from dtda_prob.curvature.moving import EVERYTHING, Moving
+from dtda_prob.curvature.quadratic import Quadratic, check_prior, num_params
+from dtda_prob.module import Module
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 
-class Spectrum(NamedTuple):
-    """A curvature at given parameters and weights.
+class Spectrum(Module):
+    """A decomposed H, which applies functions of its eigenvalues to vectors."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Float[Array, ""]:
+        """Return the mean eigenvalue of H, or an estimate."""
+
+    @abstractmethod
+    def apply(self, function: Filter, vector: Params) -> Params:
+        """Return f(H) v, linear in v and differentiable with respect to it in both modes."""
+
+
+class Curvature(Module):
+    """A matrix H on parameter space, the method that decomposes it, and how its inverse is damped.
 
     Attributes:
-        apply: `(filter, vector) -> f(H) vector`, linear in the vector, differentiable with respect
-            to it in both modes; trees like the parameters.
-        mean: the mean eigenvalue of H, or an estimate.
-    """
-
-    apply: Callable[[Filter, Params], Params]
-    mean: Float[Array, ""]
-
-
-Decompose = Callable[[PRNGKey, Params, Weights], Spectrum]
-"""Give the spectrum at parameters and weights; the key is for labels and sketches."""
-
-
-@dataclass(frozen=True, eq=False)
-class Curvature:
-    """A matrix, the way it is decomposed, and how it is damped.
-
-    Attributes:
-        name: all three.
-        matrix: the matrix; None where there is none.
-        damping: a number (0 is the pseudo-inverse), `relative(factor)`, or "auto": one over the total
-            step size of training, so that directions which training had no time to settle are not
-            taken for settled.
-        bind: `(program) -> decompose`; raises ValueError where the method does not suit the program.
-        passes: `(program, num_solves) -> float`, its cost in gradients over all data.
+        matrix: "hessian", "gauss_newton", "fisher", "empirical_fisher", or one of these with settings,
+            such as `curvature.fisher(num_labels=4)`.
+        damping: a number (0 takes the pseudo-inverse), `relative(factor)`, or "auto": one over the
+            total step size of training, so that directions in which training had no time to settle
+            do not count as settled.
         rtol: relative cutoff of the pseudo-inverse; P times the machine epsilon if None.
-        inverse_only: whether it can apply inverses alone, and no other function of eigenvalues.
+
+    Raises:
+        ValueError: for bad damping, an unknown matrix, or the Hessian where a method needs its square
+            root.
     """
 
-    name: str
-    matrix: Matrix | None
-    damping: Damping
-    bind: Callable[[Program], Decompose]
-    passes: Callable[[Program, int], float]
-    rtol: float | None = None
-    inverse_only: bool = False
+    matrix: MatrixLike | None = "gauss_newton"
+    damping: Damping = eqx.field(default="auto", converter=as_damping, kw_only=True)
+    rtol: Scalar | None = eqx.field(default=None, kw_only=True)
 
-    def inverse_filter(self, time: Callable[[], float]) -> Callable[[Spectrum, Params], Filter]:
-        """Give the filter that inverts, as a function of the spectrum and the parameters.
+    prior: ClassVar[Literal["any", "diagonal", "isotropic"]] = "any"
+    """Hessians of the log prior that the method takes."""
+    factored: ClassVar[bool] = True
+    """Whether it needs a square root of H, which the Hessian has not."""
 
-        Args:
-            time: gives the total step size of training, for "auto".
+    def __check_init__(self) -> None:
+        check_damping(self.damping, type(self).__name__ if self.inverse_only else None)
+        if self.matrix is not None:
+            resolve(self.matrix, factored=self.factored)
+
+    @property
+    def inverse_only(self) -> bool:
+        """Whether it applies damped inverses and no other function of eigenvalues."""
+        return False
+
+    @abstractmethod
+    def decompose(self, h: Quadratic) -> Spectrum:
+        """Decompose H; nothing differentiates through it."""
+
+    @abstractmethod
+    def passes(self, program: Program, num_solves: int) -> float:
+        """Return the cost of a decomposition and so many solves, in gradients over all data."""
+
+    def check(self, program: Program) -> None:
+        """Check that the method suits the program.
 
         Raises:
-            ValueError: if "auto" finds no end of training time and the method needs damping.
+            ValueError: if the matrix or the prior does not.
         """
-        if isinstance(self.damping, Relative):
-            factor = self.damping.factor
-            return lambda spectrum, params: Damped(factor * spectrum.mean)
-        damping = self.damping_of(time)
-        if damping > 0:
-            return lambda spectrum, params: Damped(damping)
-        if self.inverse_only:
-            raise ValueError(
-                f"{self.name}: training runs to the end of time, so that damping='auto' is none, and "
-                "this curvature needs some; give a number"
-            )
-        return lambda spectrum, params: PseudoInverse(self.cutoff(params))
+        if self.matrix is None:
+            return
+        matrix = resolve(self.matrix)
+        if matrix.factored:
+            check_features(matrix, program)
+        if self.prior != "any":
+            check_prior(program, type(self).__name__, isotropic=self.prior == "isotropic")
 
-    def damping_of(self, time: Callable[[], float]) -> float:
-        """Give the damping as a number.
+    def check_time(self, time: Callable[[], Scalar]) -> None:
+        """Check that "auto" gives a damping that the method can take, else raise ValueError."""
+        if not isinstance(self.damping, relative):
+            self._check_invertible(self.damping_after(time))
+
+    def at(
+        self,
+        program: Program,
+        key: PRNGKey,
+        params: Params,
+        weights: Weights,
+        moving: Moving = EVERYTHING,
+    ) -> Spectrum:
+        """Return the spectrum at these parameters and weights; the key draws labels and sketches."""
+        matrix = resolve("hessian" if self.matrix is None else self.matrix)
+        return self.decompose(Quadratic(program, matrix, key, params, weights, moving))
+
+    def inverse(self, spectrum: Spectrum, params: Params, time: Callable[[], Scalar]) -> Filter:
+        """Return the filter that inverts.
+
+        Args:
+            spectrum: of this curvature.
+            params: the parameters that it acts on.
+            time: returns the total step size of training, for damping="auto".
+
+        Raises:
+            ValueError: if "auto" is no damping since training runs to convergence, and the method
+                needs some.
+        """
+        if isinstance(self.damping, relative):
+            return Damped(self.damping.factor * spectrum.mean)
+        damping = self.damping_after(time)
+        self._check_invertible(damping)
+        return PseudoInverse(self.cutoff(params)) if isinstance(damping, int) else Damped(damping)
+
+    def damping_after(self, time: Callable[[], Scalar]) -> Scalar:
+        """Return the damping as a number; the integer 0 where the pseudo-inverse is taken.
 
         Raises:
             ValueError: if it is relative to the mean eigenvalue, which only a spectrum knows, or "auto"
                 where training takes no step.
         """
-        if isinstance(self.damping, Relative):
-            raise ValueError(f"{self.name}: its damping is relative to the mean eigenvalue")
-        if self.damping != "auto":
+        if isinstance(self.damping, relative):
+            raise ValueError(f"{self}: its damping is relative to the mean eigenvalue")
+        if not isinstance(self.damping, str):
             return self.damping
-        total = time()
+        with jax.ensure_compile_time_eval():
+            total = time()
+        if is_traced(total):
+            return 1 / total
         if total == 0:
             raise ValueError(
-                f"{self.name}: damping='auto' is one over the total step size of training, and the "
-                "kernel takes no step; give damping as a number"
+                f"{self}: damping='auto' is one over the total step size of training, and the kernel "
+                "takes no step; pass a number"
             )
-        return 1 / total
+        return 0 if total == float("inf") else 1 / float(total)
 
-    def cutoff(self, params: Params) -> float:
-        """Give the share of the largest eigenvalue up to which the pseudo-inverse takes one for 0."""
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        return num_params(params) * float(jnp.finfo(dtype).eps) if self.rtol is None else self.rtol
+    def _check_invertible(self, damping: Scalar) -> None:
+        if isinstance(damping, int) and self.inverse_only:
+            raise ValueError(
+                f"{self}: the kernel runs to convergence, so damping='auto' would be 0, and this "
+                "curvature needs some; pass a number"
+            )
+
+    def cutoff(self, params: Params) -> Scalar:
+        """Return the share of the largest eigenvalue up to which the pseudo-inverse takes one for 0."""
+        if self.rtol is not None:
+            return self.rtol
+        return num_params(params) * float(jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).eps)
 
 
-def num_params(params: Params) -> int:
-    """Count scalar parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+class Eigen(Spectrum):
+    """H = V diag(values) V' + shift (I - V V') with all or some of its eigenvectors V."""
+
+    values: Float[Array, " eigenvalue"]
+    vectors: Float[Array, "parameter eigenvalue"]
+    shift: Scalar = 0.0
+
+    @property
+    def mean(self) -> Float[Array, ""]:
+        others = len(self.vectors) - len(self.values)
+        return (self.values.sum() + others * self.shift) / len(self.vectors)
+
+    def apply(self, function: Filter, vector: Params) -> Params:
+        flat, unravel = ravel_pytree(vector)
+        largest = jnp.max(jnp.abs(self.values))
+        if len(self.values) == len(self.vectors):
+            return unravel(self.vectors @ (function(self.values, largest) * (self.vectors.T @ flat)))
+        rest = function(self.shift, largest)
+        excess = function(self.values, largest) - rest
+        return unravel(rest * flat + self.vectors @ (excess * (self.vectors.T @ flat)))
 
 
-def params_of(program: Program) -> Params:
-    """Give shapes and types of a program's parameters."""
-    return jax.eval_shape(program.init, jax.random.key(0))
+class Diagonal(Spectrum):
+    """H diagonal, its entries laid out like the parameters."""
+
+    values: Params
+
+    @property
+    def mean(self) -> Float[Array, ""]:
+        return ravel_pytree(self.values)[0].mean()
+
+    def apply(self, function: Filter, vector: Params) -> Params:
+        largest = jnp.max(ravel_pytree(self.values)[0])
+        return jax.tree.map(lambda h, v: function(h, largest) * v, self.values, vector)

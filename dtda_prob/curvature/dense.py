@@ -1,140 +1,170 @@
-"""Curvatures as whole matrices, for small models: exact, and the truth for all others."""
+"""Curvatures as whole matrices: P x P for small models, or the Gram matrix of their rows."""
 
 from typing import Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from dtda_prob.curvature.curvature import Curvature, Decompose, Spectrum, num_params, params_of
-from dtda_prob.curvature.factor import bind_factor, flat, sum_rows
-from dtda_prob.curvature.filters import (
-    Damped,
-    Damping,
-    Filter,
-    check_damping,
-    describe,
-)
-from dtda_prob.curvature.matrices import (
-    Matrix,
-    MatrixLike,
-    num_features,
-    objective_product,
-    prior_product,
-    resolve,
-)
+from dtda_prob.blocks import map_blocks
+from dtda_prob.curvature.curvature import Curvature, Eigen, Spectrum
+from dtda_prob.curvature.filters import Damped, Damping, Filter, Scalar, as_damping, check_damping
+from dtda_prob.curvature.matrices import MatrixLike, num_features, resolve
+from dtda_prob.curvature.quadratic import Quadratic, Square, columns, flat, num_params, params_of
 from dtda_prob.program import Program
-from dtda_prob.typing import Params, PRNGKey, Weights
+from dtda_prob.typing import Params
 
 Factorization = Literal["eigen", "cholesky"]
-Square = Float[Array, "parameter parameter"]
-COLUMNS = 64
-"""Columns of a matrix that are made at once from its products."""
 
 
-def dense(
-    matrix: MatrixLike = "hessian",
-    *,
-    damping: Damping = 0.0,
-    rtol: float | None = None,
-    factorization: Factorization = "eigen",
-) -> Curvature:
-    """Form the P x P matrix and factorise it.
+class Factorized(Curvature):
+    """A curvature through one matrix, by its eigenvalues or, where it is damped, by Cholesky."""
+
+    factorization: Factorization = eqx.field(default="eigen", kw_only=True)
+
+    @property
+    def inverse_only(self) -> bool:
+        return self.factorization == "cholesky"
+
+    def __check_init__(self) -> None:
+        if self.factorization not in ("eigen", "cholesky"):
+            raise ValueError(f"factorization={self.factorization!r} must be 'eigen' or 'cholesky'")
+        if self.inverse_only:
+            check_damping(self.damping, "factorization='cholesky'")
+
+
+class dense(Factorized):
+    """Form the P x P matrix and factorise it: exact, for small models.
 
     Costs N C P^2 operations to form (P passes over the data for the Hessian) and P^3 to factorise;
     memory P^2.
 
-    Args:
-        matrix: which one, see `curvature.matrices`.
-        damping: added to it; 0 takes the pseudo-inverse.
-        rtol: relative cutoff of the pseudo-inverse; P times the machine epsilon if None.
+    Attributes:
+        matrix: any; see `curvature.matrices`.
+        damping: see `Curvature`.
+        rtol: relative cutoff of the pseudo-inverse.
         factorization: "eigen" (any damping, indefinite matrices too), or "cholesky", some twenty
             times faster, for positive definite matrices: a damped Gauss-Newton or Fisher.
-
-    Raises:
-        ValueError: for bad damping, an unknown matrix or factorization, or "cholesky" undamped.
     """
-    check_damping(damping)
-    chosen = resolve(matrix)
-    check_factorization(factorization, damping)
 
-    def bind(program: Program) -> Decompose:
-        form = _bind_matrix(chosen, program)
+    matrix: MatrixLike | None = "hessian"
+    damping: Damping = eqx.field(default=0, converter=as_damping, kw_only=True)
 
-        def decompose(key: PRNGKey, params: Params, weights: Weights) -> Spectrum:
-            whole = jax.lax.stop_gradient(form(key, params, weights))
-            unravel = ravel_pytree(params)[1]
-            multiply = by_eigen(whole) if factorization == "eigen" else by_cholesky(whole)
+    factored = False
 
-            def apply(function: Filter, vector: Params) -> Params:
-                return unravel(multiply(function, ravel_pytree(vector)[0]))
+    def decompose(self, h: Quadratic) -> Spectrum:
+        whole = _whole(h)
+        return Eigen(*jnp.linalg.eigh(whole)) if self.factorization == "eigen" else Cholesky(whole)
 
-            return Spectrum(apply, jnp.trace(whole) / len(whole))
-
-        return decompose
-
-    def passes(program: Program, num_solves: int) -> float:
-        if chosen.root is None:
-            return 2.0 * num_params(params_of(program))
-        return float(num_features(chosen, program) + num_params(params_of(program)) / 2)
-
-    name = f"dense({chosen.name}, damping={describe(damping)})"
-    return Curvature(name, chosen, damping, bind, passes, rtol, factorization == "cholesky")
+    def passes(self, program: Program, num_solves: int) -> float:
+        size = num_params(params_of(program))
+        if not resolve(self.matrix).factored:
+            return 2.0 * size
+        return float(num_features(self.matrix, program) + size / 2)
 
 
-def check_factorization(factorization: str, damping: Damping) -> None:
-    """Refuse unknown factorizations, and an undamped Cholesky.
+class gram(Factorized):
+    """Invert H = B'B + d I through K = B B', which has a row per example and feature; never P x P.
 
-    Raises:
-        ValueError: for either.
+    f(H) = f(d) I + B' g(K) B with g(k) = (f(k + d) - f(d)) / k; exact, for wide models on small data.
+    Costs (N C)^2 P operations to form and (N C)^3 to factorise; memory (N C)^2, and P times a block of
+    rows. The prior's Hessian must be a multiple of the identity.
+
+    Attributes:
+        matrix: any but the Hessian.
+        damping: see `Curvature`.
+        rtol: relative cutoff of the pseudo-inverse.
+        factorization: "eigen", or "cholesky", some twenty times faster, where damped.
     """
-    if factorization not in ("eigen", "cholesky"):
-        raise ValueError(f"factorization={factorization!r} must be 'eigen' or 'cholesky'")
-    if factorization == "cholesky":
-        check_damping(damping, "factorization='cholesky'")
+
+    prior = "isotropic"
+
+    def decompose(self, h: Quadratic) -> Spectrum:
+        kernel, shift = _kernel(h), h.prior_scale()
+        by_eigen = self.factorization == "eigen"
+        return Dual(h, Eigen(*jnp.linalg.eigh(kernel)) if by_eigen else Cholesky(kernel), shift)
+
+    def passes(self, program: Program, num_solves: int) -> float:
+        return float(num_features(self.matrix, program) * (1 + program.num_data) + 2 * num_solves)
 
 
-def by_eigen(matrix: Square):
-    """Give `(filter, vector) -> f(matrix) vector` by its eigenvalues."""
-    values, vectors = jnp.linalg.eigh(matrix)
-    largest = jnp.max(jnp.abs(values))
-    return lambda function, vector: vectors @ (function(values, largest) * (vectors.T @ vector))
+class Cholesky(Spectrum):
+    """A whole matrix, of which damped inverses are taken and nothing else."""
 
+    matrix: Square
 
-def by_cholesky(matrix: Square):
-    """Give `(filter, vector) -> f(matrix) vector` for damped inverses, which is all that it can do."""
+    @property
+    def mean(self) -> Float[Array, ""]:
+        return jnp.trace(self.matrix) / len(self.matrix)
 
-    def multiply(function: Filter, vector: Array) -> Array:
+    def apply(self, function: Filter, vector: Params) -> Params:
         assert isinstance(function, Damped)
-        root = jnp.linalg.cholesky(matrix + function.damping * jnp.eye(len(matrix), dtype=matrix.dtype))
-        return jax.scipy.linalg.cho_solve((root, True), vector)
-
-    return multiply
-
-
-def _bind_matrix(matrix: Matrix, program: Program):
-    if matrix.root is None:
-
-        def form(key: PRNGKey, params: Params, weights: Weights) -> Square:
-            return columns(objective_product(program, params, weights), params)
-
-        return form
-    build = bind_factor(matrix, program)
-
-    def form_from_rows(key: PRNGKey, params: Params, weights: Weights) -> Square:
-        def outer(rows: Params) -> Square:
-            return flat(rows).T @ flat(rows)
-
-        squares = sum_rows(outer, build(key, params, weights), program.num_data)
-        return squares + columns(prior_product(program, params), params)
-
-    return form_from_rows
+        flat_vector, unravel = ravel_pytree(vector)
+        identity = jnp.eye(len(self.matrix), dtype=self.matrix.dtype)
+        root = jnp.linalg.cholesky(self.matrix + function.damping * identity)
+        return unravel(jax.scipy.linalg.cho_solve((root, True), flat_vector))
 
 
-def columns(product, params: Params) -> Square:
-    """Make a matrix from its products with the columns of the identity."""
-    theta, unravel = ravel_pytree(params)
-    basis = jnp.eye(theta.size, dtype=theta.dtype)
-    rows = jax.lax.map(lambda e: ravel_pytree(product(unravel(e)))[0], basis, batch_size=COLUMNS)
-    return (rows + rows.T) / 2
+class Dual(Spectrum):
+    """H = B'B + shift I through the spectrum of its kernel B B'."""
+
+    h: Quadratic
+    kernel: Eigen | Cholesky
+    shift: Scalar
+
+    @property
+    def mean(self) -> Float[Array, ""]:
+        size = self.h.program.num_data * num_features(self.h.matrix, self.h.program)
+        return self.kernel.mean * size / self.h.num_params + self.shift
+
+    def apply(self, function: Filter, vector: Params) -> Params:
+        coefficients, kernel = self.h.forward(vector), self.kernel
+        if isinstance(kernel, Eigen):
+            moved, rest = _by_eigen(kernel, self.shift, function, coefficients.ravel())
+        else:
+            moved, rest = _by_cholesky(kernel, self.shift, function, coefficients.ravel())
+        back = self.h.backward(moved.reshape(coefficients.shape))
+        return optax.tree.add_scale(back, rest, vector)
+
+
+def _by_eigen(
+    kernel: Eigen, shift: Scalar, function: Filter, coefficients: Array
+) -> tuple[Array, Array]:
+    """Return (g(K) c, f(d)); g is 0 where an eigenvalue is nothing but rounding."""
+    values, vectors = kernel.values, kernel.vectors
+    kept = values > jnp.finfo(values.dtype).eps * values[-1]
+    safe, largest = jnp.where(kept, values, 1.0), values[-1] + shift
+    rest = function(shift, largest)
+    excess = jnp.where(kept, (function(safe + shift, largest) - rest) / safe, 0.0)
+    return vectors @ (excess * (vectors.T @ coefficients)), rest
+
+
+def _by_cholesky(
+    kernel: Cholesky, shift: Scalar, function: Filter, coefficients: Array
+) -> tuple[Array, Array]:
+    """Return (g(K) c, f(d)) where g(k) = -1 / (d (k + d)), with the damping in d."""
+    assert isinstance(function, Damped)
+    damped = Damped(function.damping + shift)
+    rest = jnp.asarray(1 / damped.damping)
+    return -rest * kernel.apply(damped, coefficients), rest
+
+
+def _whole(h: Quadratic) -> Square:
+    if not h.matrix.factored:
+        return columns(h.product, h.point)
+    squares = h.sum_rows(lambda rows: flat(rows).T @ flat(rows))
+    return squares + columns(h.prior_product, h.point)
+
+
+def _kernel(h: Quadratic) -> Square:
+    """Form B B' a block of rows at a time: each row is pushed through B, and no other is held."""
+
+    def block(index: Int[Array, ""]) -> Float[Array, "feature example feature"]:
+        rows = jax.tree.map(lambda leaf: leaf[0], h.rows(index[None]))
+        return jax.vmap(h.forward)(rows)
+
+    kernel = map_blocks(block, h.program.num_data, min(h.rows_at_once, 16))
+    return kernel.reshape(kernel.shape[0] * kernel.shape[1], -1)

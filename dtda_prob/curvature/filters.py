@@ -1,54 +1,54 @@
-"""Functions of eigenvalues: what is done to the spectrum of a curvature."""
+"""Functions of eigenvalues that a curvature can apply, and how an inverse is damped."""
 
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Literal
 
+import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dtda_prob.module import Module
+
 Scalar = float | Float[Array, ""]
 Eigenvalues = Float[Array, "*eigenvalue"]
+Filter = Callable[[Eigenvalues | Scalar, Scalar], Eigenvalues]
+"""A function of eigenvalues and of the largest of them."""
 
 
-class Filter(Protocol):
-    """A function of eigenvalues, which may depend on the largest of them."""
-
-    def __call__(self, values: Eigenvalues | float, largest: Scalar) -> Eigenvalues: ...
-
-
-class Damped(NamedTuple):
+class Damped(Module):
     """1 / (value + damping)."""
 
     damping: Scalar
 
-    def __call__(self, values: Eigenvalues | float, largest: Scalar) -> Eigenvalues:
+    def __call__(self, values: Eigenvalues | Scalar, largest: Scalar) -> Eigenvalues:
         return jnp.asarray(1 / (values + self.damping))
 
 
-class PseudoInverse(NamedTuple):
-    """1 / value, and 0 for values not above `rtol` times the largest."""
+class PseudoInverse(Module):
+    """1 / value, and 0 for values whose size is at most `rtol` times the largest."""
 
-    rtol: float
+    rtol: Scalar
 
-    def __call__(self, values: Eigenvalues | float, largest: Scalar) -> Eigenvalues:
+    def __call__(self, values: Eigenvalues | Scalar, largest: Scalar) -> Eigenvalues:
         kept = jnp.abs(values) > self.rtol * largest
         return jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
 
 
-class NullSpace(NamedTuple):
-    """1 for values that are not above `rtol` times the largest, where `PseudoInverse` is 0; else 0."""
+class NullSpace(Module):
+    """1 where `PseudoInverse` is 0, and 0 elsewhere."""
 
-    rtol: float
+    rtol: Scalar
 
-    def __call__(self, values: Eigenvalues | float, largest: Scalar) -> Eigenvalues:
+    def __call__(self, values: Eigenvalues | Scalar, largest: Scalar) -> Eigenvalues:
         return jnp.where(jnp.abs(values) > self.rtol * largest, 0.0, 1.0)
 
 
-class Flow(NamedTuple):
+class Flow(Module):
     """(1 - exp(-value time)) / value: the response of gradient flow over that time, from rest."""
 
     time: Scalar
 
-    def __call__(self, values: Eigenvalues | float, largest: Scalar) -> Eigenvalues:
+    def __call__(self, values: Eigenvalues | Scalar, largest: Scalar) -> Eigenvalues:
         small = jnp.abs(values * self.time) < 1e-4
         safe = jnp.where(small, 1.0, values)
         return jnp.where(
@@ -56,42 +56,52 @@ class Flow(NamedTuple):
         )
 
 
-class Decay(NamedTuple):
-    """exp(-value time): what gradient flow over that time leaves of a displacement."""
+class Decay(Module):
+    """exp(-value time): the share of a displacement that gradient flow leaves after that time."""
 
     time: Scalar
 
-    def __call__(self, values: Eigenvalues | float, largest: Scalar) -> Eigenvalues:
+    def __call__(self, values: Eigenvalues | Scalar, largest: Scalar) -> Eigenvalues:
         return jnp.exp(-values * self.time)
 
 
-class Relative(NamedTuple):
-    """Damping as a multiple of the mean eigenvalue."""
+class relative(Module):
+    """Damping by a multiple of the curvature's mean eigenvalue.
 
-    factor: float
-
-
-Damping = float | Literal["auto"] | Relative
-
-
-def relative(factor: float) -> Relative:
-    """Damp by a multiple of the curvature's mean eigenvalue.
-
-    Raises:
-        ValueError: if `factor` is not positive and finite.
+    Attributes:
+        factor: the multiple, positive and finite; a ValueError otherwise.
     """
-    if not 0 < factor < float("inf"):
-        raise ValueError(f"factor={factor} must be finite and above 0")
-    return Relative(factor)
+
+    factor: Scalar
+
+    def __check_init__(self) -> None:
+        if not (is_traced(self.factor) or 0 < self.factor < float("inf")):
+            raise ValueError(f"factor={self.factor} must be finite and above 0")
+
+
+Damping = Scalar | Literal["auto"] | relative
+
+
+def as_damping(damping: Damping) -> Damping:
+    """Return the integer 0 where there is no damping, and a float where there is some.
+
+    Compiled code traces floats and compiles integers in: it has to know whether to take the
+    pseudo-inverse, and one compilation serves all positive dampings.
+    """
+    if isinstance(damping, int | float):
+        return 0 if damping == 0 else float(damping)
+    return damping
 
 
 def check_damping(damping: Damping, method: str | None = None) -> None:
-    """Refuse negative damping, and none at all for a `method` that cannot do without.
+    """Check a damping; a `method` is one that needs a positive damping.
 
     Raises:
         ValueError: if `damping` is negative or not finite, or 0 where a method needs some.
     """
-    if isinstance(damping, Relative) or damping == "auto":
+    if isinstance(damping, relative) or is_traced(damping):
+        return
+    if isinstance(damping, str) and damping == "auto":
         return
     if isinstance(damping, str) or not 0 <= damping < float("inf"):
         raise ValueError(
@@ -104,8 +114,6 @@ def check_damping(damping: Damping, method: str | None = None) -> None:
         )
 
 
-def describe(damping: Damping) -> str:
-    """Write damping as it was given."""
-    if isinstance(damping, Relative):
-        return f"relative({damping.factor:g})"
-    return damping if isinstance(damping, str) else f"{damping:g}"
+def is_traced(value: object) -> bool:
+    """Return whether a value is known only when compiled code runs."""
+    return isinstance(value, jax.core.Tracer)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matfree.decomp
@@ -11,254 +12,208 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from dtda_prob.curvature.curvature import Curvature, Decompose, Spectrum, num_params
-from dtda_prob.curvature.factor import bind_factor
-from dtda_prob.curvature.filters import Damped, Damping, Filter, Scalar, check_damping, describe
-from dtda_prob.curvature.low_rank import low_rank
-from dtda_prob.curvature.matrices import (
-    Matrix,
-    MatrixLike,
-    check_prior,
-    objective_product,
-    prior_product,
-    prior_scale,
-    resolve,
-)
+from dtda_prob.curvature.curvature import Curvature, Eigen, Spectrum
+from dtda_prob.curvature.filters import Damped, Damping, Filter, Scalar, as_damping
+from dtda_prob.curvature.matrices import MatrixLike
+from dtda_prob.curvature.quadratic import Quadratic, num_params, params_of
 from dtda_prob.program import Program
-from dtda_prob.typing import Params, PRNGKey, Weights
+from dtda_prob.typing import Params, PRNGKey
 
 Product = Callable[[Params], Params]
 PROBES = 16
-"""Random signs by which a mean eigenvalue is estimated."""
+"""Random sign vectors that estimate a mean eigenvalue."""
 POWER_STEPS = 20
-"""Products by which a largest eigenvalue is estimated."""
+"""Products that estimate a largest eigenvalue."""
 
 
-def conjugate_gradient(
-    matrix: MatrixLike = "hessian",
-    *,
-    damping: Damping,
-    preconditioner: Curvature | None = None,
-    tolerance: float = 1e-4,
-    max_steps: int = 200,
-) -> Curvature:
-    """Solve (H + damping I) x = v by conjugate gradients, never forming H.
+class Iterative(Curvature):
+    """A curvature that solves damped systems by products, and applies no other function."""
+
+    damping: Damping = eqx.field(converter=as_damping, kw_only=True)
+    rtol: Scalar | None = eqx.field(default=None, init=False, repr=False)
+
+    factored = False
+
+    @property
+    def inverse_only(self) -> bool:
+        return True
+
+
+class conjugate_gradient(Iterative):
+    """Solve (H + damping I) x = v by conjugate gradients; H is never formed.
 
     The damped matrix must be positive definite. A solution whose residual stays above ten times the
     tolerance is returned as NaN, so that it cannot pass for one.
 
-    Args:
-        matrix: which one, see `curvature.matrices`.
+    Attributes:
+        matrix: any; see `curvature.matrices`.
         damping: see `Curvature`; above 0.
         preconditioner: any other curvature; its inverse, with this damping, stands in for H's.
-        tolerance: norm of the residual relative to that of v.
-        max_steps: products with H at most, per solve.
-
-    Raises:
-        ValueError: if `damping` is not positive.
+        tolerance: norm of the residual relative to the norm of v.
+        max_steps: largest number of products with H per solve.
     """
-    check_damping(damping, "conjugate_gradient")
-    chosen = resolve(matrix)
 
-    def bind(program: Program) -> Decompose:
-        multiply = bind_product(chosen, program)
-        near = None if preconditioner is None else preconditioner.bind(program)
+    matrix: MatrixLike | None = "hessian"
+    preconditioner: Curvature | None = eqx.field(default=None, kw_only=True)
+    tolerance: float = eqx.field(default=1e-4, kw_only=True)
+    max_steps: int = eqx.field(default=200, kw_only=True)
 
-        def decompose(key: PRNGKey, params: Params, weights: Weights) -> Spectrum:
-            product = multiply(key, params, weights)
-            approximation = None if near is None else near(key, params, weights)
+    def check(self, program: Program) -> None:
+        super().check(program)
+        if self.preconditioner is not None:
+            self.preconditioner.check(program)
 
-            def apply(function: Filter, vector: Params) -> Params:
-                assert isinstance(function, Damped)
-                prepare = approximation and partial(approximation.apply, function)
-                damped = _damp(product, function.damping)
-                return _solve(damped, vector, prepare, tolerance, max_steps)
+    def decompose(self, h: Quadratic) -> Spectrum:
+        near = None
+        if self.preconditioner is not None:
+            near = self.preconditioner.at(h.program, h.key, h.params, h.weights, h.moving)
+        return Solves(h, near, self.tolerance, self.max_steps)
 
-            return Spectrum(apply, _mean_eigenvalue(product, params, key))
-
-        return decompose
-
-    def passes(program: Program, num_solves: int) -> float:
-        first = preconditioner.passes(program, 0) if preconditioner else 0.0
-        return first + 2.0 * max_steps * num_solves
-
-    near_name = f", preconditioner={preconditioner.name}" if preconditioner else ""
-    name = f"conjugate_gradient({chosen.name}, damping={describe(damping)}{near_name})"
-    return Curvature(name, chosen, damping, bind, passes, inverse_only=True)
+    def passes(self, program: Program, num_solves: int) -> float:
+        first = self.preconditioner.passes(program, 0) if self.preconditioner else 0.0
+        return first + 2.0 * self.max_steps * num_solves
 
 
-def neumann(
-    matrix: MatrixLike = "gauss_newton",
-    *,
-    damping: Damping,
-    num_steps: int = 1000,
-) -> Curvature:
+class neumann(Iterative):
     """Sum the Neumann series of (H + damping I)^-1, as LiSSA does (Agarwal et al., arXiv 1602.03943).
 
     Each step is x <- x + a (v - (H + damping I) x), with a one over the largest eigenvalue, found by
     power iteration. The series converges for positive matrices; stopped after few steps it damps
     further, as gradient descent of that many steps would. A series that diverges is returned as NaN.
 
-    Args:
-        matrix: which one, see `curvature.matrices`.
+    Attributes:
+        matrix: any; see `curvature.matrices`.
         damping: see `Curvature`; above 0.
         num_steps: products with H per solve.
-
-    Raises:
-        ValueError: if `damping` is not positive.
     """
-    check_damping(damping, "neumann")
-    chosen = resolve(matrix)
 
-    def bind(program: Program) -> Decompose:
-        multiply = bind_product(chosen, program)
+    num_steps: int = eqx.field(default=1000, kw_only=True)
 
-        def decompose(key: PRNGKey, params: Params, weights: Weights) -> Spectrum:
-            product = multiply(key, params, weights)
-            largest = jax.lax.stop_gradient(_largest_eigenvalue(product, params, key))
+    def decompose(self, h: Quadratic) -> Spectrum:
+        return Series(h, _largest_eigenvalue(h), self.num_steps)
 
-            def apply(function: Filter, vector: Params) -> Params:
-                assert isinstance(function, Damped)
-                step = 1 / (1.1 * largest + function.damping)
-                return _series(_damp(product, function.damping), vector, step, num_steps)
-
-            return Spectrum(apply, _mean_eigenvalue(product, params, key))
-
-        return decompose
-
-    name = f"neumann({chosen.name}, damping={describe(damping)}, num_steps={num_steps})"
-    return Curvature(
-        name,
-        chosen,
-        damping,
-        bind,
-        lambda program, num_solves: 2.0 * num_steps * num_solves,
-        inverse_only=True,
-    )
+    def passes(self, program: Program, num_solves: int) -> float:
+        return 2.0 * self.num_steps * num_solves
 
 
-def lanczos(
-    matrix: MatrixLike = "gauss_newton",
-    *,
-    rank: int,
-    damping: Damping = "auto",
-    rtol: float | None = None,
-) -> Curvature:
-    """Keep the Ritz pairs of a Krylov space of `rank` products (matfree's Lanczos, reorthogonalised).
+class lanczos(Curvature):
+    """Keep the Ritz pairs of a Krylov space (matfree's Lanczos, reorthogonalised).
 
-    For a symmetric matrix it is what Arnoldi's iteration gives (Schioppa et al., arXiv 2112.03052).
-    Memory `rank` times P.
+    For a symmetric matrix it equals Arnoldi's iteration (Schioppa et al., arXiv 2112.03052). Costs
+    `rank` products; memory `rank` times P. The prior's Hessian must be a multiple of the identity.
 
-    Args:
-        matrix: which one, see `curvature.matrices`.
-        rank: dimension of the space, no more than parameters.
-        damping: see `Curvature`; 0 takes the pseudo-inverse.
+    Attributes:
+        matrix: any; see `curvature.matrices`.
+        rank: dimension of the space, at most the number of parameters.
+        damping: see `Curvature`.
         rtol: relative cutoff of the pseudo-inverse.
-
-    Raises:
-        ValueError: for bad damping; when bound, if the prior's Hessian is no multiple of the identity
-            or `rank` exceeds the parameters.
     """
-    check_damping(damping)
-    chosen = resolve(matrix)
 
-    def bind(program: Program) -> Decompose:
-        multiply = bind_product(chosen, program, prior=False)
-        check_prior(program, "lanczos", isotropic=True)
-        _check_rank(program, rank)
-        decompose_flat = matfree.eig.eigh_partial(matfree.decomp.tridiag_sym(rank))
+    rank: int = eqx.field(kw_only=True)
 
-        def decompose(key: PRNGKey, params: Params, weights: Weights) -> Spectrum:
-            product = multiply(key, params, weights)
-            start, unravel = ravel_pytree(optax.tree.random_like(key, params, jax.random.normal))
+    prior = "isotropic"
+    factored = False
 
-            def flat_product(x: Array) -> Array:
-                return ravel_pytree(product(unravel(x)))[0]
+    def check(self, program: Program) -> None:
+        super().check(program)
+        size = num_params(params_of(program))
+        if not 1 <= self.rank <= size:
+            raise ValueError(
+                f"rank={self.rank} must lie between 1 and the {size} parameters of the program"
+            )
 
-            pairs = decompose_flat(flat_product, start / jnp.linalg.norm(start))
-            return low_rank(*jax.lax.stop_gradient(pairs), prior_scale(program, params), params)
+    def decompose(self, h: Quadratic) -> Spectrum:
+        start, unravel = ravel_pytree(optax.tree.random_like(h.key, h.point, jax.random.normal))
 
-        return decompose
+        def product(x: Array) -> Array:
+            return ravel_pytree(h.data_product(unravel(x)))[0]
 
-    name = f"lanczos({chosen.name}, rank={rank}, damping={describe(damping)})"
-    return Curvature(name, chosen, damping, bind, lambda program, num_solves: 2.0 * rank, rtol)
+        eigh = matfree.eig.eigh_partial(matfree.decomp.tridiag_sym(self.rank))
+        values, vectors = eigh(product, start / jnp.linalg.norm(start))
+        shift = h.prior_scale()
+        return Eigen(values + shift, vectors.T, shift)
 
-
-def bind_product(
-    matrix: Matrix, program: Program, *, prior: bool = True
-) -> Callable[[PRNGKey, Params, Weights], Product]:
-    """Give `(key, params, weights) -> product with H`, with the prior's Hessian or without."""
-    build = None if matrix.root is None else bind_factor(matrix, program)
-
-    def make(key: PRNGKey, params: Params, weights: Weights) -> Product:
-        of_prior = prior_product(program, params)
-        if build is None:
-            whole = objective_product(program, params, weights)
-            return whole if prior else lambda v: optax.tree.sub(whole(v), of_prior(v))
-        factor = build(key, params, weights)
-
-        def squares(vector: Params) -> Params:
-            return factor.backward(factor.forward(vector))
-
-        return (lambda v: optax.tree.add(squares(v), of_prior(v))) if prior else squares
-
-    return make
+    def passes(self, program: Program, num_solves: int) -> float:
+        return 2.0 * self.rank
 
 
-def _damp(product: Product, damping: Scalar) -> Product:
-    return lambda vector: optax.tree.add_scale(product(vector), damping, vector)
+class Products(Spectrum):
+    """H through its products."""
+
+    h: Quadratic
+
+    @property
+    def mean(self) -> Float[Array, ""]:
+        """Estimate the trace by Hutchinson's random signs, over the number of parameters."""
+
+        def quadratic(key: PRNGKey) -> Float[Array, ""]:
+            signs = optax.tree.random_like(key, self.h.point, jax.random.rademacher)
+            return jnp.asarray(optax.tree.vdot(signs, self.h.product(signs)))
+
+        keys = jax.random.split(self.h.key, PROBES)
+        return jax.lax.map(quadratic, keys).mean() / self.h.num_params
+
+    def damped(self, function: Filter, vector: Params) -> Params:
+        """Return (H + damping I) v."""
+        assert isinstance(function, Damped)
+        return optax.tree.add_scale(self.h.product(vector), function.damping, vector)
 
 
-def _solve(
-    product: Product, vector: Params, near: Product | None, tolerance: float, max_steps: int
-) -> Params:
-    def checked(product: Product, vector: Params) -> Params:
-        found, _ = jax.scipy.sparse.linalg.cg(product, vector, tol=tolerance, maxiter=max_steps, M=near)
-        return _unless_off(found, product, vector, 10 * tolerance)
+class Solves(Products):
+    """Damped inverses by conjugate gradients."""
 
-    return jax.lax.custom_linear_solve(product, vector, checked, symmetric=True)
+    near: Spectrum | None
+    tolerance: Scalar
+    max_steps: int
 
+    def apply(self, function: Filter, vector: Params) -> Params:
+        prepare = None if self.near is None else partial(self.near.apply, function)
 
-def _series(product: Product, vector: Params, step: Scalar, num_steps: int) -> Params:
-    def solve(product: Product, vector: Params) -> Params:
-        def body(_: int, found: Params) -> Params:
-            residual = optax.tree.sub(vector, product(found))
-            return optax.tree.add_scale(found, step, residual)
+        def solve(product: Product, vector: Params) -> Params:
+            solution, _ = jax.scipy.sparse.linalg.cg(
+                product, vector, tol=self.tolerance, maxiter=self.max_steps, M=prepare
+            )
+            return _unless_off(solution, product, vector, 10 * self.tolerance)
 
-        found = jax.lax.fori_loop(0, num_steps, body, optax.tree.zeros_like(vector))
-        return _unless_off(found, product, vector, 1.0)
-
-    return jax.lax.custom_linear_solve(product, vector, solve, symmetric=True)
+        product = partial(self.damped, function)
+        return jax.lax.custom_linear_solve(product, vector, solve, symmetric=True)
 
 
-def _unless_off(found: Params, product: Product, vector: Params, tolerance: float) -> Params:
-    """Give NaN where the residual is above the tolerance, relative to the vector."""
-    residual = optax.tree.norm(optax.tree.sub(product(found), vector))
+class Series(Products):
+    """Damped inverses by a series of so many terms."""
+
+    largest: Float[Array, ""]
+    num_steps: int
+
+    def apply(self, function: Filter, vector: Params) -> Params:
+        assert isinstance(function, Damped)
+        step = 1 / (1.1 * self.largest + function.damping)
+
+        def solve(product: Product, vector: Params) -> Params:
+            def body(_: int, solution: Params) -> Params:
+                residual = optax.tree.sub(vector, product(solution))
+                return optax.tree.add_scale(solution, step, residual)
+
+            start = optax.tree.zeros_like(vector)
+            solution = jax.lax.fori_loop(0, self.num_steps, body, start)
+            return _unless_off(solution, product, vector, 1.0)
+
+        product = partial(self.damped, function)
+        return jax.lax.custom_linear_solve(product, vector, solve, symmetric=True)
+
+
+def _unless_off(solution: Params, product: Product, vector: Params, tolerance: Scalar) -> Params:
+    """Return NaN where the residual is above the tolerance, relative to the vector."""
+    residual = optax.tree.norm(optax.tree.sub(product(solution), vector))
     solved = residual <= tolerance * optax.tree.norm(vector)
-    return jax.tree.map(lambda x: jnp.where(solved, x, jnp.nan), found)
+    return jax.tree.map(lambda x: jnp.where(solved, x, jnp.nan), solution)
 
 
-def _mean_eigenvalue(product: Product, params: Params, key: PRNGKey) -> Float[Array, ""]:
-    """Estimate the trace by Hutchinson's random signs, over the number of parameters."""
-
-    def quadratic(key: PRNGKey) -> Float[Array, ""]:
-        signs = optax.tree.random_like(key, params, jax.random.rademacher)
-        return jnp.asarray(optax.tree.vdot(signs, product(signs)))
-
-    return jax.lax.map(quadratic, jax.random.split(key, PROBES)).mean() / num_params(params)
-
-
-def _largest_eigenvalue(product: Product, params: Params, key: PRNGKey) -> Float[Array, ""]:
+def _largest_eigenvalue(h: Quadratic) -> Float[Array, ""]:
     def body(_: int, vector: Params) -> Params:
-        moved = product(vector)
+        moved = h.product(vector)
         return optax.tree.scale(1 / optax.tree.norm(moved), moved)
 
-    start = optax.tree.random_like(key, params, jax.random.normal)
-    vector = jax.lax.fori_loop(0, POWER_STEPS, body, start)
-    return optax.tree.norm(product(vector))
-
-
-def _check_rank(program: Program, rank: int) -> None:
-    size = num_params(jax.eval_shape(program.init, jax.random.key(0)))
-    if not 1 <= rank <= size:
-        raise ValueError(f"rank={rank} must lie between 1 and the {size} parameters of the program")
+    start = optax.tree.random_like(h.key, h.point, jax.random.normal)
+    last = jax.lax.fori_loop(0, POWER_STEPS, body, start)
+    return jnp.asarray(optax.tree.norm(h.product(last)))

@@ -1,113 +1,121 @@
-"""Which matrix: Hessian, Gauss-Newton, Fisher or empirical Fisher.
+"""Which matrix H is: Hessian, Gauss-Newton, Fisher or empirical Fisher.
 
 All but the Hessian are H = (1/n) sum_i w_i J_i' R_i R_i' J_i + prior, with J_i the Jacobian of the
-outputs of datum i and R_i R_i' a matrix on output space. R_i' outputs_i, with R_i held fixed, is called
-the features of datum i: H is the Gram matrix of their Jacobian, and no method needs anything else.
+outputs of example i and R_i R_i' a matrix on output space. R_i' outputs_i, with R_i held fixed, are the
+features of example i: H is the Gram matrix of their Jacobian, and no method needs anything else.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
+from numpyro.distributions import Unit
 
 from dtda_prob.blocks import map_blocks
 from dtda_prob.likelihood import Index, Label, Likelihood, OutputVector, likelihood
+from dtda_prob.module import Module
 from dtda_prob.program import Program
-from dtda_prob.typing import Params, PRNGKey, Weights
+from dtda_prob.typing import Params, PRNGKey
 
 Features = Callable[[Params, Index], Float[Array, " feature"]]
-Root = Callable[[Likelihood, Label, OutputVector, Index], Float[Array, "output feature"]]
 BATCH_SIZE = 256
-"""Data whose outputs are held at once."""
-SIGNS = 3
-"""Random signs by which it is decided whether a prior's Hessian is diagonal."""
+"""Examples whose outputs are held at once."""
+CHECKED = 16
+"""Examples whose losses are checked for convexity."""
 
 
-class Matrix(NamedTuple):
-    """A curvature matrix.
+class Matrix(Module):
+    """A curvature matrix."""
 
-    Attributes:
-        name: its name.
-        root: `(likelihood, labels, outputs, index) -> R_i`; None for the Hessian, which has none.
-        num_labels: labels that are drawn for each datum before anything else, once, and are held.
+    factored: ClassVar[bool] = True
+    """Whether it has a square root."""
+    num_labels: int = eqx.field(default=0, init=False, repr=False)
+    """Labels per example that are drawn from the program."""
+
+    @abstractmethod
+    def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
+        """Return R_i, shape `(output, feature)`."""
+
+    def check(self, program: Program) -> None:
+        """Check that the program has this matrix; raise ValueError otherwise."""
+
+
+class hessian(Matrix):
+    """The Hessian of the objective, which may be indefinite."""
+
+    factored = False
+
+    def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
+        raise NotImplementedError("the Hessian has no square root")
+
+
+class gauss_newton(Matrix):
+    """The generalised Gauss-Newton matrix (Schraudolph, 2002): R R' is the Hessian in the outputs.
+
+    It needs a loss that is convex in the outputs, as for classes and for normals of known scale; take
+    `fisher` elsewhere.
     """
 
-    name: str
-    root: Root | None
-    num_labels: int = 0
-
-
-def hessian() -> Matrix:
-    """Take the Hessian of the objective, which may be indefinite."""
-    return Matrix("hessian", None)
-
-
-def gauss_newton() -> Matrix:
-    """Take the generalised Gauss-Newton matrix (Schraudolph, 2002): R R' the Hessian in the outputs.
-
-    It needs a loss that is convex in the outputs, as for classes and for normals of known scale;
-    elsewhere take `fisher`.
-    """
-
-    def root(found: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
-        values, vectors = jnp.linalg.eigh(jax.hessian(found.loss)(outputs, index))
+    def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
+        values, vectors = jnp.linalg.eigh(jax.hessian(model.loss)(outputs, index))
         return vectors * jnp.sqrt(jnp.maximum(values, 0.0))
 
-    return Matrix("gauss_newton", root)
+    def check(self, program: Program) -> None:
+        if "convex" not in program.derived:
+            program.derived["convex"] = _is_convex(program)
+        if not program.derived["convex"]:
+            raise ValueError(
+                "matrix='gauss_newton' needs a loss that is convex in the outputs, and this program's "
+                "is not (a learned scale?); take matrix='fisher'"
+            )
 
 
-def fisher(num_labels: int = 1) -> Matrix:
-    """Take the Fisher matrix, with labels drawn from the program at its parameters.
+class fisher(Matrix):
+    """The Fisher matrix, with labels drawn from the program at its parameters.
 
-    Args:
-        num_labels: labels per datum; its expectation is the same for any number.
-
-    Raises:
-        ValueError: if `num_labels` is not positive.
+    Attributes:
+        num_labels: labels per example, at least 1 (a ValueError otherwise); the expectation is the
+            same for any number.
     """
-    if num_labels < 1:
-        raise ValueError(f"num_labels={num_labels} must be at least 1")
 
-    def root(found: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
-        slope = jax.grad(found.loss_of, 1)
+    num_labels: int = 1
+
+    def __check_init__(self) -> None:
+        if self.num_labels < 1:
+            raise ValueError(f"num_labels={self.num_labels} must be at least 1")
+
+    def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
+        slope = jax.grad(model.loss_of, 1)
         slopes = jax.vmap(lambda label: slope(label, outputs, index))(labels)
-        return slopes.T / num_labels**0.5
-
-    return Matrix(f"fisher(num_labels={num_labels})", root, num_labels)
+        return slopes.T / self.num_labels**0.5
 
 
-def empirical_fisher() -> Matrix:
-    """Take the second moment of the gradients of the observed data."""
+class empirical_fisher(Matrix):
+    """The second moment of the gradients of the observed data."""
 
-    def root(found: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
-        return jax.grad(found.loss)(outputs, index)[:, None]
-
-    return Matrix("empirical_fisher", root)
+    def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
+        return jax.grad(model.loss)(outputs, index)[:, None]
 
 
 MatrixLike = Matrix | Literal["hessian", "gauss_newton", "fisher", "empirical_fisher"]
-_BY_NAME = {
-    "hessian": hessian,
-    "gauss_newton": gauss_newton,
-    "fisher": fisher,
-    "empirical_fisher": empirical_fisher,
-}
+_BY_NAME = {each.__name__: each for each in (hessian, gauss_newton, fisher, empirical_fisher)}
 
 
-def resolve(matrix: MatrixLike, *, factored: bool = False) -> Matrix:
-    """Give the matrix of that name.
+def resolve(matrix: MatrixLike | None, *, factored: bool = False) -> Matrix:
+    """Return the matrix of that name.
 
     Raises:
         ValueError: if there is none, or it is the Hessian where a sum of squares is needed.
     """
-    if isinstance(matrix, str) and matrix not in _BY_NAME:
+    chosen = _BY_NAME[matrix]() if isinstance(matrix, str) and matrix in _BY_NAME else matrix
+    if not isinstance(chosen, Matrix):
         raise ValueError(f"matrix={matrix!r} must be one of {sorted(_BY_NAME)}, or a Matrix")
-    chosen = _BY_NAME[matrix]() if isinstance(matrix, str) else matrix
-    if factored and chosen.root is None:
+    if factored and not chosen.factored:
         raise ValueError(
             "matrix='hessian' is no sum over data of squares, which this curvature needs; "
             "take 'gauss_newton' or 'fisher'"
@@ -115,131 +123,81 @@ def resolve(matrix: MatrixLike, *, factored: bool = False) -> Matrix:
     return chosen
 
 
-def bind_features(matrix: Matrix, program: Program) -> Callable[[PRNGKey, Params], Features]:
-    """Give `(key, params) -> features`, a function whose Jacobian at `params` makes the matrix.
+def check_features(matrix: Matrix, program: Program) -> None:
+    """Check that examples have outputs, and that the matrix exists for them.
 
     Raises:
-        ValueError: if the matrix is "gauss_newton" and the loss is not convex in the outputs.
+        ValueError: if the likelihood of an example is a `numpyro.factor`, or see `Matrix.check`.
     """
-    found, make_root = likelihood(program), matrix.root
-    assert make_root is not None
-    if matrix.name == "gauss_newton" and "convex" not in program.derived:
-        program.derived["convex"] = _check_convex(program, found)
+    index = jnp.zeros(1, int)
+    observed = program.observations(program.init(jax.random.key(0)), index)
+    factors = [name for name, (fn, _, _) in observed.items() if isinstance(_base(fn), Unit)]
+    if factors:
+        raise ValueError(
+            f"sites {factors} are numpyro.factor: a loss without outputs, so it has no "
+            f"{matrix} matrix; observe the data with numpyro.sample(..., obs=y), or take "
+            "matrix='hessian' (curvature.dense or conjugate_gradient)"
+        )
+    likelihood(program)
+    matrix.check(program)
 
-    def bind(key: PRNGKey, params: Params) -> Features:
-        labels = _draw_labels(program, found, matrix.num_labels, key, params)
 
-        def features(theta: Params, index: Index) -> Float[Array, " feature"]:
-            here = jax.lax.stop_gradient(found.outputs(params, index))
-            own = jax.tree.map(lambda leaf: leaf[index], labels)
-            root = jax.lax.stop_gradient(make_root(found, own, here, index))
-            return root.T @ found.outputs(theta, index)
+def features_at(matrix: Matrix, program: Program, key: PRNGKey, params: Params) -> Features:
+    """Return features whose Jacobian at `params` makes the matrix; labels are drawn here, once."""
+    model = likelihood(program)
+    labels = _draw_labels(program, model, matrix.num_labels, key, params)
 
-        return features
+    def features(theta: Params, index: Index) -> Float[Array, " feature"]:
+        here = jax.lax.stop_gradient(model.outputs(params, index))
+        own = jax.tree.map(lambda leaf: leaf[index], labels)
+        root = jax.lax.stop_gradient(matrix.root(model, own, here, index))
+        return root.T @ model.outputs(theta, index)
 
-    return bind
+    return features
+
+
+def num_features(matrix: MatrixLike | None, program: Program) -> int:
+    """Return the number of features of an example, which is the rank that it can add."""
+    chosen = resolve(matrix)
+
+    def features(key: PRNGKey) -> Float[Array, " feature"]:
+        params = program.init(key)
+        return features_at(chosen, program, key, params)(params, jnp.zeros((), int))
+
+    return jax.eval_shape(features, jax.random.key(0)).size
 
 
 def _draw_labels(
-    program: Program, found: Likelihood, num_labels: int, key: PRNGKey, params: Params
+    program: Program, model: Likelihood, num_labels: int, key: PRNGKey, params: Params
 ) -> Label:
-    """Draw labels `(datum, label)` from the program, which all passes over the data then share."""
+    """Draw labels `(example, label)` from the program, which all passes over the data then share."""
     if num_labels == 0:
         return {}
 
     def draw(index: Index) -> Label:
         keys = jax.random.split(jax.random.fold_in(key, index), num_labels)
-        outputs = found.outputs(params, index)
-        return jax.vmap(lambda key: found.label(key, outputs, index))(keys)
+        outputs = model.outputs(params, index)
+        return jax.vmap(lambda key: model.label(key, outputs, index))(keys)
 
     return jax.lax.stop_gradient(map_blocks(draw, program.num_data, BATCH_SIZE))
 
 
-def num_features(matrix: Matrix, program: Program) -> int:
-    """Count the features of a datum, the rank that it can add."""
-    bind = bind_features(matrix, program)
-
-    def features(key: PRNGKey) -> Float[Array, " feature"]:
-        params = program.init(key)
-        return bind(key, params)(params, jnp.zeros((), int))
-
-    return jax.eval_shape(features, jax.random.key(0)).size
+def _base(fn: Any) -> Any:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
 
 
-def prior_product(program: Program, params: Params) -> Callable[[Params], Params]:
-    """Give products with the Hessian of -log prior / n."""
-    if not program.has_prior:
-        return optax.tree.zeros_like
-    nothing = jnp.zeros(program.num_data, jnp.result_type(*jax.tree.leaves(params)))
-    return _product(lambda theta: program.objective(theta, nothing), params)
+def _is_convex(program: Program) -> bool:
+    """Return whether the losses of the first examples are convex in their outputs."""
+    model, params = likelihood(program), program.init(jax.random.key(0))
+    some = jnp.arange(min(CHECKED, program.num_data))
 
-
-def prior_diagonal(program: Program, params: Params) -> Params:
-    """Give the diagonal of the prior's Hessian, which must be diagonal; see `check_prior`."""
-    return prior_product(program, params)(jax.tree.map(jnp.ones_like, params))
-
-
-def prior_scale(program: Program, params: Params) -> Float[Array, ""]:
-    """Give the multiple of the identity that the prior's Hessian is; see `check_prior`."""
-    diagonal = jax.tree.leaves(prior_diagonal(program, params))
-    return sum(jnp.sum(leaf) for leaf in diagonal) / sum(leaf.size for leaf in diagonal)
-
-
-def check_prior(program: Program, method: str, *, isotropic: bool) -> None:
-    """Refuse priors that a method cannot take in.
-
-    Raises:
-        ValueError: if the Hessian of the log prior is not diagonal, or not a multiple of the identity
-            where `isotropic`.
-    """
-    if not program.has_prior:
-        return
-    params = program.init(jax.random.key(0))
-    product = prior_product(program, params)
-    diagonal = product(jax.tree.map(jnp.ones_like, params))
-    if isotropic:
-        mean = float(jax.jit(prior_scale, static_argnums=0)(program, params))
-        diagonal = jax.tree.map(lambda x: jnp.full_like(x, mean), diagonal)
-    for key in jax.random.split(jax.random.key(0), SIGNS):
-        signs = optax.tree.random_like(key, params, jax.random.rademacher)
-        found = product(signs)
-        for got, sign, scale in zip(*map(jax.tree.leaves, (found, signs, diagonal)), strict=True):
-            if not np.allclose(got, sign * scale, rtol=1e-3, atol=1e-8):
-                kind = "a multiple of the identity" if isotropic else "diagonal"
-                raise ValueError(
-                    f"curvature.{method} needs a prior whose Hessian is {kind}, and this program's is "
-                    "not; take dense or conjugate_gradient"
-                )
-
-
-def objective_product(program: Program, params: Params, weights: Weights) -> Callable[[Params], Params]:
-    """Give products with the Hessian of the whole objective."""
-    return _product(lambda theta: program.objective(theta, weights), params)
-
-
-def _product(fun: Callable[[Params], Float[Array, ""]], params: Params) -> Callable[[Params], Params]:
-    """Give products with a Hessian, which are traced once, however many there are."""
-    return jax.jit(lambda vector: jax.jvp(jax.grad(fun), (params,), (vector,))[1])
-
-
-def _check_convex(program: Program, found: Likelihood) -> bool:
-    """Look at the first data.
-
-    Raises:
-        ValueError: if the loss of one is not convex in its outputs.
-    """
-    params, some = program.init(jax.random.key(0)), jnp.arange(min(16, program.num_data))
-
-    def spectra(params: Params) -> Float[Array, "datum output"]:
+    def spectra(params: Params) -> Float[Array, "example output"]:
         def one(index: Index) -> Float[Array, " output"]:
-            return jnp.linalg.eigvalsh(jax.hessian(found.loss)(found.outputs(params, index), index))
+            return jnp.linalg.eigvalsh(jax.hessian(model.loss)(model.outputs(params, index), index))
 
         return jax.vmap(one)(some)
 
     values = np.asarray(jax.jit(spectra)(params))
-    if values.size and values.min() < -1e-4 * np.abs(values).max():
-        raise ValueError(
-            "matrix='gauss_newton' needs a loss that is convex in the outputs, and this program's is "
-            "not (a learned scale?); take matrix='fisher'"
-        )
-    return True
+    return not values.size or values.min() >= -1e-4 * np.abs(values).max()

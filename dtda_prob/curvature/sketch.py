@@ -1,155 +1,130 @@
 """Curvatures seen through random directions."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from dtda_prob.curvature.curvature import Curvature, Decompose, Spectrum, num_params, params_of
-from dtda_prob.curvature.factor import bind_factor, flat, sum_rows
-from dtda_prob.curvature.filters import Damping, Filter, check_damping, describe
-from dtda_prob.curvature.krylov import bind_product
-from dtda_prob.curvature.low_rank import low_rank
-from dtda_prob.curvature.matrices import (
-    MatrixLike,
-    check_prior,
-    num_features,
-    prior_scale,
-    resolve,
-)
+from dtda_prob.curvature.curvature import Curvature, Eigen, Spectrum
+from dtda_prob.curvature.filters import Filter
+from dtda_prob.curvature.matrices import MatrixLike, num_features
+from dtda_prob.curvature.quadratic import Quadratic, flat, num_params, params_of
 from dtda_prob.program import Program
-from dtda_prob.typing import Params, PRNGKey, Weights
+from dtda_prob.typing import Params
 
 COLUMNS = 16
 """Directions that are multiplied at once."""
 
 
-def nystroem(
-    matrix: MatrixLike = "gauss_newton",
-    *,
-    rank: int,
-    damping: Damping = "auto",
-    rtol: float | None = None,
-) -> Curvature:
-    """Approximate H by the products with `rank` random directions, H O (O' H O)^-1 (H O)'.
+class nystroem(Curvature):
+    """Approximate H by its products with random directions O, as H O (O' H O)^-1 (H O)'.
 
     In the stable form of Frangella, Tropp and Udell (arXiv 2110.02820). Costs `rank` products; memory
-    `rank` times P.
+    `rank` times P. The prior's Hessian must be a multiple of the identity.
 
-    Args:
+    Attributes:
         matrix: any but the Hessian.
-        rank: number of directions.
-        damping: see `Curvature`; 0 takes the pseudo-inverse.
+        rank: number of directions, at most the rank that the matrix can have.
+        damping: see `Curvature`.
         rtol: relative cutoff of the pseudo-inverse.
-
-    Raises:
-        ValueError: for bad damping; when bound, if the prior's Hessian is no multiple of the identity,
-            or `rank` exceeds the rank that the matrix can have.
     """
-    check_damping(damping)
-    chosen = resolve(matrix, factored=True)
 
-    def bind(program: Program) -> Decompose:
-        multiply = bind_product(chosen, program, prior=False)
-        check_prior(program, "nystroem", isotropic=True)
-        check_rank("rank", rank, program, num_features(chosen, program))
+    rank: int = eqx.field(kw_only=True)
 
-        def decompose(key: PRNGKey, params: Params, weights: Weights) -> Spectrum:
-            product = multiply(key, params, weights)
-            theta, unravel = ravel_pytree(params)
-            directions = jnp.linalg.qr(jax.random.normal(key, (theta.size, rank), theta.dtype))[0]
+    prior = "isotropic"
 
-            def column(direction: Array) -> Array:
-                return ravel_pytree(product(unravel(direction)))[0]
+    def check(self, program: Program) -> None:
+        super().check(program)
+        check_rank("rank", self.rank, self.matrix, program)
 
-            image = jax.lax.map(column, directions.T, batch_size=COLUMNS).T
-            nudge = jnp.finfo(theta.dtype).eps * jnp.linalg.norm(image)
-            image = image + nudge * directions
-            core = directions.T @ image
-            values, vectors = jnp.linalg.eigh((core + core.T) / 2)
-            root = image @ (vectors / jnp.sqrt(jnp.maximum(values, nudge)))
-            left, singular, _ = jnp.linalg.svd(root, full_matrices=False)
-            pairs = jnp.maximum(singular**2 - nudge, 0.0), left.T
-            return low_rank(*jax.lax.stop_gradient(pairs), prior_scale(program, params), params)
+    def decompose(self, h: Quadratic) -> Spectrum:
+        theta, unravel = ravel_pytree(h.point)
+        directions = jax.random.normal(h.key, (theta.size, self.rank), theta.dtype)
+        directions = jnp.linalg.qr(directions)[0]
 
-        return decompose
+        def column(direction: Array) -> Array:
+            return ravel_pytree(h.data_product(unravel(direction)))[0]
 
-    name = f"nystroem({chosen.name}, rank={rank}, damping={describe(damping)})"
-    return Curvature(name, chosen, damping, bind, lambda program, num_solves: 2.0 * rank, rtol)
+        image = jax.lax.map(column, directions.T, batch_size=COLUMNS).T
+        nudge = jnp.finfo(theta.dtype).eps * jnp.linalg.norm(image)
+        image = image + nudge * directions
+        core = directions.T @ image
+        values, vectors = jnp.linalg.eigh((core + core.T) / 2)
+        root = image @ (vectors / jnp.sqrt(jnp.maximum(values, nudge)))
+        left, singular, _ = jnp.linalg.svd(root, full_matrices=False)
+        shift = h.prior_scale()
+        return Eigen(jnp.maximum(singular**2 - nudge, 0.0) + shift, left, shift)
+
+    def passes(self, program: Program, num_solves: int) -> float:
+        return 2.0 * self.rank
 
 
-def projection(
-    matrix: MatrixLike = "gauss_newton",
-    *,
-    dimension: int,
-    damping: Damping = "auto",
-    rtol: float | None = None,
-) -> Curvature:
+class projection(Curvature):
     """Invert the curvature between random directions, O f(O' H O) O', as TRAK does (arXiv 2303.14186).
 
-    O is P x `dimension` with entries of variance 1 / `dimension`. Unlike in `nystroem`, what lies
-    outside the directions has no response at all. Costs a pass over the rows; memory `dimension`
-    times P.
+    O is P x `dimension` with entries of variance 1 / `dimension`. Unlike in `nystroem`, a vector
+    orthogonal to the directions has no response at all. Costs a pass over the rows; memory `dimension`
+    times P. The prior's Hessian must be a multiple of the identity.
 
-    Args:
+    Attributes:
         matrix: any but the Hessian.
-        dimension: number of directions.
-        damping: see `Curvature`; 0 takes the pseudo-inverse.
+        dimension: number of directions, at most the rank that the matrix can have.
+        damping: see `Curvature`.
         rtol: relative cutoff of the pseudo-inverse.
-
-    Raises:
-        ValueError: for bad damping; when bound, if the prior's Hessian is no multiple of the identity,
-            or `dimension` exceeds the rank that the matrix can have.
     """
-    check_damping(damping)
-    chosen = resolve(matrix, factored=True)
 
-    def bind(program: Program) -> Decompose:
-        build = bind_factor(chosen, program)
-        check_prior(program, "projection", isotropic=True)
-        check_rank("dimension", dimension, program, num_features(chosen, program))
+    dimension: int = eqx.field(kw_only=True)
 
-        def decompose(key: PRNGKey, params: Params, weights: Weights) -> Spectrum:
-            theta, unravel = ravel_pytree(params)
-            shape = (theta.size, dimension)
-            directions = jax.random.normal(key, shape, theta.dtype) / dimension**0.5
+    prior = "isotropic"
 
-            def contribution(rows: Params) -> Array:
-                projected = flat(rows) @ directions
-                return projected.T @ projected
+    def check(self, program: Program) -> None:
+        super().check(program)
+        check_rank("dimension", self.dimension, self.matrix, program)
 
-            kernel = sum_rows(contribution, build(key, params, weights), program.num_data)
-            shift = prior_scale(program, params)
-            kernel = jax.lax.stop_gradient(kernel + shift * directions.T @ directions)
-            values, vectors = jnp.linalg.eigh(kernel)
-            values = jnp.maximum(values, 0.0)
+    def decompose(self, h: Quadratic) -> Spectrum:
+        theta, _ = ravel_pytree(h.point)
+        shape = theta.size, self.dimension
+        directions = jax.random.normal(h.key, shape, theta.dtype) / self.dimension**0.5
 
-            def apply(function: Filter, vector: Params) -> Params:
-                projected = vectors.T @ (directions.T @ ravel_pytree(vector)[0])
-                solved = vectors @ (function(values, values[-1]) * projected)
-                return unravel(directions @ solved)
+        def outer(rows: Params) -> Array:
+            projected = flat(rows) @ directions
+            return projected.T @ projected
 
-            return Spectrum(apply, values.sum() / theta.size)
+        kernel = h.sum_rows(outer) + h.prior_scale() * directions.T @ directions
+        values, vectors = jnp.linalg.eigh(kernel)
+        return Projected(directions, jnp.maximum(values, 0.0), vectors)
 
-        return decompose
-
-    def passes(program: Program, num_solves: int) -> float:
-        return float(num_features(chosen, program))
-
-    name = f"projection({chosen.name}, dimension={dimension}, damping={describe(damping)})"
-    return Curvature(name, chosen, damping, bind, passes, rtol)
+    def passes(self, program: Program, num_solves: int) -> float:
+        return float(num_features(self.matrix, program))
 
 
-def check_rank(name: str, rank: int, program: Program, num_features: int) -> None:
-    """Refuse a sketch that is larger than the rank of what it sketches.
+class Projected(Spectrum):
+    """O V diag(values) V' O' for directions O."""
 
-    Raises:
-        ValueError: if it is, or is not positive.
-    """
-    size, rows = num_params(params_of(program)), num_features * program.num_rows
-    if not 1 <= rank <= min(size, rows):
+    directions: Float[Array, "parameter direction"]
+    values: Float[Array, " direction"]
+    vectors: Float[Array, "direction direction"]
+
+    @property
+    def mean(self) -> Float[Array, ""]:
+        return self.values.sum() / len(self.directions)
+
+    def apply(self, function: Filter, vector: Params) -> Params:
+        flat_vector, unravel = ravel_pytree(vector)
+        inside = self.vectors.T @ (self.directions.T @ flat_vector)
+        solved = self.vectors @ (function(self.values, self.values[-1]) * inside)
+        return unravel(self.directions @ solved)
+
+
+def check_rank(name: str, rank: int, matrix: MatrixLike | None, program: Program) -> None:
+    """Check that a sketch is no larger than the rank of its matrix; raise ValueError otherwise."""
+    assert matrix is not None
+    size, features = num_params(params_of(program)), num_features(matrix, program)
+    largest = min(size, features * program.num_rows)
+    if not 1 <= rank <= largest:
         raise ValueError(
-            f"{name}={rank} must lie between 1 and {min(size, rows)}: the curvature has {size} "
-            f"parameters and {rows} rows ({program.num_rows} data times {num_features} features), so a "
-            "larger sketch would be rank-deficient"
+            f"{name}={rank} must lie between 1 and {largest}: the curvature has {size} parameters and "
+            f"{features * program.num_rows} rows ({program.num_rows} data times {features} features), "
+            "so a larger sketch would be rank-deficient"
         )

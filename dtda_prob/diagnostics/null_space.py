@@ -53,17 +53,18 @@ def null_space(
     check_key(key)
     if curvature.inverse_only:
         raise ValueError(
-            f"curvature={curvature.name} can apply inverses alone, and the projection on its null "
+            f"curvature={curvature} can apply inverses alone, and the projection on its null "
             "space is none; take dense or gram (factorization='eigen'), kronecker, lanczos, nystroem, "
             "block_diagonal or diagonal"
         )
-    decompose, ending = curvature.bind(training.program), training.single()
+    curvature.check(training.program)
+    ending = training.single()
     weights = training.program.full_weights()
 
     @jax.jit
     def measure(key: PRNGKey) -> tuple[Float[Array, "query *output"], Array, Array]:
         params = ending.draw(key, weights).params
-        spectrum = decompose(side_key(key), params, weights)
+        spectrum = curvature.at(training.program, side_key(key), params, weights)
         flat = NullSpace(curvature.cutoff(params) if rtol is None else rtol)
         # Sketches start from the side key itself, and would know a probe that was drawn with it.
         probe_key = jax.random.fold_in(side_key(key), 1)
@@ -74,14 +75,14 @@ def null_space(
     found = [np.asarray(part) for part in jax.lax.map(measure, draw_keys(key, num_draws))]
     if (found[2] > 1e-2).any():
         raise ValueError(
-            f"curvature={curvature.name} works between random directions and has no eigenvalues on all "
+            f"curvature={curvature} works between random directions and has no eigenvalues on all "
             "parameters, so no null space either; take dense, gram, kronecker, lanczos or nystroem"
         )
     dims = ("draw", "query", "output")[: found[0].ndim]
     return xr.Dataset(
         {"share": (dims, found[0]), "random_share": ("draw", found[1])},
         {"query": training.measure.queries},
-        attrs={"curvature": curvature.name},
+        attrs={"curvature": repr(curvature)},
     )
 
 

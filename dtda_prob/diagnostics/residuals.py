@@ -7,7 +7,8 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from dtda_prob.curvature import Curvature
-from dtda_prob.curvature.krylov import bind_product
+from dtda_prob.curvature.matrices import resolve
+from dtda_prob.curvature.quadratic import Quadratic
 from dtda_prob.diagnostics.slopes import map_slopes
 from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.training import Training
@@ -32,22 +33,21 @@ def residuals(training: Training, curvature: Curvature, key: PRNGKey) -> xr.Data
     """
     check_key(key)
     if curvature.matrix is None:
-        raise ValueError(f"{curvature.name} has no matrix, so that it leaves no residual")
-    damping = curvature.damping_of(training.total_step_size)
-    multiply = bind_product(curvature.matrix, training.program)
-    decompose = curvature.bind(training.program)
-    choose = curvature.inverse_filter(training.total_step_size)
+        raise ValueError(f"{curvature} has no matrix, so that it leaves no residual")
+    matrix, damping = resolve(curvature.matrix), curvature.damping_after(training.total_step_size)
+    curvature.check(training.program)
     ending, weights = training.single(), training.program.full_weights()
 
     @jax.jit
     def measure(key: PRNGKey) -> Float[Array, "query *output"]:
         params = ending.draw(key, weights).params
-        spectrum = decompose(side_key(key), params, weights)
-        inverse, product = choose(spectrum, params), multiply(side_key(key), params, weights)
+        h = Quadratic(training.program, matrix, side_key(key), params, weights)
+        spectrum = curvature.decompose(h)
+        inverse = curvature.inverse(spectrum, params, training.total_step_size)
 
         def residual(slope: Params) -> Float[Array, ""]:
             found = spectrum.apply(inverse, slope)
-            left = optax.tree.sub(optax.tree.add_scale(product(found), damping, found), slope)
+            left = optax.tree.sub(optax.tree.add_scale(h.product(found), damping, found), slope)
             return optax.tree.norm(left) / optax.tree.norm(slope)
 
         return map_slopes(residual, ending, params)

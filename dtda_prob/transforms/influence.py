@@ -40,20 +40,21 @@ def influence(
     """
     check_options(at, space)
     chosen = curvatures.dense() if curvature is None else curvature
-    decompose = chosen.bind(training.program)
-    choose_filter = chosen.inverse_filter(training.total_step_size)
+    chosen.check(training.program)
+    chosen.check_time(training.total_step_size)
 
     def move(key: PRNGKey, params: Params, here: Weights, weights: Weights) -> Params:
         """Follow the stationary point."""
-        spectrum = decompose(key, params, here)
+        spectrum = chosen.at(training.program, key, params, here)
+        inverse = chosen.inverse(spectrum, params, training.total_step_size)
         change = change_of_gradient(training, params, weights)
-        return optax.tree.sub(params, spectrum.apply(choose_filter(spectrum, params), change))
+        return optax.tree.sub(params, spectrum.apply(inverse, change))
 
     def cost(num_solves: int) -> float:
         return chosen.passes(training.program, num_solves) / training.num_passes()
 
     return push_forward(
-        f"influence[{chosen.name}]",
+        f"influence[{chosen}]",
         training,
         AtOutcome(training, move),
         at,

@@ -39,8 +39,8 @@ def newton(
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps} must be at least 1")
     chosen = curvatures.dense() if curvature is None else curvature
-    decompose = chosen.bind(training.program)
-    choose_filter = chosen.inverse_filter(training.total_step_size)
+    chosen.check(training.program)
+    chosen.check_time(training.total_step_size)
     gradient = jax.grad(training.program.objective)
 
     def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
@@ -50,9 +50,10 @@ def newton(
             left_over = jax.lax.stop_gradient(gradient(params, old))
             for _ in range(num_steps):
                 here = jax.lax.stop_gradient((params, new))
-                spectrum = decompose(side_key(key), *here)
+                spectrum = chosen.at(training.program, side_key(key), *here)
                 residual = optax.tree.sub(gradient(params, new), left_over)
-                step = spectrum.apply(choose_filter(spectrum, here[0]), residual)
+                inverse = chosen.inverse(spectrum, here[0], training.total_step_size)
+                step = spectrum.apply(inverse, residual)
                 params = optax.tree.sub(params, step)
             return params
 
@@ -69,7 +70,7 @@ def newton(
         return newton(other, chosen, num_steps=num_steps, batch_size=batch_size)
 
     return PushForward(
-        name=f"newton[{num_steps}, {chosen.name}]",
+        name=f"newton[{num_steps}, {chosen}]",
         training=training,
         push=push,
         carry=carry,

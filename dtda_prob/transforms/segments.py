@@ -52,11 +52,11 @@ def segments(
     chosen = curvatures.kronecker() if curvature is None else curvature
     if chosen.inverse_only:
         raise ValueError(
-            f"curvature={chosen.name} can only be inverted, and segments need exp(-H t); take dense, "
+            f"curvature={chosen} can only be inverted, and segments need exp(-H t); take dense, "
             "gram, kronecker, lanczos, nystroem, projection, block_diagonal or diagonal"
         )
     times = check_finite(kernels.segment_sizes(training.kernel, training.program, num_segments))
-    decompose = chosen.bind(training.program)
+    chosen.check(training.program)
 
     def draw(key: PRNGKey, weights: Weights) -> Outcome:
         here = jax.lax.stop_gradient(weights)
@@ -65,7 +65,7 @@ def segments(
 
         def through(displacement: Params, segment: tuple[Params, jax.Array]) -> tuple[Params, None]:
             params, time = segment
-            spectrum = decompose(side_key(key), params, here)
+            spectrum = chosen.at(training.program, side_key(key), params, here)
             kept = spectrum.apply(Decay(time), displacement)
             added = spectrum.apply(Flow(time), change_of_gradient(training, params, weights))
             return optax.tree.sub(kept, added), None
@@ -82,7 +82,7 @@ def segments(
         return len(times) * passes / training.num_passes()
 
     return push_forward(
-        f"segments[{num_segments}, {chosen.name}]",
+        f"segments[{num_segments}, {chosen}]",
         training,
         draw,
         at,

@@ -1,0 +1,209 @@
+"""The curvature matrix H of a program at given parameters and weights: its products, rows and prior."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int
+
+from dtda_prob.blocks import blocks, map_blocks
+from dtda_prob.curvature.matrices import BATCH_SIZE, Features, Matrix, features_at, hessian
+from dtda_prob.curvature.moving import EVERYTHING, Moving
+from dtda_prob.program import Program
+from dtda_prob.typing import Params, PRNGKey, Weights
+
+BLOCK = 2**20
+"""Array elements in the rows that are held at once."""
+SIGNS = 3
+"""Random sign vectors that decide whether a prior's Hessian is diagonal."""
+
+Coefficients = Float[Array, "example feature"]
+Square = Float[Array, "parameter parameter"]
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """H = B'B + prior at a point, B having one row per example and feature. H is never formed.
+
+    Labels of a sampled Fisher matrix are drawn once, when it is made. Products are traced once, however
+    many a solver takes; they act on the parameters that move.
+
+    Attributes:
+        program: the model and its data.
+        matrix: which H.
+        key: randomness of sampled labels and sketches.
+        params: where H is evaluated.
+        weights: one per example.
+        moving: which parameters move.
+        point: the parameters that move, which vectors look like.
+    """
+
+    program: Program
+    matrix: Matrix
+    key: PRNGKey
+    params: Params
+    weights: Weights
+    moving: Moving = EVERYTHING
+    point: Params = field(init=False)
+    _features: Features | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        still = {name: jax.lax.stop_gradient(getattr(self, name)) for name in ("params", "weights")}
+        still["point"] = self.moving.part(still["params"])
+        features = None
+        if self.matrix.factored:
+            features = features_at(self.matrix, self.program, self.key, still["params"])
+        for name, value in (still | {"_features": features}).items():
+            object.__setattr__(self, name, value)
+
+    def product(self, vector: Params) -> Params:
+        """Return H v."""
+        if not self.matrix.factored:
+            return self._objective_product(vector)
+        return optax.tree.add(self.data_product(vector), self.prior_product(vector))
+
+    def data_product(self, vector: Params) -> Params:
+        """Return (H - prior) v."""
+        if not self.matrix.factored:
+            return optax.tree.sub(self._objective_product(vector), self.prior_product(vector))
+        return self.backward(self.forward(vector))
+
+    def prior_product(self, vector: Params) -> Params:
+        """Return the product with the Hessian of -log prior / n."""
+        return self._prior_product(vector) if self.program.has_prior else optax.tree.zeros_like(vector)
+
+    def prior_diagonal(self) -> Params:
+        """Return the diagonal of the prior's Hessian, which must be diagonal; see `check_prior`."""
+        return self.prior_product(jax.tree.map(jnp.ones_like, self.point))
+
+    def prior_scale(self) -> Float[Array, ""]:
+        """Return the multiple of the identity that the prior's Hessian must be; see `check_prior`."""
+        sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(self.prior_diagonal())]
+        return jnp.stack(sums).sum() / self.num_params
+
+    @cached_property
+    def rows(self) -> Callable[[Int[Array, " example"]], Params]:
+        """Return rows of B, a tree like the parameters with leading `(example, feature)`."""
+        return jax.jit(jax.vmap(lambda index: jax.jacrev(self._output)(self.point, index)))
+
+    @cached_property
+    def forward(self) -> Callable[[Params], Coefficients]:
+        """Return B v."""
+        return jax.jit(lambda vector: jax.jvp(self._outputs, (self.point,), (vector,))[1])
+
+    @cached_property
+    def backward(self) -> Callable[[Coefficients], Params]:
+        """Return B' c."""
+        return jax.jit(lambda coefficients: jax.vjp(self._outputs, self.point)[1](coefficients)[0])
+
+    def sum_rows(self, function: Callable[[Params], Any]) -> Any:
+        """Return the sum of `function(rows)` over blocks; rows have one leading axis."""
+        positions, present = blocks(self.program.num_data, self.rows_at_once)
+
+        def block(indices: Int[Array, " example"], here: Bool[Array, " example"]) -> Any:
+            def kept(leaf: Array) -> Array:
+                leaf = jnp.where(here.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
+                return leaf.reshape(-1, *leaf.shape[2:])
+
+            return function(jax.tree.map(kept, self.rows(indices)))
+
+        def add(total: Any, xs: tuple) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, block(*xs)), None
+
+        shapes = jax.eval_shape(block, positions[0], present[0])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add, zeros, (positions, present))[0]
+
+    @property
+    def rows_at_once(self) -> int:
+        """Return the number of examples whose rows fill a block."""
+        shapes = jax.eval_shape(self.rows, jnp.zeros(1, int))
+        return max(1, BLOCK // num_params(shapes))
+
+    @property
+    def num_params(self) -> int:
+        """Return the number of parameters that move."""
+        return num_params(self.point)
+
+    @cached_property
+    def _objective_product(self) -> Callable[[Params], Params]:
+        return self._hessian_product(self.weights)
+
+    @cached_property
+    def _prior_product(self) -> Callable[[Params], Params]:
+        dtype = jnp.result_type(*jax.tree.leaves(self.point))
+        return self._hessian_product(jnp.zeros(self.program.num_data, dtype))
+
+    def _hessian_product(self, weights: Weights) -> Callable[[Params], Params]:
+        def objective(point: Params) -> Float[Array, ""]:
+            return self.program.objective(self._whole(point), weights)
+
+        return jax.jit(lambda vector: jax.jvp(jax.grad(objective), (self.point,), (vector,))[1])
+
+    def _output(self, point: Params, index: Int[Array, ""]) -> Float[Array, " feature"]:
+        assert self._features is not None
+        scale = jnp.sqrt(self.weights[index] / self.program.num_rows)
+        return scale * self._features(self._whole(point), index)
+
+    def _outputs(self, point: Params) -> Coefficients:
+        one = jax.checkpoint(lambda index: self._output(point, index))
+        return map_blocks(one, self.program.num_data, BATCH_SIZE)
+
+    def _whole(self, point: Params) -> Params:
+        return self.moving.whole(point, self.params)
+
+
+def num_params(params: Params) -> int:
+    """Return the number of scalar parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def params_of(program: Program) -> Params:
+    """Return shapes and types of a program's parameters."""
+    return jax.eval_shape(program.init, jax.random.key(0))
+
+
+def flat(rows: Params) -> Float[Array, "row parameter"]:
+    """Lay rows out as a matrix."""
+    return jax.vmap(lambda row: ravel_pytree(row)[0])(rows)
+
+
+def columns(product: Callable[[Params], Params], params: Params, at_once: int = 64) -> Square:
+    """Form a symmetric matrix from its products with the columns of the identity."""
+    theta, unravel = ravel_pytree(params)
+    basis = jnp.eye(theta.size, dtype=theta.dtype)
+    whole = jax.lax.map(lambda e: ravel_pytree(product(unravel(e)))[0], basis, batch_size=at_once)
+    return (whole + whole.T) / 2
+
+
+def check_prior(program: Program, method: str, *, isotropic: bool) -> None:
+    """Check that a method can take the prior in.
+
+    Raises:
+        ValueError: if the Hessian of the log prior is not diagonal, or no multiple of the identity
+            where `isotropic`.
+    """
+    if not program.has_prior:
+        return
+    key = jax.random.key(0)
+    params = program.init(key)
+    h = Quadratic(program, hessian(), key, params, program.full_weights())
+    diagonal = h.prior_diagonal()
+    if isotropic:
+        mean = float(h.prior_scale())
+        diagonal = jax.tree.map(lambda x: jnp.full_like(x, mean), diagonal)
+    for sign_key in jax.random.split(key, SIGNS):
+        signs = optax.tree.random_like(sign_key, params, jax.random.rademacher)
+        pairs = zip(*map(jax.tree.leaves, (h.prior_product(signs), signs, diagonal)), strict=True)
+        if not all(np.allclose(got, sign * d, rtol=1e-3, atol=1e-8) for got, sign, d in pairs):
+            kind = "a multiple of the identity" if isotropic else "diagonal"
+            raise ValueError(
+                f"curvature.{method} needs a prior whose Hessian is {kind}, and this program's is "
+                "not; take dense or conjugate_gradient"
+            )
