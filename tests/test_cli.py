@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -17,10 +19,8 @@ from click.testing import CliRunner, Result
 import dtda_prob as dtda
 from dtda_prob import cli, demo
 from dtda_prob.cli import experiment as experiments
-from dtda_prob.cli import starting
-from dtda_prob.cli.group import COMMANDS
-from dtda_prob.cli.wording import with_error
-from dtda_prob.storage import StoreError
+from dtda_prob.cli import options
+from dtda_prob.cli.main import COMMANDS, SHELLS, free_folder
 
 EXPERIMENT = """
 import numpy as np
@@ -42,10 +42,13 @@ FILES = {
     "fails.py": "def half(x):\n    return undefined_name / 2\n\nhalf(1)",
     "syntax.py": "x = (1",
     "leaves.py": "raise SystemExit(3)",
+    "own.py": "class Own(BaseException): pass\n\nraise Own('of the experiment')",
     "gaps.csv": "a,b,y\n1,2,3\n,2,4\n3,4,5\n4,inf,5\n5,6,7",
     "flat.csv": "a,y\n1,2\n3,2\n4,2\n5,2",
     "few.csv": "a,y\n1,2\n2,3",
     "alone.csv": "id,y\nu,2\nv,3\nw,4\nx,4.5",
+    "odd.csv": "a,y\n1,2\n2,n/a?\n3,4\n4,5.5\n5,6",
+    "comma.csv": "a;y\n1;2,5\n2;3,5\n3;4,5\n4;5,5\n5;6,5",
     "none.csv": "",
 }
 
@@ -104,17 +107,18 @@ SAMPLE, ATTRIBUTE = ("sample", "mine.py", "s.zarr"), ("attribute", "mine.py", "s
 NEW = ("new", "written.py", "--csv")
 REFUSED = {
     "no file": (("sample", "none.py", "s.zarr"), 2, "`dtda new none.py` writes one"),
-    "no Python": (("sample", "few.csv", "s.zarr"), 2, "must end in .py"),
+    "not Python": (("sample", "few.csv", "s.zarr"), 2, "must end in .py"),
     "no training": (("sample", "empty.py", "s.zarr"), 2, "training = dtda.Training(program"),
     "several": (("sample", "two.py", "s.zarr"), 2, "name one of two.py:training, two.py:other"),
-    "another name": (("sample", "mine.py:mu", "s.zarr"), 2, "there are training, exactly"),
+    "another name": (("sample", "mine.py:mu", "s.zarr"), 2, "it defines training, exactly"),
     "no training of that name": (("sample", "mine.py:x", "s.zarr"), 2, "called 'x'"),
     "an error in the file": (("sample", "fails.py", "s.zarr"), 1, "return undefined_name / 2"),
     "its kind": (("sample", "fails.py", "s.zarr"), 1, "NameError: name 'undefined_name'"),
     "no Python in the file": (("sample", "syntax.py", "s.zarr"), 1, "SyntaxError"),
     "a file that exits": (("sample", "leaves.py", "s.zarr"), 1, "SystemExit: 3"),
-    "engine": ((*SAMPLE, "--engine", "gpu"), 2, "'gpu' is none of: here, devices, processes"),
-    "no processes": ((*SAMPLE, "--engine", "processes:0"), 2, "is none of"),
+    "its own BaseException": (("sample", "own.py", "s.zarr"), 1, "Own: of the experiment"),
+    "engine": ((*SAMPLE, "--engine", "gpu"), 2, "'gpu' is not one of: here, devices, processes"),
+    "no processes": ((*SAMPLE, "--engine", "processes:0"), 2, "is not one of"),
     "no number": ((*SAMPLE, "--draws", "many"), 2, "'many' is not a valid integer"),
     "label": ((*SAMPLE, "--remove", "row 1,row 99"), 2, "no datum is called 'row 99'"),
     "both": ((*SAMPLE, "--remove", "row 1", "--weights", "pairs"), 2, "not both"),
@@ -137,6 +141,8 @@ REFUSED = {
     "flat": ((*NEW, "flat.csv", "--target", "y"), 1, "has one value in all rows"),
     "alone": ((*NEW, "alone.csv", "--target", "y"), 1, "no column to predict from"),
     "empty": ((*NEW, "none.csv", "--target", "y"), 1, "cannot be read as a CSV"),
+    "numbers with text": ((*NEW, "odd.csv", "--target", "y"), 1, "1 of 5 rows ('n/a?' in line 3)"),
+    "decimal commas": ((*NEW, "comma.csv", "--target", "y"), 1, "text with 5 values in 5 rows"),
     "latin": ((*NEW, "latin.csv", "--target", "y"), 1, "latin.csv is not UTF-8"),
     "there": (("new", "mine.py"), 1, "mine.py exists; name another file"),
     "other suffix": (("new", "mine.txt"), 2, "must end in .py"),
@@ -289,11 +295,12 @@ def noted(error: BaseException, note: str) -> BaseException:
     return error
 
 
-SAFE = "3 of 5 shards are safe as name='full' in store='s.zarr'; call the same again to go on"
+SAFE = "3 of 5 blocks are safe as name='full' in store='s.zarr'; call the same again to go on"
 FAILURES = {
-    "interrupted": (noted(KeyboardInterrupt(), SAFE), 130, "3 of 5 shards are safe", "same command"),
-    "before anything": (KeyboardInterrupt(), 130, "Interrupted.", "the same command goes on"),
-    "refused": (noted(StoreError("another key"), SAFE), 1, "Error: another key\n3 of 5", "goes on"),
+    "interrupted": (noted(KeyboardInterrupt(), SAFE), 130, "3 of 5 blocks are safe", "same command"),
+    "before anything": (KeyboardInterrupt(), 130, "Interrupted.", "run the same command again"),
+    "refused": (noted(dtda.StoreError("another key"), SAFE), 1, "Error: another key\n3 of 5", "resume"),
+    "escapes": (ValueError("a\x1b[2Jb"), 1, "Error: a\\x1b[2Jb", ""),
     "disk": (OSError(errno.ENOSPC, "the disk is full"), 1, "Error:", "the disk is full"),
     "broken pipe": (OSError(errno.EPIPE, "broken pipe"), 1, "", ""),
     "engine": (dtda.EngineError("make a new pool"), 1, "Error: make a new pool\n", ""),
@@ -412,28 +419,110 @@ def test_new_without_a_table_writes_one_on_embedded_data(folder):
     assert experiments.load("experiment.py:training").training.program.num_data == 400
 
 
-@pytest.mark.parametrize("shell", starting.SHELLS)
+@pytest.mark.parametrize("shell", SHELLS)
 def test_shells_complete(shell):
     result = invoke("completion", shell)
     assert result.exit_code == 0
     assert "_DTDA_COMPLETE" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("value", "error", "text"),
-    [
-        (0.012345, 0.00042, "0.01235 +- 0.00042"),
-        (123456.7, 890.1, "123457 +- 890"),
-        (-2.0, 0.0, "-2 +- 0"),
-        (1e-9, 2e-11, "1e-09 +- 2e-11"),
-        (1.5, float("inf"), "1.5 +- inf"),
-    ],
-)
-def test_numbers_have_the_digits_that_their_error_leaves(value, error, text):
-    assert with_error(value, error) == text
-
-
 def test_folders_are_not_written_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dtda-demo-1").mkdir()
-    assert str(starting.free_folder()) == "dtda-demo-2"
+    assert str(free_folder()) == "dtda-demo-2"
+
+
+# What strangers hand over, and machines without a home.
+
+
+def test_an_experiment_that_prints_leaves_stdout_to_the_result(folder):
+    (folder / "loud.py").write_text("print('hello')\n" + EXPERIMENT)
+    result = invoke("sample", "loud.py", str(folder / "s.zarr"), "--draws", "8", "--json")
+    assert json.loads(result.stdout)["draws"] == 8
+    assert "hello" in result.stderr
+
+
+def test_info_escapes_what_a_terminal_would_act_on(study, tmp_path):
+    folder, _ = study
+    path = tmp_path / "hostile.zarr"
+    shutil.copytree(folder / "s.zarr", path)
+    hostile = "\x1b[2J\x1b]0;title\x07" + 100_000 * "x"
+    for file in (path / "zarr.json", path / "full/zarr.json"):
+        node = json.loads(file.read_text())
+        listed = node.get("consolidated_metadata", {}).get("metadata", {}).get("full")
+        for each in [listed] if listed else [node]:
+            about = json.loads(each["attributes"]["dtda_prob"])
+            each["attributes"]["dtda_prob"] = json.dumps(about | {"transform": hostile})
+        file.write_text(json.dumps(node))
+    result = invoke("info", str(path))
+    assert result.exit_code == 0
+    assert "\\x1b[2J" in result.stdout
+    assert not {"\x1b", "\x07"} & set(result.stdout)
+    assert len(result.stdout) < 5000
+
+
+@pytest.mark.parametrize(
+    "changes", [{"measure": "x"}, {"blocks": "evil"}, {"transform": 7}, {"kind": ["scores"]}]
+)
+def test_info_of_another_description_has_no_traceback(study, tmp_path, changes):
+    folder, _ = study
+    path = tmp_path / "other.zarr"
+    shutil.copytree(folder / "s.zarr", path)
+    for file in (path / "zarr.json", path / "full/zarr.json"):
+        node = json.loads(file.read_text())
+        listed = node.get("consolidated_metadata", {}).get("metadata", {}).get("full")
+        for each in [listed] if listed else [node]:
+            about = json.loads(each["attributes"]["dtda_prob"])
+            each["attributes"]["dtda_prob"] = json.dumps(about | changes)
+        file.write_text(json.dumps(node))
+    for command in (("info", str(path)), ("info", str(path), "--verify")):
+        result = invoke(*command)
+        assert isinstance(result.exception, SystemExit | None), result.exception
+
+
+def test_without_a_home_nothing_is_kept_and_nothing_fails(monkeypatch):
+    def no_home(*arguments, **options):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", no_home)
+    options.keep_compilations()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "name", ["EXPERIMENT.py", "e8\\x.py", "C:\\Users\\new.py", 'a"""b.py', "a'b.py"]
+)
+def test_paths_and_columns_with_special_characters(folder, name):
+    columns = ["EXPERIMENT", "TARGET", 'a"""b', "\\N{x}"]
+    rng = np.random.default_rng(0)
+    pd.DataFrame(rng.normal(size=(12, 4)), columns=columns).to_csv("EXPERIMENT.csv", index=False)
+    result = invoke("new", name, "--csv", "EXPERIMENT.csv", "--target", "EXPERIMENT")
+    assert result.exit_code == 0, result.output
+    module = experiments.load(name).module
+    assert (module.TARGET, module.CSV.name) == ("EXPERIMENT", "EXPERIMENT.csv")
+    assert columns[1:] == module.NUMBERS
+    assert f"dtda sample {name} study.zarr" in module.__doc__
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("x,y\n" + "".join(f"{i}.5,{i % 7}.1\n" for i in range(20)), []),
+        (
+            "x,y\n1.5,2.5\n,3.5\n" + "".join(f"{i}.5,{i % 7}.1\n" for i in range(20)),
+            ["--missing", "rows"],
+        ),
+        (
+            "name,x,y\n,1.5,2\n" + "".join(f"n{i},{i}.5,{i % 7}.1\n" for i in range(20)),
+            ["--label", "name"],
+        ),
+    ],
+)
+def test_small_tables_of_floats_gaps_and_blank_labels_can_be_sampled(folder, text, options):
+    Path("data.csv").write_text(text)
+    assert invoke("new", "e.py", "--csv", "data.csv", "--target", "y", *options).exit_code == 0
+    training = experiments.load("e.py").training
+    assert np.isfinite(np.asarray(training.program.args[0])).all()
+    assert all(map(str, training.program.labels))
+    dtda.report.examples(training, **experiments.load("e.py").module.show)

@@ -1,3 +1,3 @@
 """The `dtda` command. It parses before it imports anything heavy."""
 
-from dtda_prob.cli.group import main as main
+from dtda_prob.cli.main import main as main

@@ -5,9 +5,8 @@ from functools import partial
 import click
 
 from dtda_prob.cli import experiment as experiments
-from dtda_prob.cli.engine import computing
 from dtda_prob.cli.method import method_option, perturbed, push_forward, weights_option
-from dtda_prob.cli.options import Request, computes
+from dtda_prob.cli.options import Request, computes, computing
 from dtda_prob.cli.output import emit
 from dtda_prob.cli.study import announce, as_numbers, begin, keep_examples
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtda_prob.cli import experiment as experiments
-from dtda_prob.cli.engine import computing
 from dtda_prob.cli.method import method_option, perturbed, push_forward, weights_option
-from dtda_prob.cli.options import Request, computes
+from dtda_prob.cli.options import Request, computes, computing
 from dtda_prob.cli.output import emit
 from dtda_prob.cli.study import announce, as_numbers, begin, keep_examples
 
@@ -197,12 +196,13 @@ def _agreement(result: "xr.Dataset") -> list[dict[str, Any]]:
 
 
 def _agreement_in_words(numbers: list[dict[str, Any]]) -> list[str]:
-    from dtda_prob.cli.wording import aligned, with_error
+    from dtda_prob.cli.output import aligned
+    from dtda_prob.report.numbers import plain, with_error
 
     head = "divergence", "Spearman +- error", "without the noise of the truth"
     fields = ("lds", "lds_error"), ("lds_disattenuated", "lds_disattenuated_error")
     rows = [
-        (one["divergence"], *(with_error(one[value], one[error]) for value, error in fields))
+        (one["divergence"], *(plain(with_error(one[value], one[error])) for value, error in fields))
         for one in numbers
     ]
     noisy = [one["divergence"] for one in numbers if not one["lds_reliability"] > RELIABLE]

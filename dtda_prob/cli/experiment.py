@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import traceback
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,59 +24,54 @@ _loaded: dict[Path, ModuleType] = {}
 
 
 class Experiment(NamedTuple):
-    """What a file defines.
-
-    Attributes:
-        module: the file, imported.
-        source: the training or push-forward that is meant.
-    """
+    """An imported file, and the training or push-forward that is meant."""
 
     module: ModuleType
     source: "Training | PushForward"
 
     @property
     def training(self) -> "Training":
-        """Give the training that is meant, or that the push-forward is made of."""
-        from dtda_prob.outcomes.source import training_of
+        """Return the training that is meant, or the push-forward's."""
+        from dtda_prob.training import Training
 
-        return training_of(self.source)
+        return self.source if isinstance(self.source, Training) else self.source.training
+
+    def variable(self, name: str) -> Any:
+        """Return a variable of the file.
+
+        Raises:
+            click.BadParameter: if it defines none of this name.
+        """
+        defined = vars(self.module)
+        if name not in defined:
+            own = sorted(each for each in defined if not each.startswith("_"))
+            file = self.module.__file__
+            raise click.BadParameter(f"{file} defines no {name!r}; it defines {', '.join(own)}")
+        return defined[name]
 
 
 def load(words: str) -> Experiment:
     """Import an experiment.
 
     Args:
-        words: `file.py`, or `file.py:name` where the file defines several trainings.
+        words: `file.py`, or `file.py:name` if the file defines several trainings.
 
     Raises:
-        click.ClickException: if there is no such file, or it fails.
+        click.ClickException: if the file does not exist or raises.
         click.BadParameter: if it defines no training, several, or none of this name.
     """
     file, name = _split(words)
     if not file.is_file():
         raise _refused(f"there is no file {str(file)!r}; `dtda new {file}` writes one to start from")
     module = _loaded.get(file.resolve()) or _import(file.resolve(), file)
-    return Experiment(module, _named(module, file, name) if name else _only(module, file))
+    return Experiment(module, _chosen(module, file, name))
 
 
-def loaded_files() -> list[Path]:
-    """Give the files that were imported as experiments."""
-    return [*_loaded]
-
-
-def variable(experiment: Experiment, name: str) -> Any:
-    """Give a variable of the experiment's file.
-
-    Raises:
-        click.BadParameter: if there is none of this name.
-    """
-    found = vars(experiment.module)
-    if name not in found:
-        own = sorted(each for each in found if not each.startswith("_"))
-        raise click.BadParameter(
-            f"{experiment.module.__file__} defines no {name!r}; it defines {', '.join(own)}"
-        )
-    return found[name]
+def user_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the innermost line of an experiment that an error came through."""
+    files = set(map(str, _loaded))
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((frame for frame in frames if frame.filename in files), None)
 
 
 def _split(words: str) -> tuple[Path, str]:
@@ -84,17 +80,20 @@ def _split(words: str) -> tuple[Path, str]:
 
 
 def _import(path: Path, shown: Path) -> ModuleType:
-    """Import a file under a name that no other module has, with what lies beside it in reach."""
+    """Import a file under a name that no other module has, with its folder on the path."""
     spec = importlib.util.spec_from_file_location(_free_name(path.stem), path)
     if spec is None or spec.loader is None:
-        raise _refused(f"{str(shown)!r} is no Python file: its name must end in .py")
+        raise _refused(f"{str(shown)!r} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     before = set(sys.modules)
     sys.path.insert(0, str(path.parent))
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        with redirect_stdout(sys.stderr):  # stdout is for the result
+            spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         del sys.modules[spec.name]
         raise click.ClickException(f"{shown} fails:\n{_traceback_in(path, error)}") from error
     _loaded[path] = module
@@ -103,14 +102,10 @@ def _import(path: Path, shown: Path) -> ModuleType:
 
 
 def _traceback_in(file: Path, error: BaseException) -> str:
-    """Show where in a user's file an error was raised, and the error."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_in(frame, file)]
-    listed = traceback.format_list(frames) if frames else []
+    """Return the part of a traceback that is in the user's file, and the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    listed = traceback.format_list([frame for frame in frames if frame.filename == str(file)])
     return "".join([*listed, *traceback.format_exception_only(error)]).rstrip()
-
-
-def _is_in(frame: traceback.FrameSummary, file: Path) -> bool:
-    return frame.filename == str(file)
 
 
 def _free_name(stem: str) -> str:
@@ -119,57 +114,49 @@ def _free_name(stem: str) -> str:
 
 
 def _beside(folder: Path, before: set[str]) -> list[ModuleType]:
-    """Give the modules of the same folder that the file has imported."""
+    """Return the modules of the same folder that the file has imported."""
     new = [sys.modules[name] for name in set(sys.modules) - before]
-    return [module for module in new if _folder_of(module) == folder]
-
-
-def _folder_of(module: ModuleType) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return Path(file).resolve().parent if file else None
+    files = [(module, getattr(module, "__file__", None)) for module in new]
+    return [module for module, file in files if file and Path(file).resolve().parent == folder]
 
 
 def _send_by_value(modules: list[ModuleType]) -> None:
-    """Let other processes be sent the user's functions, which they could not import."""
+    """Let other processes receive the user's functions, which they could not import."""
     import cloudpickle
 
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
 
 
-def _sources(module: ModuleType, kind: type) -> dict[str, Any]:
-    """Give what a module defines of a kind, by name; once, where several names mean it."""
-    found: dict[int, tuple[str, Any]] = {}
-    for name, value in vars(module).items():
-        if isinstance(value, kind) and not name.startswith("_"):
-            found.setdefault(id(value), (name, value))
-    return dict(found.values())
-
-
-def _only(module: ModuleType, file: Path) -> Any:
+def _chosen(module: ModuleType, file: Path, name: str) -> Any:
+    """Return the training or push-forward of a name, or the only one."""
     from dtda_prob.training import Training
     from dtda_prob.transforms import PushForward
 
     trainings, pushes = _sources(module, Training), _sources(module, PushForward)
-    found = trainings or pushes
-    if not found:
-        raise _refused(f"{file} defines no Training; {HOW}")
-    if len(found) > 1:
-        listed = ", ".join(f"{file}:{name}" for name in found)
-        raise _refused(f"{file} defines several; name one of {listed}")
-    return next(iter(found.values()))
-
-
-def _named(module: ModuleType, file: Path, name: str) -> Any:
-    from dtda_prob.training import Training
-    from dtda_prob.transforms import PushForward
-
-    found = _sources(module, Training) | _sources(module, PushForward)
-    value = vars(module).get(name)
-    if not isinstance(value, Training | PushForward):
-        there = f"there are {', '.join(found)}" if found else HOW
+    if name:
+        value = vars(module).get(name)
+        if isinstance(value, Training | PushForward):
+            return value
+        own = [*trainings, *pushes]
+        there = f"it defines {', '.join(own)}" if own else HOW
         raise _refused(f"{file} defines no Training or PushForward called {name!r}; {there}")
-    return value
+    several = trainings or pushes
+    if not several:
+        raise _refused(f"{file} defines no Training; {HOW}")
+    if len(several) > 1:
+        listed = ", ".join(f"{file}:{name}" for name in several)
+        raise _refused(f"{file} defines several; name one of {listed}")
+    return next(iter(several.values()))
+
+
+def _sources(module: ModuleType, kind: type) -> dict[str, Any]:
+    """Return the objects of a kind by name; once, if several names refer to one."""
+    named: dict[int, tuple[str, Any]] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, kind) and not name.startswith("_"):
+            named.setdefault(id(value), (name, value))
+    return dict(named.values())
 
 
 def _refused(message: str) -> click.BadParameter:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.experiment import Experiment, variable
+from dtda_prob.cli.experiment import Experiment
 
 if TYPE_CHECKING:
     from dtda_prob.transforms import PushForward
@@ -69,7 +69,7 @@ def _defined(experiment: Experiment, name: str) -> Any:
     from dtda_prob.perturbations import check_weights
 
     try:
-        return check_weights(experiment.training.program, variable(experiment, name))
+        return check_weights(experiment.training.program, experiment.variable(name))
     except (ValueError, TypeError) as error:
         raise click.BadParameter(
             f"{name} holds no weights, as dtda.remove or dtda.leave_one_out give them: {error}",

@@ -1,4 +1,4 @@
-"""What a command prints: costs to stderr before it starts, its result to stdout, what comes next."""
+"""What a command prints: costs to stderr before it starts, its result to stdout, the next command."""
 
 import json
 import math
@@ -8,10 +8,15 @@ from typing import Any
 
 import click
 
+MOST_ROWS = 5
+"""Rows that are listed of a table; --json has them all."""
+LONGEST = 60
+"""Characters of a word in a table."""
+
 
 def say(message: str) -> None:
-    """Tell how it goes, beside the result."""
-    click.echo(message, err=True)
+    """Print progress to stderr."""
+    click.echo(printable(message), err=True)
 
 
 def emit(as_json: bool, lines: Sequence[str], result: dict[str, Any], then: Sequence[str] = ()) -> None:
@@ -21,19 +26,45 @@ def emit(as_json: bool, lines: Sequence[str], result: dict[str, Any], then: Sequ
         as_json: whether it is printed for programs.
         lines: for people.
         result: for programs; what is not finite becomes null.
-        then: the words of the command to type next, if there is one.
+        then: the words of the next command, if there is one.
     """
     if as_json:
         click.echo(json.dumps(_plain(result), allow_nan=False))
         return
     for line in lines:
-        click.echo(line)
+        click.echo(printable(line))
     if then:
-        click.echo(f"Next: {shlex.join(then)}")
+        click.echo(printable(f"Next: {shlex.join(then)}"))
+
+
+def printable(text: str) -> str:
+    r"""Return text that a terminal shows and does not act on: control characters are escaped.
+
+    >>> print(printable("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def aligned(rows: Sequence[Sequence[Any]], most: int | None = None) -> list[str]:
+    """Return rows of words in columns, with a line for those beyond `most`."""
+    shown = [[_word(word) for word in row] for row in rows[:most]]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = [
+        "  " + "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+        for row in shown
+    ]
+    left = len(rows) - len(shown)
+    return [*lines, f"  ... and {left} more"] if left else lines
+
+
+def _word(value: Any) -> str:
+    text = printable(str(value)).replace("\n", "\\n")
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _plain(value: Any) -> Any:
-    """Give what JSON has: numbers of NumPy become Python's."""
+    """Return what JSON has: numbers of NumPy become Python's."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

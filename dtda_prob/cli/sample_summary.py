@@ -7,8 +7,9 @@ from typing import Any
 
 import xarray as xr
 
-from dtda_prob.cli.wording import MOST_ROWS, aligned, with_error
+from dtda_prob.cli.output import MOST_ROWS, aligned
 from dtda_prob.outcomes.tree import values_of
+from dtda_prob.report.numbers import plain, with_error
 from dtda_prob.storage import contents
 
 DRAWS = ("chain", "draw")
@@ -38,7 +39,7 @@ def moved(tree: xr.DataTree, store: Path) -> dict[str, Any] | None:
 def moments_in_words(found: dict[str, Any]) -> list[str]:
     """Tell mean, error and standard deviation of the first numbers."""
     rows = [
-        (label, with_error(mean, error), f"{sd:.3g}")
+        (label, plain(with_error(mean, error)), f"{sd:.3g}")
         for label, mean, error, sd in zip(
             *map(found.get, ("labels", "mean", "error", "sd")), strict=True
         )
@@ -52,7 +53,7 @@ def moved_in_words(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return []
     columns = _columns(found, "labels", "mean", "error")
-    rows = [(label, with_error(mean, error)) for label, mean, error in columns]
+    rows = [(label, plain(with_error(mean, error))) for label, mean, error in columns]
     return aligned([(f"moved from {found['from']} (same keys)", "by +- error"), *rows], MOST_ROWS + 1)
 
 

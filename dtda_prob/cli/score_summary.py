@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from dtda_prob.cli.wording import aligned, with_error
+from dtda_prob.cli.output import aligned
+from dtda_prob.report.numbers import plain, with_error
 from dtda_prob.scores import influential, strongest
 
 NUM_QUERIES = 2
@@ -50,7 +51,7 @@ def _in_words(one: dict[str, Any], measure: str, rate: float) -> Sequence[str]:
     rows = [
         (
             each["label"],
-            with_error(each["score"], each["error"]),
+            plain(with_error(each["score"], each["error"])),
             "*" if each["q_value"] <= rate else "",
         )
         for each in one["strongest"]

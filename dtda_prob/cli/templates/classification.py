@@ -1,8 +1,8 @@
-"""A logistic regression on the rows of a table: which rows does a classification hang on?
+"""A logistic regression on the rows of a table: which rows does a classification depend on?
 
     dtda sample EXPERIMENT study.zarr        the distribution of the margins over posterior draws
     dtda attribute EXPERIMENT study.zarr     what each row does to them
-    dtda report study.zarr                   all of it on a page
+    dtda report study.zarr                   everything on a page
 
 Everything below may be changed; the command looks for `training`, at the end.
 """
@@ -17,7 +17,7 @@ import pandas as pd
 
 import dtda_prob as dtda
 
-# The table, and what is done with its columns.
+# The table, and how its columns are used.
 CSV = Path(__file__).parent / "data.csv"
 SEPARATOR = ","
 # The column that is predicted.
@@ -28,11 +28,11 @@ LABEL = None
 NUMBERS = ["number"]
 # Columns that enter as categories: a 0 or 1 for each of their values.
 CATEGORIES = ["category"]
-# Columns that do not enter; move them to a list above if they should.
+# Columns that do not enter; move them to a list above to use them.
 LEFT_OUT = []
-# Whether rows in which a value is missing or infinite are left out; a model has no use for them.
+# Whether to leave out rows in which a value is missing or infinite.
 SKIP_MISSING = False
-# Rows that are held out, and whose predictions are asked about; they are chosen by the seed.
+# Rows that are held out as queries, chosen by the seed.
 NUM_QUERIES = 10
 SEED = 0
 
@@ -41,8 +41,13 @@ table.index = np.arange(2, len(table) + 2)
 if SKIP_MISSING:
     table = table.replace([np.inf, -np.inf], np.nan).dropna(subset=[TARGET, *NUMBERS, *CATEGORIES])
 
-# The rows' names, with a number behind those that are there twice.
-names = table.index.to_series() if LABEL is None else table[LABEL].astype(str)
+# The rows' names: their line if they have none, with a number if they are not unique.
+lines = table.index.to_series()
+names = (
+    lines
+    if LABEL is None
+    else table[LABEL].astype(object).fillna("line " + lines.astype(str)).astype(str)
+)
 again = names.groupby(names).cumcount()
 names = names.where(again == 0, names.astype(str) + " (" + (again + 1).astype(str) + ")").to_numpy()
 
@@ -50,12 +55,12 @@ names = names.where(again == 0, names.astype(str) + " (" + (again + 1).astype(st
 parts = [pd.get_dummies(table[name].astype(str), dtype=float) for name in CATEGORIES]
 features = pd.concat([table[NUMBERS].astype(float), *parts], axis=1)
 
-# Held out at random: the queries. To ask about rows of your own choice, write their positions here.
+# The queries, held out at random. To choose rows yourself, write their positions here.
 order = np.random.default_rng(SEED).permutation(len(table))
 queries, rows = np.sort(order[:NUM_QUERIES]), np.sort(order[NUM_QUERIES:])
 
-# Numbers are standardised by the rows that are trained on; a column that is constant there stays 0.
-x = features.to_numpy(np.float32)
+# Numbers are standardised by the training rows; a column that is constant there becomes 0.
+x = features.to_numpy(np.float32, copy=True)
 k = len(NUMBERS)
 spread = x[rows, :k].std(0)
 x[:, :k] = (x[:, :k] - x[rows, :k].mean(0)) / np.where(spread > 0, spread, 1)
@@ -78,13 +83,13 @@ def model(x, y=None):
 
 program = dtda.Program(model, x[rows], y=y[rows], labels=names[rows])
 
-# A draw is a draw from the posterior, to second order about its mode: quick, and good where there are
-# more rows than features. dtda.kernels.nuts() samples the posterior itself, and takes longer.
-# The tolerance is what single precision allows; with more features than rows it may take 1e-3.
+# Draws are from the normal approximation of the posterior at its mode: fast, and accurate with more
+# rows than features. dtda.kernels.nuts() samples the posterior itself, and takes longer. The tolerance
+# suits single precision; with more features than rows, 1e-3 may be needed.
 kernel = dtda.kernels.laplace(tolerance=1e-4)
 
-# What is asked of a model: the log-odds of the true class of each held-out row; above 0 it is right.
-# dtda.measures.loss and dtda.measures.prediction (the probabilities) are others.
+# The measure: the log-odds of the true class of each held-out row, positive if it is predicted. Others
+# are dtda.measures.loss and dtda.measures.prediction (the probabilities).
 measure = dtda.measures.margin(x[queries], y=y[queries], queries=names[queries].tolist())
 
 training = dtda.Training(program, kernel, measure)

@@ -1,8 +1,8 @@
-"""A linear regression on the rows of a table: which rows does a prediction hang on?
+"""A linear regression on the rows of a table: which rows does a prediction depend on?
 
     dtda sample EXPERIMENT study.zarr        the distribution of the predictions over posterior draws
     dtda attribute EXPERIMENT study.zarr     what each row does to them
-    dtda report study.zarr                   all of it on a page
+    dtda report study.zarr                   everything on a page
 
 Everything below may be changed; the command looks for `training`, at the end.
 """
@@ -16,7 +16,7 @@ import pandas as pd
 
 import dtda_prob as dtda
 
-# The table, and what is done with its columns.
+# The table, and how its columns are used.
 CSV = Path(__file__).parent / "data.csv"
 SEPARATOR = ","
 # The column that is predicted.
@@ -27,11 +27,11 @@ LABEL = None
 NUMBERS = ["number"]
 # Columns that enter as categories: a 0 or 1 for each of their values.
 CATEGORIES = ["category"]
-# Columns that do not enter; move them to a list above if they should.
+# Columns that do not enter; move them to a list above to use them.
 LEFT_OUT = []
-# Whether rows in which a value is missing or infinite are left out; a model has no use for them.
+# Whether to leave out rows in which a value is missing or infinite.
 SKIP_MISSING = False
-# Rows that are held out, and whose predictions are asked about; they are chosen by the seed.
+# Rows that are held out as queries, chosen by the seed.
 NUM_QUERIES = 10
 SEED = 0
 
@@ -40,8 +40,13 @@ table.index = np.arange(2, len(table) + 2)
 if SKIP_MISSING:
     table = table.replace([np.inf, -np.inf], np.nan).dropna(subset=[TARGET, *NUMBERS, *CATEGORIES])
 
-# The rows' names, with a number behind those that are there twice.
-names = table.index.to_series() if LABEL is None else table[LABEL].astype(str)
+# The rows' names: their line if they have none, with a number if they are not unique.
+lines = table.index.to_series()
+names = (
+    lines
+    if LABEL is None
+    else table[LABEL].astype(object).fillna("line " + lines.astype(str)).astype(str)
+)
 again = names.groupby(names).cumcount()
 names = names.where(again == 0, names.astype(str) + " (" + (again + 1).astype(str) + ")").to_numpy()
 
@@ -49,12 +54,12 @@ names = names.where(again == 0, names.astype(str) + " (" + (again + 1).astype(st
 parts = [pd.get_dummies(table[name].astype(str), dtype=float) for name in CATEGORIES]
 features = pd.concat([table[NUMBERS].astype(float), *parts], axis=1)
 
-# Held out at random: the queries. To ask about rows of your own choice, write their positions here.
+# The queries, held out at random. To choose rows yourself, write their positions here.
 order = np.random.default_rng(SEED).permutation(len(table))
 queries, rows = np.sort(order[:NUM_QUERIES]), np.sort(order[NUM_QUERIES:])
 
-# Numbers are standardised by the rows that are trained on; a column that is constant there stays 0.
-x = features.to_numpy(np.float32)
+# Numbers are standardised by the training rows; a column that is constant there becomes 0.
+x = features.to_numpy(np.float32, copy=True)
 k = len(NUMBERS)
 spread = x[rows, :k].std(0)
 x[:, :k] = (x[:, :k] - x[rows, :k].mean(0)) / np.where(spread > 0, spread, 1)
@@ -66,7 +71,7 @@ def model(x, y=None):
     """Regress on all features; the priors are in standard deviations of the target."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 1))
     slopes = numpyro.sample("slopes", dist.Normal(0, 1).expand([x.shape[1]]).to_event(1))
-    # This prior keeps away from 0, where a mode would lie if there were as many features as rows.
+    # This prior excludes 0, where the mode would be with as many features as rows.
     noise = numpyro.sample("noise", dist.InverseGamma(3, 1))
     with numpyro.plate("data", len(x)) as i:
         mean = CENTRE + SCALE * (intercept + x[i] @ slopes)
@@ -75,13 +80,13 @@ def model(x, y=None):
 
 program = dtda.Program(model, x[rows], y=y[rows], labels=names[rows])
 
-# A draw is a draw from the posterior, to second order about its mode: quick, and good where there are
-# more rows than features. dtda.kernels.nuts() samples the posterior itself, and takes longer.
-# The tolerance is what single precision allows; with more features than rows it may take 1e-3.
+# Draws are from the normal approximation of the posterior at its mode: fast, and accurate with more
+# rows than features. dtda.kernels.nuts() samples the posterior itself, and takes longer. The tolerance
+# suits single precision; with more features than rows, 1e-3 may be needed.
 kernel = dtda.kernels.laplace(tolerance=1e-4)
 
-# What is asked of a model: the mean prediction for each held-out row, in units of the target. Others
-# are dtda.measures.squared_error and dtda.measures.loss, which say whether a row helps or hurts.
+# The measure: the mean prediction for each held-out row, in units of the target. Others are
+# dtda.measures.squared_error and dtda.measures.loss, which tell whether a row helps or hurts.
 measure = dtda.measures.prediction(x[queries], y=y[queries], queries=names[queries].tolist())
 
 training = dtda.Training(program, kernel, measure)
