@@ -68,9 +68,7 @@ def ours(training: dtda.Training, num_chains: int, repeat: int) -> object:
 def bare(training: dtda.Training, num_chains: int) -> Callable[[int], object]:
     """Draw the parameters alone, without statistics and a tree."""
     weights = training.program.full_weights()
-    run = jax.jit(
-        jax.vmap(lambda key: dtda.kernels.run(training.kernel, key, training.program, weights))
-    )
+    run = jax.jit(jax.vmap(lambda key: training.kernel.run(key, training.program, weights)))
     return lambda repeat: run(jax.random.split(jax.random.key(repeat), num_chains))
 
 
@@ -119,7 +117,7 @@ def no_u_turn() -> pd.DataFrame:
     """Run NUTS with 500 steps of warm-up and 1000 states, on one chain and on many side by side.
 
     "seconds" are those of all chains; "draws/s" counts states that are kept. "parameters alone" is
-    `kernels.run`, which is what BlackJAX's loop does. NumPyro adapts and builds trajectories by itself,
+    `kernel.run`, which is what BlackJAX's loop does. NumPyro adapts and builds trajectories by itself,
     so that its gradients are not the same ones.
     """
     rows = []
@@ -168,7 +166,7 @@ def blackjax_sgld(training: dtda.Training, num_chains: int) -> Callable[[int], o
 def langevin() -> pd.DataFrame:
     """Run SGLD for 2000 steps on batches of 64 drawn with replacement, keeping every tenth state.
 
-    "parameters alone" is `kernels.run`, which is what BlackJAX's loop does, beside the loss of each
+    "parameters alone" is `kernel.run`, which is what BlackJAX's loop does, beside the loss of each
     step.
     """
     kernel = dtda.kernels.sgld(STEP_SIZE, num_steps=NUM_STEPS, batch_size=BATCH, replace=True)

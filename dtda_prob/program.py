@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
@@ -104,6 +105,7 @@ class Program(Displayed):
         self.model, self.plate = model, plate
         self.args, self.kwargs = jax.tree.map(_as_device_array, (args, kwargs))
         self._init_strategy = init_strategy if isinstance(init_strategy, partial) else init_strategy()
+        self._precision: DTypeLike | None = None
         self._joint = whole(model, plate=plate)
         sites = self._trace(jax.random.key(0))
         self.num_data = self.num_rows = plate_size(sites, plate)
@@ -169,7 +171,10 @@ class Program(Displayed):
                 None.
         """
         program, rows = self.at(weights)
-        return program._objective(params, rows, indices, key)
+        if self._precision is None:
+            return program._objective(params, rows, indices, key)
+        rounded = jax.tree.map(partial(_cast, self._precision), params)
+        return program._objective(rounded, rows, indices, key).astype(weights.dtype)
 
     def _objective(
         self, params: Params, weights: Weights, indices: Indices | None, key: PRNGKey | None
@@ -381,6 +386,17 @@ class Program(Displayed):
         program.num_rows = self.num_data - num_removed
         return program
 
+    def cast(self, dtype: DTypeLike) -> "Program":
+        """Return the program whose objective is evaluated in another precision.
+
+        Floating data are cast, and so are parameters before the model sees them; the objective has the
+        precision of the weights.
+        """
+        program = copy.copy(self)
+        program.args, program.kwargs = jax.tree.map(partial(_cast, dtype), (self.args, self.kwargs))
+        program._precision = dtype
+        return program
+
     def check_batches(self, batch_size: int) -> None:
         """Refuse a batch size that the data or the model cannot serve.
 
@@ -477,6 +493,11 @@ class Program(Displayed):
 
 def _as_device_array(leaf: Any) -> Any:
     return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def _cast(dtype: DTypeLike, leaf: Any) -> Any:
+    floating = isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(dtype) if floating else leaf
 
 
 def _key_or_default(key: PRNGKey | None) -> PRNGKey:

@@ -50,15 +50,15 @@ class Training(Displayed):
         several = self.kernel.num_states
         found = {
             **self.program.facts(),
-            "kernel": self.kernel.describe(self.program),
+            "kernel": self.kernel,
             "measure": self.measure,
         }
         return found | ({"states of each run": several} if several > 1 else {})
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Train once and measure the result."""
-        run = kernels.run(self.kernel, key, self.program, weights)
-        return Outcome(run.params, *self.observe(run.params), run.trace, run.stats)
+        run = self.kernel.run(key, self.program, weights)
+        return Outcome(run.params, *self.observe(run.params), run.losses, run.stats)
 
     def push(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome:
         """Retrain: the exact push-forward, which has no need of `old`."""
@@ -115,11 +115,11 @@ class Training(Displayed):
 
     def single(self) -> "Training":
         """Give the training whose outcome is the end of a run alone."""
-        return replace(self, kernel=self.kernel._replace(num_states=1))
+        return replace(self, kernel=kernels.keep(self.kernel, 1))
 
     def num_passes(self) -> float:
         """Count the gradients over all rows that a training amounts to, 1 where it takes no step."""
-        return sum(phase.num_passes(self.program) for phase in self.kernel.phases) or 1.0
+        return self.kernel.num_passes(self.program) or 1.0
 
     def total_step_size(self) -> float:
         """Give the time of training: how far it moves a parameter whose gradient is 1 throughout.
@@ -127,7 +127,7 @@ class Training(Displayed):
         Raises:
             ValueError: if the kernel's steps are not proportional to gradients.
         """
-        return float(kernels.segment_sizes(self.kernel, self.program, 1).sum())
+        return float(self.kernel.segment_sizes(self.program, 1).sum())
 
     def stats(self, outcome: Outcome, weights: Weights) -> dict[str, Array]:
         """Say how a run ended.

@@ -25,14 +25,14 @@ class Outcome(NamedTuple):
         params: parameters in unconstrained space.
         outputs: the quantities of the measure that a push-forward carries (logits, means, ...).
         value: what the measure reads off the outputs, shape `(query,)` or `(query, output)`.
-        trace: the loss of each step, shape `(step,)`.
+        losses: the loss of each step, shape `(step,)`.
         stats: what the algorithm says of the state (energy, acceptance, convergence), by name.
     """
 
     params: Params
     outputs: PyTree
     value: Float[Array, "..."]
-    trace: Float[Array, "*state step"]
+    losses: Float[Array, "*state step"]
     stats: dict[str, Array]
 
 

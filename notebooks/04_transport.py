@@ -87,7 +87,7 @@ def lightened(step):
 
 # %%
 at_place = dtda.Training(
-    program, dtda.kernels.given({"place": jnp.zeros(2)}), dtda.measures.parameters()
+    program, dtda.kernels.pretrained({"place": jnp.zeros(2)}), dtda.measures.parameters()
 )
 
 

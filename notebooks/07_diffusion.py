@@ -129,7 +129,7 @@ def generate(network, latent):
 
 @jax.jit
 def generated_by(key):
-    network = kernels.run(kernel, key, program, program.full_weights()).params["net$params"]
+    network = kernel.run(key, program, program.full_weights()).params["net$params"]
     return generate(network, jax.random.normal(jax.random.key(7), (size.generated, 64)))
 
 

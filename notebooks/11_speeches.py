@@ -229,7 +229,7 @@ pairs = np.zeros((len(alphabet), len(alphabet)))
 np.add.at(pairs, (data[:, :-1], data[:, 1:]), 1)
 unigram = scipy.stats.entropy(pairs.sum(0))
 bigram = scipy.stats.entropy(pairs.ravel()) - scipy.stats.entropy(pairs.sum(1))
-losses = np.stack([each.trace for each in full]) / size.window
+losses = np.stack([each.losses for each in full]) / size.window
 last = losses[:, -max(1, losses.shape[1] // 10) :].mean(1)
 
 figure, axis = plt.subplots(figsize=(6, 3))

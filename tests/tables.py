@@ -45,7 +45,7 @@ KERNELS: dict[str, Kernel] = {
         optax.sgd(0.05), num_steps=7, batch_size=4, replace=True
     ),
     "adam on all data": dtda.kernels.sgd(optax.adam(0.05), num_steps=9),
-    "phases": dtda.kernels.then(
+    "phases": dtda.kernels.sequence(
         dtda.kernels.sgd(optax.sgd(0.05), num_epochs=2, batch_size=4),
         dtda.kernels.sgd(optax.sgd(0.01), num_steps=3),
     ),
@@ -71,7 +71,7 @@ DESCENT = _descent(optax.sgd(0.05))
 MORE_KERNELS: dict[str, Kernel] = {
     "lbfgs": dtda.kernels.lbfgs(solve="conjugate_gradient"),
     "laplace": dtda.kernels.laplace(temperature=0.5),
-    "given": dtda.kernels.then(dtda.kernels.given({"slopes": np.arange(3.0)}), DESCENT),
+    "pretrained": dtda.kernels.sequence(dtda.kernels.pretrained({"slopes": np.arange(3.0)}), DESCENT),
     "average": dtda.kernels.average(DESCENT, decay=0.8),
     "late average": dtda.kernels.average(DESCENT, share=0.5),
     "variational": dtda.kernels.svi(AutoNormal, optax.adam(0.05), num_steps=8, batch_size=4),

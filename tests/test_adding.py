@@ -60,7 +60,7 @@ def test_the_objective_to_begin_with_is_the_same_up_to_the_number_of_rows():
 def test_a_kernel_of_a_number_of_steps_keeps_it():
     def steps(program):
         kernel = KERNELS["sgd by independent batches"]
-        return dtda.Training(program, kernel, queries()).kernel.phases[0].num_steps(program)
+        return dtda.Training(program, kernel, queries()).kernel.count_steps(program)
 
     assert steps(MORE.program) == steps(regression())
 

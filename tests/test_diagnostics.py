@@ -366,21 +366,21 @@ def test_curvatures_without_eigenvalues_have_no_null_space(method, message):
 @pytest.mark.parametrize("name", ["sgd by epoch", "phases"])
 def test_training_that_is_cut_is_the_same_up_to_there(name):
     program, kernel = regression(), KERNELS[name]
-    whole = kernels.run(kernel, KEY, program, ones())[1]
+    whole = kernel.run(KEY, program, ones())[1]
     for share, steps in ((1 / 9, 1), (2 / 3, 6), (1.0, 9)):
-        shorter = kernels.cut(kernel, share)
-        trace = kernels.run(shorter, KEY, program, ones())[1]
-        np.testing.assert_array_equal(trace, whole[:steps])
+        shorter = kernels.truncate(kernel, share)
+        losses = shorter.run(KEY, program, ones())[1]
+        np.testing.assert_array_equal(losses, whole[:steps])
         sizes = np.concatenate([phase.step_sizes(program) for phase in kernel.phases])
-        close(kernels.segment_sizes(shorter, program, 1).sum(), sizes[:steps].sum(), rtol=1e-6)
+        close(shorter.segment_sizes(program, 1).sum(), sizes[:steps].sum(), rtol=1e-6)
     with pytest.raises(ValueError, match="share=0"):
-        kernels.cut(kernel, 0)
+        kernels.truncate(kernel, 0)
 
 
 def test_training_that_is_cut_stops_where_the_whole_one_passes():
     program, kernel = regression(), KERNELS["sgd by epoch"]
-    ends = kernels.path(kernel, KEY, program, ones(), 3).ends
-    half = kernels.run(kernels.cut(kernel, 2 / 3), KEY, program, ones())[0]
+    ends = kernel.path(KEY, program, ones(), 3).ends
+    half = kernels.truncate(kernel, 2 / 3).run(KEY, program, ones())[0]
     close(ravel_pytree(half)[0], ravel_pytree(jax.tree.map(lambda leaf: leaf[1], ends))[0], rtol=1e-6)
 
 

@@ -5,9 +5,8 @@ from html.parser import HTMLParser
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import optax
 import pytest
-from tables import KERNELS, MORE_KERNELS, queries, regression, train
+from tables import train
 
 import dtda_prob as dtda
 
@@ -31,7 +30,7 @@ TRAINING = train("phases")
 SHOWN = [
     (TRAINING.program, {"data": "12 in plate 'data'", "parameters": "3", "prior": "yes"}),
     (TRAINING.program.drop(2), {"data": "12 in plate 'data', 2 of them dropped"}),
-    (TRAINING, {"kernel": "sgd, 6 steps, then sgd, 3 steps", "measure": "loss of 4 queries"}),
+    (TRAINING, {"kernel": repr(TRAINING.kernel), "measure": "loss of 4 queries"}),
     (dtda.influence(TRAINING), {"measure": "loss of 4 queries", "observed": "y"}),
 ]
 
@@ -47,17 +46,11 @@ def test_text_and_table_tell_the_same_facts(shown, facts):
     assert facts.items() <= told.items()
 
 
-@pytest.mark.parametrize("name", KERNELS | MORE_KERNELS)
-def test_every_kernel_has_a_name(name):
-    kernel = (KERNELS | MORE_KERNELS)[name]
-    assert all(phase.name != "training" for phase in kernel.phases)
-    assert repr(kernel) == ", then ".join(phase.name for phase in kernel.phases)
-
-
-def test_states_of_a_run_are_told():
-    kernel = dtda.kernels.keep(dtda.kernels.sgd(optax.sgd(0.1), num_steps=6), 3)
-    assert repr(kernel) == "sgd, 3 states of each run"
-    assert dtda.Training(regression(), kernel, queries()).facts()["states of each run"] == 3
+def test_a_kernel_is_shown_as_code():
+    kernel = dtda.kernels.keep(dtda.kernels.exact(0.5), 3, thinning=2)
+    assert repr(kernel) == "keep(kernel=exact(temperature=0.5), num_states=3, thinning=2)"
+    assert eval(repr(kernel), vars(dtda.kernels)) == kernel
+    assert repr(dtda.kernels.sequence(kernel, dtda.kernels.lbfgs())).endswith("thinning=2), lbfgs())")
 
 
 def test_names_from_the_user_are_text_and_no_markup():

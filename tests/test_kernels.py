@@ -32,7 +32,7 @@ from tables import (
 
 import dtda_prob as dtda
 from dtda_prob import kernels
-from dtda_prob.kernels import kernel as loop
+from dtda_prob.kernels.kernel import Start
 
 KEY, OTHER_KEY = jax.random.key(0), jax.random.key(1)
 close = np.testing.assert_allclose
@@ -48,7 +48,7 @@ def compiled(kernel: str):
     def value(key, weights, y):
         program = copy.copy(training.program)
         program.kwargs = program.kwargs | {"y": y}
-        return training.observe(kernels.run(training.kernel, key, program, weights).params)[1]
+        return training.observe(training.kernel.run(key, program, weights).params)[1]
 
     y = jnp.asarray(regression_data()[1])
     return training, jax.jit(value), y
@@ -88,7 +88,7 @@ def test_laplace_is_exact_where_the_objective_is_quadratic(x64):
     _, value, y = compiled("laplace")
     drawn = jax.jit(train(exact).draw)(KEY, ones()).value
     close(value(KEY, ones(), y), drawn, rtol=1e-8)
-    assert approximate.phases[-1].temperature == 0.5
+    assert approximate.temperature == 0.5
 
 
 def saddle(y):
@@ -103,9 +103,7 @@ def test_a_flat_direction_moves_nothing_at_rest_and_has_no_laplace_draw(x64):
     keys = jax.random.split(KEY, 8)
 
     def rest(keys, weights):
-        return jax.vmap(lambda key: loop.run(kernels.lbfgs(), key, program, weights).params["place"])(
-            keys
-        )
+        return jax.vmap(lambda key: kernels.lbfgs().run(key, program, weights).params["place"])(keys)
 
     found, moved = jax.jit(lambda w: jax.jvp(lambda w: rest(keys, w), (w,), (w * jnp.arange(3.0),)))(
         jnp.ones(3)
@@ -143,7 +141,7 @@ def test_a_search_says_how_it_ended(x64):
 
     def ending(kernel):
         (phase,) = kernel.phases
-        state = phase.init(loop.Start(program.init(KEY)), program)
+        state = phase.init(Start(program.init(KEY)), program)
         assert not phase.stats(state)["converged"]
         return phase.stats(jax.jit(lambda: phase.step(KEY, state, program, ones())[0])())
 
@@ -169,16 +167,14 @@ def bind_positive():
     return dtda.Program(positive, *regression_data())
 
 
-def test_given_parameters_are_where_training_starts():
+def test_pretrained_parameters_are_where_training_starts():
     program = bind_positive()
-    alone = loop.run(kernels.given({"scale": 0.3}), KEY, program, ones()).params
+    alone = kernels.pretrained({"scale": 0.3}).run(KEY, program, ones()).params
     close(alone["scale"], np.log(0.3), rtol=1e-6)
     descent = kernels.sgd(optax.sgd(0.01), num_steps=3)
-    ran = jax.jit(
-        lambda: loop.run(descent, KEY, program, ones(), {"level": 1.0, "scale": -1.0}).params
-    )()
-    start = kernels.given({"level": np.float64(1.0), "scale": np.exp(-1.0)})
-    tuned = jax.jit(lambda: loop.run(kernels.then(start, descent), KEY, program, ones()).params)()
+    ran = jax.jit(lambda: descent.run(KEY, program, ones(), {"level": 1.0, "scale": -1.0}).params)()
+    start = kernels.pretrained({"level": np.float64(1.0), "scale": np.exp(-1.0)})
+    tuned = jax.jit(lambda: kernels.sequence(start, descent).run(KEY, program, ones()).params)()
     jax.tree.map(lambda a, b: close(a, b, rtol=1e-5), tuned, ran)
 
 
@@ -187,22 +183,23 @@ def test_given_parameters_are_where_training_starts():
     [
         ({"slope": 1.0}, "no sites \\['slope'\\]"),
         ({"scale": -1.0}, "'scale' is not inside"),
-        ({"level": np.zeros(2)}, "'level' has shape \\(\\), the value given \\(2,\\)"),
+        ({"level": np.zeros(2)}, "'level' has shape \\(\\), the value passed \\(2,\\)"),
     ],
 )
-def test_given_parameters_that_do_not_fit_are_refused(values, message):
+def test_pretrained_parameters_that_do_not_fit_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        dtda.Training(bind_positive(), kernels.given(values), dtda.measures.parameters())
+        dtda.Training(bind_positive(), kernels.pretrained(values), dtda.measures.parameters())
 
 
 def test_parts_are_frozen_by_the_optimizer():
     program, frozen = bind_positive(), optax.freeze({"level": False, "scale": True})
-    kernel = kernels.then(
-        kernels.given({"scale": 0.5}), kernels.sgd(optax.chain(optax.sgd(0.1), frozen), num_steps=3)
+    kernel = kernels.sequence(
+        kernels.pretrained({"scale": 0.5}),
+        kernels.sgd(optax.chain(optax.sgd(0.1), frozen), num_steps=3),
     )
     ends = [
-        jax.jit(lambda kernel=kernel: loop.run(kernel, KEY, program, ones()).params)()
-        for kernel in (kernels.given({"scale": 0.5}), kernel)
+        jax.jit(lambda kernel=kernel: kernel.run(KEY, program, ones()).params)()
+        for kernel in (kernels.pretrained({"scale": 0.5}), kernel)
     ]
     assert ends[0]["scale"] == ends[1]["scale"]
     assert ends[0]["level"] != ends[1]["level"]
@@ -211,7 +208,7 @@ def test_parts_are_frozen_by_the_optimizer():
 def test_averages_are_those_of_the_iterates(x64):
     num_steps = 8
     training, value, y = compiled("average")
-    whole = kernels.path(DESCENT, KEY, training.program, ones(), num_steps).ends["slopes"]
+    whole = DESCENT.path(KEY, training.program, ones(), num_steps).ends["slopes"]
     powers = 0.8 ** np.arange(num_steps)[::-1]
     expected = training.observe({"slopes": (powers @ whole) / powers.sum()})[1]
     close(value(KEY, ones(), y), expected, rtol=1e-10)
@@ -304,9 +301,7 @@ def test_dropout_is_the_same_at_all_weights_and_none_where_measured(x64):
     close(first.value, 0.5 * ((y[:4] - mean) ** 2 + jnp.log(2 * jnp.pi)), rtol=1e-10)
     start = {"slopes": jnp.ones(3)}
     ran = [
-        jax.jit(lambda key: loop.run(training.kernel, key, program, ones(), start).params["slopes"])(
-            key
-        )
+        jax.jit(lambda key: training.kernel.run(key, program, ones(), start).params["slopes"])(key)
         for key in (KEY, OTHER_KEY)
     ]
     assert not jnp.allclose(*ran)
@@ -315,7 +310,7 @@ def test_dropout_is_the_same_at_all_weights_and_none_where_measured(x64):
 def test_few_digits_give_about_the_same_response():
     trainings = [train(kernel) for kernel in (kernels.in_precision(DESCENT), DESCENT)]
     ended = jax.eval_shape(trainings[0].draw, KEY, ones())
-    assert ended.params["slopes"].dtype == ended.trace.dtype == jnp.float32
+    assert ended.params["slopes"].dtype == ended.losses.dtype == jnp.float32
     rounded, full = (jax.jit(dtda.unroll(training).pull)(KEY, ones()) for training in trainings)
     assert 1e-5 < jnp.linalg.norm(rounded - full) / jnp.linalg.norm(full) < 0.03
 
@@ -336,7 +331,7 @@ def fit(guide, program, weights, num_draws=400, **options):
     params = program.init(KEY)
 
     def draws(keys):
-        return jax.vmap(lambda key: loop.run(kernel, key, program, weights, params))(keys)
+        return jax.vmap(lambda key: kernel.run(key, program, weights, params))(keys)
 
     return jax.jit(draws)(jax.random.split(KEY, num_draws))
 
@@ -344,7 +339,7 @@ def fit(guide, program, weights, num_draws=400, **options):
 @pytest.mark.parametrize("options", [{"num_particles": 8}, {"batch_size": 6}], ids=["all", "batches"])
 def test_the_fitted_guide_is_the_posterior(options):
     weights, (x, y) = ones().at[2].set(0.0), regression_data()
-    params, trace, _ = fit(AutoMultivariateNormal, regression(), weights, num_steps=400, **options)
+    params, losses, _ = fit(AutoMultivariateNormal, regression(), weights, num_steps=400, **options)
     precision = (weights[:, None] * x).T @ x / 0.5**2 + np.eye(3) / 2.0**2
     covariance = np.linalg.inv(precision)
     mean, scale = covariance @ x.T @ (weights * y) / 0.5**2, np.sqrt(np.diag(covariance))
@@ -354,7 +349,7 @@ def test_the_fitted_guide_is_the_posterior(options):
     evidence = -scipy.stats.multivariate_normal.logpdf(
         np.delete(y, 2), cov=0.25 * np.eye(11) + 4.0 * np.delete(x, 2, 0) @ np.delete(x, 2, 0).T
     )
-    close(np.asarray(trace)[:, -20:].mean(), evidence / 12, rtol=0.03)
+    close(np.asarray(losses)[:, -20:].mean(), evidence / 12, rtol=0.03)
 
 
 @pytest.mark.parametrize("guide", [lambda model: own_guide, AutoDelta], ids=["own", "point"])
@@ -365,7 +360,7 @@ def test_guides_of_ones_own_and_points_are_fitted(guide):
     close(np.mean(params["slopes"], 0), mode, atol=0.1)
     assert (np.std(params["slopes"], 0) < 1e-3).all() == (guide is AutoDelta)
     kernel = kernels.svi(guide, optax.adam(0.1), num_steps=1)
-    assert kernel.phases[-1].temperature == (None if guide is AutoDelta else 1.0)
+    assert kernel.temperature == (None if guide is AutoDelta else 1.0)
 
 
 def half_fixed(x, y):

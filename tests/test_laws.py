@@ -62,11 +62,11 @@ def test_dropped_rows_are_rows_that_were_never_there(kernel, x64):
     x, y = regression_data()
     alone = dtda.Program(dtda.zoo.linear_regression, x[kept], y=y[kept], noise=0.5, prior=2.0)
     if kernel == "sgd by independent batches":
-        assert draw(train(kernel).drop(2), weights).trace.shape == (5,)
+        assert draw(train(kernel).drop(2), weights).losses.shape == (5,)
         return
     if kernel not in ("adam on all data", "exact", "exact mode"):
         dropped, small = train(kernel).drop(2), train(kernel, alone)
-        assert draw(dropped, weights).trace.shape == draw(small, ones(10)).trace.shape
+        assert draw(dropped, weights).losses.shape == draw(small, ones(10)).losses.shape
         return
     expected = draw(train(kernel, alone), ones(10)).value
     close(draw(train(kernel).drop(2), weights).value, expected, rtol=1e-8)
@@ -234,7 +234,7 @@ def test_the_size_of_steps_counts_momentum_schedules_and_weight_decay():
     )
     close(momentum.total_step_size(), 0.1 * (10 * 300 - 90), rtol=1e-3)
     cosine = optax.cosine_decay_schedule(0.2, 100)
-    scheduled = dtda.kernels.then(
+    scheduled = dtda.kernels.sequence(
         dtda.kernels.sgd(optax.sgd(cosine), num_steps=100),
         dtda.kernels.sgd(optax.sgd(0.1), num_steps=10),
     )
@@ -247,12 +247,12 @@ def test_the_size_of_steps_counts_momentum_schedules_and_weight_decay():
 
 def test_a_path_ends_where_training_ends_and_has_means(x64):
     training = train("phases")
-    path = dtda.kernels.path(training.kernel, KEY, training.program, ones(), 3)
+    path = training.kernel.path(KEY, training.program, ones(), 3)
     outcome = draw(training, ones())
     close(path.ends["slopes"][-1], outcome.params["slopes"], rtol=1e-12)
-    close(path.trace, outcome.trace, rtol=1e-12)
+    close(path.losses, outcome.losses, rtol=1e-12)
     assert path.means["slopes"].shape == (6, 3)
-    sizes = dtda.kernels.segment_sizes(training.kernel, training.program, 3)
+    sizes = training.kernel.segment_sizes(training.program, 3)
     close(sizes, [0.1, 0.1, 0.1, 0.01, 0.01, 0.01], rtol=1e-3)
 
 

@@ -34,7 +34,7 @@ def training():
 
 @pytest.fixture(scope="module")
 def full(training):
-    return dtda.sample(training, KEY, 16, keep=["parameters", "trace"])
+    return dtda.sample(training, KEY, 16, keep=["parameters", "losses"])
 
 
 def test_a_sample_is_the_draws_of_its_keys(training, full):
@@ -75,8 +75,8 @@ def test_several_perturbations_are_each_sampled(training):
 
 def test_dropping_runs_fewer_steps_and_push_forwards_follow(training):
     without = dtda.remove(training.program, range(4), removal="drop")
-    steps = dtda.sample(training, KEY, 4, without, keep=["trace"])["sample_stats"].sizes["step"]
-    pushed = dtda.sample(dtda.unroll(training), KEY, 4, without, keep=["trace"])
+    steps = dtda.sample(training, KEY, 4, without, keep=["losses"])["sample_stats"].sizes["step"]
+    pushed = dtda.sample(dtda.unroll(training), KEY, 4, without, keep=["losses"])
     assert steps == pushed["sample_stats"].sizes["step"] == 6
 
 
@@ -93,8 +93,8 @@ def test_a_push_forward_is_sampled_from_old_to_new(training):
 def test_the_groups_of_a_tree(full):
     assert set(full.children) == {"posterior", "posterior_predictive", "sample_stats", "constant_data"}
     stats = full["sample_stats"]
-    assert {"objective", "gradient_norm", "diverging", "key", "trace"} == set(stats.data_vars)
-    assert stats["trace"].dims == ("chain", "draw", "step")
+    assert {"objective", "gradient_norm", "diverging", "key", "losses"} == set(stats.data_vars)
+    assert stats["losses"].dims == ("chain", "draw", "step")
     assert full["posterior"]["slopes"].shape == (4, 4, 3)
     assert full["constant_data"]["weights"].dims == ("datum",)
     about = json.loads(full.attrs["dtda_prob"])

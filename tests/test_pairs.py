@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "kernels.md"
 
 SGD = kernels.sgd(optax.sgd(0.05), num_steps=4, batch_size=4)
 SGLD = kernels.sgld(1e-3, num_steps=4, batch_size=4)
-GIVEN = kernels.given({"slopes": np.arange(3.0)})
+PRETRAINED = kernels.pretrained({"slopes": np.arange(3.0)})
 ADAM = optax.adam(0.05)
 
 KERNELS = {
@@ -32,8 +32,8 @@ KERNELS = {
     "`exact`": kernels.exact(),
     "`lbfgs`": kernels.lbfgs(),
     "`laplace`": kernels.laplace(),
-    "`given` alone": GIVEN,
-    "`given`, then `sgd`": kernels.then(GIVEN, SGD),
+    "`pretrained` alone": PRETRAINED,
+    "`pretrained`, then `sgd`": kernels.sequence(PRETRAINED, SGD),
     "`average`": kernels.average(SGD, decay=0.8),
     "`in_precision`": kernels.in_precision(SGD),
     "`svi`": kernels.svi(AutoNormal, ADAM, num_steps=4, batch_size=4),
@@ -47,8 +47,8 @@ KERNELS = {
     "`hmc`": kernels.hmc(num_warmup=20, num_samples=5, num_integration_steps=2),
     "`keep` of `sgd`": kernels.keep(SGD, 3),
     "`keep` of `sgld`": kernels.keep(SGLD, 3),
-    "`then`": kernels.then(SGD, SGD),
-    "`cut`": kernels.cut(SGLD, 0.5),
+    "`sequence`": kernels.sequence(SGD, SGD),
+    "`truncate`": kernels.truncate(SGLD, 0.5),
 }
 
 TRANSFORMS = {
@@ -66,7 +66,7 @@ TRANSFORMS = {
     "retrain": dtda.retrain,
 }
 
-RUN = ["`svi`", "`average`", "`given` alone"]
+RUN = ["`svi`", "`average`", "`pretrained` alone"]
 """Kernels whose pairs are run here, of those that other tests run with few transforms."""
 
 FOLLOWING = ["unroll", "segments", "trajectory", "cosine"]
@@ -112,7 +112,7 @@ def test_the_table_has_all_kernels_and_transforms():
     assert list(TRANSFORMS) == COLUMNS
     public = {name for name in vars(kernels) if callable(getattr(kernels, name)) and name.islower()}
     named = {part for row in PAIRS for part in row.split("`")[1::2]}
-    assert public - {"path", "run", "segment_sizes"} == named
+    assert public == named
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -166,9 +166,9 @@ def test_the_direction_that_is_not_there_is_refused():
         dtda.reweigh(trained("`exact`"), KEY, num_draws=30).pull(KEY, ones())
 
 
-def test_influence_of_given_parameters_is_that_of_any_outcome():
+def test_influence_of_pretrained_parameters_is_that_of_any_outcome():
     """A model that was trained elsewhere: no step, and the classical influence function."""
-    made = dtda.influence(trained("`given` alone"))
+    made = dtda.influence(trained("`pretrained` alone"))
     assert made.training.num_passes() == 1.0
     assert np.isfinite(made.cost.pull)
     program = made.training.program

@@ -65,7 +65,7 @@ def test_moving_weight_to_copies_is_training_on_other_labels(kernel):
 def test_a_kernel_of_a_number_of_steps_keeps_it():
     def steps(program):
         training = dtda.Training(program, KERNELS["sgd by independent batches"], queries())
-        return training.kernel.phases[0].num_steps(program)
+        return training.kernel.count_steps(program)
 
     assert steps(EDIT.program) == steps(regression())
 

@@ -36,7 +36,7 @@ from dtda_prob.storage import StoreError
 from dtda_prob.storage.growing import Growing
 
 KEY = jax.random.key(0)
-EVERYTHING = ("parameters", "trace", "log_likelihood", "log_prior")
+EVERYTHING = ("parameters", "losses", "log_likelihood", "log_prior")
 LATE = dtda.kernels.keep(dtda.kernels.sgd(optax.sgd(0.05), num_steps=4, batch_size=4), 3)
 TASKS = (Filling, Scoring, Keeping)
 
@@ -489,7 +489,7 @@ REFUSED = [
     ),
     ("key", other_key, r"key is \[0, 1\], stored \[0, 0\]"),
     ("chains", on(num_chains=4, name="all"), "num_chains is 4, stored 2"),
-    ("keep", on(keep=["trace"], name="all"), r"keep: \['trace'\] were not kept"),
+    ("keep", on(keep=["losses"], name="all"), r"keep: \['losses'\] were not kept"),
     ("order", on(left_out([2, 1])), r"perturbation '2' \(row 0\) is not the one stored"),
     ("renamed", on(left_out([1, 2]).assign_coords(perturbation=[1, 3])), r"perturbation '3' \(row 1\)"),
     ("changed", on(left_out([1, 2]) * 2), r"perturbation '1' \(row 0\)"),

@@ -111,7 +111,7 @@ def test_influence_is_the_displacement_of_least_divergence_as_the_temperature_fa
 def test_influence_on_a_ring_of_minima_is_the_pseudo_inverse_at_each_draw(x64):
     program, old, new = ring_of_minima()
     place = jnp.array([0.6, 0.4])
-    training = dtda.Training(program, kernels.given({"place": place}), dtda.measures.parameters())
+    training = dtda.Training(program, kernels.pretrained({"place": place}), dtda.measures.parameters())
     made = dtda.influence(training, curvature.dense("gauss_newton"), at="old", space="parameters")
     moved = jax.jit(made.push)(KEY, old, new).params["place"] - place
     np.testing.assert_allclose(moved, across(program, old, new, place), rtol=1e-8)

@@ -28,8 +28,8 @@ def along_training(
 ) -> xr.Dataset:
     """Compare a response with the exact derivative of training, after each of several shares of it.
 
-    Training that is cut at a share (`kernels.cut`) takes the very same steps up to there. Of it the
-    transform takes its response, at those parameters and with the damping that so much training asks
+    Training that stops at a share (`kernels.truncate`) takes the very same steps up to there. There the
+    transform computes its response, at those parameters and with the damping that so much training asks
     for, and `unroll` the exact derivative. Influence functions are the limit of unrolling where
     training comes to rest (Mlodozeniec et al., arXiv 2506.12965): where the two agree more and more,
     the transform is the right one; where they never do, training has not settled, or the curvature
@@ -65,7 +65,7 @@ def along_training(
 
 def _at_share(push_forward: PushForward, keys: Array, share: float) -> tuple[np.ndarray, ...]:
     whole = push_forward.training
-    training = replace(whole, kernel=kernels.cut(whole.kernel, share))
+    training = replace(whole, kernel=kernels.truncate(whole.kernel, share))
     weights = training.program.full_weights()
     pulls = push_forward.rebuild(training, "old").pull, unroll(training, at="old").pull
 

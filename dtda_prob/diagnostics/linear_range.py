@@ -11,7 +11,6 @@ import optax
 import xarray as xr
 from jaxtyping import Array, Float
 
-from dtda_prob import kernels
 from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.training import Training
@@ -114,7 +113,7 @@ def _growth(
     old = training.program.full_weights()
 
     def ends(weights: Weights) -> Params:
-        return kernels.path(training.kernel, key, training.program, weights, num_segments).ends
+        return training.kernel.path(key, training.program, weights, num_segments).ends
 
     tangents = jax.jvp(ends, (old,), (new - old,))[1]
     return jax.vmap(optax.tree.norm)(tangents)

@@ -74,7 +74,7 @@ def of_source(source: Training | PushForward) -> dict[str, Any]:
     key, params, weights = _abstract(program)
 
     def run(key: PRNGKey, weights: Weights) -> kernels.kernel.Run:
-        return kernels.run(kernel, key, program, weights)
+        return kernel.run(key, program, weights)
 
     is_training = isinstance(source, Training)
     return {
@@ -165,7 +165,7 @@ def _family(fn: Distribution) -> str:
 def _kernel(kernel: kernels.Kernel, program: Program) -> dict[str, Any]:
     return {
         "num_phases": len(kernel.phases),
-        "num_steps": [phase.num_steps(program) for phase in kernel.phases],
+        "num_steps": [phase.count_steps(program) for phase in kernel.phases],
         "temperature": [phase.temperature for phase in kernel.phases],
         "num_states": kernel.num_states,
         "thinning": kernel.thinning,

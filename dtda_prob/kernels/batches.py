@@ -1,78 +1,142 @@
-"""Which data a step visits: all of them, epochs in random order, or independent batches."""
+"""Batches: which rows a step visits, and phases whose steps visit batches."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from abc import abstractmethod
+from dataclasses import KW_ONLY
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from dtda_prob.kernels.kernel import Phase
+from dtda_prob.module import Module
 from dtda_prob.program import Indices, Program
 from dtda_prob.typing import PRNGKey, Weights
 
 Order = Int[Array, " row"]
+Count = Int[Array, ""]
 
 
-class Batches(NamedTuple):
-    """A way to visit the data.
+class Batches(Module):
+    """A way to visit the data."""
 
-    Attributes:
-        steps_per_epoch: `(num_rows) -> int`.
-        take: `(key, count, order, program, weights) -> (indices, order)`, the batch of step `count`
-            (None for all data) and the order of rows that the next step carries on with.
-        check: `(program) -> None`, raises where the program cannot be visited so.
-    """
+    @abstractmethod
+    def steps_per_epoch(self, num_rows: int) -> int:
+        """Return the number of steps that visit so many rows once."""
 
-    steps_per_epoch: Callable[[int], int]
-    take: Callable[..., tuple[Indices | None, Order]]
-    check: Callable[[Program], None]
+    @abstractmethod
+    def take(
+        self, key: PRNGKey, count: Count, order: Order, program: Program, weights: Weights
+    ) -> tuple[Indices | None, Order]:
+        """Return the batch of step `count` (None for all data) and the order of rows to go on with."""
+
+    @abstractmethod
+    def check(self, program: Program) -> None:
+        """Raise if the program cannot be visited in this way."""
 
 
-def everything() -> Batches:
-    """Visit all data at every step; where rows are dropped, the rows that are left."""
+class everything(Batches):
+    """Visit all data at every step; where rows are dropped, the remaining rows."""
+
+    def steps_per_epoch(self, num_rows: int) -> int:
+        return 1
 
     def take(
-        key: PRNGKey, count: Int[Array, ""], order: Order, program: Program, weights: Weights
+        self, key: PRNGKey, count: Count, order: Order, program: Program, weights: Weights
     ) -> tuple[Indices | None, Order]:
         if not _drops(program):
             return None, order
         return _shuffle(key, program, weights), order
 
-    def check(program: Program) -> None:
+    def check(self, program: Program) -> None:
         if _drops(program):
             program.check_batches(program.num_rows)
 
-    return Batches(lambda num_rows: 1, take, check)
 
+class by_epoch(Batches):
+    """Visit the rows once per epoch, in fresh random order, leaving out an incomplete last batch."""
 
-def by_epoch(batch_size: int) -> Batches:
-    """Visit the rows once per epoch, in fresh random order, leaving out what fills no batch."""
+    batch_size: int
+
+    def steps_per_epoch(self, num_rows: int) -> int:
+        return num_rows // self.batch_size
 
     def take(
-        key: PRNGKey, count: Int[Array, ""], order: Order, program: Program, weights: Weights
+        self, key: PRNGKey, count: Count, order: Order, program: Program, weights: Weights
     ) -> tuple[Indices, Order]:
-        position = count % (program.num_rows // batch_size)
+        position = count % self.steps_per_epoch(program.num_rows)
         order = jax.lax.cond(position == 0, lambda: _shuffle(key, program, weights), lambda: order)
-        return jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size), order
+        start = position * self.batch_size
+        return jax.lax.dynamic_slice_in_dim(order, start, self.batch_size), order
 
-    return Batches(
-        lambda num_rows: num_rows // batch_size, take, lambda program: program.check_batches(batch_size)
-    )
+    def check(self, program: Program) -> None:
+        program.check_batches(self.batch_size)
 
 
-def independent(batch_size: int) -> Batches:
+class independent(Batches):
     """Draw each batch afresh, with replacement."""
 
+    batch_size: int
+
+    def steps_per_epoch(self, num_rows: int) -> int:
+        return num_rows // self.batch_size
+
     def take(
-        key: PRNGKey, count: Int[Array, ""], order: Order, program: Program, weights: Weights
+        self, key: PRNGKey, count: Count, order: Order, program: Program, weights: Weights
     ) -> tuple[Indices, Order]:
         order_key, row_key = jax.random.split(key)
-        rows = jax.random.randint(row_key, (batch_size,), 0, program.num_rows)
+        rows = jax.random.randint(row_key, (self.batch_size,), 0, program.num_rows)
         return (_shuffle(order_key, program, weights)[rows] if _drops(program) else rows), order
 
-    return Batches(
-        lambda num_rows: num_rows // batch_size, take, lambda program: program.check_batches(batch_size)
-    )
+    def check(self, program: Program) -> None:
+        program.check_batches(self.batch_size)
+
+
+class BatchPhase(Phase):
+    """A phase whose steps visit batches.
+
+    Attributes:
+        num_steps: number of steps on all data. Where rows are dropped (`Program.drop`) the number of
+            epochs stays: fewer steps in proportion on batches, as many on full batches.
+        num_epochs: number of epochs instead.
+        batch_size: examples per step; all of them if None.
+        replace: draw each batch afresh, with replacement, instead of by epochs.
+    """
+
+    _: KW_ONLY
+    num_steps: int | None = None
+    num_epochs: int | None = None
+    batch_size: int | None = None
+    replace: bool = False
+
+    def __check_init__(self) -> None:
+        durations = [each for each in (self.num_steps, self.num_epochs) if each is not None]
+        if len(durations) != 1 or durations[0] < 1:
+            raise ValueError(
+                f"pass one of num_steps and num_epochs, at least 1; got num_steps={self.num_steps} and "
+                f"num_epochs={self.num_epochs}"
+            )
+        if self.replace and self.batch_size is None:
+            raise ValueError("replace=True needs a batch_size")
+
+    @property
+    def visits(self) -> Batches:
+        """Return the rows that each step visits."""
+        if self.batch_size is None:
+            return everything()
+        return independent(self.batch_size) if self.replace else by_epoch(self.batch_size)
+
+    def count_steps(self, program: Program) -> int:
+        per_epoch = self.visits.steps_per_epoch(program.num_rows)
+        if self.num_steps is None:
+            return (self.num_epochs or 0) * per_epoch
+        whole = self.visits.steps_per_epoch(program.num_places)
+        return max(1, round(self.num_steps * per_epoch / whole))
+
+    def num_passes(self, program: Program) -> float:
+        return self.count_steps(program) * (self.batch_size or program.num_rows) / program.num_rows
+
+    def check_program(self, program: Program) -> None:
+        self.visits.check(program)
 
 
 def _drops(program: Program) -> bool:
@@ -80,7 +144,7 @@ def _drops(program: Program) -> bool:
 
 
 def _shuffle(key: PRNGKey, program: Program, weights: Weights) -> Order:
-    """Order the rows of an epoch; where rows are dropped, those of weight 0 come last, and stay out."""
+    """Shuffle the rows of an epoch; where rows are dropped, rows of weight 0 come last and stay out."""
     order = _permute(key, program)
     if _drops(program):
         order = order[jnp.argsort(weights[order] == 0, stable=True)]
@@ -88,7 +152,7 @@ def _shuffle(key: PRNGKey, program: Program, weights: Weights) -> Order:
 
 
 def _permute(key: PRNGKey, program: Program) -> Order:
-    """Put places in random order; a copy stands right behind its original."""
+    """Permute slots at random; a copy of a row comes right after its original."""
     order = jax.random.permutation(key, program.num_places)
     if program.num_places == program.num_data:
         return order

@@ -1,8 +1,9 @@
 """A NumPyro guide of a program's posterior: its parameters, its ELBO and its draws."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,43 +24,32 @@ from dtda_prob.typing import Params, PRNGKey, Weights
 MakeGuide = Callable[[Callable], Callable]
 
 
-class Guide(NamedTuple):
+class Guide(eqx.Module):
     """A guide that is bound to a program.
 
     Attributes:
-        start: `(params) -> variational`, the parameters of guide and model to begin with, by site and
-            in unconstrained space.
+        start: `(params) -> variational`, the initial parameters of guide and model, by site and in
+            unconstrained space.
         loss: `(key, variational, program, weights, indices) -> -ELBO / n`, of a batch or of all data.
         draw: `(key, variational) -> params`, a draw from the guide, in unconstrained space.
     """
 
-    start: Callable[[Params], Params]
-    loss: Callable[..., Float[Array, ""]]
-    draw: Callable[[PRNGKey, Params], Params]
-
-
-def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
-    """Set a guide up on the program's data, once for each program.
-
-    Autoguides look at the model when they are first called, and keep what they see; that is done here,
-    outside of any trace.
-
-    Raises:
-        ValueError: if the guide draws other sites than the program's latent ones.
-    """
-    name = f"guide {id(make)} with {num_particles} particles"
-    if name not in program.derived:
-        with jax.ensure_compile_time_eval():
-            program.derived[name] = make, _bind(make, program, num_particles)
-    return program.derived[name][1]
+    start: Callable[[Params], Params] = eqx.field(static=True)
+    loss: Callable[..., Float[Array, ""]] = eqx.field(static=True)
+    draw: Callable[[PRNGKey, Params], Params] = eqx.field(static=True)
 
 
 def is_point(make: MakeGuide) -> bool:
-    """Say whether the guide is a point, after refusing what makes no guide.
+    """Return whether the guide is a point."""
+    return isinstance(make(_nothing), AutoDelta)
+
+
+def check(make: MakeGuide) -> None:
+    """Raise if `make` makes no guide that can be fitted to a weighted model.
 
     Raises:
-        ValueError: if it cannot be called with a model alone, gives nothing that can be called, or
-            approximates the posterior of the model as it is rather than of weighed data.
+        ValueError: if it cannot be called with a model alone, returns nothing that can be called, or
+            approximates the posterior of the model as it is rather than of weighted data.
     """
     try:
         made = make(_nothing)
@@ -70,22 +60,26 @@ def is_point(make: MakeGuide) -> bool:
             f"guide={make!r} must map a model to a guide, as numpyro's autoguides do; wrap a guide of "
             "your own as `lambda model: my_guide`"
         )
-    if isinstance(made, _UNWEIGHED):
+    if isinstance(made, _UNWEIGHTED):
         raise ValueError(
-            f"guide={type(made).__name__} looks at the density of the model itself, where no datum has "
-            "a weight; use another guide, or kernels.laplace for Laplace's approximation"
+            f"guide={type(made).__name__} looks at the density of the model itself, where no example "
+            "has a weight; use another guide, or kernels.laplace for Laplace's approximation"
         )
-    return isinstance(made, AutoDelta)
 
 
-_UNWEIGHED = (AutoDAIS, AutoSemiDAIS, AutoLaplaceApproximation)
+_UNWEIGHTED = (AutoDAIS, AutoSemiDAIS, AutoLaplaceApproximation)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Stand for a model that a guide is made of, and that it does not call yet."""
+    """Stand in for a model that a guide is made of, and does not call yet."""
 
 
-def _bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
+def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
+    """Set a guide up on the program's data, within whatever traces it.
+
+    Raises:
+        ValueError: if the guide draws other sites than the program's latent ones.
+    """
     guide = make(program.model)
     sites, latents = _look(guide, program), _look(program.model, program)
     drawn = _check_sites(sites, latents)
@@ -109,7 +103,7 @@ def _bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
         program, weights = program.at(weights)
         model = program.weighed(weights, indices)
         parts = elbo.loss(key, constrain(free), model, guide, *program.args, **program.kwargs)
-        # NumPyro sums in the order of a set, other in each process; leaves are in that of their names.
+        # NumPyro sums in the order of a set, which processes differ in; leaves are sorted by name.
         return sum(jax.tree.leaves(parts), start=jnp.array(0.0)) / program.num_rows
 
     def draw(key: PRNGKey, free: Params) -> Params:
@@ -131,7 +125,7 @@ def _parameters(sites: dict[str, Any]) -> Params:
 
 
 def _latent(sites: dict[str, Any]) -> list[str]:
-    """Name the latent sites, without those that a guide only draws on the way."""
+    """Return the names of the latent sites, without a guide's auxiliary ones."""
     return [
         name
         for name, site in sites.items()
@@ -152,12 +146,12 @@ def _check_sites(sites: dict[str, Any], latents: dict[str, Any]) -> list[str]:
 
 
 def _locations(guide: Callable, free: Params, params: Params, drawn: list[str]) -> Params:
-    """Let the location parameters of an autoguide begin at the program's parameters."""
+    """Return an autoguide's location parameters, at the program's parameters."""
     if not isinstance(guide, AutoGuide):
         return {}
     whole, each = f"{guide.prefix}_loc", {f"{name}_{guide.prefix}_loc": name for name in drawn}
-    found = {k: params[name].reshape(free[k].shape) for k, name in each.items() if k in free}
+    located = {k: params[name].reshape(free[k].shape) for k, name in each.items() if k in free}
     if whole in free:
         flat = jnp.concatenate([params[name].ravel() for name in drawn])
-        found[whole] = flat.reshape(free[whole].shape)
-    return found
+        located[whole] = flat.reshape(free[whole].shape)
+    return located

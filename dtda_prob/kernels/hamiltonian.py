@@ -1,30 +1,32 @@
 """Hamiltonian Monte Carlo on all data: NUTS, and trajectories of random length."""
 
+from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import blackjax
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from dtda_prob.kernels.kernel import Kernel, Phase, State, keep
+from dtda_prob.kernels.kernel import Kernel, Phase, Sizes, State
+from dtda_prob.kernels.settings import check_between, check_positive
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 NUTS_GRADIENTS = 16
-"""Gradients that a step of NUTS is taken for where costs are counted; it decides for itself."""
+"""Gradients per step of NUTS for counting costs; it decides for itself."""
 
-NO_DERIVATIVE = "a Metropolis step accepts or rejects, which has no derivative in the weights"
+LEAST_WARMUP = 20
+"""Steps that adapting a mass matrix takes at least."""
 
 
 class Trajectory(NamedTuple):
-    """How the last trajectory went.
+    """Statistics of the last trajectory.
 
     Attributes:
-        energy: of the state that was taken, potential and kinetic, of n L / temperature.
+        energy: of the accepted state, potential and kinetic, of n L / temperature.
         acceptance_rate: of its proposals.
         diverging: whether energy was lost on the way.
         num_integration_steps: gradients that it took.
@@ -37,7 +39,7 @@ class Trajectory(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """A chain: BlackJAX's state of it, the settings that warm-up found, and its last trajectory."""
+    """A chain: BlackJAX's state of it, the settings that warm-up chose, and its last trajectory."""
 
     position: Any
     step_size: Float[Array, ""]
@@ -49,44 +51,80 @@ class Chain(NamedTuple):
         return self.position.position
 
 
-class Sampler(NamedTuple):
-    """What both samplers share.
+class Hamiltonian(Kernel):
+    """A warm-up of one step, then the chain.
 
     Attributes:
-        name: of the sampler.
-        algorithm: BlackJAX's.
-        settings: what its kernel is given beside step size and mass matrix.
-        temperature: of the posterior.
-        target_acceptance: of the adaptation of the step size.
-        dense_mass: whether the mass matrix is dense.
-        num_gradients: gradients a step, for counting costs.
-        vary_length: whether trajectories vary in length at random from step to step.
+        num_warmup: steps of adaptation, at least 20.
+        num_samples: states of each run, all of which are draws.
+        thinning: steps from state to state.
+        target_acceptance: acceptance rate that step sizes adapt to.
+        dense_mass: adapt a dense mass matrix instead of a diagonal.
+        temperature: of the posterior, above 0.
     """
 
-    name: str
-    algorithm: Any
-    settings: dict[str, Any]
-    temperature: float
-    target_acceptance: float
-    dense_mass: bool
-    num_gradients: int
-    vary_length: bool = False
+    _: KW_ONLY
+    num_warmup: int = 1000
+    num_samples: int = 1000
+    thinning: int = 1
+    target_acceptance: float = 0.8
+    dense_mass: bool = False
+    temperature: float = 1.0
+
+    def __check_init__(self) -> None:
+        if self.num_warmup < LEAST_WARMUP:
+            raise ValueError(
+                f"num_warmup={self.num_warmup} must be at least {LEAST_WARMUP}, to adapt a mass matrix"
+            )
+        check_between(0, 1, target_acceptance=self.target_acceptance)
+        check_positive(
+            num_samples=self.num_samples, thinning=self.thinning, temperature=self.temperature
+        )
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the warm-up and the chain."""
+        return (WarmUp(self), Sampling(self))
+
+    @property
+    def num_states(self) -> int:
+        """Return the number of states of a run, all of which are draws."""
+        return self.num_samples
+
+    @property
+    @abstractmethod
+    def algorithm(self) -> Any:
+        """Return BlackJAX's algorithm."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of its kernel besides step size and mass matrix."""
+
+    @property
+    @abstractmethod
+    def num_gradients(self) -> int:
+        """Return the number of gradients per step, for counting costs."""
+
+    def settings_of_step(self, key: PRNGKey) -> dict[str, Any]:
+        """Return the settings of one step, which may be random."""
+        return self.settings
+
+    def log_density(self, program: Program, weights: Weights) -> Callable[[Params], Float[Array, ""]]:
+        """Return the log density that is sampled."""
+        scale = program.num_rows / self.temperature
+        return lambda params: -scale * program.objective(params, weights)
+
+    def loss(self, program: Program, chain: Chain) -> Float[Array, ""]:
+        """Return the objective at a chain's position."""
+        return -chain.position.logdensity * self.temperature / program.num_rows
 
 
-def nuts(
-    *,
-    num_warmup: int = 1000,
-    num_samples: int = 1000,
-    thinning: int = 1,
-    target_acceptance: float = 0.8,
-    dense_mass: bool = False,
-    max_tree_depth: int = 10,
-    temperature: float = 1.0,
-) -> Kernel:
+class nuts(Hamiltonian):
     """Sample exp(-n L / temperature) by the No-U-Turn Sampler on all data (BlackJAX's).
 
     A run is a chain: it starts from an initialisation, adapts step size and mass matrix as Stan does
-    (BlackJAX's `window_adaptation`), and keeps `num_samples` states, which are all outcomes. `sample`
+    (BlackJAX's `window_adaptation`), and keeps `num_samples` states, which are all draws. `sample`
     keeps `energy`, `acceptance_rate`, `num_integration_steps`, `step_size` and divergences of each.
 
     Args:
@@ -104,24 +142,27 @@ def nuts(
     >>> nuts(num_warmup=500, num_samples=250).num_states
     250
     """
-    _check(num_warmup, target_acceptance, temperature, max_tree_depth=max_tree_depth)
-    settings = {"max_num_doublings": max_tree_depth}
-    sampler = Sampler(
-        "nuts", blackjax.nuts, settings, temperature, target_acceptance, dense_mass, NUTS_GRADIENTS
-    )
-    return _kernel(sampler, num_warmup, num_samples, thinning)
+
+    _: KW_ONLY
+    max_tree_depth: int = 10
+
+    def __check_init__(self) -> None:
+        check_positive(max_tree_depth=self.max_tree_depth)
+
+    @property
+    def algorithm(self) -> Any:
+        return blackjax.nuts
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"max_num_doublings": self.max_tree_depth}
+
+    @property
+    def num_gradients(self) -> int:
+        return NUTS_GRADIENTS
 
 
-def hmc(
-    *,
-    num_integration_steps: int = 16,
-    num_warmup: int = 1000,
-    num_samples: int = 1000,
-    thinning: int = 1,
-    target_acceptance: float = 0.8,
-    dense_mass: bool = False,
-    temperature: float = 1.0,
-) -> Kernel:
+class hmc(Hamiltonian):
     """Sample exp(-n L / temperature) by Hamiltonian Monte Carlo.
 
     See `nuts`. Trajectories have from one to `num_integration_steps` gradients at random, since those
@@ -129,139 +170,130 @@ def hmc(
 
     Args:
         num_integration_steps: gradients of the longest trajectory, and of each in the warm-up.
-        num_warmup: steps of adaptation, at least 20.
-        num_samples: states of each run.
-        thinning: steps from state to state.
-        target_acceptance: acceptance rate that step sizes adapt to.
-        dense_mass: adapt a dense mass matrix instead of a diagonal.
-        temperature: of the posterior, above 0.
+        num_warmup: see `nuts`, as for the other settings.
 
     Raises:
         ValueError: if a number is out of range.
     """
-    _check(num_warmup, target_acceptance, temperature, num_integration_steps=num_integration_steps)
-    settings = {"num_integration_steps": num_integration_steps}
-    sampler = Sampler(
-        "hmc",
-        blackjax.hmc,
-        settings,
-        temperature,
-        target_acceptance,
-        dense_mass,
-        num_integration_steps,
-        vary_length=True,
-    )
-    return _kernel(sampler, num_warmup, num_samples, thinning)
+
+    _: KW_ONLY
+    num_integration_steps: int = 16
+
+    def __check_init__(self) -> None:
+        check_positive(num_integration_steps=self.num_integration_steps)
+
+    @property
+    def algorithm(self) -> Any:
+        return blackjax.hmc
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"num_integration_steps": self.num_integration_steps}
+
+    def settings_of_step(self, key: PRNGKey) -> dict[str, Any]:
+        return {"num_integration_steps": jax.random.randint(key, (), 1, self.num_gradients + 1)}
+
+    @property
+    def num_gradients(self) -> int:
+        return self.num_integration_steps
 
 
-def _kernel(sampler: Sampler, num_warmup: int, num_samples: int, thinning: int) -> Kernel:
-    """Adapt in one step, and sample."""
-    warmup = Phase(
-        lambda previous, program: _resting(previous.params),
-        partial(_warm_up, sampler, num_warmup),
-        num_steps=lambda program: 1,
-        num_passes=lambda program: float(num_warmup * sampler.num_gradients),
-        check=lambda program: None,
-        step_sizes=_no_step_sizes,
-        no_derivative=NO_DERIVATIVE,
-        name=f"{sampler.name} warm-up of {num_warmup} steps",
-    )
-    sampling = warmup._replace(
-        init=_continue,
-        step=partial(_sample, sampler),
-        num_steps=lambda program: num_samples * thinning,
-        num_passes=lambda program: float(num_samples * thinning * sampler.num_gradients),
-        temperature=sampler.temperature,
-        stats=_stats,
-        name=sampler.name,
-    )
-    return keep(Kernel((warmup, sampling)), num_samples, thinning=thinning)
+class _ChainPhase(Phase):
+    """A phase of a Markov chain."""
+
+    sampler: Hamiltonian
+
+    @property
+    def not_differentiable(self) -> str:
+        """Return why a chain has no derivative."""
+        return "a Metropolis step accepts or rejects, which has no derivative in the weights"
+
+    def num_passes(self, program: Program) -> float:
+        return float(self.num_transitions * self.sampler.num_gradients)
+
+    @property
+    @abstractmethod
+    def num_transitions(self) -> int:
+        """Return the number of transitions of the chain."""
+
+    def step_sizes(self, program: Program) -> Sizes:
+        raise ValueError(
+            "the total step size of training is needed (damping='auto', segments or trajectory), and a "
+            "Markov chain has none; use influence with its damping as a number"
+        )
 
 
-def _resting(params: Params) -> Chain:
-    """Stand for a chain that has not begun."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    nothing: Any = jnp.zeros((), dtype)
-    position = blackjax.mcmc.hmc.HMCState(params, nothing, params)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    still = Trajectory(nothing, nothing, jnp.array(False), jnp.zeros((), int))
-    return Chain(position, nothing, jnp.zeros(size, dtype), still)
+class WarmUp(_ChainPhase):
+    """Adapt step size and mass matrix, in one step."""
+
+    @property
+    def num_transitions(self) -> int:
+        return self.sampler.num_warmup
+
+    def count_steps(self, program: Program) -> int:
+        return 1
+
+    def init(self, previous: State, program: Program) -> Chain:
+        """Return a placeholder before warm-up."""
+        dtype = jnp.result_type(*jax.tree.leaves(previous.params))
+        nothing: Any = jnp.zeros((), dtype)
+        position = blackjax.mcmc.hmc.HMCState(previous.params, nothing, previous.params)
+        size = sum(leaf.size for leaf in jax.tree.leaves(previous.params))
+        still = Trajectory(nothing, nothing, jnp.array(False), jnp.zeros((), int))
+        return Chain(position, nothing, jnp.zeros(size, dtype), still)
+
+    def step(
+        self, key: PRNGKey, state: Chain, program: Program, weights: Weights
+    ) -> tuple[Chain, Float[Array, ""]]:
+        adaptation: Any = blackjax.window_adaptation(
+            self.sampler.algorithm,
+            self.sampler.log_density(program, weights),
+            is_mass_matrix_diagonal=not self.sampler.dense_mass,
+            target_acceptance_rate=self.sampler.target_acceptance,
+            adaptation_info_fn=lambda state, info, adaptation: None,
+            **self.sampler.settings,
+        )
+        (position, chosen), _ = adaptation.run(key, state.params, self.sampler.num_warmup)
+        warm = Chain(position, chosen["step_size"], chosen["inverse_mass_matrix"], state.trajectory)
+        return warm, self.sampler.loss(program, warm)
 
 
-def _continue(previous: State, program: Program) -> Chain:
-    if not isinstance(previous, Chain):
-        raise ValueError("sampling needs the warm-up before it; take the kernel whole")
-    return previous
+class Sampling(_ChainPhase):
+    """Move the chain, one transition a step."""
 
+    @property
+    def temperature(self) -> float:
+        """Return the sampler's temperature."""
+        return self.sampler.temperature
 
-def _log_density(
-    sampler: Sampler, program: Program, weights: Weights
-) -> Callable[[Params], Float[Array, ""]]:
-    scale = program.num_rows / sampler.temperature
-    return lambda params: -scale * program.objective(params, weights)
+    @property
+    def num_transitions(self) -> int:
+        return self.sampler.num_samples * self.sampler.thinning
 
+    def count_steps(self, program: Program) -> int:
+        return self.num_transitions
 
-def _warm_up(
-    sampler: Sampler, num_warmup: int, key: PRNGKey, chain: Chain, program: Program, weights: Weights
-) -> tuple[Chain, Float[Array, ""]]:
-    adaptation: Any = blackjax.window_adaptation(
-        sampler.algorithm,
-        _log_density(sampler, program, weights),
-        is_mass_matrix_diagonal=not sampler.dense_mass,
-        target_acceptance_rate=sampler.target_acceptance,
-        adaptation_info_fn=lambda state, info, adaptation: None,
-        **sampler.settings,
-    )
-    (position, found), _ = adaptation.run(key, chain.params, num_warmup)
-    step_size, inverse_mass_matrix = found["step_size"], found["inverse_mass_matrix"]
-    warm = Chain(position, step_size, inverse_mass_matrix, chain.trajectory)
-    return warm, _loss(sampler, program, warm)
+    def init(self, previous: State, program: Program) -> Chain:
+        if not isinstance(previous, Chain):
+            raise ValueError("sampling needs the warm-up before it; use the whole kernel")
+        return previous
 
+    def step(
+        self, key: PRNGKey, state: Chain, program: Program, weights: Weights
+    ) -> tuple[Chain, Float[Array, ""]]:
+        length_key, key = jax.random.split(key)
+        position, info = self.sampler.algorithm.build_kernel()(
+            key,
+            state.position,
+            self.sampler.log_density(program, weights),
+            state.step_size,
+            state.inverse_mass_matrix,
+            **self.sampler.settings_of_step(length_key),
+        )
+        gradients = jnp.asarray(info.num_integration_steps, int)
+        trajectory = Trajectory(info.energy, info.acceptance_rate, info.is_divergent, gradients)
+        chain = state._replace(position=position, trajectory=trajectory)
+        return chain, self.sampler.loss(program, chain)
 
-def _sample(
-    sampler: Sampler, key: PRNGKey, chain: Chain, program: Program, weights: Weights
-) -> tuple[Chain, Float[Array, ""]]:
-    length_key, key = jax.random.split(key)
-    settings = sampler.settings
-    if sampler.vary_length:
-        longest = settings["num_integration_steps"]
-        settings = {"num_integration_steps": jax.random.randint(length_key, (), 1, longest + 1)}
-    position, info = sampler.algorithm.build_kernel()(
-        key,
-        chain.position,
-        _log_density(sampler, program, weights),
-        chain.step_size,
-        chain.inverse_mass_matrix,
-        **settings,
-    )
-    gradients = jnp.asarray(info.num_integration_steps, int)
-    trajectory = Trajectory(info.energy, info.acceptance_rate, info.is_divergent, gradients)
-    chain = chain._replace(position=position, trajectory=trajectory)
-    return chain, _loss(sampler, program, chain)
-
-
-def _loss(sampler: Sampler, program: Program, chain: Chain) -> Float[Array, ""]:
-    return -chain.position.logdensity * sampler.temperature / program.num_rows
-
-
-def _stats(chain: Chain) -> dict[str, Array]:
-    return chain.trajectory._asdict() | {"step_size": chain.step_size}
-
-
-def _no_step_sizes(program: Program) -> Float[np.ndarray, " step"]:
-    raise ValueError(
-        "the total step size of training is asked for (damping='auto', segments or trajectory), and a "
-        "Markov chain has none; take influence with its damping as a number"
-    )
-
-
-def _check(num_warmup: int, target_acceptance: float, temperature: float, **counts: int) -> None:
-    if num_warmup < 20:
-        raise ValueError(f"num_warmup={num_warmup} must be at least 20, to adapt a mass matrix")
-    if not 0 < target_acceptance < 1:
-        raise ValueError(f"target_acceptance={target_acceptance} must lie between 0 and 1")
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature={temperature} must be above 0 and finite")
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count} must be at least 1")
+    def stats(self, state: Chain) -> dict[str, Array]:
+        return state.trajectory._asdict() | {"step_size": state.step_size}

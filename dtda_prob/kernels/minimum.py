@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from dtda_prob.kernels.settings import check_positive
+
 Vector = Float[Array, " parameter"]
 Potential = Callable[[Vector], Float[Array, ""]]
 Linear = Callable[[Vector], Vector]
@@ -15,12 +17,12 @@ Solve = Literal["dense", "conjugate_gradient"]
 
 
 class Search(NamedTuple):
-    """How a minimum is looked for, and how its derivative is solved for.
+    """Settings of the search for a minimum, and of the solve for its derivative.
 
     Attributes:
-        tolerance: the norm of the gradient at which it is found; None for eps^(3/4), which is 6e-6 in
-            single and 2e-12 in double precision.
-        max_steps: steps after which it is given up.
+        tolerance: the norm of the gradient at which the search converges; None for eps^(3/4), which is
+            6e-6 in single and 2e-12 in double precision.
+        max_steps: steps after which the search stops.
         memory_size: pairs of steps and gradients that L-BFGS keeps.
         solve: how the Hessian is inverted in the derivative.
     """
@@ -31,29 +33,27 @@ class Search(NamedTuple):
     solve: Solve
 
 
-def check(search: Search) -> Search:
-    """Refuse settings that make no sense.
+def check(search: Search) -> None:
+    """Raise if settings are out of range.
 
     Raises:
         ValueError: if a number is not positive, or `solve` is unknown.
     """
-    numbers = {"tolerance": search.tolerance, "max_steps": search.max_steps}
-    for name, number in (numbers | {"memory_size": search.memory_size}).items():
-        if number is not None and not number > 0:
-            raise ValueError(f"{name}={number} must be above 0")
+    check_positive(max_steps=search.max_steps, memory_size=search.memory_size)
+    if search.tolerance is not None:
+        check_positive(tolerance=search.tolerance)
     if search.solve not in get_args(Solve):
         raise ValueError(f"solve={search.solve!r} must be one of {get_args(Solve)}")
-    return search
 
 
 class Ending(NamedTuple):
-    """How a search ended.
+    """Statistics of a search.
 
     Attributes:
-        gradient_norm: the norm of the gradient of L where it ended.
+        gradient_norm: the norm of the gradient of L at the end.
         num_steps: steps taken.
-        num_gradients: evaluations of L and its gradient, those of line searches included.
-        converged: whether the gradient is as small as was asked for.
+        num_gradients: evaluations of L and its gradient, line searches included.
+        converged: whether the norm is below the tolerance.
     """
 
     gradient_norm: Float[Array, ""]
@@ -62,8 +62,8 @@ class Ending(NamedTuple):
     converged: Bool[Array, ""]
 
 
-def unending(dtype: Any) -> Ending:
-    """Stand for a search that has not begun."""
+def not_begun(dtype: Any) -> Ending:
+    """Return placeholder statistics, before the search."""
     zero = jnp.zeros((), int)
     return Ending(jnp.full((), jnp.inf, dtype), zero, zero, jnp.array(False))
 
@@ -71,7 +71,7 @@ def unending(dtype: Any) -> Ending:
 def find(potential: Potential, start: Vector, search: Search) -> tuple[Vector, Ending]:
     """Find a minimum near the start by L-BFGS with a zoom line search.
 
-    Its derivative with respect to whatever the potential closes over is - H^+ d(grad), by the implicit
+    Its derivative with respect to whatever the potential closes over is -H^+ d(grad), by the implicit
     function theorem; with respect to the start it is zero.
     """
 
@@ -91,7 +91,7 @@ class _Position(NamedTuple):
 
 
 def _descend(potential: Potential, start: Vector, search: Search) -> tuple[Vector, Ending]:
-    """Step until the gradient is small, steps run out, or numbers do not change any more."""
+    """Step until the gradient is small, steps run out, or the position stops changing."""
     optimizer = optax.lbfgs(memory_size=search.memory_size)
     evaluate = optax.value_and_grad_from_state(potential)
     tolerance = jnp.finfo(start.dtype).eps ** 0.75 if search.tolerance is None else search.tolerance
@@ -126,15 +126,15 @@ def _gradient_norm(state: Any) -> Float[Array, ""]:
 def _by_conjugate_gradient(hessian: Linear, right: Vector) -> Vector:
     """Solve to the square root of the precision; a singular Hessian is inverted on its range.
 
-    What is not solved so is not a number.
+    Returns NaN where the solve does not converge.
     """
     tolerance = float(jnp.finfo(right.dtype).eps) ** 0.5
 
     def solve(product: Linear, vector: Vector) -> Vector:
-        found, _ = jax.scipy.sparse.linalg.cg(product, vector, tol=tolerance)
-        residual = jnp.linalg.norm(product(found) - vector)
+        solution, _ = jax.scipy.sparse.linalg.cg(product, vector, tol=tolerance)
+        residual = jnp.linalg.norm(product(solution) - vector)
         solved = residual <= 2 * tolerance * jnp.linalg.norm(vector)
-        return jnp.where(solved, found, jnp.nan)
+        return jnp.where(solved, solution, jnp.nan)
 
     return jax.lax.custom_linear_solve(hessian, right, solve, symmetric=True)
 

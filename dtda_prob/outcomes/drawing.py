@@ -96,7 +96,7 @@ class Drawing:
         if any(other != first for other in others):
             raise ValueError(
                 f"perturbations drop different numbers of rows ({sorted(found)}), and what is kept of "
-                "their trainings (the trace) has different lengths; keep less, or sample them apart"
+                "their trainings (losses) has different lengths; keep less, or sample them apart"
             )
         return next(iter(found.values()))
 

@@ -78,7 +78,7 @@ def has_range(source: Source) -> TypeGuard[PushForward]:
     """
     if isinstance(source, Training) or source.push == source.training.push:
         return False
-    return not (source.training.kernel.no_derivative or source.weigh)
+    return not (source.training.kernel.not_differentiable or source.weigh)
 
 
 def warn_beyond_range(

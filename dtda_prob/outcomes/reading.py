@@ -10,7 +10,7 @@ from dtda_prob.training import Training
 from dtda_prob.typing import Outcome, Params, Weights
 
 DENSITIES = ("log_likelihood", "log_prior")
-KEEPABLE = ("parameters", "trace", *DENSITIES)
+KEEPABLE = ("parameters", "losses", *DENSITIES)
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Reading:
     def __call__(self, outcome: Outcome, weights: Weights) -> dict[str, Any]:
         stats = self.training.stats(outcome, weights)
         kept: dict[str, Any] = {"value": outcome.value, "stats": stats}
-        if "trace" in self.keep:
-            kept["trace"] = outcome.trace
+        if "losses" in self.keep:
+            kept["losses"] = outcome.losses
         if "parameters" in self.keep:
             kept["params"] = self.training.each_state(self._named)(outcome.params)
         densities = self.keep.intersection(DENSITIES)

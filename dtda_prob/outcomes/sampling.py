@@ -53,7 +53,7 @@ def sample(
         num_chains: blocks of independent draws that ArviZ sees as chains, at least 2; 4 if None. Where
             the kernel keeps several states of a run, each run is a chain.
         chunk_size: trainings per compiled call.
-        keep: what else to keep: "parameters", "trace" (the loss of each step), and what ArviZ's
+        keep: what else to keep: "parameters", "losses" (the loss of each step), and what ArviZ's
             leave-one-out and power-scaling functions work on, "log_likelihood" and "log_prior".
         check: retrain one draw at up to four perturbations, and warn where what a push-forward
             predicts there is out of range.

@@ -40,13 +40,13 @@ def to_datatree(
 
     measure = training.measure
     output = ["query", "output"][: drawn["value"].ndim - 1 - len(several)]
-    stats = drawn["stats"] | ({"trace": drawn["trace"]} if "trace" in drawn else {})
+    stats = drawn["stats"] | ({"losses": drawn["losses"]} if "losses" in drawn else {})
     key_data = np.tile(jax.random.key_data(keys), (training.kernel.num_states, 1))
     groups = {
         "posterior_predictive": group(
             {measure.name: drawn["value"]}, {measure.name: output}, query=measure.queries
         ),
-        "sample_stats": group(stats, {"trace": ["step"]}),
+        "sample_stats": group(stats, {"losses": ["step"]}),
         "constant_data": weights.to_dataset(name="weights"),
     }
     groups["sample_stats"]["key"] = (("chain", "draw", "word"), in_chains(key_data, num_chains))
@@ -100,7 +100,7 @@ def _describe(source: Training | PushForward, training: Training, weights: xr.Da
             "num_data": training.program.num_data,
             "measure": training.measure.name,
             "transform": transform,
-            "temperature": training.kernel.phases[-1].temperature,
+            "temperature": training.kernel.temperature,
             "removal": weights.attrs.get("removal", "reweight"),
             "versions": {name: version(name) for name in PACKAGES},
         }

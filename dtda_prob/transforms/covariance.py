@@ -81,7 +81,7 @@ def covariance(
         tilt = -centred[1] @ (weights - here) / (temperature * (num_samples - 1))
         still = outcome.params, outcome.outputs, outcome.value
         moved = jax.tree.map(lambda x, c: x + jnp.tensordot(tilt, c, 1), still, centred[0])
-        return Outcome(*moved, outcome.trace, outcome.stats)
+        return Outcome(*moved, outcome.losses, outcome.stats)
 
     num_steps = 0 if step_size is None else num_warmup + num_samples * thinning
     passes = (num_steps + num_samples) / training.num_passes()

@@ -29,15 +29,15 @@ def finetune(training: Training, kernel: kernels.Kernel, *, batch_size: int | No
     """
     program = training.program
     kernel.check(program)
-    if kernel.no_derivative:
-        raise ValueError(f"kernel must follow the weights, and {kernel.no_derivative}; take sgd")
+    if kernel.not_differentiable:
+        raise ValueError(f"kernel must follow the weights, and {kernel.not_differentiable}; take sgd")
 
     def carry(key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         outcome = jax.lax.stop_gradient(outcome)
 
         def moved(params: Params, new: Weights) -> Params:
             def more(weights: Weights) -> Params:
-                return kernels.run(kernel, side_key(key), program, weights, params).params
+                return kernel.run(side_key(key), program, weights, params).params
 
             change = optax.tree.sub(more(new), jax.lax.stop_gradient(more(old)))
             return optax.tree.add(params, change)
@@ -47,7 +47,7 @@ def finetune(training: Training, kernel: kernels.Kernel, *, batch_size: int | No
         return outcome._replace(params=params, outputs=outputs, value=value)
 
     push = push_of_carry(training, carry)
-    share = sum(phase.num_passes(program) for phase in kernel.phases) / training.num_passes()
+    share = kernel.num_passes(program) / training.num_passes()
 
     def rebuild(other: Training, at: At | None) -> PushForward:
         return finetune(other, kernel, batch_size=batch_size)

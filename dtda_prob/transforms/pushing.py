@@ -68,7 +68,7 @@ def displace(training: Training, base: Outcome, tangent: Outcome, space: Space) 
 
     In space "outputs" the measure's outputs (logits, means) move and the measurement is read off
     them; in "parameters" the parameters move and the measurement is taken of the moved model; in
-    "measurement" the measurement itself moves. The parameters move in all three; the trace is that
+    "measurement" the measurement itself moves. The parameters move in all three; the losses are those
     of the run the sample came from.
     """
     params = _move(base.params, tangent.params)

@@ -61,10 +61,11 @@ def check_differentiable(training: Training, name: str) -> None:
     Raises:
         ValueError: if a phase of the kernel cannot be differentiated.
     """
-    if training.kernel.no_derivative:
+    if training.kernel.not_differentiable:
         raise ValueError(
-            f"{name} differentiates training, and {training.kernel.no_derivative}; take `influence`, "
-            "which moves each draw, or `covariance` or `reweigh`, which need draws from a posterior"
+            f"{name} differentiates training, and {training.kernel.not_differentiable}; take "
+            "`influence`, which moves each draw, or `covariance` or `reweigh`, which need draws from a "
+            "posterior"
         )
 
 
@@ -74,7 +75,7 @@ def check_posterior(training: Training, name: str) -> float:
     Raises:
         ValueError: if it draws from none.
     """
-    temperature = training.kernel.phases[-1].temperature
+    temperature = training.kernel.temperature
     if not temperature:
         raise ValueError(
             f"{name} needs a kernel that draws from a posterior of known temperature, such as "

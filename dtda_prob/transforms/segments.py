@@ -8,7 +8,6 @@ import numpy as np
 import optax
 
 from dtda_prob import curvature as curvatures
-from dtda_prob import kernels
 from dtda_prob.curvature.filters import Decay, Flow
 from dtda_prob.training import Training
 from dtda_prob.transforms.at_outcome import side_key
@@ -55,12 +54,12 @@ def segments(
             f"curvature={chosen} can only be inverted, and segments need exp(-H t); take dense, "
             "gram, kronecker, lanczos, nystroem, projection, block_diagonal or diagonal"
         )
-    times = check_finite(kernels.segment_sizes(training.kernel, training.program, num_segments))
+    times = check_finite(training.kernel.segment_sizes(training.program, num_segments))
     chosen.check(training.program)
 
     def draw(key: PRNGKey, weights: Weights) -> Outcome:
         here = jax.lax.stop_gradient(weights)
-        followed = kernels.path(training.kernel, key, training.program, here, num_segments)
+        followed = training.kernel.path(key, training.program, here, num_segments)
         path = jax.lax.stop_gradient(followed)
 
         def through(displacement: Params, segment: tuple[Params, jax.Array]) -> tuple[Params, None]:
@@ -75,7 +74,7 @@ def segments(
         dtype = jnp.result_type(*jax.tree.leaves(last))
         moved, _ = jax.lax.scan(through, still, (path.means, jnp.asarray(times, dtype)))
         params = optax.tree.add(last, moved)
-        return Outcome(params, *training.observe(params), path.trace, {})
+        return Outcome(params, *training.observe(params), path.losses, {})
 
     def cost(num_solves: int) -> float:
         passes = chosen.passes(training.program, 2 * num_solves)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from dtda_prob import kernels
 from dtda_prob.training import Training
 from dtda_prob.transforms.influence import change_of_gradient
 from dtda_prob.transforms.pulling import of_queries
@@ -41,14 +40,14 @@ def trajectory(
     """
     check_options(at)
     check_single(training, "trajectory")
-    times = check_finite(kernels.segment_sizes(training.kernel, training.program, num_checkpoints))
+    times = check_finite(training.kernel.segment_sizes(training.program, num_checkpoints))
 
     def draw(key: PRNGKey, weights: Weights) -> Outcome:
         here = jax.lax.stop_gradient(weights)
-        followed = kernels.path(training.kernel, key, training.program, here, num_checkpoints)
+        followed = training.kernel.path(key, training.program, here, num_checkpoints)
         path = jax.lax.stop_gradient(followed)
         last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
-        base = Outcome(last, *training.observe(last), path.trace, {})
+        base = Outcome(last, *training.observe(last), path.losses, {})
 
         def step(total: Outcome, checkpoint: tuple[Params, Array]) -> tuple[Outcome, None]:
             params, time = checkpoint
@@ -101,7 +100,7 @@ def cosine(
     def pull(
         key: PRNGKey, weights: Weights, queries: Queries | None = None
     ) -> Float[Array, "query *output datum"]:
-        ends = kernels.path(training.kernel, key, program, weights, num_checkpoints).ends
+        ends = training.kernel.path(key, program, weights, num_checkpoints).ends
         found = jax.lax.map(lambda params: _cosines(training, params, queries, batch_size), ends)
         return -found.mean(0)
 

@@ -1,0 +1,163 @@
+"""Optax transformations: as they are or made for a number of steps, and what they do to a gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.interpreters import partial_eval
+from jaxtyping import Array, Bool, Float, PyTree
+
+from dtda_prob.compiling import compiled
+from dtda_prob.program import Program
+from dtda_prob.typing import Params, Weights
+
+Transformation = optax.GradientTransformation | optax.MultiSteps
+Optimizer = Transformation | Callable[[int], Transformation]
+"""An optax transformation, or a function of the number of steps that makes one."""
+
+RATE = "learning_rate"
+"""Scales every update, whatever the optimizer calls its rate and whatever its schedule."""
+
+LEAST_STEPS = 3
+"""Steps of a dry run at least, so that an update by an earlier gradient is seen."""
+
+
+def bind(optimizer: Optimizer, num_steps: int) -> Transformation:
+    """Return the transformation for a number of steps."""
+    return optimizer if isinstance(optimizer, Transformation) else optimizer(num_steps)
+
+
+# Hyper-parameters that vary as settings of the program.
+
+
+def known(transformation: Transformation, program: Program) -> frozenset[str]:
+    """Return the hyper-parameters that may vary: the rate, and those that are injected and constant."""
+    state = jax.eval_shape(transformation.init, _shapes(program))
+    injected = [part for part in _parts(state) if hasattr(part, "hyperparams")]
+    constant = [set(part.hyperparams) - set(part.hyperparams_states) for part in injected]
+    return frozenset({RATE}).union(*constant)
+
+
+def scaled(state: Any, program: Program, weights: Weights) -> Any:
+    """Return the optimizer's state with its hyper-parameters scaled as the weights say."""
+    for name in _injected(program):
+        value = optax.tree.get(state, name) * program.factor(weights, name)
+        state = optax.tree.set(state, **{name: value})
+    return state
+
+
+def restored(state: Any, before: Any, program: Program) -> Any:
+    """Return the optimizer's state with its hyper-parameters as they were before."""
+    for name in _injected(program):
+        state = optax.tree.set(state, **{name: optax.tree.get(before, name)})
+    return state
+
+
+def _injected(program: Program) -> list[str]:
+    return [name for name in program.hyperparameters if name != RATE]
+
+
+def _parts(state: Any) -> list[Any]:
+    return jax.tree.leaves(state, is_leaf=lambda part: hasattr(part, "hyperparams"))
+
+
+# Dry runs on gradients that are made up.
+
+
+def step_sizes(
+    optimizer: Optimizer, rate: float, program: Program, num_steps: int
+) -> Float[np.ndarray, " step"]:
+    """Run the optimizer on a constant gradient, from parameters at zero.
+
+    Momentum, schedules and weight decay are all in the distance it covers. Frozen parameters are left
+    out.
+
+    Raises:
+        ValueError: if twice the gradient does not move it twice as far, or parameters differ.
+    """
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _shapes(program))
+    once, twice = (
+        np.asarray(compiled(_distances)(optimizer, num_steps, rate, zeros, slope), float)
+        for slope in (1e-3, 2e-3)
+    )
+    trained = (once != 0).any(0)
+    once, twice = once[:, trained], twice[:, trained]
+    if not np.allclose(twice, 2 * once, rtol=1e-3) or not np.allclose(once, once[:, :1], rtol=1e-3):
+        raise ValueError(
+            "the total step size of training is needed (damping='auto', segments or trajectory), and "
+            "the optimizer's steps are not one multiple of the gradient (Adam, clipping, or rates "
+            "by parameter); use influence with its damping as a number"
+        )
+    return once[:, 0] / 1e-3 if trained.any() else np.zeros(num_steps)
+
+
+def _distances(
+    optimizer: Optimizer, num_steps: int, rate: float, zeros: Params, slope: float
+) -> Float[Array, "step leaf"]:
+    transformation = bind(optimizer, num_steps)
+    gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, slope), zeros)
+
+    def body(carry: tuple[Params, Any], _: None) -> tuple:
+        params, state = carry
+        updates, state = transformation.update(gradient, state, params)
+        updates = optax.tree.scale(rate, updates)
+        ends = [leaf.ravel()[0] for leaf in jax.tree.leaves(updates)]
+        return (optax.apply_updates(params, updates), state), -jnp.stack(ends)
+
+    return jax.lax.scan(body, (zeros, transformation.init(zeros)), length=num_steps)[1]
+
+
+def moving(optimizer: Optimizer, program: Program, num_steps: int) -> PyTree[Bool[np.ndarray, "..."]]:
+    """Return which parameters the optimizer ever moves by the gradient, a mask for each.
+
+    Two dry runs on opposite gradients are compared until every parameter has moved differently, or
+    those that have not take no gradient at all.
+    """
+    shapes, rng = _shapes(program), np.random.default_rng(0)
+    gradient = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+    live = _live(bind(optimizer, num_steps), shapes)
+    moved = compiled(_moving)(optimizer, num_steps, gradient, live)
+    return jax.tree.map(np.asarray, moved)
+
+
+def _moving(optimizer: Optimizer, num_steps: int, gradient: Params, live: PyTree) -> PyTree:
+    transformation = bind(optimizer, num_steps)
+    opposite, params = optax.tree.scale(-1, gradient), optax.tree.zeros_like(gradient)
+
+    def goes_on(carry: tuple) -> Bool[Array, ""]:
+        count, _, _, moved = carry
+        settled = jax.tree.map(lambda each, depends: each.all() | (not depends), moved, live)
+        unsettled = ~jnp.stack(jax.tree.leaves(settled)).all()
+        return (count < num_steps) & (unsettled | (count < LEAST_STEPS))
+
+    def step(carry: tuple) -> tuple:
+        count, up, down, moved = carry
+        rise, up = transformation.update(gradient, up, params)
+        fall, down = transformation.update(opposite, down, params)
+        moved = jax.tree.map(lambda m, a, b: m | (a != b), moved, rise, fall)
+        return count + 1, up, down, moved
+
+    state = transformation.init(params)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), params)
+    return jax.lax.while_loop(goes_on, step, (jnp.zeros((), int), state, state, nothing))[-1]
+
+
+def _live(transformation: Transformation, shapes: PyTree) -> PyTree[bool]:
+    """Return whether the update of each leaf is computed from any gradient at all."""
+
+    def update(gradient: Params, state: Any, params: Params) -> list[Array]:
+        return jax.tree.leaves(transformation.update(gradient, state, params)[0])
+
+    leaves, structure = jax.tree.flatten(shapes)
+    state = jax.eval_shape(transformation.init, shapes)
+    jaxpr = jax.make_jaxpr(update)(shapes, state, shapes).jaxpr
+    each = [[i == j for j in range(len(leaves))] for i in range(len(leaves))]
+    used = [partial_eval.dce_jaxpr(jaxpr, only)[1][: len(leaves)] for only in each]
+    return jax.tree.unflatten(structure, [any(inputs) for inputs in used])
+
+
+def _shapes(program: Program) -> PyTree:
+    return jax.eval_shape(program.init, jax.random.key(0))
