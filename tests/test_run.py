@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dtda_prob.storage import StoreError
+from dtda_prob.storage.errors import StoreError
 from dtda_prob.studies.run import Task, Where, run, unfinished
 
 

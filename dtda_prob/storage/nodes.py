@@ -11,8 +11,8 @@ NODE = "zarr.json"
 ATTRIBUTE = "dtda_prob"
 """Name of the attribute that holds our own description, as JSON."""
 
-FORMAT = 1
-"""Of stores that we write; a newer one is refused."""
+FORMAT = 2
+"""Of stores that this version writes and reads."""
 
 Metadata = dict[str, Any]
 
@@ -31,6 +31,11 @@ def write_node(folder: Path, metadata: Metadata) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def description(store: Path, name: str = "") -> dict[str, Any]:
+    """Read what a store, or a result in it, says of itself."""
+    return about(read_node(store / name))
 
 
 def nodes_under(folder: Path, path: str = ".") -> Iterator[tuple[str, Metadata]]:

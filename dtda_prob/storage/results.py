@@ -1,8 +1,6 @@
 """Results on a grid of blocks: arrays at full size, and a record of what is done of each block."""
 
 import json
-import os
-import uuid
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ from zarr.codecs import Crc32cCodec
 
 from dtda_prob.storage.errors import StoreError
 from dtda_prob.storage.nodes import ATTRIBUTE, about, nodes_under, read_node
-from dtda_prob.storage.store import UNFINISHED, list_as
+from dtda_prob.storage.store import list_as, put, scratch
 
 DONE, SECONDS = "blocks/done", "blocks/seconds"
 MOST_BYTES = 2**28
@@ -103,12 +101,24 @@ class Result(NamedTuple):
         """Return what identifies it."""
         return about(read_node(self.folder))
 
-    def fixed(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Read all arrays that lie along no dimension that can grow, by path."""
-        dim = next(iter(self.block))
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Return paths and names of all arrays that are labels of a dimension."""
         for path, node in _arrays(self.folder):
-            if not path.startswith("blocks/") and dim not in node["dimension_names"]:
-                yield path, np.asarray(_open(self.folder / path)[...])
+            name = path.rpartition("/")[2]
+            if node["dimension_names"] == [name]:
+                yield path, name
+
+    def label(self, path: str, here: xr.Variable) -> np.ndarray:
+        """Read labels as they are stored; those that lack files are written again as they are here."""
+        array = _open(self.folder / path)
+        chunks = [self.folder / path / "c" / str(i) for i in range(array.cdata_shape[0])]
+        if array.shape == here.shape and not all(chunk.exists() for chunk in chunks):
+            _write(self.folder / path, here, {})
+        try:
+            return np.asarray(array[...])
+        except (ValueError, RuntimeError) as error:
+            place = f"{self.name}/{path}"
+            raise StoreError(f"{place!r} is damaged: {error} dtda.repair gives it up") from error
 
 
 def create(
@@ -131,31 +141,33 @@ def create(
         block: extents of a block, and of a file.
         identity: what the result is computed from, as JSON can hold it.
     """
-    scratch = store / f"{UNFINISHED}{uuid.uuid4().hex}"
-    folder = scratch / name
-    about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | identity | {"grid": dict(block)}
-    root = zarr.create_group(folder, zarr_format=3)
-    root.attrs.update(_attributes(tree.attrs) | {ATTRIBUTE: json.dumps(about)})
+    with scratch(store) as folder:
+        about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | identity | {"grid": dict(block)}
+        root = _groups(folder / name, tree, {ATTRIBUTE: json.dumps(about)})
+        for path, dataset in datasets_of(tree):
+            for key, variable in dataset.data_vars.items():
+                _create(root, _joined(path, key), encoded(str(key), variable.variable), shape, block)
+            for key, variable in labels_of(dataset, coords, block).items():
+                written = encoded(str(key), variable)
+                _create(root, _joined(path, key), written, {}, block)
+                _write(folder / name / path / str(key), written, {})
+        counts = [-(-shape[dim] // size) for dim, size in block.items()]
+        dims = [f"{dim}_block" for dim in block]
+        for path, dtype in ((DONE, np.uint32), (SECONDS, np.float32)):
+            empty = xr.Variable(dims, np.zeros(counts, dtype))
+            _create(root, path, empty, {}, dict.fromkeys(dims, 1))
+        put(folder / name, store, name)
+    return Result(store, name, dict(block))
+
+
+def write_tree(folder: Path, tree: xr.DataTree, attributes: Mapping[str, Any]) -> None:
+    """Write a whole tree into a new folder."""
+    root = _groups(folder, tree, attributes)
     for path, dataset in datasets_of(tree):
-        group = root.require_group(path) if path else root
-        group.attrs.update({} if not path else _attributes(dataset.attrs))
-        labels = labels_of(dataset, coords, block)
-        data = {name: each.variable for name, each in dataset.data_vars.items()}
-        for key, variable in (data | labels).items():
+        for key, variable in dataset.variables.items():
             written = encoded(str(key), variable)
-            _create(group, str(key), written, {} if key in labels else shape, block)
-            if key in labels:
-                _write(folder / path / str(key), written, {})
-    counts = [-(-shape[dim] // size) for dim, size in block.items()]
-    dims = [f"{dim}_block" for dim in block]
-    for path, dtype in ((DONE, np.uint32), (SECONDS, np.float32)):
-        empty = xr.Variable(dims, np.zeros(counts, dtype))
-        _create(root, path, empty, {}, dict.fromkeys(dims, 1))
-    os.rename(folder, store / name)
-    scratch.rmdir()
-    result = Result(store, name, dict(block))
-    result.publish()
-    return result
+            _create(root, _joined(path, key), written, {}, {})
+            _write(folder / path / str(key), written, {})
 
 
 def opened(store: Path, name: str) -> Result:
@@ -173,7 +185,8 @@ def read(store: Path, name: str, sizes: Mapping[str, int]) -> xr.DataTree:
 def datasets_of(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
     """Return the dataset of each group of a tree, by its path below the tree's own."""
     for node in tree.subtree:
-        yield node.path.removeprefix(tree.path).strip("/"), node.to_dataset(inherit=False)
+        inside = node.path.removeprefix(tree.path).strip("/")
+        yield inside, node.to_dataset(inherit=node is tree)
 
 
 def labels_of(
@@ -251,8 +264,28 @@ def _create(
     )
 
 
+def _groups(folder: Path, tree: xr.DataTree, attributes: Mapping[str, Any]) -> zarr.Group:
+    """Make the groups of a tree, with their attributes."""
+    root = zarr.create_group(
+        folder, zarr_format=3, attributes=_attributes({**tree.attrs, **attributes})
+    )
+    for path, dataset in datasets_of(tree):
+        if path:
+            root.require_group(path).attrs.update(_attributes(dataset.attrs))
+    return root
+
+
+def _joined(path: str, name: Hashable) -> str:
+    return f"{path}/{name}".lstrip("/")
+
+
 def _attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in attrs.items()}
+    """Return attributes as JSON can hold them."""
+
+    def plain(value: Any) -> Any:
+        return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+    return {str(name): plain(value) for name, value in attrs.items()}
 
 
 def _write(folder: Path, variable: xr.Variable, region: Region) -> None:

@@ -1,25 +1,21 @@
-"""One folder for a study: made at once, written by one process at a time."""
+"""One folder for a study: written by one process at a time, and whole again after one that died."""
 
+import ctypes
 import errno
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import xarray as xr
-import zarr
 from filelock import FileLock, Timeout
 
-from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.growing import Growing, growing
+from dtda_prob.storage.errors import WHY, StoreError, explained
 from dtda_prob.storage.nodes import (
-    ATTRIBUTE,
     NODE,
     Metadata,
-    about,
     nodes_under,
     published,
     read_node,
@@ -28,15 +24,10 @@ from dtda_prob.storage.nodes import (
 )
 
 LOCK = ".lock"
-UNFINISHED = ".new-"
+SCRATCH = ".new-"
 PARTIAL = ".partial"
-WHY = {
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "the disk quota is used up; free some space",
-    errno.EROFS: "the file system is read-only; name a store elsewhere",
-    errno.EACCES: "permission is denied; name a store elsewhere, or change its permissions",
-    errno.EPERM: "permission is denied; name a store elsewhere, or change its permissions",
-}
+OLD = "old"
+"""Folder of a scratch folder that holds what is being replaced."""
 
 
 @contextmanager
@@ -51,42 +42,67 @@ def writing(path: Path, attributes: dict[str, str]) -> Generator[None]:
         StoreError: if the folder is no store, or another process writes to it.
         OSError: if it cannot be written to.
     """
-    if not path.exists():
-        _create(path, attributes)
-    if not (path / NODE).is_file():
+    if path.exists() and not (path / NODE).is_file() and not is_blank(path):
         raise StoreError(f"store={str(path)!r} exists and is not a store; name another folder")
+    is_new = not path.exists()
     try:
+        path.mkdir(parents=True, exist_ok=True)
         with FileLock(path / LOCK, timeout=0):
-            _clear(path)
-            _list_added(path)
+            if not (path / NODE).is_file():
+                write_node(path, root_node(attributes))
+            _recover(path)
             yield
     except Timeout:
         raise StoreError(
             f"store={str(path)!r} is being written by another process; wait for it, or name another"
         ) from None
     except OSError as error:
+        if is_new and not (path / NODE).exists():
+            shutil.rmtree(path, ignore_errors=True)
+        elif error.errno == errno.ENOENT and (path / NODE).exists():
+            raise  # of something else
         if error.errno not in WHY:
             raise
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
 
 
-def add(
-    store: Path,
-    name: str,
-    template: xr.DataTree,
-    blocks: dict[str, int],
-    about: str,
-    chunks: dict[str, int] | None = None,
-) -> Growing:
-    """Add a group that grows, all at once, and show it empty; see `Growing.lay_out`."""
-    new = store / f"{UNFINISHED}{uuid.uuid4().hex}"
-    zarr.create_group(new / name, zarr_format=3)
-    Growing(new, name, blocks).lay_out(template, {ATTRIBUTE: about}, chunks or blocks)
-    os.rename(new / name, store / name)
-    new.rmdir()
-    group = Growing(store, name, blocks)
-    group.publish(dict.fromkeys(blocks, 0))
-    return group
+def is_blank(path: Path) -> bool:
+    """Return whether a folder is empty, or a store whose first writer died before it was one."""
+    return path.is_dir() and all(name == LOCK or name.endswith(PARTIAL) for name in os.listdir(path))
+
+
+@contextmanager
+def scratch(path: Path) -> Generator[Path]:
+    """Make a folder inside a store, of which readers see nothing, and remove it afterwards."""
+    folder = path / f"{SCRATCH}{uuid.uuid4().hex}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def put(folder: Path, path: Path, name: str) -> None:
+    """Put a finished folder in the place of a name, in one step where the system can; and list it.
+
+    Whenever this is interrupted, the old or the new one is there for the next writer.
+    """
+    place = path / name
+    list_as(path, name, {})
+    if place.exists() and not exchange(folder, place):
+        old = folder.parent / OLD
+        old.mkdir()
+        os.rename(place, old / name)
+    if folder.exists() and not place.exists():
+        os.rename(folder, place)
+    list_as(path, name, dict(nodes_under(place)))
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step (Linux), and return whether that was done."""
+    with suppress(AttributeError, OSError):
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        return rename(here, os.fsencode(one), here, os.fsencode(other), both) == 0
+    return False
 
 
 def check_name(name: str) -> None:
@@ -105,55 +121,33 @@ def check_name(name: str) -> None:
 
 
 def names_in(store: Path) -> list[str]:
-    """Give the names of the groups of a store."""
+    """Return the names of the results of a store."""
     return sorted(path for path in published(read_node(store)) if "/" not in path)
 
 
 def list_as(path: Path, name: str, nodes: dict[str, Metadata]) -> None:
-    """Let readers see these groups and arrays, and no others, under a name."""
+    """Let readers see these groups and arrays, and no others, under a name: all at once."""
     root = read_node(path)
-    others = {key: node for key, node in published(root).items() if key.partition("/")[0] != name}
+    listed = published(root)
+    others = {key: node for key, node in listed.items() if key.partition("/")[0] != name}
     mine = {f"{name}/{key}".removesuffix("/."): node for key, node in nodes.items()}
-    published(root).clear()
-    published(root).update(others | mine)
-    write_node(path, root)
+    if others | mine != listed:
+        root["consolidated_metadata"]["metadata"] = others | mine
+        write_node(path, root)
 
 
-def _create(path: Path, attributes: dict[str, str]) -> None:
-    new = path.parent / f".{path.name}.{uuid.uuid4().hex}.partial"
-    try:
-        new.mkdir(parents=True)
-        write_node(new, root_node(attributes))
-        os.rename(new, path)
-    except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
-        if not path.exists():
-            raise _explained(error, path) from error
-
-
-def _clear(path: Path) -> None:
-    """Take away what writers that died have left half written."""
-    for left in path.glob(f"{UNFINISHED}*"):
+def _recover(path: Path) -> None:
+    """Finish or undo what a writer that died left half done, and remove the rest."""
+    for left in path.glob(f"{SCRATCH}*"):
+        for old in left.glob(f"{OLD}/*"):
+            if not (path / old.name).exists():
+                os.rename(old, path / old.name)
         shutil.rmtree(left)
     for left in path.rglob(f"*{PARTIAL}"):
         left.unlink(missing_ok=True)
-
-
-def _list_added(path: Path) -> None:
-    """Show groups that a writer added and died before it listed them: empty, where they grow."""
-    listed = names_in(path)
-    for node in path.glob(f"*/{NODE}"):
-        name, told = node.parent.name, about(read_node(node.parent))
-        if name in listed:
-            continue
-        if "blocks" in told:
-            group = growing(path, name)
-            group.publish(dict.fromkeys(group.blocks, 0))
-        elif "kind" in told:
-            list_as(path, name, dict(nodes_under(node.parent)))
-
-
-def _explained(error: OSError, path: Path) -> OSError:
-    why = WHY.get(error.errno or 0, error.strerror or str(error))
-    message = f"store={str(path)!r} cannot be written: {why}. What is finished is safe: call again"
-    return OSError(error.errno, message)
+    there = {node.parent.name for node in path.glob(f"[!.]*/{NODE}")}
+    listed = set(names_in(path))
+    for name in there - listed:
+        list_as(path, name, dict(nodes_under(path / name)))
+    for name in listed - there:
+        list_as(path, name, {})

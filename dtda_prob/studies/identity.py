@@ -1,99 +1,206 @@
-"""What identifies a study and its results, and how differences are told."""
+"""What identifies a program, a training or a push-forward, as text and numbers that JSON can hold."""
 
-import json
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
+import inspect
+import os
+import platform
+import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from numpyro import handlers
+from numpyro.distributions.distribution import (
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
 
-from dtda_prob.fingerprints import differences, other_versions, versions
-from dtda_prob.fingerprints import of_program as of_program
-from dtda_prob.fingerprints import of_source as of_source
-from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.growing import description
-from dtda_prob.storage.inspection import inspect
-from dtda_prob.storage.nodes import ATTRIBUTE, FORMAT
-from dtda_prob.storage.results import Result, encoded
-from dtda_prob.storage.store import writing
+from dtda_prob import kernels
+from dtda_prob.plates import Site, whole
+from dtda_prob.program import Program
+from dtda_prob.studies.digests import of_array, of_function, of_labels
+from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.push_forward import At
+from dtda_prob.typing import PRNGKey, Weights
+
+PACKAGES = ("dtda_prob", "jax", "jaxlib", "numpyro", "optax", "blackjax", "numpy")
+"""Packages whose change may change the bits of a draw."""
+DEVICES = re.compile(r"--xla_force_host_platform_device_count=\d+")
 
 
-@contextmanager
-def study(path: Path, program: dict[str, Any]) -> Generator[None]:
-    """Hold the store of a program's study for writing; make it if it does not exist.
+def of_program(program: Program) -> dict[str, Any]:
+    """Return what identifies a program: its model, its data and its objective.
 
-    Raises:
-        StoreError: if the store belongs to another program or other data, is damaged, or in use.
-        OSError: if it cannot be written to.
+    Costs a few traces of the model and a pass over the data; nothing is compiled.
+
+    Returns:
+        Its `model`, `plate`, `settings` and `rows`; by argument of the model, `data` (precision and
+        shape) and `values` (digests, and Python's numbers as they are); by site, `sites` (what it is
+        sampled from) and `shapes`; digests of `labels`, of the rows `beside` the data, of `objective`
+        and of `init`.
     """
-    here = program | {"versions": versions()}
-    if path.exists():
-        inspect(path)
-    with writing(path, {ATTRIBUTE: json.dumps({"format": FORMAT} | here)}):
-        stored = description(path)
-        if "versions" not in stored:
-            raise StoreError(
-                f"store={str(path)!r} is no study, but what dtda.save or something else wrote; "
-                "nothing can be added to it: name another folder"
-            )
-        if program and (told := differences(stored, here)):
-            raise StoreError(
-                f"store={str(path)!r} is that of another program or other data: {'; '.join(told)}. "
-                "Name another store, or go on with what it was begun with"
-            )
-        if told := other_versions(stored, here):
-            warnings.warn(
-                f"store={str(path)!r} was begun with others: {'; '.join(told)}. What is added "
-                "may differ by rounding",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-        yield
+    key, params, weights = _abstract(program)
+    leaves, sites = _data(program), _sites(program)
+    return {
+        "model": getattr(program.model, "__qualname__", type(program.model).__qualname__),
+        "plate": program.plate,
+        "settings": [f"{setting.name} {setting.shape}" for setting in program.settings],
+        "data": {name: _kind(leaf) for name, leaf in leaves.items()},
+        "values": {name: _value(leaf) for name, leaf in leaves.items()},
+        "labels": of_labels(program.labels),
+        "rows": {"num_data": program.num_data, "num_rows": program.num_rows},
+        "beside": of_array(np.stack([program.present[: program.num_data], program.places])),
+        "sites": {name: _origin(site) for name, (site, _) in sites.items()},
+        "shapes": {name: str(shape) for name, (_, shape) in sites.items()},
+        "objective": of_function(program.objective, params, weights),
+        "init": of_function(program.init, key),
+    }
 
 
-def refuse_others(where: Any, result: Result, identity: dict[str, Any], task: Any) -> None:
-    """Refuse a result that is computed from something else, or on another grid.
+def of_source(source: Training | PushForward) -> dict[str, Any]:
+    """Return what identifies a training, or a push-forward with its training, apart from the program.
 
-    Raises:
-        StoreError: with a sentence for each difference.
+    Costs a trace of training and of the push (or of the pull, where there is no push); nothing is
+    compiled. The push of `reweigh` holds its population, whose bits differ on other devices.
+
+    Returns:
+        Its `transform`; its `measure` (name, number of queries); the settings of the `kernel`;
+        digests of the labels of the `queries`, of what is observed (`observe`), of the `training` as it
+        runs on the program, and of `push` and the weights `at` which it is expanded, where that is no
+        word. `at` and `push` are None where the source is a training.
     """
-    about = result.about()
-    begun = {"versions": description(result.store).get("versions")}
-    told = differences(about | begun, identity | {"versions": versions()})
-    told += [
-        f"{part} is {identity[part]}, stored {about.get(part)}"
-        for part in identity
-        if part not in TRACED and about.get(part) != identity[part]
-    ]
-    told = told or _other_grid(result, task)
-    if told:
-        raise StoreError(f"{where}: {'; '.join(told)}. Choose another name, or ask for the same")
+    training = source if isinstance(source, Training) else source.training
+    program, kernel, measure = training.program, training.kernel, training.measure
+    key, params, weights = _abstract(program)
+
+    def run(key: PRNGKey, weights: Weights) -> kernels.kernel.Run:
+        return kernel.run(key, program, weights)
+
+    is_training = isinstance(source, Training)
+    return {
+        "transform": "training" if is_training else source.name,
+        "at": None if is_training else _word(source.at),
+        "measure": {"name": measure.name, "num_queries": len(measure.queries)},
+        "queries": of_labels(measure.queries),
+        "observe": of_function(training.single().observe, params),
+        "kernel": _kernel(kernel, program),
+        "training": of_function(run, key, weights),
+        "push": None if is_training else _push(source, key, weights),
+    }
 
 
-TRACED = ("transform", "at", "measure", "queries", "observe", "kernel", "training", "push")
+def surroundings() -> dict[str, str]:
+    """Return the settings of JAX that make other draws of the same keys."""
+    partitionable = jax.config.jax_threefry_partitionable
+    return {
+        "precision": str(jnp.result_type(float)),
+        "random": "threefry" if partitionable else "threefry, JAX_THREEFRY_PARTITIONABLE=0",
+    }
 
 
-def _other_grid(result: Result, task: Any) -> list[str]:
-    shape = result.shape()
-    if tuple(shape) != tuple(task.dims):
-        return [f"it has dimensions {tuple(task.dims)}, stored {tuple(shape)}"]
-    others = dict(zip(task.dims[1:], task.shape[1:], strict=True))
-    told = [
-        f"there are {size} along {dim!r}, stored {shape[dim]}"
-        for dim, size in others.items()
-        if shape[dim] != size
-    ]
-    return told or _other_labels(result, task)
+def versions() -> dict[str, str]:
+    """Return what may change the bits of a draw and is no part of a study."""
+    device = jax.devices()[0]
+    flags = " ".join(DEVICES.sub("", os.environ.get("XLA_FLAGS", "")).split())
+    return {name: version(name) for name in PACKAGES} | {
+        "platform": jax.default_backend(),
+        "device": device.device_kind,
+        "processor": _processor(),
+        "XLA_FLAGS": flags or "none",
+        "matmul precision": str(jax.config.jax_default_matmul_precision),
+    }
 
 
-def _other_labels(result: Result, task: Any) -> list[str]:
-    """Compare the labels of all dimensions but the first, which can grow."""
-    for path, values in result.fixed():
-        name = path.rpartition("/")[2]
-        if name in task.coords.coords and task.dims[0] not in task.coords[name].dims:
-            here = encoded(name, task.coords[name].variable).values
-            if values.shape != here.shape or not np.array_equal(values.astype(here.dtype), here):
-                return [f"the labels of {name!r} are others than those stored"]
-    return []
+def _processor() -> str:
+    """Return the model of the processor."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.M) if info.exists() else None
+    return model[1] if model else platform.processor() or platform.machine()
+
+
+def _abstract(program: Program) -> tuple[PRNGKey, Any, Any]:
+    """Return a key, and the shapes of the parameters and the weights."""
+    key = jax.random.key(0, impl="threefry2x32")
+    weights = jax.ShapeDtypeStruct(program.present.shape, jnp.result_type(float))
+    return key, jax.eval_shape(program.init, key), weights
+
+
+def _data(program: Program) -> dict[str, Any]:
+    bound = inspect.signature(program.model).bind(*program.args, **program.kwargs)
+    return _by_path(dict(bound.arguments))
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype} of shape {leaf.shape}" if _is_array(leaf) else type(leaf).__qualname__
+
+
+def _value(leaf: Any) -> str:
+    """Return the digest of an array, the value of a number or a text, the name of anything else."""
+    if _is_array(leaf):
+        return of_array(leaf)
+    if isinstance(leaf, bool | int | float | complex | str):
+        return repr(leaf)
+    return getattr(leaf, "__qualname__", type(leaf).__qualname__)
+
+
+def _sites(program: Program) -> dict[str, tuple[Site, tuple[int, ...]]]:
+    """Return each site and its shape, a tree of parameters leaf by leaf, without running the model."""
+    found = {}
+
+    def trace(key: PRNGKey) -> None:
+        model = handlers.seed(whole(program.model, plate=program.plate), key)
+        for name, site in handlers.trace(model).get_trace(*program.args, **program.kwargs).items():
+            if site["type"] in ("sample", "param"):
+                leaves = _by_path({name: site["value"]})
+                found.update({path: (site, jnp.shape(leaf)) for path, leaf in leaves.items()})
+
+    jax.eval_shape(trace, _abstract(program)[0])
+    return found
+
+
+def _origin(site: Site) -> str:
+    if site["type"] == "param":
+        return "a parameter"
+    observed = "observed" if site["is_observed"] else "latent"
+    return f"{observed} {_family(site['fn'])}"
+
+
+def _family(fn: Distribution) -> str:
+    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _kernel(kernel: kernels.Kernel, program: Program) -> dict[str, Any]:
+    return {
+        "num_phases": len(kernel.phases),
+        "num_steps": [phase.count_steps(program) for phase in kernel.phases],
+        "temperature": [phase.temperature for phase in kernel.phases],
+        "num_states": kernel.num_states,
+        "thinning": kernel.thinning,
+    }
+
+
+def _push(source: PushForward, key: PRNGKey, weights: Any) -> str:
+    try:
+        return of_function(source.push, key, weights, weights)
+    except NotImplementedError:
+        return of_function(source.pull, key, weights)
+
+
+def _word(at: At | None) -> str | None:
+    return at if at is None or isinstance(at, str) else of_array(jnp.asarray(at))

@@ -16,7 +16,7 @@ from dtda_prob.engine import compute
 from dtda_prob.storage import results
 from dtda_prob.storage.results import Result
 from dtda_prob.storage.store import check_name
-from dtda_prob.studies.identity import refuse_others, study
+from dtda_prob.studies.study import check_same, study
 
 Block = tuple[slice, ...]
 """A part of the grid: a slice for each of its dimensions."""
@@ -204,7 +204,7 @@ def _opened(task: Task, where: Where) -> tuple[Task, Result]:
         made = results.create(where.store, where.name, tree, task.coords, shape, block, about)
         return task, made
     result = results.opened(where.store, where.name)
-    refuse_others(where, result, about, task)
+    check_same(where, result, task)
     result.grow(task.shape[0], task.coords)
     stored = tuple(result.block[dim] for dim in task.dims)
     return (task if stored == task.block else task.in_blocks(stored)), result

@@ -1,9 +1,9 @@
-"""Digests of arrays, labels and functions, that are the same in another process.
+"""Digests of arrays, labels and functions, the same in every process.
 
-The text of a jaxpr is no identity: it leaves out the numbers of constants and prints addresses of
-functions; which of its parts it prints once depends on what JAX has cached, and where a library goes
-through a set, the order of its equations on Python's seed of hashes. So each quantity is known by what
-it is computed of, whatever is computed in between, and constants by their bytes wherever they are.
+A function is known by what JAX traces of it. The text of a jaxpr, or of its lowering, is no identity:
+libraries that iterate over sets (NumPyro's SVI among them) trace equations in an order that depends on
+Python's hash seed. So each quantity is known by what it is computed of, whatever is computed between,
+and constants by their bytes wherever they are.
 """
 
 import hashlib
@@ -15,25 +15,20 @@ from typing import Any
 import jax
 import numpy as np
 
-NUM_BYTES = 16
-"""Length of a digest."""
-
 MARK = "blake2b:"
 """What a digest begins with, so that it is not taken for a value."""
-
 IRRELEVANT = frozenset({"name", "ctx_mesh"})
 """Parameters of equations that change no number: what functions are called, where they are traced."""
 
 Known = dict[int, tuple[Any, str]]
-"""Digests by identity of what they are of, which is kept alive so that no other takes its identity."""
+"""Digests by `id` of their objects, which are kept alive so that no other object takes it."""
 
 
 def of_function(function: Callable, *args: Any) -> str:
-    """Digest what JAX traces of a function, with all the arrays that it closes over.
+    """Digest what JAX traces of a function, with all arrays that it closes over; nothing is compiled.
 
-    Nothing is compiled or run. Names do not count, nor does how often the same array is closed over.
-    What JAX does not see as it traces is not in it: the insides of host callbacks, and the derivatives
-    by rule (`jax.custom_vjp`) of functions that are not differentiated here.
+    What JAX does not see as it traces is not in it: the insides of host callbacks, and derivatives by
+    rule (`jax.custom_vjp`) of functions that are not differentiated here.
 
     Args:
         function: a pure function.
@@ -43,11 +38,11 @@ def of_function(function: Callable, *args: Any) -> str:
 
 
 def of_array(array: Any) -> str:
-    """Digest the precision, the shape and the bytes of an array, or of an array of keys."""
+    """Digest the type, the shape and the bytes of an array, or of an array of keys."""
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         return _of_texts([str(array.dtype), of_array(jax.random.key_data(array))])
     rows = np.ascontiguousarray(array).reshape(-1)
-    digest = _begin(f"{array.dtype} {array.shape}")
+    digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
     if rows.dtype.itemsize:
         digest.update(rows.view(np.uint8))
     return MARK + digest.hexdigest()
@@ -59,7 +54,7 @@ def of_labels(labels: np.ndarray) -> str:
 
 
 def is_digest(value: Any) -> bool:
-    """Say whether a value is a digest."""
+    """Return whether a value is a digest."""
     return isinstance(value, str) and value.startswith(MARK)
 
 
@@ -68,24 +63,20 @@ def _of_jaxpr(jaxpr: Any, known: Known) -> str:
 
 
 def _lines(jaxpr: Any, known: Known) -> list[str]:
-    """Write what goes in and out of a jaxpr, and what it does beside, each by how it is computed."""
+    """Write the inputs, outputs and effects of a jaxpr, each by how it is computed."""
     inner = getattr(jaxpr, "jaxpr", jaxpr)
     inputs = [f"input {i}: {_kind(var.aval)}" for i, var in enumerate(inner.invars)]
     names, effects = dict(zip(inner.invars, inputs, strict=True)), []
     for var, constant in zip(inner.constvars, getattr(jaxpr, "consts", ()), strict=False):
         names[var] = _text(constant, known)
     for equation in inner.eqns:
-        line = _line(equation, names, known)
+        params = {k: v for k, v in equation.params.items() if k not in IRRELEVANT}
+        read = [_name(atom, names) for atom in equation.invars]
+        line = f"{equation.primitive.name} {_text(params, known)} of {read}"
         for i, var in enumerate(equation.outvars):
             names[var] = _of_texts([line, f"output {i}: {_kind(var.aval)}"])
         effects += [line] if equation.effects else []
     return [*inputs, *(_name(atom, names) for atom in inner.outvars), *effects]
-
-
-def _line(equation: Any, names: dict[Any, str], known: Known) -> str:
-    params = {k: v for k, v in equation.params.items() if k not in IRRELEVANT}
-    inputs = [_name(atom, names) for atom in equation.invars]
-    return f"{equation.primitive.name} {_text(params, known)} of {inputs}"
 
 
 def _name(atom: Any, names: dict[Any, str]) -> str:
@@ -129,11 +120,7 @@ def _without_addresses(value: Any) -> str:
 
 
 def _of_texts(texts: Iterable[str]) -> str:
-    digest = _begin("")
+    digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         digest.update(f"{text}\n".encode())
     return MARK + digest.hexdigest()
-
-
-def _begin(text: str) -> Any:
-    return hashlib.blake2b(text.encode(), digest_size=NUM_BYTES)

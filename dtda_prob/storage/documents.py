@@ -1,0 +1,85 @@
+"""The folder of a store from anywhere, and its JSON: small, flat, of unique keys."""
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from dtda_prob.storage.errors import StoreError, printable
+from dtda_prob.storage.nodes import NODE
+
+MAX_DEPTH, MAX_CONTAINERS = 32, 1_000_000
+AGAIN = "copy the store again from where it came, or run the study again"
+SAVE = "open it with plain xarray if you trust it, and re-save it with dtda.save"
+
+type Document = dict[str, Any]
+
+
+def refuse(place: str, what: str, then: str = AGAIN) -> NoReturn:
+    """Raise what is wrong with a place in a store, and what to do."""
+    raise StoreError(f"{printable(place)!r} {what}; {then}")
+
+
+def root_of(path: str | Path) -> Path:
+    """Return the absolute path of the folder that xarray would open, or raise why there is none."""
+    if re.match(r"[a-z][a-z0-9]*(://|::)", os.fspath(path)):
+        raise StoreError(f"path={str(path)!r} is not a local folder; copy the store to this machine")
+    root = Path(os.path.abspath(os.path.expanduser(path)))
+    if urlsplit(str(root)).path != str(root) or ";" in root.name:
+        raise StoreError(
+            f"path={str(root)!r} has a '#', '?' or ';' in it or starts with '//', and zarr would open "
+            "another folder; rename it"
+        )
+    if not root.exists():
+        raise FileNotFoundError(f"path={str(root)!r} does not exist")
+    if not root.is_dir():
+        raise NotADirectoryError(f"path={str(root)!r} is no folder, as a store is; unpack it first")
+    names = set(os.listdir(root))
+    if NODE not in names:
+        here = f"holds no {NODE}, but {min(names)!r}" if names else "is empty"
+        here = "is of zarr format 2" if names & {".zgroup", ".zarray", ".zmetadata"} else here
+        raise StoreError(f"path={str(root)!r} {here}; name a folder that dtda.save or sample wrote")
+    return root
+
+
+def read_bounded(root: Path, place: str, most: int) -> Document:
+    """Read a JSON object, and no more than `most` bytes of it."""
+    path = root / place
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        refuse(place, "is no regular file", "put a copy of the file in its place")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        refuse(place, f"has more than {most} bytes, too many for metadata")
+    if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
+        refuse(place, f"holds more than {MAX_CONTAINERS} lists and objects")
+    return parsed(place, data)
+
+
+def parsed(place: str, data: bytes) -> Document:
+    """Parse a JSON object that is not deep, and gives no key twice."""
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_unique)
+    except RecursionError:
+        refuse(place, f"is nested more than {MAX_DEPTH} deep")
+    except ValueError as error:
+        raise StoreError(f"{place!r} is damaged, no JSON: {error}; {AGAIN}") from None
+    if not isinstance(value, dict):
+        refuse(place, f"holds a {type(value).__name__}, not a JSON object")
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for values in inner for each in values if isinstance(each, dict | list)]
+    if level:
+        refuse(place, f"is nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Document:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the key {max(names, key=names.count)!r} is given twice")
+    return dict(pairs)
