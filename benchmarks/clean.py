@@ -19,7 +19,7 @@ import pandas as pd
 
 import dtda_prob as dtda
 from dtda_prob import curvature, evaluate, measures
-from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 

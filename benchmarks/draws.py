@@ -16,7 +16,7 @@ import xarray as xr
 
 import dtda_prob as dtda
 from dtda_prob.attribution import Arms, Power, draw_arms
-from dtda_prob.attribution.estimation import Options, score_arms
+from dtda_prob.attribution.scores import score_arms
 from dtda_prob.demo import digits_training
 from dtda_prob.divergences import estimate, resolve
 from dtda_prob.training import Training
@@ -86,7 +86,9 @@ def spread_alone(training: Training, key: jax.Array) -> pd.DataFrame:
     """
     predict, retrain = jax.random.split(key)
     few = few_digits()
-    scores = dtda.attribute(dtda.unroll(few), predict, 256, ["mean", "variance"], num_resamples=0)
+    scores = dtda.attribute(
+        dtda.unroll(few), predict, 256, ["mean", "variance"], options=dtda.Options(num_resamples=0)
+    )
     found = dtda.scores.spread_without_shift(scores, rate=0.05)
     data = found.index.get_level_values("datum").unique().tolist()
     arms = draw_arms(few, retrain, 512, dtda.leave_one_out(few.program, data))
@@ -134,27 +136,22 @@ def pairs(training: Training, key: jax.Array) -> pd.DataFrame:
     rng = np.random.default_rng(SEED)
     old = rng.normal(size=(64, 360, 1)).astype(np.float32)
     new = old + 0.01 * rng.normal(size=(64, 360, 1437)).astype(np.float32)
-    weights = xr.DataArray(np.ones(1437), {"datum": np.arange(1437)}, ("datum",))
-    test = dtda.zoo.digits()
-    measure = dtda.measures.loss(test.x_test, y=test.y_test)
-    every = dtda.Training(training.program, training.kernel, measure)
     rows = {}
     for name in ("mean", "variance", "log_sd_ratio", "median", "wasserstein", "energy"):
         rows[name] = {
-            label: score_seconds(Arms(old, new, weights), name, every, options)
+            label: score_seconds(Arms(old, new), name, options)
             for label, options in (
-                ("values and intervals", Options(num_permutations=0, num_resamples=0)),
-                ("and nulls", Options(num_resamples=0)),
-                ("and ranks", Options()),
+                ("values and intervals", dtda.Options(num_permutations=0, num_resamples=0)),
+                ("and nulls", dtda.Options(num_resamples=0)),
+                ("and ranks", dtda.Options()),
             )
         }
     return pd.DataFrame(rows).T.rename_axis("divergence")
 
 
-def score_seconds(arms: Arms, name: str, training: Training, options: Options) -> float:
+def score_seconds(arms: Arms, name: str, options: dtda.Options) -> float:
     start = time.perf_counter()
-    labels = training.measure.queries
-    score_arms(arms, [resolve(name)], training, coupled=True, options=options, queries=labels)
+    score_arms(arms, (resolve(name),), "datum", True, options)
     return time.perf_counter() - start
 
 

@@ -33,18 +33,18 @@ from page import write
 import dtda_prob as dtda
 from dtda_prob import curvature
 from dtda_prob.attribution.arms import Arms
-from dtda_prob.attribution.estimation import Options, score_arms
+from dtda_prob.attribution.scores import score_arms
+from dtda_prob.compiling import split as in_parts
 from dtda_prob.divergences import resolve
-from dtda_prob.outcomes.compiled import compile_chunk
-from dtda_prob.outcomes.pulling import compile_block
-from dtda_prob.outcomes.reading import Reading
-from dtda_prob.outcomes.source import draw_keys
-from dtda_prob.storage import add
+from dtda_prob.storage import results
 from dtda_prob.storage.store import writing
+from dtda_prob.studies.draw import push_pairs
+from dtda_prob.studies.pull import pull_runs
+from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
 
 SEED = 0
-BARE = Options(num_permutations=0, num_resamples=0)
+BARE = dtda.Options(num_permutations=0, num_resamples=0)
 KEY = jax.random.key(SEED)
 BASE = {"N": 2048, "P": 64, "T": 128, "Q": 64}
 """Data, hidden units, steps, queries."""
@@ -93,7 +93,9 @@ def draws_and_perturbations() -> pd.DataFrame:
 
     def study(num_draws: int, num_perturbations: int) -> float:
         weights = dtda.leave_one_out(program, range(num_perturbations))
-        return least(lambda: dtda.sample(training, KEY, num_draws, weights, progress=False))
+        return least(
+            lambda: dtda.sample(training, KEY, num_draws, weights, where=dtda.Where(progress=False))
+        )
 
     several = (8, 16, 32)
     rows["draws of 16 perturbations, seconds"] = several, [study(n, 16) for n in several]
@@ -123,7 +125,7 @@ def scoring() -> pd.DataFrame:
     """
     rows, numbers, draws = [], (2_000, 4_000, 8_000), (8, 16, 32)
     for name in ("mean", "wasserstein"):
-        for label, options in {"bare": BARE, "whole": Options()}.items():
+        for label, options in {"bare": BARE, "whole": dtda.Options()}.items():
             by_data = [score_seconds(name, 16, number, options) for number in numbers]
             by_draws = [score_seconds(name, several, 4_000, options) for several in draws]
             rows.append({
@@ -136,10 +138,10 @@ def scoring() -> pd.DataFrame:
 
 
 def disk() -> pd.DataFrame:
-    """Write, record and read shards of one array of float32, of 1 to 64 MB.
+    """Write and read blocks of one array of float32, of 1 to 64 MB.
 
-    A line through the seconds of a shard gives what each shard costs and each byte. Recording reads
-    the shard back to sum it up. Files are in the page cache.
+    A line through the seconds of a block gives what each block costs and each byte. Files are in the
+    page cache.
     """
     sizes = 2 ** np.arange(18, 25, 2)
     table = pd.DataFrame([stored(int(size)) for size in sizes], index=4 * sizes)
@@ -159,10 +161,11 @@ def shards() -> pd.DataFrame:
     first, again, memory = [], [], []
     for number in numbers:
         with tempfile.TemporaryDirectory() as folder:
-            call = partial(dtda.sample, training, KEY, 4 * number, chunk_size=4, progress=False)
+            options, here = dtda.Options(chunk_size=4), dtda.Where(progress=False)
+            call = partial(dtda.sample, training, KEY, 4 * number, options=options, where=here)
             call()
             memory.append(timed(call))
-            kept = partial(call, store=Path(folder) / "study")
+            kept = partial(call, where=dtda.Where(Path(folder) / "study", progress=False))
             first.append(timed(kept))
             again.append(least(kept))
     rows = {"in memory": memory, "into a store": first, "again, all finished": again}
@@ -209,7 +212,7 @@ def measured() -> dict[str, float]:
         "curvature": max(0.0, one - train - 64 * row) / base["N"],
         "row": row / base["N"],
         "score": score_seconds("mean", SMALL["S"], pairs // 4, BARE) / pairs / SMALL["S"],
-        "write": (written["write"] + written["record"]) / 2**24,
+        "write": written["write"] / 2**24,
         "read": written["read"] / 2**24,
     }
 
@@ -232,10 +235,11 @@ def study_seconds(size: dict[str, int]) -> float:
     source, seconds = METHODS["EK-FAC, pull"](training), []
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:
+            where = dtda.Where(Path(folder) / "study", progress=False, effects="effects")
+            options = dtda.Options(num_permutations=0, num_resamples=0, check=False)
             attribute = partial(
-                dtda.attribute, source, KEY, size["S"], ["mean"], num_permutations=0, num_resamples=0,
-                check=False, progress=False, store=Path(folder) / "study", effects="effects",
-            )  # fmt: skip
+                dtda.attribute, source, KEY, size["S"], ["mean"], options=options, where=where
+            )
             seconds.append(timed(attribute))
     return min(seconds[1:])
 
@@ -269,16 +273,21 @@ def drawn(source, training: Training, num_draws: int) -> tuple[float, float]:
     """Give seconds and bytes of a call that draws."""
     old = training.program.full_weights()
     arguments = draw_keys(KEY, num_draws), old, old.at[0].set(0.0)
-    compiled = compile_chunk(source, Reading(training, frozenset()), *arguments, None)
-    return least(lambda: compiled(*arguments)), held(compiled)
+    return measured_call(push_pairs, source, ("statistics",), None, *arguments)
 
 
 def pulled(method: Callable, **sizes: int) -> tuple[float, float]:
     """Give seconds and bytes of a call that pulls one draw."""
     training = perceptron(**sizes)
     keys, old, queries = draw_keys(KEY, 1), training.program.full_weights(), jnp.arange(sizes["Q"])
-    compiled = compile_block(method(training), keys, old, None, queries, None)
-    return least(lambda: compiled(keys, old, None, queries)), held(compiled)
+    return measured_call(pull_runs, method(training), None, keys, old, None, queries)
+
+
+def measured_call(function: Callable, *arguments) -> tuple[float, float]:
+    """Give seconds and bytes of a compiled call."""
+    call = function.lower(*arguments).compile()
+    traced, _ = in_parts(arguments)
+    return least(lambda: call(traced)), held(call)
 
 
 def held(compiled) -> float:
@@ -288,24 +297,20 @@ def held(compiled) -> float:
 
 def split() -> dict[str, float]:
     """Time a call that is spread over the devices of this process."""
-    from dtda_prob.outcomes.devices import all_devices
+    from dtda_prob.studies.devices import all_devices
 
     training, mesh = perceptron(**BASE), all_devices()
     old, keys = training.program.full_weights(), draw_keys(KEY, 16)
-    compiled = compile_chunk(training, Reading(training, frozenset()), keys, old, old, mesh)
-    seconds = least(lambda: compiled(keys, old, old))
-    return {"devices": jax.device_count(), "seconds": seconds, "MB a device": held(compiled) / 1e6}
+    seconds, size = measured_call(push_pairs, training, ("statistics",), mesh, keys, old, old)
+    return {"devices": jax.device_count(), "seconds": seconds, "MB a device": size / 1e6}
 
 
-def score_seconds(name: str, num_draws: int, num_data: int, options: Options) -> float:
+def score_seconds(name: str, num_draws: int, num_data: int, options: dtda.Options) -> float:
     """Give seconds to score 4 queries."""
-    rng, training = np.random.default_rng(SEED), perceptron(**BASE | {"Q": 4})
+    rng = np.random.default_rng(SEED)
     old = rng.normal(size=(num_draws, 4, 1)).astype(np.float32)
     new = old + 0.1 * rng.normal(size=(num_draws, 4, num_data)).astype(np.float32)
-    arms = Arms(old, new, xr.DataArray(np.ones(num_data), {"datum": np.arange(num_data)}, ("datum",)))
-    score = partial(
-        score_arms, arms, [resolve(name)], training, coupled=True, options=options, queries=np.arange(4)
-    )
+    score = partial(score_arms, Arms(old, new), (resolve(name),), "datum", True, options)
     return min(timed(score) for _ in range(3))
 
 
@@ -316,11 +321,10 @@ def stored(size: int) -> dict[str, float]:
     seconds = []
     with tempfile.TemporaryDirectory() as folder, kept(Path(folder) / "study", tree) as group:
         for place in range(4):
-            facts = {"num_diverging": 0, "milliseconds": 0}
+            region = {"run": slice(place, place + 1)}
             seconds.append({
-                "write": timed(lambda: group.write(tree, {"run": place})),  # noqa: B023
-                "record": timed(lambda: group.finish((place,), {"run": 1}, facts)),  # noqa: B023
-                "read": timed(lambda: group.read("effect", (place,), {"run": 1})),  # noqa: B023
+                "write": timed(lambda: group.write(tree, region, 0.0)),  # noqa: B023
+                "read": timed(lambda: open_run(group, place)),  # noqa: B023
             })  # fmt: skip
     return pd.DataFrame(seconds[1:]).min().to_dict()
 
@@ -328,9 +332,13 @@ def stored(size: int) -> dict[str, float]:
 @contextmanager
 def kept(path: Path, tree: xr.DataTree) -> Iterator:
     with writing(path, {"dtda_prob": json.dumps({"format": 1})}):
-        group = add(path, "shards", tree, {"run": 1}, json.dumps({"blocks": {"run": 1}}))
-        group.grow({"run": 4})
-        yield group
+        coords = xr.Dataset(coords={"run": np.arange(4)})
+        yield results.create(path, "blocks", tree, coords, {"run": 4}, {"run": 1}, {})
+
+
+def open_run(result: results.Result, place: int) -> np.ndarray:
+    tree = results.read(result.store, result.name, {"run": 4})
+    return tree["effect"].isel(run=place).values
 
 
 def least(function: Callable) -> float:

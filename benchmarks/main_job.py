@@ -21,7 +21,7 @@ import dtda_prob as dtda
 from dtda_prob import evaluate
 from dtda_prob.demo import digits_training, most_supporting
 from dtda_prob.divergences import estimate
-from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey
 
@@ -76,7 +76,7 @@ def coherent_groups(training: Training, keys: PRNGKey, num_queries: int = 8) -> 
         for at in ("old", "midpoint"):
             for space in SPACES:
                 transform = dtda.unroll(training, at=at, space=space)
-                tree = dtda.sample(transform, full_key, 32, without, check=False)
+                tree = dtda.sample(transform, full_key, 32, without, options=dtda.Options(check=False))
                 predicted = losses(tree, query)
                 missed = estimate("wasserstein", predicted, retrained, coupled=False)
                 ratios.setdefault(f"{space}, at the {at} weights", []).append(missed.value / moved)

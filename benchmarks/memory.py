@@ -93,9 +93,7 @@ def reading() -> pd.DataFrame:
 def attribute(case: dict) -> dict:
     """Attribute, and watch."""
     source, path = influence(case["queries"]), Path(case["store"])
-    options = {
-        key: case[key] for key in ("divergences", "num_permutations", "num_resamples", "effects")
-    }
+    options = dtda.Options(**{key: case[key] for key in ("num_permutations", "num_resamples")})
     course: list[tuple[float, float, float]] = []
     start, over = time.perf_counter(), threading.Event()
 
@@ -105,7 +103,10 @@ def attribute(case: dict) -> dict:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    dtda.attribute(source, jax.random.key(SEED), DRAWS, store=path, progress=False, **options)
+    where = dtda.Where(path, progress=False, effects=case["effects"] or "")
+    dtda.attribute(
+        source, jax.random.key(SEED), DRAWS, case["divergences"], options=options, where=where
+    )
     seconds = time.perf_counter() - start
     over.set()
     watcher.join()

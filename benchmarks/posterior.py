@@ -53,7 +53,9 @@ def training(temperature: float = 1.0, num_samples: int = NUM_SAMPLES) -> dtda.T
 
 def drawn(source, key: int, num_samples: int = NUM_SAMPLES, **options) -> xr.DataTree:
     num_draws = NUM_CHAINS * num_samples
-    return dtda.sample(source, jax.random.key(key), num_draws, progress=False, **options)
+    return dtda.sample(
+        source, jax.random.key(key), num_draws, where=dtda.Where(progress=False), **options
+    )
 
 
 @cache

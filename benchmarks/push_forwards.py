@@ -303,7 +303,7 @@ def whole_study() -> list[dict[str, object]]:
     row["warm, s a draw"] = study_seconds(source, num_draws) / num_draws
     row["MB"] = peak_megabytes() - before
     start = time.perf_counter()
-    dtda.attribute(source, jax.random.key(SEED), num_draws, ["mean"], check=False)
+    dtda.attribute(source, jax.random.key(SEED), num_draws, ["mean"], options=dtda.Options(check=False))
     ranked = (time.perf_counter() - start) / num_draws
     return [row, {"method": "scores and certainty of ranks", "warm, s a draw": ranked}]
 
@@ -319,7 +319,9 @@ def study_seconds(source: Training | PushForward, num_draws: int) -> float:
 
 
 def attribute(source: PushForward, key: jax.Array, num_draws: int) -> xr.Dataset:
-    return dtda.attribute(source, key, num_draws, ["mean"], num_resamples=0, check=False)
+    return dtda.attribute(
+        source, key, num_draws, ["mean"], options=dtda.Options(num_resamples=0, check=False)
+    )
 
 
 def peak_megabytes() -> float:

@@ -61,7 +61,13 @@ def training(kernel: dtda.kernels.Kernel) -> dtda.Training:
 def ours(training: dtda.Training, num_chains: int, repeat: int) -> object:
     """Draw as a user does."""
     num_draws = num_chains * training.kernel.num_states
-    tree = dtda.sample(training, jax.random.key(repeat), num_draws, keep=["parameters"], progress=False)
+    tree = dtda.sample(
+        training,
+        jax.random.key(repeat),
+        num_draws,
+        keep=["parameters"],
+        where=dtda.Where(progress=False),
+    )
     return tree.posterior["slopes"].values
 
 

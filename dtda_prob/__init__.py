@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     )
     from dtda_prob.adding import add
     from dtda_prob.attribution import attribute, power, precision, settled, until
-    from dtda_prob.engines import EngineError
-    from dtda_prob.outcomes import load, sample
+    from dtda_prob.engine import EngineError
     from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
-    from dtda_prob.pricing import plan
     from dtda_prob.program import Program
     from dtda_prob.relabelling import relabel
-    from dtda_prob.storage import StoreError, contents, repair, save, verify
+    from dtda_prob.sampling import sample
+    from dtda_prob.storage import StoreError, contents, load, repair, save, verify
+    from dtda_prob.studies.options import Options
+    from dtda_prob.studies.price import plan
+    from dtda_prob.studies.run import Where
     from dtda_prob.training import Training
     from dtda_prob.transforms import (
         cosine,
@@ -44,10 +46,12 @@ if TYPE_CHECKING:
     from dtda_prob.varying import changed, part, vary
 
 _HOMES = {
-    "EngineError": "engines",
+    "EngineError": "engine",
+    "Options": "studies.options",
     "Program": "program",
     "StoreError": "storage",
     "Training": "training",
+    "Where": "studies.run",
     "add": "adding",
     "attribute": "attribution",
     "changed": "varying",
@@ -58,10 +62,10 @@ _HOMES = {
     "groups": "perturbations",
     "influence": "transforms",
     "leave_one_out": "perturbations",
-    "load": "outcomes",
+    "load": "storage",
     "newton": "transforms",
     "part": "varying",
-    "plan": "pricing",
+    "plan": "studies.price",
     "power": "attribution",
     "precision": "attribution",
     "random_subsets": "perturbations",
@@ -70,7 +74,7 @@ _HOMES = {
     "repair": "storage",
     "retrain": "transforms",
     "reweigh": "transforms",
-    "sample": "outcomes",
+    "sample": "sampling",
     "save": "storage",
     "segments": "transforms",
     "settled": "attribution",
@@ -96,9 +100,11 @@ _ROOMS = (
 
 __all__ = [
     "EngineError",
+    "Options",
     "Program",
     "StoreError",
     "Training",
+    "Where",
     "add",
     "attribute",
     "changed",

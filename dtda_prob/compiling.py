@@ -38,6 +38,11 @@ class compiled:
         traced, static = split(args)
         return _jitted(self.function, static).lower(traced)
 
+    def shapes(self, *args: Any) -> Any:
+        """Return shapes and types of the result; the call that is made later is not traced again."""
+        traced, static = split(args)
+        return _jitted(self.function, static).eval_shape(traced)
+
 
 def split(tree: Any) -> tuple[Any, "Static"]:
     """Split a pytree into what is traced and what is static; see `joined`."""
@@ -68,6 +73,6 @@ class Static:
 
 
 @lru_cache(maxsize=MAX_COMPILED)
-def _jitted(function: Callable, static: Static) -> jax.stages.Wrapped:
+def _jitted(function: Callable, static: Static) -> Any:
     """Return one compiled function for each static structure; those not used for long are freed."""
     return jax.jit(lambda traced: function(*joined(traced, static)))

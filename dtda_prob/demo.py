@@ -62,12 +62,12 @@ def run(folder: Path, num_draws: int, seed: int, say: Callable[[str], None]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     study = folder / STUDY
     say(f"1. Training {num_draws} models on {len(split.x_train)} handwritten digits ...")
-    trees = {"full": dtda.sample(training, keys.full, num_draws, store=study, name="full")}
+    trees = {"full": dtda.sample(training, keys.full, num_draws, where=dtda.Where(study, "full"))}
     say(_spread(trees["full"]))
     say(f"\n2. Finding the training digits that change the loss of {NUM_QUERIES} test digits most ...")
     transform = dtda.unroll(training)
     scores = dtda.attribute(
-        transform, keys.attribution, ATTRIBUTION_DRAWS, ["mean"], store=study, name="scores"
+        transform, keys.attribution, ATTRIBUTION_DRAWS, ["mean"], where=dtda.Where(study, "scores")
     )
     say(_strongest(scores, split))
     say(GROUPS.format(NUM_GROUPS, GROUP_SHARE))
@@ -123,7 +123,12 @@ def _remove_groups(
             (f"retrained_{query}", training, keys.retrain),
         ):
             trees[name] = dtda.sample(
-                source, key, num_draws, without, check=False, store=study, name=name
+                source,
+                key,
+                num_draws,
+                without,
+                options=dtda.Options(check=False),
+                where=dtda.Where(study, name),
             )
         names = "full", f"predicted_{query}", f"retrained_{query}"
         rows[query] = _compare(*(_losses(trees[name], query).values.ravel() for name in names))
@@ -154,8 +159,7 @@ def _leave_out(training: dtda.Training, keys: Keys, study: Path) -> xr.Dataset:
         np.asarray(data),
         num_draws=ATTRIBUTION_DRAWS,
         num_retrainings=RETRAININGS,
-        store=study,
-        name="leave_one_out",
+        where=dtda.Where(study, "leave_one_out"),
     )
 
 

@@ -72,7 +72,14 @@ influence = dtda.influence(training, curvature.dense(damping="auto"))
 
 
 def centres(source, key, weights=None):
-    tree = dtda.sample(source, key, size.draws, weights, check=False, progress=False)
+    tree = dtda.sample(
+        source,
+        key,
+        size.draws,
+        weights,
+        options=dtda.Options(check=False),
+        where=dtda.Where(progress=False),
+    )
     return tree["posterior_predictive/parameters"].values.ravel().astype(float)
 
 

@@ -256,7 +256,9 @@ def sampled(temperature):
 
 
 def draws(source, key, weights=everyone):
-    tree = dtda.sample(source, key, size.draws, weights, chunk_size=size.draws, check=False)
+    tree = dtda.sample(
+        source, key, size.draws, weights, options=dtda.Options(chunk_size=size.draws, check=False)
+    )
     return tree["posterior_predictive"]["parameters"].stack(sample=("chain", "draw")).values.T
 
 

@@ -89,16 +89,13 @@ trainings = [regression(seed) for seed in range(1, 1 + size.regressions)]
 # %%
 how = {
     "divergences": ["mean", "variance", "wasserstein"],
-    "num_permutations": 0,
-    "keep_influences": True,
+    "options": dtda.Options(num_permutations=0, keep_contributions=True, check=False),
 }
 
 
 def influences(source, training, key):
     each = dtda.leave_one_out(training.program)
-    return dtda.attribute(
-        source, key, size.draws, perturbations=each, direction="push", check=False, **how
-    )
+    return dtda.attribute(source, key, size.draws, perturbations=each, direction="push", **how)
 
 
 predicted = [influences(dtda.unroll(each, at="midpoint"), each, predict_key) for each in trainings]
@@ -124,7 +121,7 @@ def lead(scores, divergence, query, point, other):
     """By how much a point moves a query more than another, and the paired standard error."""
     pair = scores.sel(divergence=divergence, arm="both").isel(query=query, perturbation=[point, other])
     signs = np.sign(pair["score"].values) if divergence == "mean" else np.ones(2)
-    values, influence = signs * pair["score"].values, signs * pair["influence"].values
+    values, influence = signs * pair["score"].values, signs * pair["contribution"].values
     error = (influence[:, 0] - influence[:, 1]).std(ddof=1) / size.draws**0.5
     return values[0] - values[1], error
 

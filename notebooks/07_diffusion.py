@@ -157,7 +157,7 @@ single = dtda.leave_one_out(program)
 
 def influences(push_forward, key):
     """Give the size of each influence, `(query, image)`, by what it is measured by."""
-    arms = evaluate.predictions(push_forward, key, size.draws, single, progress=False)
+    arms = evaluate.predictions(push_forward, key, size.draws, single, where=dtda.Where(progress=False))
     effects = evaluate.effects(arms, ["wasserstein", "mean"])["value"]
     one = (arms["perturbed"] - arms["full"]).isel(draw=0).transpose("query", "perturbation")
     return {

@@ -60,7 +60,13 @@ training = dtda.Training(program, kernel, dtda.measures.margin(averaged(split.x_
 
 # %%
 key, retrain_key, choice_key = jax.random.split(jax.random.key(0), 3)
-scores = dtda.attribute(dtda.unroll(training), key, size.predict, ["mean", "variance"], num_resamples=0)
+scores = dtda.attribute(
+    dtda.unroll(training),
+    key,
+    size.predict,
+    ["mean", "variance"],
+    options=dtda.Options(num_resamples=0),
+)
 listed = dtda.scores.spread_without_shift(scores, rate=RATE)
 listed = listed.reorder_levels(["query", "datum"])
 listed.head(10).round(4)

@@ -148,7 +148,8 @@ arms = {
     "influence": dtda.influence(training, at="old"),
 }
 carried = {
-    name: dtda.sample(arm, keys[2], num_draws, without, check=False) for name, arm in arms.items()
+    name: dtda.sample(arm, keys[2], num_draws, without, options=dtda.Options(check=False))
+    for name, arm in arms.items()
 }
 start = dtda.sample(training, keys[2], num_draws, keep=kept)
 refitted = dtda.sample(training, keys[3], num_draws, without, keep=kept)

@@ -17,10 +17,6 @@ from tables import KERNELS, NUM_DATA, blown_up, ones, regression, regression_dat
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, kernels
 from dtda_prob.diagnostics.draws import r_hat_limit
-from dtda_prob.outcomes.compiled import compile_chunk
-from dtda_prob.outcomes.reading import Reading
-from dtda_prob.outcomes.source import draw_keys
-from dtda_prob.pricing import calls
 
 KEY = jax.random.key(0)
 close = np.testing.assert_allclose
@@ -50,7 +46,7 @@ def test_steps_out_of_range_are_warned_of(call):
 def test_the_check_can_be_left_out_and_retraining_needs_none():
     training = train("sgd by epoch")
     weights = dtda.leave_one_out(training.program, range(3))
-    dtda.sample(blown_up(training, 10.0), KEY, 4, weights, check=False)
+    dtda.sample(blown_up(training, 10.0), KEY, 4, weights, options=dtda.Options(check=False))
     dtda.sample(dtda.retrain(training), KEY, 4, weights)
     dtda.sample(training, KEY, 4, weights)
 
@@ -124,36 +120,6 @@ def test_pareto_k_grows_with_what_is_removed():
     assert found[2] > 0.7
     single = diagnostics.pareto_k(training, KEY, dtda.remove(program, [0]), num_draws=1000)
     assert single.shape == ()
-
-
-def test_a_plan_counts_trainings_and_knows_when_retraining_is_cheaper():
-    training = train("sgd by epoch")
-    group = dtda.remove(training.program, [0, 1])
-    one = dtda.plan(dtda.unroll(training), KEY, num_draws=4, perturbations=group)
-    assert one.table["trainings"]["retrain"] == 8
-    assert one.table["trainings"]["push"] == 4 * (1 + 3)
-    assert one.table["trainings"]["pull"] == 4 * (1 + 2.5 * 4)
-    assert (one.table > 0).all(axis=None)
-    assert "A call of 64 draws" in one.advice
-    assert "and fits" in one.advice
-
-
-def test_a_plan_says_what_a_chunk_takes_and_how_much_fits(monkeypatch):
-    memory = 60_000.0
-    monkeypatch.setattr(calls, "memory_of_device", lambda: memory)
-    training = train("sgd by epoch")
-    planned = dtda.plan(dtda.cosine(training), KEY, num_draws=8, chunk_size=160)
-    assert planned.table["trainings"]["retrain"] == 8 * (NUM_DATA + 1)
-    assert np.isnan(planned.table["seconds"]["push"])
-    assert "retrain" in str(planned)
-    assert "8 draws of 12 perturbations and all 4 queries" in planned.advice
-    fitting = int(planned.table["fitting"]["retrain"])
-    assert planned.table["bytes"]["retrain"] > memory
-    assert f"does not fit: give chunk_size={fitting}" in planned.advice
-    read, old = Reading(training, frozenset()), training.program.full_weights()
-    compiled = compile_chunk(training, read, draw_keys(KEY, fitting), old, old, None).memory_analysis()
-    held = compiled.temp_size_in_bytes + compiled.output_size_in_bytes
-    assert held == pytest.approx(memory, rel=0.05)
 
 
 def test_diagnostics_refuse_several_numbers_of_dropped_rows():

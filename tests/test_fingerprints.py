@@ -20,8 +20,9 @@ from numpyro.infer.autoguide import AutoNormal
 from tables import regression_data
 
 import dtda_prob as dtda
-from dtda_prob import fingerprints, kernels
-from dtda_prob.fingerprints.digests import of_function, of_labels
+from dtda_prob import kernels
+from dtda_prob.studies import identity as fingerprints
+from dtda_prob.studies.digests import of_function, of_labels
 
 X, Y = (array.astype(np.float32) for array in regression_data())
 LABELS = [f"row {i}" for i in range(len(Y))]

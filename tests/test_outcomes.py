@@ -14,9 +14,8 @@ import xarray as xr
 from tables import NUM_DATA, draw, network, ones, queries, regression, train, train_network
 
 import dtda_prob as dtda
-from dtda_prob.outcomes import compiled
-from dtda_prob.outcomes.source import draw_keys
-from dtda_prob.storage import Growing, StoreError
+from dtda_prob.compiling import _jitted
+from dtda_prob.studies.source import draw_keys
 
 KEY = jax.random.key(0)
 
@@ -46,19 +45,21 @@ def test_a_sample_is_the_draws_of_its_keys(training, full):
 @pytest.mark.parametrize("chunk_size", [3, 8])
 def test_chunks_give_the_same_draws(training, full, chunk_size):
     """To rounding: another batch size is another compilation."""
-    parts = dtda.sample(training, KEY, 16, chunk_size=chunk_size)
+    parts = dtda.sample(training, KEY, 16, options=dtda.Options(chunk_size=chunk_size))
     np.testing.assert_allclose(values(parts), values(full), rtol=1e-5)
 
 
 def test_chunks_of_one_size_give_the_same_bits(training):
     """Whatever the number of draws, of chains, or how full the last chunk is."""
-    more = dtda.sample(training, KEY, 16, chunk_size=4)
-    fewer = dtda.sample(training, KEY, 6, num_chains=2, chunk_size=4)
+    more = dtda.sample(training, KEY, 16, options=dtda.Options(chunk_size=4))
+    fewer = dtda.sample(training, KEY, 6, options=dtda.Options(num_chains=2, chunk_size=4))
     np.testing.assert_array_equal(values(fewer), values(more)[:6])
 
 
 def test_a_network_s_chunks_give_the_same_bits_as_the_whole():
-    whole, parts = (dtda.sample(train_network(), KEY, 16, chunk_size=n) for n in (16, 4))
+    whole, parts = (
+        dtda.sample(train_network(), KEY, 16, options=dtda.Options(chunk_size=n)) for n in (16, 4)
+    )
     np.testing.assert_array_equal(values(whole), values(parts))
 
 
@@ -160,10 +161,10 @@ def test_draws_that_are_not_finite_are_kept_flagged_and_reported():
 
 
 def test_one_compilation_serves_all_calls_of_a_shape(training):
-    before = compiled.draw_chunk._cache_size()
+    before = _jitted.cache_info().misses
     for data in ([0], [1], [2, 3]):
         dtda.sample(training, KEY, 12, dtda.remove(training.program, data))
-    assert compiled.draw_chunk._cache_size() <= before + 1
+    assert _jitted.cache_info().misses <= before + 1
 
 
 def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):
@@ -180,7 +181,6 @@ def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):
     [
         ({"num_draws": 6}, ValueError, "num_draws=6.*num_chains=4"),
         ({"num_draws": 0}, ValueError, "num_draws=0"),
-        ({"num_chains": 1}, ValueError, "num_chains=1"),
         ({"keep": ["weights"]}, ValueError, "keep"),
         ({"weights": np.ones(3)}, ValueError, "weights"),
         ({"weights": -np.ones(NUM_DATA)}, ValueError, "at least 0"),
@@ -192,37 +192,3 @@ def test_a_store_holds_what_was_saved_and_plain_xarray_opens_it(full, tmp_path):
 def test_bad_requests_are_refused(training, options, error, message):
     with pytest.raises(error, match=message):
         dtda.sample(training, **({"key": KEY, "num_draws": 4} | options))
-
-
-def interrupt(*arguments):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("finished", [None, (0, 1)])
-def test_perturbations_are_compared_where_shards_are_finished(
-    training, finished, tmp_path, monkeypatch
-):
-    def sample(weights):
-        key, store = jax.random.key(0), tmp_path / "store"
-        return dtda.sample(training, key, 4, weights, chunk_size=1, store=store, check=False)
-
-    def finish(group, place, sizes, facts):
-        if place == finished:
-            whole(group, place, sizes, facts)
-
-    weights = dtda.leave_one_out(training.program, [0, 1])
-    others = dtda.leave_one_out(training.program, [0, 2])
-    whole = Growing.finish
-    with monkeypatch.context() as dying:
-        dying.setattr(Growing, "finish", finish)
-        if finished is None:
-            dying.setattr(Growing, "write", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                sample(weights)
-        else:
-            sample(weights)
-            with pytest.raises(StoreError, match=r"\(row 1\) is not the one stored"):
-                sample(others)
-    np.testing.assert_array_equal(sample(weights)["constant_data/weights"], weights)
-    with pytest.raises(StoreError, match=r"\(row 1\) is not the one stored"):
-        sample(others)

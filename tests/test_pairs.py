@@ -197,16 +197,17 @@ def test_kernels_run_where_they_are_put_in_double_precision_compiled_once():
 
 def placed(kernel: str) -> list:
     """Draw twice on the second device; give the type, where it is, and the number of compilations."""
-    from dtda_prob.outcomes import compiled
-    from dtda_prob.outcomes.source import read_value
+    from dtda_prob.compiling import _jitted
+    from dtda_prob.studies.draw import push_pairs
 
-    before, training, device = compiled.draw_chunk._cache_size(), trained(kernel), jax.devices()[1]
+    training, device = trained(kernel), jax.devices()[1]
+    _jitted.cache_clear()
     for seed, weight in ((0, 1.0), (1, 0.5)):
         keys = jax.random.split(jax.random.key(seed), 2)
         key, weights = jax.device_put((keys, weight * ones()), device)
-        value = compiled.draw_chunk(training.push, read_value, key, weights, weights, None)
+        (value,) = push_pairs(training, (), None, key, weights, weights).values()
     places = sorted(each.id for each in value.devices())
-    return [str(value.dtype), places, compiled.draw_chunk._cache_size() - before]
+    return [str(value.dtype), places, _jitted.cache_info().misses]
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""The price of one step: counted exactly, by the call that the step then makes."""
+"""The price of tasks: counted exactly, by the calls that the tasks then make."""
 
 import logging
 
 import jax
+import numpy as np
 import pytest
 from tables import NUM_DATA, train
 
 import dtda_prob as dtda
 from dtda_prob import kernels
-from dtda_prob.pricing import Price, calls, price_attribution, price_draws, together
-from dtda_prob.pricing import price as pricing
+from dtda_prob.attribution import comparison, price_of_scores
+from dtda_prob.sampling import price_of_sample
+from dtda_prob.studies import price as pricing
+from dtda_prob.studies.price import Price, price
 
 KEY = jax.random.key(0)
-CALLS = ("draw_chunk", "_pull_runs")
 
 
 @pytest.fixture(scope="module")
@@ -20,61 +22,78 @@ def training():
     return train(kernels.exact())
 
 
-def compiled_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Name the calls that XLA has compiled since the log was cleared."""
+def compiled_in(caplog: pytest.LogCaptureFixture) -> int:
+    """Count the large calls that XLA has compiled since the log was cleared."""
     messages = [record.getMessage() for record in caplog.records]
-    found = [m for m in messages if "XLA compilation" in m]
-    return [name for m in found for name in CALLS if f"jit({name})" in m]
+    return sum("XLA compilation" in m and "jit(<lambda>)" in m for m in messages)
 
 
 def test_prices_count_trainings_and_each_call_is_compiled_once(training, caplog, tmp_path):
     caplog.set_level(logging.WARNING)
     with jax.log_compiles(True):
-        price = price_draws(training, KEY, 8)
-        assert compiled_in(caplog) == ["draw_chunk"]
+        sampled = price_of_sample(training, KEY, 8)
+        assert compiled_in(caplog) == 1
         dtda.sample(training, KEY, 8)
-        assert compiled_in(caplog) == ["draw_chunk"]
+        assert compiled_in(caplog) == 1
         caplog.clear()
-        exact = dtda.retrain(training)
-        scored = price_attribution(exact, KEY, 4, kept=True)
-        assert compiled_in(caplog) == ["_pull_runs"]
-        kept = {"store": tmp_path / "s.zarr", "effects": "effects", "check": False}
-        dtda.attribute(exact, KEY, 4, ["mean"], num_resamples=0, **kept)
-        assert compiled_in(caplog) == ["_pull_runs"]
-    assert price.trainings == 8
+        exact, where = dtda.retrain(training), dtda.Where(tmp_path / "s.zarr", effects="effects")
+        scored = price_of_scores(exact, KEY, 4, where=where)
+        assert compiled_in(caplog) == 1
+        options = dtda.Options(check=False, num_resamples=0)
+        dtda.attribute(exact, KEY, 4, ["mean"], options=options, where=where)
+        assert compiled_in(caplog) == 1
+    assert sampled.trainings == 8
     assert scored.trainings == 4 * (1 + exact.cost.pull) == 4 * (2 + NUM_DATA)
-    assert min(price[1:] + scored[1:]) > 0
+    assert min(sampled[1:] + scored[1:]) > 0
 
 
 def test_prices_by_push_count_each_perturbation(training):
     pair = dtda.leave_one_out(training.program, [0, 1])
-    assert price_attribution(training, KEY, 4, pair).trainings == 4 * (1 + 2)
+    whole = price_of_scores(training, KEY, 4, pair)
+    assert whole.trainings == 4 * (1 + 2)
+    parts = [price(task) for task in comparison(training, KEY, pair).tasks(4)]
+    assert [part.trainings for part in parts] == [4, 8]
+    assert whole.bytes == max(part.bytes for part in parts)
 
 
 def test_heavy_chunks_are_timed_by_a_small_call(training, monkeypatch):
     sizes = []
-    monkeypatch.setattr(
-        calls, "seconds_of", lambda call, *arguments: sizes.append(len(arguments[0])) or 1.0
-    )
-    price_draws(training, KEY, 32)
+
+    def seconds_of(call, arguments):
+        sizes.append(len(arguments[3]))
+        return 1.0
+
+    monkeypatch.setattr(pricing, "seconds_of", seconds_of)
+    price_of_sample(training, KEY, 32)
     monkeypatch.setattr(pricing, "LIGHT", 0.0)
-    heavy = price_draws(training, KEY, 32)
-    assert sizes == [32, calls.PILOT_DRAWS]
-    assert heavy.seconds == 32 / calls.PILOT_DRAWS
+    heavy = price_of_sample(training, KEY, 32)
+    assert sizes == [32, pricing.PILOT_DRAWS]
+    assert heavy.seconds == 32 / pricing.PILOT_DRAWS
 
 
 @pytest.mark.parametrize(
-    ("price", "text"),
+    ("number", "text"),
     [
-        (Price(1, 0.01, 900, 1e9), "1 training, about 0.1 s, 900 bytes of memory at a time"),
-        (Price(2.5, 61, 5 * 2**20, 1e9), "2.5 trainings, about 61 s, 5 MiB of memory at a time"),
-        (Price(1e6, 5400, 2**31, 1e9), "1e+06 trainings, about 1.5 hours, 2 GiB of memory at a time"),
-        (Price(float("nan"), 6e5, 2048, 1e9), "about 6.9 days, 2 KiB of memory at a time"),
+        ((1, 0.01, 900), "1 training, about 0.1 s, 900 bytes of memory at a time"),
+        ((2.5, 61, 5 * 2**20), "2.5 trainings, about 61 s, 5 MiB of memory at a time"),
+        ((1e6, 5400, 2**31), "1e+06 trainings, about 1.5 hours, 2 GiB of memory at a time"),
+        ((float("nan"), 6e5, 2048), "about 6.9 days, 2 KiB of memory at a time"),
     ],
 )
-def test_prices_are_said_in_units_that_a_person_reads(price, text):
-    assert str(price) == text
+def test_prices_are_written_in_units_that_a_person_reads(number, text):
+    assert str(Price(*number, memory=1e9, fitting=1)) == text
 
 
-def test_steps_that_follow_each_other_add_up():
-    assert together(Price(1, 2, 30, 5), Price(10, 20, 3, 5)) == Price(11, 22, 30, 5)
+def test_a_plan_compares_the_ways_to_a_study(monkeypatch):
+    training = train("sgd by epoch")
+    group = dtda.remove(training.program, [0, 1])
+    table = dtda.plan(dtda.unroll(training), KEY, num_draws=4, perturbations=group).table
+    assert table["trainings"].tolist() == [8, 4 * (1 + 3), 4 * (1 + 2.5 * 4)]
+    monkeypatch.setattr(pricing, "memory_of_device", lambda: 60_000.0)
+    plan = dtda.plan(dtda.cosine(training), KEY, num_draws=160, chunk_size=160)
+    assert plan.table["trainings"]["retrain"] == 160 * (NUM_DATA + 1)
+    assert np.isnan(plan.table["seconds"]["push"])
+    assert "160 draws of 12 perturbations and all 4 queries" in plan.advice
+    fitting = int(plan.table["fitting"]["retrain"])
+    assert 0 < fitting < 160
+    assert f"does not fit: give chunk_size={fitting} at most" in str(plan)

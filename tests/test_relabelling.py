@@ -134,7 +134,7 @@ def test_single_data_are_attributed_beside_copies_as_without_them(direction):
             3,
             ["mean"],
             direction=direction,
-            check=False,
+            options=dtda.Options(check=False),
         )["score"].values
         for program in (regression(), EDIT.program)
     )

@@ -69,10 +69,25 @@ def study(tmp_path_factory) -> Path:
     predict = dtda.influence(source, at="old")
     kept = {"store": path, "check": False}
     without = dtda.remove(source.program, source.program.labels[:1])
-    dtda.sample(source, KEY, 12, name="full", chunk_size=4, **kept)
-    dtda.sample(source, KEY, 12, without, name="retrained", chunk_size=4, **kept)
+    dtda.sample(
+        source, KEY, 12, options=dtda.Options(chunk_size=4), where=dtda.Where(name="full"), **kept
+    )
+    dtda.sample(
+        source,
+        KEY,
+        12,
+        without,
+        options=dtda.Options(chunk_size=4),
+        where=dtda.Where(name="retrained"),
+        **kept,
+    )
     dtda.attribute(
-        predict, KEY, 6, ["mean", "wasserstein"], num_permutations=4, num_resamples=9, top=3, **kept
+        predict,
+        KEY,
+        6,
+        ["mean", "wasserstein"],
+        options=dtda.Options(num_permutations=4, num_resamples=9, top=3),
+        **kept,
     )
     dtda.save(agreement(), path, name="agreement", kind="agreement")
     dtda.save(verdict(), path, name="verdict", kind="verdict")
@@ -204,7 +219,7 @@ def test_page_is_accessible(parsed):
 
 def test_missing_and_unfinished_parts_are_named(tmp_path):
     path, source = tmp_path / "study.zarr", training()
-    dtda.sample(source, KEY, 8, store=path, name="full", chunk_size=4)
+    dtda.sample(source, KEY, 8, options=dtda.Options(chunk_size=4), where=dtda.Where(path, "full"))
     growing(path, "full").grow({"draw": 4})  # of each of four chains, where two are there
     text = Read(dtda.report.write(path, tmp_path / "report.html")).text
     assert "“full” is not finished" in text
@@ -293,7 +308,13 @@ def test_megabytes_of_text_are_cut(study, page, tmp_path, name, changes):
 
 def test_long_texts_are_cut(page, tmp_path):
     path = tmp_path / "study.zarr"
-    dtda.sample(training(), KEY, 8, store=path, name="full", chunk_size=4, check=False)
+    dtda.sample(
+        training(),
+        KEY,
+        8,
+        options=dtda.Options(chunk_size=4, check=False),
+        where=dtda.Where(path, "full"),
+    )
     long = verdict().assign_attrs(text="- " + 5_000_000 * "x")
     dtda.save(long.assign_coords(check=["y" * 1_000_000, "z"]), path, name="verdict", kind="verdict")
     written = dtda.report.write(path, tmp_path / "report.html", top=3)

@@ -52,7 +52,9 @@ def samples() -> dict:
 def sampled(samples: dict, sampler: str):
     if sampler not in samples:
         training = train(SAMPLERS[sampler], measure=slopes)
-        samples[sampler] = dtda.sample(training, KEY, num_draws=NUM_RUNS * 200, chunk_size=NUM_RUNS)
+        samples[sampler] = dtda.sample(
+            training, KEY, num_draws=NUM_RUNS * 200, options=dtda.Options(chunk_size=NUM_RUNS)
+        )
     return samples[sampler]
 
 
@@ -162,8 +164,10 @@ def test_errors_of_states_are_those_of_runs():
 
 
 def test_attribution_counts_states_as_draws_and_runs_as_independent():
-    scores = dtda.attribute(dtda.influence(train(LATE)), KEY, 12, ["mean"], check=False)
-    arms = draw_arms(dtda.influence(train(LATE)), KEY, 12, progress=False)
+    scores = dtda.attribute(
+        dtda.influence(train(LATE)), KEY, 12, ["mean"], options=dtda.Options(check=False)
+    )
+    arms = draw_arms(dtda.influence(train(LATE)), KEY, 12)
     assert arms.new.shape == (12, 4, 12)
     by_run = arms.new.reshape(3, 4, 4, 12) - arms.old.reshape(3, 4, 4, 1)
     close(scores["score"].values[0], by_run.mean((0, 1)), rtol=1e-4, atol=1e-7)
@@ -175,7 +179,9 @@ def test_outcomes_that_are_carried_are_drawn_once_and_are_those_of_push():
     training = train(kernels.exact(), measure=slopes)
     weights = dtda.leave_one_out(training.program, [0, 5, 7])
     for made in (dtda.reweigh(training, KEY, num_draws=50), dtda.influence(training, at="old")):
-        tree = dtda.sample(made, jax.random.key(1), 8, weights, chunk_size=5, check=False)
+        tree = dtda.sample(
+            made, jax.random.key(1), 8, weights, options=dtda.Options(chunk_size=5, check=False)
+        )
         found = tree.posterior_predictive["parameters"].sel(chain=1, draw=1)
         key = jax.random.wrap_key_data(tree.sample_stats["key"].values[1, 1])
         several = jax.jit(jax.vmap(made.push, (None, None, 0)))
@@ -196,7 +202,7 @@ def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_mov
     }
     for name, transform in made.items():
         direction = "push" if name == "reweigh" else "pull"
-        arms = draw_arms(transform, KEY, 2000, weights, direction=direction, progress=False)
+        arms = draw_arms(transform, KEY, 2000, weights, direction=direction)
         shift = (arms.new - arms.old)[:, :, 0].reshape(250, 8, 3).mean(0)
         error = shift.std(0, ddof=1) / np.sqrt(8)
         assert (np.abs(shift.mean(0) - truth) < 5 * error + 0.25 * np.abs(truth).max()).all(), name
@@ -218,8 +224,11 @@ def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_mov
         (lambda: train(kernels.keep(LATE, 4, thinning=2)), "num_states=4"),
         (lambda: kernels.keep(LATE, 0), "num_states=0"),
         (lambda: dtda.sample(train(LATE), KEY, num_draws=10), "num_states=3"),
-        (lambda: dtda.sample(train(LATE), KEY, num_draws=12, num_chains=2), "num_chains=2"),
-        (lambda: dtda.attribute(dtda.influence(train(LATE)), KEY, 6), "at least 3 draws"),
+        (
+            lambda: dtda.sample(train(LATE), KEY, num_draws=12, options=dtda.Options(num_chains=2)),
+            "num_chains=2",
+        ),
+        (lambda: dtda.attribute(dtda.influence(train(LATE)), KEY, 6), "3 whole runs .* num_draws=9"),
         (lambda: train(kernels.sghmc(1e-3, num_steps=9)).total_step_size(), "momentum"),
         (lambda: train(SAMPLERS["nuts"]).total_step_size(), "Markov chain"),
         (lambda: kernels.sgld(-1.0, num_steps=2), "step_size=-1"),
@@ -252,7 +261,7 @@ def test_a_verdict_compares_runs_and_says_what_has_not_differentiable():
     source = dtda.influence(training)
     found = dtda.diagnostics.verdict(source, KEY, weights, num_draws=64, progress=False)
     assert "no derivative in the weights" in found.text
-    arms = draw_arms(source, KEY, 64, weights, progress=False)
+    arms = draw_arms(source, KEY, 64, weights)
     by_run = (arms.new - arms.old).reshape(16, 4, 4, 2).mean(0)
     close(found.results["shifts"]["error"], by_run.std(0, ddof=1) / 2, rtol=1e-5)
     with pytest.raises(ValueError, match="3 or more runs"):

@@ -19,9 +19,9 @@ RESULT = xr.Dataset({"value": ("check", [1.0, np.nan])})
 def drawn(tmp_path_factory):
     path = tmp_path_factory.mktemp("studies") / "drawn.zarr"
     training = train("exact")
-    dtda.sample(training, KEY, 8, store=path, name="full", progress=False)
+    dtda.sample(training, KEY, 8, where=dtda.Where(path, "full", progress=False))
     two = dtda.leave_one_out(training.program, [0, 3])
-    dtda.sample(training, KEY, 4, two, store=path, name="two", progress=False)
+    dtda.sample(training, KEY, 4, two, where=dtda.Where(path, "two", progress=False))
     return path
 
 

@@ -1,7 +1,5 @@
 """What is read off scores, from draws whose effects are known."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -10,18 +8,16 @@ import xarray as xr
 from dtda_prob import plots
 from dtda_prob import scores as read
 from dtda_prob.attribution.arms import Arms
-from dtda_prob.attribution.estimation import Options, q_values, score_arms
-from dtda_prob.attribution.pilot import power
-from dtda_prob.attribution.sequential import precision, settled, until
+from dtda_prob.attribution.power import power_of
+from dtda_prob.attribution.scores import q_values, score_arms
+from dtda_prob.attribution.until import precision, settled, until
 from dtda_prob.divergences import resolve
+from dtda_prob.studies.options import Options
 
 RNG = np.random.default_rng
 NUM_DATA, NUM_QUERIES = 40, 3
 SHIFTED, SPREAD = slice(0, 5), slice(5, 8)
-TRAINING = SimpleNamespace(
-    measure=SimpleNamespace(name="loss", queries=np.array(["a", "b", "c"])),
-    kernel=SimpleNamespace(num_states=1),
-)
+QUERIES, LABELS = ["a", "b", "c"], np.array([f"datum {i}" for i in range(NUM_DATA)])
 
 
 def arms_of(num_draws: int, seed: int = 0, noise: float = 0.05) -> Arms:
@@ -31,21 +27,19 @@ def arms_of(num_draws: int, seed: int = 0, noise: float = 0.05) -> Arms:
     new = old + noise * rng.normal(size=(num_draws, NUM_QUERIES, NUM_DATA))
     new[..., SHIFTED] -= np.arange(5, 0, -1) / 5
     new[..., SPREAD] *= 1.5
-    labels = np.array([f"datum {i}" for i in range(NUM_DATA)])
-    return Arms(old, new, xr.DataArray(np.ones(NUM_DATA), {"datum": labels}, ("datum",)))
+    return Arms(old, new)
 
 
 def score(arms: Arms, names=("mean", "variance", "wasserstein"), coupled=True, **options) -> xr.Dataset:
-    chosen = [resolve(name) for name in names]
-    labels = TRAINING.measure.queries
-    return score_arms(
-        arms, chosen, TRAINING, coupled=coupled, options=Options(**options), queries=labels
-    )
+    options = Options(**options)
+    scores = score_arms(arms, tuple(map(resolve, names)), "datum", coupled, options)
+    attrs = {"level": options.level, "top": options.top}
+    return scores.assign_coords(divergence=list(names), query=QUERIES, datum=LABELS).assign_attrs(attrs)
 
 
 @pytest.fixture(scope="module")
 def scores():
-    return score(arms_of(64), keep_influences=True)
+    return score(arms_of(64), keep_contributions=True)
 
 
 def test_what_moves_is_influential_and_what_does_not_is_not(scores):
@@ -74,7 +68,7 @@ def test_false_discoveries_stay_below_their_rate(coupled):
         old, new = rng.normal(size=(16, NUM_QUERIES, 1)), rng.normal(size=(16, NUM_QUERIES, NUM_DATA))
         if coupled:
             new = 0.9 * old + np.sqrt(1 - 0.9**2) * new
-        arms = Arms(old, new, arms_of(3).weights)
+        arms = Arms(old, new)
         found.append((score(arms, coupled=coupled, num_resamples=0)["q_value"] <= 0.1).any("datum"))
     rate = xr.concat(found, "family").mean(("family", "query"))
     assert (rate <= 0.1 + 2 * np.sqrt(0.09 / 120)).all()
@@ -131,7 +125,7 @@ def test_groups_average_scores_and_know_that_draws_are_shared(scores):
     )
     assert list(found["size"].values) == [10] * 4
     repeated = [
-        read.aggregate(score(arms_of(64, seed), ["mean"], keep_influences=True), by)["score"]
+        read.aggregate(score(arms_of(64, seed), ["mean"], keep_contributions=True), by)["score"]
         for seed in range(30)
     ]
     spread = xr.concat(repeated, "other").std("other", ddof=1).mean()
@@ -164,7 +158,7 @@ def test_rules_stop_when_scores_are_sure():
         (lambda s: read.overlap(s, top=0), "top=0"),
         (lambda s: read.aggregate(s, [1, 2]), "by must name"),
         (lambda s: read.aggregate(s, [1, 2], over="output"), "over='output'"),
-        (lambda s: read.aggregate(s.drop_vars("influence"), np.zeros(NUM_DATA)), "keep_influences"),
+        (lambda s: read.aggregate(s.drop_vars("contribution"), LABELS), "keep_contributions"),
         (lambda s: precision(0.0), "relative=0.0"),
         (lambda s: settled(1.0), "probability=1.0"),
         (lambda s: until(settled(), start=2), "start=2"),
@@ -175,11 +169,10 @@ def test_bad_requests_are_refused(scores, call, message):
         call(scores)
 
 
-def test_power_tells_how_many_draws_a_study_needs(monkeypatch):
+def test_power_tells_how_many_draws_a_study_needs():
     """Predicted correlations are those that so many draws have, coupled and independent."""
-    monkeypatch.setattr("dtda_prob.attribution.pilot.draw_arms", lambda *a, **k: small_effects(64, 0))
-    monkeypatch.setattr("dtda_prob.attribution.pilot.training_of", lambda source: TRAINING)
-    found = power(None, None, divergences=["mean", "variance"])
+    chosen = [resolve(name) for name in ("mean", "variance")]
+    found = power_of(small_effects(64, 0), chosen, np.array(QUERIES), 0.9)
     for name in ("coupled", "independent"):
         expected = found.correlation.sel(divergence="mean", arms=name)
         for draws in (16, 256):
@@ -199,7 +192,7 @@ def small_effects(num_draws: int, seed: int, coupled: bool = True) -> Arms:
     old = rng.normal(size=(num_draws, NUM_QUERIES, 1))
     noise = rng.normal(size=(num_draws, NUM_QUERIES, len(TRUE)))
     new = (old + 0.1 * noise if coupled else noise) - TRUE
-    return Arms(old, new, xr.DataArray(np.ones(len(TRUE)), {"datum": np.arange(len(TRUE))}, ("datum",)))
+    return Arms(old, new)
 
 
 def correlation_of(num_draws: int, coupled: bool) -> float:
@@ -220,7 +213,7 @@ def test_what_is_not_finite_spoils_its_own_scores_and_group_alone():
     arms = arms_of(32)
     spoiled = arms._replace(new=arms.new.copy())
     spoiled.new[3, :, 9] = np.nan
-    whole, one = (score(a, keep_influences=True) for a in (arms, spoiled))
+    whole, one = (score(a, keep_contributions=True) for a in (arms, spoiled))
     for name in ("score", "error", "lower", "upper", "p_value", "q_value"):
         assert np.isnan(one[name][..., 9]).all()
     others = np.arange(NUM_DATA) != 9

@@ -31,7 +31,7 @@ def posterior(weights: np.ndarray, power: float = 1.0) -> tuple[np.ndarray, np.n
 @pytest.fixture(scope="module")
 def tree() -> xr.DataTree:
     training = train("exact", measure=dtda.measures.parameters())
-    return dtda.sample(training, KEY, 4000, keep=KEPT, chunk_size=1000)
+    return dtda.sample(training, KEY, 4000, keep=KEPT, options=dtda.Options(chunk_size=1000))
 
 
 @pytest.fixture(scope="module")

@@ -120,8 +120,12 @@ def test_the_covariance_with_the_prior_is_the_response_of_the_mean():
 def test_transforms_predict_a_change_that_retraining_makes():
     made = training(kernels.exact(), "prior", measure=slopes)
     weights = dtda.changed(made.program, prior=1.5)
-    scores = dtda.attribute(dtda.influence(made), KEY, 8, ["mean"], weights, num_permutations=0)
-    retrained = dtda.attribute(made, KEY, 8, ["mean"], weights, num_permutations=0)
+    scores = dtda.attribute(
+        dtda.influence(made), KEY, 8, ["mean"], weights, options=dtda.Options(num_permutations=0)
+    )
+    retrained = dtda.attribute(
+        made, KEY, 8, ["mean"], weights, options=dtda.Options(num_permutations=0)
+    )
     close(scores["score"], retrained["score"], rtol=0.05, atol=1e-3)
     moved = push(
         dtda.reweigh(made, KEY, num_draws=400),

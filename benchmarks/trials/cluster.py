@@ -104,11 +104,8 @@ def _measured(
             source,
             jax.random.key(SEED),
             shards * SHARD,
-            chunk_size=SHARD,
-            check=False,
-            progress=False,
-            store=store,
-            engine=engine,
+            options=dtda.Options(chunk_size=SHARD, check=False),
+            where=dtda.Where(store, progress=False, engine=engine),
         )
         return time.perf_counter() - start
 

@@ -155,7 +155,14 @@ def _attempt(call: Callable[[], None]) -> str:
 def _sample(store: Path, engine: Any) -> None:
     key, num_draws = jax.random.key(SEED), SHARD * NUM_SHARDS
     quiet = {"check": False, "progress": False}
-    dtda.sample(training(), key, num_draws, chunk_size=SHARD, store=store, engine=engine, **quiet)
+    dtda.sample(
+        training(),
+        key,
+        num_draws,
+        options=dtda.Options(chunk_size=SHARD),
+        where=dtda.Where(store, engine=engine),
+        **quiet,
+    )
 
 
 def _dask(arguments: list[str]) -> subprocess.Popen:

@@ -24,9 +24,21 @@ def run(store: Path) -> None:
     several = dtda.random_subsets(source.program, jax.random.key(SEED + 1), 6, 0.95)
     transform = dtda.unroll(source)
     quiet = {"store": store, "check": False, "progress": False}
-    dtda.sample(source, key, 64, chunk_size=8, name="full", **quiet)
-    dtda.sample(transform, key, 8, several, chunk_size=8, name="carried", **quiet)
-    dtda.attribute(transform, key, 4, ["mean"], name="scores", effects="effects", **quiet)
+    dtda.sample(
+        source, key, 64, options=dtda.Options(chunk_size=8), where=dtda.Where(name="full"), **quiet
+    )
+    dtda.sample(
+        transform,
+        key,
+        8,
+        several,
+        options=dtda.Options(chunk_size=8),
+        where=dtda.Where(name="carried"),
+        **quiet,
+    )
+    dtda.attribute(
+        transform, key, 4, ["mean"], where=dtda.Where(name="scores", effects="effects"), **quiet
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ before = dtda.sample(training, key, 32).posterior_predictive["mean_loss"]
 print(f"mean loss of 100 test digits: {float(before.mean()):.4f}")
 for factor in (0.9, 1.1, 1.5):
     new = dtda.changed(program, learning_rate=factor)
-    predicted = dtda.sample(dtda.unroll(training), key, 32, new, check=False)
+    predicted = dtda.sample(dtda.unroll(training), key, 32, new, options=dtda.Options(check=False))
     retrained = dtda.sample(training, key, 32, new)
     after = [tree.posterior_predictive["mean_loss"] for tree in (predicted, retrained)]
     moved = [float((each - before).mean()) for each in after]

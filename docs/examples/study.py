@@ -13,8 +13,8 @@ training = dtda.Training(program, kernel, measure)
 method, key, path = dtda.unroll(training), jax.random.key(0), "study.zarr"
 
 for num_draws in (16, 32):  # the second time, 16 are there already
-    dtda.sample(training, key, num_draws, store=path, name="full")
-scores = dtda.attribute(method, key, 16, store=path, name="scores")
+    dtda.sample(training, key, num_draws, where=dtda.Where(path, "full"))
+scores = dtda.attribute(method, key, 16, where=dtda.Where(path, "scores"))
 verdict = dtda.diagnostics.verdict(method, key, dtda.leave_one_out(program, range(8)), num_draws=16)
 dtda.save(verdict.to_dataset(), path, name="verdict", kind="verdict")
 

@@ -18,7 +18,9 @@ training = dtda.Training(program, kernel, dtda.measures.loss(x, y=y))
 
 # The influence of each digit on its own loss: large where a label must be learnt by heart.
 method = dtda.influence(training, dtda.curvature.kronecker(damping="auto"))
-scores = dtda.attribute(method, jax.random.key(0), 4, ["mean"], num_permutations=0, num_resamples=0)
+scores = dtda.attribute(
+    method, jax.random.key(0), 4, ["mean"], options=dtda.Options(num_permutations=0, num_resamples=0)
+)
 own = np.abs(np.diagonal(scores["score"].sel(divergence="mean").values))
 losses = dtda.sample(training, jax.random.key(0), 8).posterior_predictive["loss"]
 found = dtda.evaluate.mislabels(

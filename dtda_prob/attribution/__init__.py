@@ -1,10 +1,12 @@
-"""Scores of data: a divergence per query and datum or group, with errors and ranks."""
+"""Scores of examples: a divergence per query and example or group, with errors and ranks."""
 
 from dtda_prob.attribution.arms import Arms as Arms
+from dtda_prob.attribution.arms import comparison as comparison
 from dtda_prob.attribution.arms import draw_arms as draw_arms
 from dtda_prob.attribution.attribute import attribute as attribute
-from dtda_prob.attribution.pilot import Power as Power
-from dtda_prob.attribution.pilot import power as power
-from dtda_prob.attribution.sequential import precision as precision
-from dtda_prob.attribution.sequential import settled as settled
-from dtda_prob.attribution.sequential import until as until
+from dtda_prob.attribution.attribute import price_of_scores as price_of_scores
+from dtda_prob.attribution.power import Power as Power
+from dtda_prob.attribution.power import power as power
+from dtda_prob.attribution.until import precision as precision
+from dtda_prob.attribution.until import settled as settled
+from dtda_prob.attribution.until import until as until

@@ -1,24 +1,28 @@
 """Both sides of a comparison: draws of the measurement on all data and on perturbed data."""
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from dtda_prob.attribution.effects import Effects, effects_of
-from dtda_prob.outcomes.devices import mesh_of
-from dtda_prob.outcomes.draws import LOST, by_draw, draw_all, finish, warn_not_finite
-from dtda_prob.outcomes.shards import Shard
-from dtda_prob.outcomes.source import Source, read_value, training_of
 from dtda_prob.perturbations import check_weights
+from dtda_prob.sampling import warn_not_finite
+from dtda_prob.studies.devices import mesh_of
+from dtda_prob.studies.digests import of_key
+from dtda_prob.studies.draw import Draws, draws
+from dtda_prob.studies.identity import of_source
+from dtda_prob.studies.perturbed import Perturbed, perturbed
+from dtda_prob.studies.pull import Responses, queries_at_once, responses
+from dtda_prob.studies.reading import VALUE
+from dtda_prob.studies.run import HERE, Where, run
+from dtda_prob.studies.source import Source, num_runs, training_of
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey, check_key
 
-Draws = Float[np.ndarray, "draw ..."]
+Values = Float[np.ndarray, "draw ..."]
 Direction = Literal["pull", "push"]
 
 
@@ -28,13 +32,107 @@ class Arms(NamedTuple):
     Attributes:
         old: shape `(draw, query, 1, *output)`.
         new: shape `(draw, query, perturbation, *output)`.
-        weights: the perturbations, `(perturbation, datum)`, or `(datum,)` where each datum is removed
-            in turn.
     """
 
-    old: Draws
-    new: Draws
-    weights: xr.DataArray
+    old: Values
+    new: Values
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Which draws are compared: on all data, and on each perturbed dataset.
+
+    Attributes:
+        source: a push-forward, or a training, which retrains.
+        key: one typed key.
+        perturbed: the perturbed datasets.
+        direction: "pull" or "push".
+        new_key: the key of the draws on perturbed data, which then share no seed with any other; if
+            None both arms share keys.
+    """
+
+    source: Source
+    key: PRNGKey
+    perturbed: Perturbed
+    direction: Direction
+    new_key: PRNGKey | None = None
+
+    @property
+    def training(self) -> Training:
+        """Return the training whose measurements are compared."""
+        return training_of(self.source)
+
+    @property
+    def coupled(self) -> bool:
+        """Return whether both arms share keys."""
+        return self.new_key is None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies the comparison, as JSON can hold it."""
+        keys = {"key": of_key(self.key), "new_key": of_key(self.new_key)}
+        return of_source(self.source) | keys | {"direction": self.direction} | self.perturbed.identity
+
+    def tasks(
+        self, num_draws: int, where: Where = HERE, first: int = 0
+    ) -> tuple[Responses | Draws, ...]:
+        """Return the tasks that draw both arms: responses by pull, two sample sets by push.
+
+        Args:
+            num_draws: of either arm.
+            where: in a store that keeps no effects, queries are pulled in the blocks that are scored.
+            first: runs to pass over, so that draws can be added to those there are.
+        """
+        runs = num_runs(self.training, num_draws)
+        settings: dict[str, Any] = {"first": first, "mesh": mesh_of(where.engine)}
+        if self.direction == "pull":
+            assert isinstance(self.source, PushForward)
+            columns = self.columns(num_draws) if where.store and not where.effects else None
+            return (
+                responses(self.source, self.key, runs, self.perturbed, columns=columns, **settings),
+            )
+        settings["keep"] = ("statistics",) if where.store else ()
+        whole, weights = check_weights(self.training.program, None), self.perturbed.weights()
+        key = self.key if self.new_key is None else self.new_key
+        new = draws(self.source, key, runs, weights, shared=self.coupled, **settings)
+        return draws(self.training, self.key, runs, whole, **settings), new
+
+    def columns(self, num_draws: int) -> int:
+        """Count the queries whose draws of both arms fit into memory."""
+        runs = num_runs(self.training, num_draws)
+        return queries_at_once(self.training, runs * len(self.perturbed))
+
+    def draw(self, num_draws: int, where: Where = HERE, first: int = 0) -> xr.Dataset:
+        """Draw both arms; by push, samples in a store have names that begin with its own.
+
+        Returns:
+            A dataset with `value`, `(run, [state,] query, [output])`, and by pull its `change`, by push
+            what it `moved` to, `(run, [state,] query, perturbation, [output])`.
+        """
+        tasks = self.tasks(num_draws, where, first)
+        if self.direction == "pull":
+            return run(tasks[0], replace(where, name=where.effects) if where.effects else where)
+        value, moved = (
+            self._by_run(run(task, where / name))
+            for task, name in zip(tasks, ("all_data", "perturbed"), strict=True)
+        )
+        moved = moved.rename({str(self.perturbed.weights(slice(1)).dims[0]): self.perturbed.dim})
+        own = [dim for dim in ("query", self.perturbed.dim, "output") if dim in moved.dims]
+        return xr.Dataset({"value": value, "moved": moved.transpose("run", ..., *own)})
+
+    def arms(self, num_draws: int, where: Where = HERE) -> Arms:
+        """Draw both arms, warn where draws are not finite, and lay them out as arrays."""
+        arms = arms_of(self.draw(num_draws, where))
+        finite = np.isfinite(arms.new).reshape(len(arms.new), -1).all(1)
+        warn_not_finite(~finite, "scores that they enter are NaN")
+        return arms
+
+    def _by_run(self, tree: Any) -> xr.DataArray:
+        """Return the measured values of a sample set by run and state."""
+        values = tree[f"{VALUE}/{self.training.measure.name}"]
+        if self.training.kernel.num_states > 1:
+            return values.rename(chain="run", draw="state").drop_vars(["run", "state"])
+        return values.isel(chain=0, drop=True).rename(draw="run").drop_vars("run")
 
 
 def draw_arms(
@@ -45,96 +143,77 @@ def draw_arms(
     *,
     direction: Direction | None = None,
     new_key: PRNGKey | None = None,
-    first: int = 0,
-    engine: Any = None,
-    progress: bool = True,
+    where: Where = HERE,
 ) -> Arms:
-    """Draw both sides of a comparison; see `attribute` for the arguments, errors and warnings.
-
-    `first` is the number of draws to pass over, so that draws can be added to those there are.
-    """
-    training = training_of(source)
-    weights, direction = check_request(source, key, perturbations, direction, new_key)
-    runs, passed = training.num_runs(num_draws), first // training.kernel.num_states
-    if isinstance(source, PushForward) and direction == "pull":
-        effects = effects_of(source, key, weights, first=passed, mesh=mesh_of(engine))
-        old, new = _arms_by_pull(effects, runs, engine, progress)
-    else:
-        draw = partial(
-            draw_all, num_runs=runs, first=passed, read=read_value, engine=engine, progress=progress
-        )
-        old, new = _arms_by_push(draw, source, key, new_key, weights)
-    finite = np.isfinite(new).reshape(num_draws, -1).all(1)
-    warn_not_finite(~finite, "scores that they enter are NaN")
-    return Arms(old, new, weights)
+    """Draw both arms; see `comparison` and `Comparison.arms`."""
+    return comparison(source, key, perturbations, direction, new_key).arms(num_draws, where)
 
 
-def check_request(
+def comparison(
     source: Source,
     key: PRNGKey,
     perturbations: Any,
-    direction: Direction | None,
-    new_key: PRNGKey | None,
-) -> tuple[xr.DataArray, Direction]:
-    """Give the perturbations as weights, and the direction; see `attribute` for what is refused."""
+    direction: Direction | None = None,
+    new_key: PRNGKey | None = None,
+) -> Comparison:
+    """Check what is to be compared, before anything is drawn.
+
+    Args:
+        source: a push-forward, or a training.
+        key: one typed key.
+        perturbations: weights `(perturbation, datum)`, or `(datum,)` for one dataset; each example
+            removed in turn if None.
+        direction: "pull" or "push"; if None pull where the source can, unless keys are new.
+        new_key: see `Comparison`.
+
+    Raises:
+        ValueError: for bad weights, or a direction that the source does not have.
+    """
     check_key(key)
-    direction = direction or ("push" if isinstance(source, Training) else "pull")
-    weights = check_weights(training_of(source).program, perturbations)
-    if perturbations is not None and weights.ndim == 1:
-        weights = weights.expand_dims(perturbation=[0])
-    if direction == "push":
-        return weights if weights.ndim == 2 else each_removed(weights), direction
-    if direction == "pull" and isinstance(source, PushForward) and new_key is None:
-        return weights, direction
-    raise ValueError(
-        f"direction={direction!r} must be 'push', or 'pull' with a push-forward and no new_key"
-    )
+    own = directions(source)
+    if direction is None:
+        direction = "push" if new_key is not None or "pull" not in own else "pull"
+    if direction not in own:
+        raise ValueError(f"direction={direction!r}: {_name(source)} has {' and '.join(map(repr, own))}")
+    if direction == "pull" and new_key is not None:
+        raise ValueError("new_key: a pull moves the draws that there are; take direction='push'")
+    chosen = perturbed(training_of(source).program, perturbations)
+    return Comparison(source, key, chosen, direction, new_key)
 
 
-def each_removed(weights: xr.DataArray, positions: np.ndarray | None = None) -> xr.DataArray:
-    """Lay out the removal of each datum, or of those at some positions, from what all data weigh."""
-    labels = weights["datum"].values
-    chosen = np.arange(len(labels)) if positions is None else positions
-    single = np.where(chosen[:, None] == np.arange(len(labels)), 0.0, weights.values)
-    coords = {"perturbation": labels[chosen], "datum": labels}
-    return xr.DataArray(single, coords, ("perturbation", "datum"), attrs=weights.attrs)
+def directions(source: Source) -> tuple[Direction, ...]:
+    """Return the directions of a source: push of a training, and what a transform has a cost for."""
+    if isinstance(source, Training):
+        return ("push",)
+    costs: dict[Direction, float] = {"pull": source.cost.pull, "push": source.cost.push}
+    return tuple(name for name, cost in costs.items() if not np.isnan(cost))
 
 
-def _arms_by_push(
-    draw: Callable, source: Source, key: PRNGKey, new_key: PRNGKey | None, weights: xr.DataArray
-) -> tuple[Draws, Draws]:
-    """Give draws of both arms, `(draw, query, perturbation, *output)`."""
-    training = training_of(source)
-    old = draw(training, key, weights=check_weights(training.program, None))
-    new = draw(source, key if new_key is None else new_key, weights=weights, shared=new_key is None)
-    return old[:, :, None], np.moveaxis(new, 1, 2)
+def part(both: xr.Dataset | Responses, queries: slice, runs: slice = slice(None)) -> xr.Dataset:
+    """Return some queries and runs of both arms, from memory, from a store, or pulled now."""
+    if isinstance(both, xr.Dataset):
+        return both.isel(query=queries, run=runs)
+    start, stop, _ = runs.indices(both.num_runs)
+    step = both.block[0]
+    each = (slice(i, min(i + step, stop)) for i in range(start, stop, step))
+    return xr.concat([both((some, queries)) for some in each], "run")
 
 
-def _arms_by_pull(effects: Effects, num_runs: int, engine: Any, progress: bool) -> tuple[Draws, Draws]:
-    """Give draws of both arms, `(draw, query, datum or perturbation, *output)`."""
-    size, found = (num_runs, len(effects.training.measure.queries)), None
-
-    def done(shard: Shard, part: tuple[np.ndarray, np.ndarray]) -> int:
-        nonlocal found
-        found = _allocate(part, size, effects.query_axis) if found is None else found
-        runs, queries = shard.whole.slices()
-        for whole, some in zip(found, part, strict=True):
-            whole[runs, ..., queries, *[slice(None)] * (some.ndim - effects.query_axis - 1)] = some
-        return 0
-
-    finish(effects, [*effects.grid().shards(size)], done, LOST, engine, progress)
-    return from_effects(effects.training, found)
+def arms_of(both: xr.Dataset) -> Arms:
+    """Lay out both arms by draw, in double precision where small changes are added to values."""
+    old = by_draw(both["value"])[:, :, None]
+    if "moved" in both:
+        return Arms(old, by_draw(both["moved"]))
+    return Arms(old, old.astype(float) + by_draw(both["change"]))
 
 
-def from_effects(training: Training, effects: Any) -> tuple[Draws, Draws]:
-    """Give draws of both arms from values of runs on all data, and their changes."""
-    old, change = by_draw(training, effects)
-    return old[:, :, None], old[:, :, None] + change
+def by_draw(array: xr.DataArray) -> Values:
+    """Lay out the states of all runs as draws; of R runs, draw i is of run i modulo R."""
+    if "state" not in array.dims:
+        return array.values
+    values = array.transpose("state", "run", ...).values
+    return values.reshape(-1, *values.shape[2:])
 
 
-def _allocate(part: tuple[np.ndarray, ...], size: tuple[int, int], axis: int) -> tuple[np.ndarray, ...]:
-    def empty(leaf: np.ndarray) -> np.ndarray:
-        shape = size[0], *leaf.shape[1:axis], size[1], *leaf.shape[axis + 1 :]
-        return np.empty(shape, leaf.dtype)
-
-    return tuple(map(empty, part))
+def _name(source: Source) -> str:
+    return "a training" if isinstance(source, Training) else source.name

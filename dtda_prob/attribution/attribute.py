@@ -1,27 +1,32 @@
-"""Distributional influence: how far each datum, removed, moves the distribution of a measurement."""
+"""Distributional influence: how far each example, removed, moves the distribution of a measurement."""
 
+import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from dtda_prob.attribution.arms import Arms, Direction, draw_arms, each_removed
-from dtda_prob.attribution.effects import longest
-from dtda_prob.attribution.estimation import Options
-from dtda_prob.attribution.scoring import Comparison
-from dtda_prob.attribution.sequential import Until, draw_until
-from dtda_prob.attribution.stored import Scored, attribute_into
+from dtda_prob.attribution.arms import Comparison, Direction, arms_of, comparison, part
+from dtda_prob.attribution.scores import Scores, tried
+from dtda_prob.attribution.until import Until, draw_until
 from dtda_prob.divergences import Divergence, resolve
-from dtda_prob.outcomes.linear_range import NUM_CHECKED, has_range, warn_beyond_range
-from dtda_prob.outcomes.source import Source, training_of
-from dtda_prob.outcomes.study import Place
+from dtda_prob.sampling import warn_not_finite
+from dtda_prob.studies.check import NUM_CHECKED, has_range, warn_beyond_range
+from dtda_prob.studies.options import Options
+from dtda_prob.studies.price import Price, price
+from dtda_prob.studies.pull import Responses
+from dtda_prob.studies.run import HERE, Where, check_stored, run, unfinished
+from dtda_prob.studies.source import Source, num_runs
 from dtda_prob.typing import PRNGKey
 
 Divergences = Sequence[str | Divergence | Callable]
 DEFAULT = ("mean", "variance", "wasserstein")
+USUAL = Options()
+LEAST_RUNS = 3
+"""Runs that an error is taken from, at least."""
 
 
 def attribute(
@@ -32,18 +37,8 @@ def attribute(
     perturbations: Any = None,
     *,
     direction: Direction | None = None,
-    new_key: PRNGKey | None = None,
-    level: float = 0.9,
-    num_permutations: int = 20,
-    num_resamples: int = 100,
-    top: int = 10,
-    keep_influences: bool = False,
-    check: bool = True,
-    progress: bool = True,
-    store: str | Path | None = None,
-    name: str = "scores",
-    effects: str | None = None,
-    engine: Any = None,
+    options: Options = USUAL,
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Measure how the distribution of each query's measurement moves under each perturbation.
 
@@ -58,122 +53,183 @@ def attribute(
             the kernel keeps several states of a run, these are draws too, and errors are taken from run
             to run, of which there must be 3.
         divergences: names, `Divergence`s or functions `(old, new) -> value`.
-        perturbations: weights `(perturbation, datum)`; the removal of each datum in turn if None.
-        direction: "pull" or "push"; pull for push-forwards and push for trainings if None.
-        new_key: by push, the key of the new samples, which then share no seed with the old one or
-            each other; if None they have the keys of the old one, so that arms are coupled.
-        level: probability that intervals, of scores and of ranks, cover.
-        num_permutations: permutations for null levels and p-values.
-        num_resamples: resamples for the certainty of ranks; 0 leaves it out.
-        top: `top_probability` is that of being among so many.
-        keep_influences: keep the influence of each draw, for `scores.aggregate`; `num_draws` times the
-            memory.
-        check: retrain one draw at the four perturbations of the longest predicted steps, and warn
-            where the prediction is out of range.
-        progress: show a progress bar on a terminal.
-        store: the folder of a study, see `sample`, that keeps the scores. Queries are then pulled and
-            scored a block at a time, which trains anew for each block, and memory holds a block of
-            scores and no more; by push, both arms are kept as sample sets of their own. The same call
-            goes on where one was interrupted.
-        name: of the scores in the store.
-        effects: by pull, the name under which the store also keeps the effect of each datum on each
-            draw, `(run, query, datum)`. Each draw is then trained for few blocks of queries only, and
-            scores of more draws, or by other divergences, under another name, take up those that are
-            there. They take 4 bytes each on disk.
-        engine: where this is computed, see `sample`.
+        perturbations: weights `(perturbation, datum)`, or `(datum,)` for a single dataset; the removal
+            of each example in turn if None.
+        direction: "pull" or "push"; pull where the source can if None, unless `options.new_key` is set.
+        options: how scores are estimated; see `Options`.
+        where: the store that keeps scores, the engine that computes them, and whether to show progress;
+            see `Where`. In a store, queries are pulled and scored a block at a time, which trains anew
+            for each block unless `effects` are kept, and memory holds one block; by push, both arms are
+            kept as sample sets of their own. The same call goes on where one was interrupted.
 
     Returns:
         A dataset with dimensions `divergence`, `query` and `datum` (or `perturbation`) and variables
         `score`, `error` (standard error), `lower` and `upper` (the interval), `null`, `p_value` (see
-        `divergences.estimate`), `q_value` (the false discovery rate at which the datum counts as
-        influential, among all data of the query), `rank` (1 is the largest absolute score of a query),
-        `rank_lower`, `rank_upper`, `rank_probability` and `top_probability` (over resamples of the
-        draws), `settled` where draws were added until a rule was met, and `sd` of the measurement of
-        each query over draws. A positive mean score says that removing the datum raises the
-        measurement; a positive variance score, that it spreads. `to_dataframe()` makes a table;
-        `dtda.scores` reads more off it.
+        `divergences.estimate`), `q_value` (the false discovery rate at which the example counts as
+        influential, among all examples of the query), `rank` (1 is the largest absolute score of a
+        query), `rank_lower`, `rank_upper`, `rank_probability` and `top_probability` (over resamples of
+        the draws), `settled` where draws were added until a rule was met, `sd` of the measurement of
+        each query over draws, and `num_not_finite`, its draws that are not finite. A positive mean
+        score says that removing the example raises the measurement; a positive variance score, that
+        the measurement spreads. `to_dataframe()` makes a table; `dtda.scores` reads more off it.
 
     Raises:
-        ValueError: for bad weights, unknown divergences or direction, or a training asked to pull; if
-            draws are to be added until a rule is met, in a store.
+        ValueError: for bad weights, unknown divergences or direction, or too few draws; if draws are to
+            be added until a rule is met, in a store. All of it before anything is drawn.
         StoreError: if the store, or its scores of this name, are those of something else; see `sample`.
         OSError: if the store cannot be written to; what is finished is safe.
 
     Warns:
-        RuntimeWarning: if draws are not finite, predictions out of range, or a rule is not met.
+        RuntimeWarning: if draws are not finite or all the same, predictions out of range, or a rule is
+            not met.
     """
-    chosen = [resolve(divergence) for divergence in divergences]
-    options = Options(level, num_permutations, num_resamples, top, keep_influences)
-    comparison = Comparison(training_of(source), chosen, new_key is None, options)
-    check = check and comparison.coupled
-    if store is not None:
-        place = Place(Path(store), name, engine, progress)
-        found = attribute_into(
-            place,
-            source,
-            key,
-            _number(num_draws),
-            comparison,
-            perturbations,
-            direction,
-            new_key,
-            effects,
-        )
-        if check and found.is_new:
-            _check_stored(source, key, found)
-        return found.scores
-    if effects is not None:
-        raise ValueError(f"effects={effects!r} are kept in a store: name one")
-    draw = partial(
-        draw_arms,
-        source,
-        key,
-        perturbations=perturbations,
-        direction=direction,
-        new_key=new_key,
-        engine=engine,
-        progress=progress,
-    )
-    everything = slice(None)
+    compared = comparison(source, key, perturbations, direction, options.new_key)
+    chosen = resolved(divergences, compared)
+    _check_where(num_draws, compared, where)
     if isinstance(num_draws, Until):
-        arms, scores = draw_until(num_draws, draw, lambda arms: comparison.score(arms, everything))
+        both, scores = _until(num_draws, compared, chosen, options, where)
+        is_new = True
     else:
-        arms = draw(num_draws)
-        scores = comparison.score(arms, everything)
-    if check:
-        _check_range(source, key, arms)
+        num_runs(compared.training, num_draws, LEAST_RUNS)
+        both, scores, is_new = _scored(compared, num_draws, chosen, options, where.named("scores"))
+    warn_not_finite(np.arange(scores.attrs["num_draws"]) < int(scores["num_not_finite"].max()), NAN)
+    _warn_identical(scores)
+    if options.check and compared.coupled and is_new and has_range(source):
+        warn_beyond_range(source, key, *longest_steps(compared, both))
     return scores
 
 
-def _number(num_draws: int | Until) -> int:
-    if isinstance(num_draws, Until):
+def price_of_scores(
+    source: Source, key: PRNGKey, num_draws: int, perturbations: Any = None, *, where: Where = HERE
+) -> Price:
+    """Price scores, up to the comparison of the draws; see `attribute` for the arguments.
+
+    Raises:
+        ValueError: for bad weights, or a bad number of draws.
+    """
+    compared = comparison(source, key, perturbations)
+    num_runs(compared.training, num_draws, LEAST_RUNS)
+    return price(*compared.tasks(num_draws, where))
+
+
+NAN = "scores that they enter are NaN"
+
+
+def resolved(divergences: Divergences, compared: Comparison) -> tuple[Divergence, ...]:
+    """Return divergences by name or function, tried on noise.
+
+    Raises:
+        ValueError: if there is none, one is unknown, or does not reduce draws alone.
+    """
+    if isinstance(divergences, str) or callable(divergences) or isinstance(divergences, Divergence):
+        raise ValueError(f"divergences={divergences!r} must be a list: write [{divergences!r}]")
+    if not len(divergences):
+        raise ValueError("divergences are empty: name one, such as 'mean'")
+    chosen = tuple(resolve(divergence) for divergence in divergences)
+    for divergence in chosen:
+        tried(divergence, compared)
+    return chosen
+
+
+def _scored(
+    compared: Comparison,
+    num_draws: int,
+    divergences: tuple[Divergence, ...],
+    options: Options,
+    where: Where,
+) -> tuple[xr.Dataset | Responses, xr.Dataset, bool]:
+    """Return both arms, their scores, and whether any was scored just now."""
+    columns = compared.columns(num_draws)
+    task = Scores(compared, xr.Dataset(), num_draws, divergences, options, columns)
+    check_stored(task, where)  # what is refused is refused before anything is drawn
+    is_new = bool(unfinished(task, where))
+    as_scored = compared.direction == "pull" and where.store and not where.effects
+    both: Any = compared.tasks(num_draws, where)[0] if as_scored else compared.draw(num_draws, where)
+    if compared.direction == "push" or not where.store:
+        where = replace(where, engine=None)  # draws are here: sent elsewhere, they would take longer
+    return both, run(replace(task, both=both), where), is_new
+
+
+def _until(
+    until: Until,
+    compared: Comparison,
+    divergences: tuple[Divergence, ...],
+    options: Options,
+    where: Where,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    num_states = compared.training.kernel.num_states
+
+    def draw(number: int, first: int) -> xr.Dataset:
+        return compared.draw(number * num_states, where, first)
+
+    def score(both: xr.Dataset) -> xr.Dataset:
+        count = both.sizes["run"] * num_states
+        whole = len(compared.training.measure.queries)
+        return run(Scores(compared, both, count, divergences, options, whole))
+
+    return draw_until(until, draw, score)
+
+
+def _check_where(num_draws: int | Until, compared: Comparison, where: Where) -> None:
+    """Raise ValueError for requests that no store can keep."""
+    if isinstance(num_draws, Until) and where.store:
         raise ValueError(
             "num_draws=until(...) adds draws round by round: with a store, give their number"
         )
-    return num_draws
+    if not where.effects:
+        return
+    if not where.store:
+        raise ValueError(f"effects={where.effects!r} are kept in a store: name one")
+    if compared.direction != "pull":
+        raise ValueError(f"effects={where.effects!r} are those of a pull; leave it out, or pull")
+    if where.effects == where.named("scores").name:
+        raise ValueError(f"effects={where.effects!r} have the name of the scores; choose another")
 
 
-def _check_range(source: Source, key: PRNGKey, arms: Arms) -> None:
-    """Retrain one draw at the longest steps; of single data, only these are ever laid out."""
-    num_states = training_of(source).kernel.num_states
-    first = slice(0, None, len(arms.new) // num_states)
-    moved, weights = np.moveaxis(arms.new[first], 2, 1), arms.weights
-    if weights.ndim == 1:
-        steps = (moved - np.moveaxis(arms.old[first], 2, 1)).mean(0)
-        lengths = np.linalg.norm(steps.reshape(len(steps), -1), axis=1)
-        longest = np.argsort(-lengths)[:NUM_CHECKED]
-        moved, weights = moved[:, longest], each_removed(weights, longest)
-    warn_beyond_range(source, key, moved, weights)
+def _warn_identical(scores: xr.Dataset) -> None:
+    """Warn of queries whose draws are all the same."""
+    last = str(scores["error"].dims[-1])
+    unknown = (scores["error"].isnull() & scores["score"].notnull()).all(("divergence", last))
+    if unknown.any():
+        warnings.warn(
+            f"{int(unknown.sum())} of {unknown.size} queries: all draws are the same model, which does "
+            "not say how training varies, so that errors and p-values are NaN; train from other keys "
+            "instead of one checkpoint, or read the scores as those of this model",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
-def _check_stored(source: Source, key: PRNGKey, found: Scored) -> None:
-    """Do the same where arms are not in memory."""
-    if found.arms is not None:
-        _check_range(source, key, found.arms)
-    elif found.effects is not None and has_range(source):
-        weights = found.effects.weights
-        positions, moved = longest(found.effects, NUM_CHECKED)
-        by_state = moved if found.effects.query_axis == 2 else moved[None]
-        alone = weights.ndim == 1
-        chosen = each_removed(weights, positions) if alone else weights[positions]
-        warn_beyond_range(source, key, np.moveaxis(by_state, 2, 1), chosen)
+def longest_steps(
+    compared: Comparison, both: xr.Dataset | Responses
+) -> tuple[np.ndarray, xr.DataArray]:
+    """Find the perturbations that move the first run most, over all queries.
+
+    Returns:
+        The values that they move it to, `(perturbation, query, *output)`, and their weights, which are
+        laid out for these alone.
+    """
+    columns = (
+        both.block[1]
+        if isinstance(both, Responses)
+        else compared.columns(compared.training.kernel.num_states)
+    )
+    num_queries = len(compared.training.measure.queries)
+    places = [slice(i, min(i + columns, num_queries)) for i in range(0, num_queries, columns)]
+
+    @lru_cache(maxsize=1)  # a second pull of the run is cheaper than to hold the first one
+    def first_run(start: int) -> tuple[np.ndarray, np.ndarray]:
+        queries = next(place for place in places if place.start == start)
+        old, new = arms_of(part(both, queries, slice(0, 1)))
+        return old.mean(0), new.mean(0)
+
+    squares = sum(_lengths(*first_run(place.start)) for place in places)
+    positions = np.argsort(-np.asarray(squares), kind="stable")[:NUM_CHECKED]
+    chosen = [first_run(place.start)[1][:, positions] for place in places]
+    return np.moveaxis(np.concatenate(chosen), 1, 0), compared.perturbed.weights(positions)
+
+
+def _lengths(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return the squared length of each perturbation's step."""
+    steps = np.moveaxis(new - old, 1, 0)
+    return (steps.reshape(len(steps), -1) ** 2).sum(1)

@@ -60,27 +60,20 @@ def attribute(
     import jax
 
     from dtda_prob.attribution import attribute as score
+    from dtda_prob.attribution import price_of_scores
     from dtda_prob.cli.score_summary import findings, findings_in_words
-    from dtda_prob.pricing import price_attribution
+    from dtda_prob.studies.run import Where
 
     key, name = jax.random.key(request.seed), request.name or SCORES
     there = begin(request, name)
     kept = keep_effects and source.cost.pull == source.cost.pull
     with computing(request.engine) as engine:
-        price = partial(price_attribution, source, key, draws, new, engine=engine, kept=kept)
+        effects = f"{name}.effects" if kept else ""
+        where = Where(request.store, name, engine, effects=effects)
+        price = partial(price_of_scores, source, key, draws, new, where=where)
         is_done = there is not None and there.finished == 1
         cost = announce(f"Scores by {source.name}", None if is_done else price, request.engine)
-        scores = score(
-            source,
-            key,
-            draws,
-            divergences,
-            new,
-            store=request.store,
-            name=name,
-            effects=f"{name}.effects" if kept else None,
-            engine=engine,
-        )
+        scores = score(source, key, draws, divergences, new, where=where)
     keep_examples(experiment, request.store)
     found = findings(scores.load(), top, rate)
     words = f"Scores by {source.name}, {draws} draws, are kept as {name} in {request.store}."

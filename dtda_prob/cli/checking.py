@@ -14,7 +14,7 @@ from dtda_prob.cli.study import announce, as_numbers, begin, keep_examples
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dtda_prob.pricing import Price
+    from dtda_prob.studies.price import Price
     from dtda_prob.transforms import PushForward
     from dtda_prob.typing import PRNGKey
 
@@ -72,6 +72,7 @@ def evaluate(
 
     from dtda_prob.evaluate import compare
     from dtda_prob.storage import save
+    from dtda_prob.studies.run import Where
 
     key = jax.random.key(request.seed)
     choice, retrain_key = jax.random.split(key)
@@ -82,7 +83,6 @@ def evaluate(
     with computing(request.engine) as engine:
         price = partial(_price_of_comparison, source, key, new, draws, retrainings, engine)
         cost = announce("Retraining and predicting", None if done else price, request.engine)
-        kept: Any = {"store": request.store, "name": name, "engine": engine}
         result = compare(
             source,
             key,
@@ -91,7 +91,7 @@ def evaluate(
             divergences,
             num_draws=draws,
             num_retrainings=retrainings,
-            **kept,
+            where=Where(request.store, name, engine),
         )
     save(result, request.store, name=name, kind="agreement")
     keep_examples(experiment, request.store)
@@ -133,9 +133,9 @@ def diagnose(
     new = _design(source, choice, DESIGNS[0], number) if own is None else own
     _check_there(request)
     begin(request, name)
-    from dtda_prob.pricing import price_attribution
+    from dtda_prob.attribution import price_of_scores
 
-    cost = announce("Diagnostics", partial(price_attribution, source, key, draws, new))
+    cost = announce("Diagnostics", partial(price_of_scores, source, key, draws, new))
     found = verdict(source, key, new, num_draws=draws)
     save(found.to_dataset(), request.store, name=name, kind="verdict")
     table = found.table.reset_index().to_dict("records")
@@ -172,13 +172,13 @@ def _is_there(request: Request, draws: dict[str, int]) -> bool:
 def _price_of_comparison(
     source: "PushForward", key: "PRNGKey", new: Any, draws: int, retrainings: int, engine: Any
 ) -> "Price":
-    from dtda_prob.pricing import price_attribution, price_draws, together
+    from dtda_prob.attribution import comparison
+    from dtda_prob.studies.price import price
+    from dtda_prob.studies.run import Where
 
-    return together(
-        price_draws(source.training, key, retrainings, engine=engine),
-        price_draws(source.training, key, retrainings, new, engine=engine),
-        price_attribution(source, key, draws, new, engine=engine, kept=True),
-    )
+    where = Where(engine=engine)
+    truth = comparison(source.training, key, new).tasks(retrainings, where)
+    return price(*truth, *comparison(source, key, new).tasks(draws, where))
 
 
 def _agreement(result: "xr.Dataset") -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from dtda_prob.cli.output import emit
 from dtda_prob.cli.study import announce, as_numbers, begin, keep_examples
 
 if TYPE_CHECKING:
-    from dtda_prob.outcomes.source import Source
+    from dtda_prob.studies.source import Source
 
 FULL, RETRAINED, PREDICTED = "full", "retrained", "predicted"
 
@@ -100,15 +100,16 @@ def _draw(
     import jax
 
     from dtda_prob.cli import sample_summary as summary
-    from dtda_prob.outcomes import sample as draw
-    from dtda_prob.pricing import price_draws
+    from dtda_prob.sampling import price_of_sample
+    from dtda_prob.sampling import sample as draw
+    from dtda_prob.studies.run import Where
 
     key, missing = jax.random.key(request.seed), _missing(begin(request, name), draws, weights)
     with computing(request.engine) as engine:
-        price = partial(price_draws, source, key, missing, weights, engine=engine)
+        where = Where(request.store, name, engine)
+        price = partial(price_of_sample, source, key, missing, weights, where=where)
         cost = announce(task, price if missing else None, request.engine)
-        kept: Any = {"store": request.store, "name": name, "engine": engine}
-        tree = draw(source, key, draws, weights, **kept)
+        tree = draw(source, key, draws, weights, where=where)
     keep_examples(experiment, request.store)
     found = summary.moments(tree)
     moved = None if weights is None else summary.moved(tree, request.store)

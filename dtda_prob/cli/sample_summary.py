@@ -8,9 +8,9 @@ from typing import Any
 import xarray as xr
 
 from dtda_prob.cli.output import MOST_ROWS, aligned
-from dtda_prob.outcomes.tree import values_of
 from dtda_prob.report.numbers import plain, with_error
 from dtda_prob.storage import contents
+from dtda_prob.studies.tree import values_of
 
 DRAWS = ("chain", "draw")
 

@@ -13,7 +13,7 @@ from dtda_prob.cli.output import say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dtda_prob.pricing import Price
+    from dtda_prob.studies.price import Price
 
 EXAMPLES = "examples"
 

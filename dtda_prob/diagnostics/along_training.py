@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from dtda_prob import kernels
-from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.studies.source import draw_keys
 from dtda_prob.transforms import PushForward, unroll
 from dtda_prob.typing import PRNGKey, check_key
 

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from dtda_prob.diagnostics.ranks import Ranks, differences, rank, share_within, spread_of_null
-from dtda_prob.outcomes.tree import draws_of
+from dtda_prob.studies.tree import draws_of
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 BLOCK = 2**24

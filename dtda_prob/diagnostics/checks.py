@@ -8,7 +8,7 @@ import scipy.stats
 import xarray as xr
 
 from dtda_prob.diagnostics.draws import r_hat_limit
-from dtda_prob.outcomes.linear_range import LEAST_COSINE, MOST_RATIO
+from dtda_prob.studies.check import LEAST_COSINE, MOST_RATIO
 from dtda_prob.transforms.reweigh import GOOD_K
 
 LEAST_EFFECTIVE = 0.5

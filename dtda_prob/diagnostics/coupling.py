@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from dtda_prob.outcomes.tree import draws_of
+from dtda_prob.studies.tree import draws_of
 
 Draws = Float[np.ndarray, "... draw"]
 Values = Float[np.ndarray, "..."]

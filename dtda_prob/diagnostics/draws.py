@@ -6,7 +6,7 @@ import scipy.stats
 import xarray as xr
 
 from dtda_prob.diagnostics.modes import modes
-from dtda_prob.outcomes.tree import values_of
+from dtda_prob.studies.tree import values_of
 
 SAMPLE = ["chain", "draw"]
 LEAST_DRAWS = 4

@@ -11,8 +11,8 @@ import optax
 import xarray as xr
 from jaxtyping import Array, Float
 
-from dtda_prob.outcomes.source import draw_keys
 from dtda_prob.perturbations import check_weights, num_removed
+from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.transforms.response import check_differentiable

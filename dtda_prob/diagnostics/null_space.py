@@ -11,7 +11,7 @@ from dtda_prob.curvature import Curvature
 from dtda_prob.curvature.curvature import Spectrum
 from dtda_prob.curvature.filters import NullSpace
 from dtda_prob.diagnostics.slopes import map_slopes
-from dtda_prob.outcomes.source import draw_keys
+from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
 from dtda_prob.transforms.at_outcome import side_key
 from dtda_prob.typing import Params, PRNGKey, check_key

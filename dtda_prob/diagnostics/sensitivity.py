@@ -7,7 +7,7 @@ import arviz_stats
 import numpy as np
 import xarray as xr
 
-from dtda_prob.outcomes.tree import values_of
+from dtda_prob.studies.tree import values_of
 
 SAMPLE = ["chain", "draw"]
 COMPONENTS = ("prior", "likelihood")

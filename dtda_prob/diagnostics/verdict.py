@@ -20,9 +20,11 @@ from dtda_prob.diagnostics.linear_range import linear_range
 from dtda_prob.diagnostics.null_space import null_space
 from dtda_prob.diagnostics.pareto import k_hats
 from dtda_prob.diagnostics.residuals import residuals
-from dtda_prob.outcomes.source import Source, draw_keys, training_of
-from dtda_prob.outcomes.tree import draws_of, in_chains
 from dtda_prob.perturbations import num_removed
+from dtda_prob.studies.perturbed import perturbed
+from dtda_prob.studies.run import Where
+from dtda_prob.studies.source import Source, draw_keys, training_of
+from dtda_prob.studies.tree import draws_of, in_chains
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
@@ -98,16 +100,17 @@ def verdict(
         num_draws,
         perturbations,
         direction=direction or _cheaper(source, len(np.atleast_2d(perturbations))),
-        progress=progress,
+        where=Where(progress=progress),
     )
-    old, new = _labelled(source, arms)
+    all_weights = perturbed(training_of(source).program, perturbations).weights()
+    old, new = _labelled(source, arms, all_weights)
     results = _of_draws(old, new, num_chains, num_states)
     if retrained is not None:
         results |= _calibrations(old, new, retrained, key)
     left_out: dict[str, str] = {}
     if isinstance(source, PushForward):
         longest = np.argsort(-_lengths(results["shifts"]))[:num_checked]
-        weights = arms.weights[np.sort(longest)]
+        weights = all_weights[np.sort(longest)]
         for name, run in _of_transform(source, key, weights, num_checked, shares).items():
             _attempt(name, run, results, left_out)
     return judge(results, left_out)
@@ -216,11 +219,11 @@ def _cheaper(source: Source, num_perturbations: int) -> Literal["pull", "push"]:
     return "push" if np.isnan(source.cost.pull) or by_push <= source.cost.pull else "pull"
 
 
-def _labelled(source: Source, arms: Arms) -> tuple[xr.DataArray, xr.DataArray]:
+def _labelled(source: Source, arms: Arms, weights: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     output = ["output"][: arms.old.ndim - 3]
     coords = {"query": training_of(source).measure.queries}
     old = xr.DataArray(arms.old[:, :, 0].astype(float), coords, ["draw", "query", *output])
-    coords["perturbation"] = arms.weights["perturbation"].values
+    coords["perturbation"] = weights["perturbation"].values
     dims = ["draw", "query", "perturbation", *output]
     return old, xr.DataArray(arms.new.astype(float), coords, dims)
 

@@ -1,18 +1,19 @@
 """Both arms of a comparison, predicted or retrained, as one labelled dataset that can be stored."""
 
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import xarray as xr
 
-from dtda_prob.attribution.arms import Arms, Direction, draw_arms
-from dtda_prob.attribution.stored import arms_into, draws_into
-from dtda_prob.evaluate.where import Where, check_where, place_of
-from dtda_prob.outcomes.draws import draw_all
-from dtda_prob.outcomes.source import Source, draw_keys, read_value, training_of
-from dtda_prob.outcomes.study import Place
-from dtda_prob.perturbations import check_weights, num_removed
+from dtda_prob.attribution.arms import Comparison, arms_of, comparison
+from dtda_prob.attribution.attribute import longest_steps
+from dtda_prob.perturbations import check_weights
+from dtda_prob.sampling import warn_not_finite
+from dtda_prob.studies.check import has_range, warn_beyond_range
+from dtda_prob.studies.draw import values
+from dtda_prob.studies.run import HERE, Where, unfinished
+from dtda_prob.studies.source import draw_keys, num_runs
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
@@ -25,7 +26,8 @@ def predictions(
     perturbations: Any,
     *,
     direction: Literal["pull", "push"] | None = None,
-    **where: Unpack[Where],
+    check: bool = True,
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Predict the measurement on perturbed data, beside training on all data with the same keys.
 
@@ -35,7 +37,8 @@ def predictions(
         num_draws: number of draws.
         perturbations: weights `(perturbation, datum)`.
         direction: "pull" (one response a draw serves all perturbations) or "push"; see `attribute`.
-        **where: `store`, `name` ("predicted" if left out), `engine` and `progress`; see `sample`.
+        check: retrain one draw at the longest steps, and warn where they are out of range.
+        where: see `Where`; what is kept is called "predicted" if it has no name.
 
     Returns:
         A dataset with `full`, the measurement on all data, `(draw, query[, output])`; `perturbed`, on
@@ -46,8 +49,12 @@ def predictions(
 
     Raises:
         ValueError: for bad weights, or by "pull" if perturbations drop different numbers of rows.
+
+    Warns:
+        RuntimeWarning: if draws are not finite, or predictions out of range.
     """
-    return _arms(push_forward, key, num_draws, perturbations, direction, None, "predicted", where)
+    compared = comparison(push_forward, key, _some(perturbations), direction)
+    return _arms(compared, num_draws, where.named("predicted"), check)
 
 
 def retrainings(
@@ -57,7 +64,7 @@ def retrainings(
     *,
     num_retrainings: int = 32,
     coupled: bool = True,
-    **where: Unpack[Where],
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Retrain on perturbed data: the truth, computed once for all methods and all divergences.
 
@@ -70,7 +77,7 @@ def retrainings(
         num_retrainings: retrainings per perturbation.
         coupled: whether trainings on all data and on perturbed data share keys; if not, no two
             trainings share one.
-        **where: `store`, `name` ("retrained" if left out), `engine` and `progress`; see `sample`.
+        where: see `Where`; what is kept is called "retrained" if it has no name.
 
     Returns:
         A dataset like that of `predictions`.
@@ -79,31 +86,27 @@ def retrainings(
         ValueError: for bad weights.
     """
     new_key = None if coupled else jax.random.fold_in(key, 1)
-    return _arms(training, key, num_retrainings, perturbations, "push", new_key, "retrained", where)
+    compared = comparison(training, key, _some(perturbations), "push", new_key)
+    return _arms(compared, num_retrainings, where.named("retrained"), check=False)
 
 
-def _arms(
-    source: Source,
-    key: PRNGKey,
-    num_draws: int,
-    perturbations: Any,
-    direction: Literal["pull", "push"] | None,
-    new_key: PRNGKey | None,
-    name: str,
-    where: Where,
-) -> xr.Dataset:
-    check_where(where)
-    training = training_of(source)
-    weights = _several(check_weights(training.program, perturbations))
-    place = place_of(where, name)
-    asked = source, key, num_draws, weights, direction, new_key
-    arms = _in_memory(where, *asked) if place is None else arms_into(place, *asked)
-    full = arms.old[:, :, 0]
-    if direction != "push" and num_removed(weights).any():
+def _arms(compared: Comparison, num_draws: int, where: Where, check: bool) -> xr.Dataset:
+    training, source = compared.training, compared.source
+    is_new = any(unfinished(task, where) for task in compared.tasks(num_draws, where)[:1])
+    both = compared.draw(num_draws, where)
+    arms = arms_of(both)
+    finite = np.isfinite(arms.new).reshape(len(arms.new), -1).all(1)
+    warn_not_finite(~finite, "effects that they enter are NaN")
+    if check and is_new and has_range(source):
+        warn_beyond_range(source, compared.key, *longest_steps(compared, both))
+    weights, full = compared.perturbed.weights(), arms.old[:, :, 0]
+    if compared.direction == "pull" and compared.perturbed.num_removed().any():
         # A pull starts from the matched training, which has fewer steps than training on all data.
-        full = _on_all_data(training, key, num_draws, place, where)
+        runs, whole = num_runs(training, num_draws), check_weights(training.program, None)
+        keep = ("statistics",) if where.store else ()
+        full = values(training, compared.key, runs, whole, where / "all_data", keep=keep)
     output = ["output"][: full.ndim - 2]
-    keys = draw_keys(key, training.num_runs(num_draws))
+    keys = draw_keys(compared.key, num_runs(training, num_draws))
     key_data = np.tile(jax.random.key_data(keys), (training.kernel.num_states, 1))
     return xr.Dataset(
         {
@@ -114,50 +117,20 @@ def _arms(
         },
         coords={
             "query": training.measure.queries,
-            "perturbation": weights["perturbation"].values,
+            "perturbation": compared.perturbed.labels,
             "datum": weights["datum"].values,
         },
         attrs={
             "source": "retrain" if isinstance(source, Training) else source.name,
             "measure": training.measure.name,
-            "arms": "coupled" if new_key is None else "independent",
+            "arms": "coupled" if compared.coupled else "independent",
             "removal": weights.attrs.get("removal", "reweight"),
             "num_states": training.kernel.num_states,
         },
     )
 
 
-def _several(weights: xr.DataArray) -> xr.DataArray:
-    return weights if weights.ndim == 2 else weights.expand_dims(perturbation=[0])
-
-
-def _in_memory(
-    where: Where,
-    source: Source,
-    key: PRNGKey,
-    num_draws: int,
-    weights: xr.DataArray,
-    direction: Direction | None,
-    new_key: PRNGKey | None,
-) -> Arms:
-    engine, progress = where.get("engine"), where.get("progress", True)
-    return draw_arms(
-        source,
-        key,
-        num_draws,
-        weights,
-        direction=direction,
-        new_key=new_key,
-        engine=engine,
-        progress=progress,
-    )
-
-
-def _on_all_data(
-    training: Training, key: PRNGKey, num_draws: int, place: Place | None, where: Where
-) -> np.ndarray:
-    whole, runs = check_weights(training.program, None), training.num_runs(num_draws)
-    if place is not None:
-        return draws_into(place, "all_data", training, key, runs, whole, shared=True)
-    engine, progress = where.get("engine"), where.get("progress", True)
-    return draw_all(training, key, runs, whole, read_value, engine=engine, progress=progress)
+def _some(perturbations: Any) -> Any:
+    if perturbations is None:
+        raise ValueError("perturbations=None: say which, as leave_one_out or groups give them")
+    return perturbations

@@ -1,7 +1,7 @@
 """Designs of perturbed datasets on which a push-forward is checked: single data, groups, subsets."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import jax
 import numpy as np
@@ -11,13 +11,13 @@ from dtda_prob import perturbations as perturb
 from dtda_prob.evaluate.agreement import agreement
 from dtda_prob.evaluate.arms import predictions, retrainings
 from dtda_prob.evaluate.effects import Divergences, effects
-from dtda_prob.evaluate.where import Where, part_of
 from dtda_prob.perturbations import Data, Removal
+from dtda_prob.studies.run import HERE, Where
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
 
 
-class Options(Where, total=False):
+class Options(TypedDict, total=False):
     """Keyword arguments of `compare`, which the designs hand on to it."""
 
     num_draws: int
@@ -25,6 +25,7 @@ class Options(Where, total=False):
     coupled: bool
     direction: Literal["pull", "push"] | None
     num_splits: int
+    where: Where
 
 
 def compare(
@@ -39,7 +40,7 @@ def compare(
     coupled: bool = True,
     direction: Literal["pull", "push"] | None = None,
     num_splits: int = 20,
-    **where: Unpack[Where],
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Predict and retrain the same perturbations, and say how far they agree; see `agreement`.
 
@@ -58,7 +59,7 @@ def compare(
         coupled: whether retrainings with and without the data share keys.
         direction: how effects are predicted, see `attribute`.
         num_splits: splits of the retrainings into halves.
-        **where: `store`, `name`, `engine` and `progress`; see `sample`. What is kept is called
+        where: see `Where`. What is kept is called
             "retrained" and "predicted", after a name and a dot if one is given.
 
     Raises:
@@ -75,7 +76,7 @@ def compare(
         perturbations,
         num_retrainings=num_retrainings,
         coupled=coupled,
-        **part_of(where, "retrained"),
+        where=where / "retrained",
     )
     predicted = predictions(
         push_forward,
@@ -83,7 +84,8 @@ def compare(
         num_draws,
         perturbations,
         direction=direction,
-        **part_of(where, "predicted"),
+        check=False,
+        where=where / "predicted",
     )
     return agreement(
         effects(predicted, divergences), effects(truth, divergences, num_splits=num_splits)

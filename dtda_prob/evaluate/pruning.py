@@ -1,7 +1,7 @@
 """Data pruning: remove the share of the data that each rule calls harmful, retrain, compare."""
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -9,9 +9,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from dtda_prob.evaluate.arms import retrainings
-from dtda_prob.evaluate.where import Where
 from dtda_prob.perturbations import Removal, labelled
 from dtda_prob.program import Program
+from dtda_prob.studies.run import HERE, Where
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey
 
@@ -28,7 +28,7 @@ def pruning(
     num_retrainings: int = 20,
     removal: Removal = "drop",
     seed: int = 0,
-    **where: Unpack[Where],
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Retrain without the data that each rule scores highest, all rules with the same keys.
 
@@ -44,7 +44,7 @@ def pruning(
         num_retrainings: retrainings per choice.
         removal: what a retraining does with the data.
         seed: seed of the random choices.
-        **where: `store`, `name`, `engine` and `progress`; see `retrainings`.
+        where: see `Where` and `retrainings`.
 
     Returns:
         What `retrainings` gives, one perturbation a choice, with `rule`, the rule of each. It can be
@@ -66,7 +66,7 @@ def pruning(
     rules["random"] = noise
     rows = np.concatenate([_without_highest(program, choices, size) for choices in rules.values()])
     weights = labelled(program, rows, removal, np.arange(len(rows)))
-    arms = retrainings(training, key, weights, num_retrainings=num_retrainings, **where)
+    arms = retrainings(training, key, weights, num_retrainings=num_retrainings, where=where)
     names = np.repeat(list(rules), [len(choices) for choices in rules.values()])
     return arms.assign(rule=("perturbation", names))
 

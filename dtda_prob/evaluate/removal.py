@@ -1,17 +1,17 @@
 """Removal curves: ever more of the data that a query leans on, and how much it takes to flip it."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import numpy as np
 import scipy.stats
 import xarray as xr
 
 from dtda_prob.evaluate.arms import predictions, retrainings
-from dtda_prob.evaluate.where import Where
-from dtda_prob.outcomes.source import Source, training_of
 from dtda_prob.perturbations import Data, Removal, remove_leading
 from dtda_prob.program import Program
+from dtda_prob.studies.run import HERE, Where
+from dtda_prob.studies.source import Source, training_of
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey
 
@@ -28,7 +28,7 @@ def removal_curves(
     coupled: bool = True,
     direction: Literal["pull", "push"] | None = None,
     seed: int = 0,
-    **where: Unpack[Where],
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Remove the first data of each query's ranking, ever more of them, beside random data.
 
@@ -47,7 +47,7 @@ def removal_curves(
         coupled: whether trainings on all data and on fewer share keys; see `retrainings`.
         direction: how a push-forward predicts, see `attribute`.
         seed: seed of the random orders.
-        **where: `store`, `name`, `engine` and `progress`; see `retrainings` and `predictions`.
+        where: see `Where`, `retrainings` and `predictions`.
 
     Returns:
         A dataset of both arms: `full`, `(draw, query[, output])`, and `perturbed`,
@@ -66,9 +66,9 @@ def removal_curves(
         perturbation=names
     )
     if isinstance(source, Training):
-        arms = retrainings(source, key, each, num_retrainings=num_draws, coupled=coupled, **where)
+        arms = retrainings(source, key, each, num_retrainings=num_draws, coupled=coupled, where=where)
     else:
-        arms = predictions(source, key, num_draws, each, direction=direction, **where)
+        arms = predictions(source, key, num_draws, each, direction=direction, check=False, where=where)
     return _along_curves(arms, queries, counts, num_random)
 
 

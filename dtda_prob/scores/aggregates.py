@@ -20,23 +20,23 @@ def aggregate(
     influence of each draw is averaged first.
 
     Args:
-        scores: what `attribute(..., keep_influences=True)` gives; or what this gives.
+        scores: what `attribute` gives with kept contributions, or what this gives.
         by: the group of each datum (or query).
         over: the dimension that is grouped: "datum", "perturbation" or "query".
 
     Returns:
         A dataset with dimension `group` (or `query_group`) in the place of `over`, and variables
-        `score`, `error`, `lower`, `upper`, `size` and `influence`.
+        `score`, `error`, `lower`, `upper`, `size` and `contribution`.
 
     Raises:
-        ValueError: if influences were not kept, or `by` does not fit.
+        ValueError: if contributions were not kept, or `by` does not fit.
     """
     _check(scores, by, over)
     name = "query_group" if over == "query" else "group"
     labels = xr.DataArray(np.asarray(by), dims=over, name=name)
-    grouped = scores[["score", "influence"]].assign_coords({name: labels}).groupby(name)
+    grouped = scores[["score", "contribution"]].assign_coords({name: labels}).groupby(name)
     found = grouped.mean(skipna=False)
-    error, freedom = _error_and_freedom(found["influence"], found["score"])
+    error, freedom = _error_and_freedom(found["contribution"], found["score"])
     reach = scipy.stats.t.ppf((1 + scores.attrs["level"]) / 2, freedom) * error
     size = xr.ones_like(labels, dtype=int).assign_coords({name: labels}).groupby(name).sum()
     return found.assign(
@@ -48,16 +48,16 @@ def aggregate(
 
 
 def _error_and_freedom(
-    influence: xr.DataArray, score: xr.DataArray
+    contribution: xr.DataArray, score: xr.DataArray
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    arms = influence.transpose("arm", "draw", *score.dims).values
+    arms = contribution.transpose("arm", "draw", *score.dims).values
     expansion = Expansion(score.values, tuple(arms))
     return score.copy(data=expansion.error()), score.copy(data=expansion.freedom())
 
 
 def _check(scores: xr.Dataset, by: Sequence[Hashable] | np.ndarray, over: str) -> None:
-    if "influence" not in scores:
-        raise ValueError("scores hold no influences of draws: attribute with keep_influences=True")
+    if "contribution" not in scores:
+        raise ValueError("scores hold no contributions of draws: set Options(keep_contributions=True)")
     if over not in scores["score"].dims:
         raise ValueError(f"over={over!r} must be a dimension of the scores, {scores['score'].dims[1:]}")
     shape = np.asarray(by).shape

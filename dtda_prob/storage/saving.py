@@ -75,7 +75,9 @@ def _save_alone(tree: xr.DataTree, path: Path) -> None:
 def _save_beside(tree: xr.DataTree, path: Path, name: str, kind: str) -> None:
     check_name(name)
     if not path.exists():
-        raise StoreError(f"path={str(path)!r} is not there: sample into a study first (store=...)")
+        raise StoreError(
+            f"path={str(path)!r} is not there: sample into a study first (where=dtda.Where(path))"
+        )
     inspect(path, complete=False)
     about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | {"kind": kind}
     about.pop("grid", None)

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import xarray as xr
 
 MARK = "blake2b:"
 """What a digest begins with, so that it is not taken for a value."""
@@ -51,6 +52,21 @@ def of_array(array: Any) -> str:
 def of_labels(labels: np.ndarray) -> str:
     """Digest labels, whatever the width of their type."""
     return _of_texts([json.dumps(labels.tolist(), default=str)])
+
+
+def of_key(key: Any) -> list[int] | None:
+    """Return the words of a key, None for None."""
+    return None if key is None else np.asarray(jax.random.key_data(key)).tolist()
+
+
+def of_weights(weights: xr.DataArray) -> dict[str, Any]:
+    """Identify perturbed datasets by their weights, their names and what weight 0 means."""
+    names = weights[str(weights.dims[0])].values
+    return {
+        "perturbations": of_array(weights.values),
+        "names": of_labels(names),
+        "removal": weights.attrs.get("removal", "reweight"),
+    }
 
 
 def is_digest(value: Any) -> bool:

@@ -24,17 +24,22 @@ Tree = xr.Dataset | xr.DataTree
 
 
 class Task(Protocol):
-    """A pure function of a block of a grid.
+    """A pure function of a block of a grid."""
 
-    Attributes:
-        dims: dimensions of the grid. A result in a store can grow along the first one.
-        shape: extent of each.
-        block: size of a block along each; the last blocks may be smaller.
-    """
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Dimensions of the grid. A result in a store can grow along the first one."""
+        ...
 
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    block: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent of each dimension."""
+        ...
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """Size of a block along each dimension; the last blocks may be smaller."""
+        ...
 
     @property
     def coords(self) -> xr.Dataset:
@@ -72,26 +77,38 @@ class Task(Protocol):
 class Where:
     """Where a computation runs, and where its result is kept.
 
+    >>> Where("study.zarr", "without 3").name
+    'without 3'
+
     Attributes:
         store: folder of a study; results stay in memory if None.
-        name: of the result in the study.
+        name: of the result in the study; if empty, the name of what computes it ("sample", "scores").
         engine: see `engine.compute`; this process if None, or a mesh of its devices.
         progress: whether to show a bar on terminals.
+        effects: of `attribute` by pull: the name under which the store also keeps the change of each
+            draw under each perturbation, which scores of more draws or by other divergences take up.
+            They take 4 bytes each.
     """
 
     store: Path | None = None
-    name: str = "result"
+    name: str = ""
     engine: Any = None
     progress: bool = field(default=True, compare=False)
+    effects: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        for name in filter(None, (self.name, self.effects)):
+            check_name(name)
         if self.store is not None:
             object.__setattr__(self, "store", Path(self.store).expanduser())
 
     def __truediv__(self, name: str) -> "Where":
         """Return where a part of this result is kept."""
-        return replace(self, name=f"{self.name}.{name}")
+        return replace(self, name=f"{self.name}.{name}" if self.name else name)
+
+    def named(self, default: str) -> "Where":
+        """Return where a result of this name is kept, unless it has a name."""
+        return self if self.name else replace(self, name=default)
 
     def __str__(self) -> str:
         return f"name={self.name!r} in store={str(self.store)!r}"
@@ -100,7 +117,7 @@ class Where:
 HERE = Where()
 
 
-def run(task: Task, where: Where = HERE) -> Tree:
+def run(task: Task, where: Where = HERE) -> Any:
     """Compute all blocks of a task that are not done yet.
 
     Each block depends on the task and the block alone, so that what comes out is the same to the last
@@ -115,6 +132,7 @@ def run(task: Task, where: Where = HERE) -> Tree:
         OSError: if the store cannot be written to.
         EngineError: if the engine cannot go on.
     """
+    where = where.named("result")
     return _in_memory(task, where) if where.store is None else _in_store(task, where)
 
 
@@ -130,13 +148,23 @@ def counts(task: Task) -> tuple[int, ...]:
 
 def unfinished(task: Task, where: Where = HERE) -> list[Block]:
     """Return the blocks, or parts of blocks, that a run would compute."""
+    where = where.named("result")
     if where.store is None or not (where.store / where.name).exists():
         return blocks_of(task)
     done = results.opened(where.store, where.name).done()
+    if done.ndim != len(task.dims):
+        return blocks_of(task)  # of something else, which a run refuses
     room = [(0, max(0, n - there)) for n, there in zip(counts(task), done.shape, strict=True)]
     done = np.pad(done, room)
     rests = (_rest(block, done, place) for place, block in _places(task))
     return [rest for rest in rests if rest is not None]
+
+
+def check_stored(task: Task, where: Where) -> None:
+    """Raise StoreError if a store holds something else under this name."""
+    if where.store is not None and (where.store / where.name).exists():
+        with study(where.store, task.program):
+            check_same(where, results.opened(where.store, where.name), task)
 
 
 def _in_memory(task: Task, where: Where) -> Tree:

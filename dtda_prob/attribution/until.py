@@ -1,13 +1,10 @@
-"""When to stop drawing: rules from scores to whether they are sure enough."""
+"""Draw until scores are sure: rules from scores to whether they are."""
 
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import xarray as xr
-
-from dtda_prob.attribution.arms import Arms
 
 Rule = Callable[[xr.Dataset], xr.DataArray]
 """From scores to whether each is settled, by divergence and query."""
@@ -31,8 +28,9 @@ def until(rule: Rule, *, start: int = 8, most: int = 256) -> Until:
     Args:
         rule: when to stop: `precision`, `settled`, or a function from scores to whether each divergence
             and query is settled.
-        start: draws at first, at least 3.
-        most: draws at most.
+        start: runs at first, at least 3. A run is a draw, or several where the kernel keeps several
+            states of it.
+        most: runs at most.
 
     Raises:
         ValueError: if `start` is below 3 or exceeds `most`.
@@ -68,11 +66,11 @@ def precision(relative: float, top: int = 10) -> Rule:
 
 
 def settled(probability: float = 0.9) -> Rule:
-    """Stop when it is settled which data are the first of each query.
+    """Stop when it is settled which examples are the first of each query.
 
     That is, when those ranked first have, on average, at least this `top_probability`: the share of
-    resamples of the draws in which a datum stays among the first. How many are the first is the
-    argument `top` of `attribute`.
+    resamples of the draws in which an example stays among the first. How many are the first is
+    `Options.top`.
 
     Args:
         probability: between 0 and 1.
@@ -91,38 +89,33 @@ def settled(probability: float = 0.9) -> Rule:
 
 
 def draw_until(
-    until: Until, draw: Callable[..., Arms], score: Callable[[Arms], xr.Dataset]
-) -> tuple[Arms, xr.Dataset]:
+    until: Until,
+    draw: Callable[[int, int], xr.Dataset],
+    score: Callable[[xr.Dataset], xr.Dataset],
+) -> tuple[xr.Dataset, xr.Dataset]:
     """Draw and score until the rule is met for all divergences and queries.
 
     Args:
-        until: the rule, and how many draws to start with and to stop at.
-        draw: `(number, first=) -> arms`.
-        score: `(arms) -> scores`.
+        until: the rule, and how many runs to start with and to stop at.
+        draw: `(number, first) -> both`, draws of both arms from so many runs.
+        score: `(both) -> scores`.
 
     Returns:
-        All draws, and their scores with `settled` by divergence and query.
+        Draws of both arms, and their scores with `settled` by divergence and query.
 
     Warns:
         RuntimeWarning: if the most draws do not meet the rule.
     """
-    arms, count = draw(until.start), until.start
-    scores = score(arms)
-    done = until.rule(scores)
-    while count < until.most and not done.all():
-        more = min(count, until.most - count)
-        arms, count = _joined(arms, draw(more, first=count)), count + more
-        scores = score(arms)
-        done = until.rule(scores)
+    both = draw(until.start, 0)
+    scores = score(both)
+    while not (done := until.rule(scores)).all() and both.sizes["run"] < until.most:
+        count = both.sizes["run"]
+        more = draw(min(count, until.most - count), count)
+        both = xr.concat([both, more], "run")
+        scores = score(both)
     if not done.all():
-        _warn(done, count)
-    return arms, scores.assign(settled=done)
-
-
-def _joined(arms: Arms, more: Arms) -> Arms:
-    return Arms(
-        np.concatenate([arms.old, more.old]), np.concatenate([arms.new, more.new]), arms.weights
-    )
+        _warn(done, scores.attrs["num_draws"])
+    return both, scores.assign(settled=done)
 
 
 def _warn(done: xr.DataArray, count: int) -> None:

@@ -1,5 +1,6 @@
 """How many draws a study needs: coupled and independent, from a pilot."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,30 +8,30 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from dtda_prob.attribution.arms import Direction, Draws, draw_arms
-from dtda_prob.attribution.attribute import DEFAULT, Divergences
-from dtda_prob.divergences import Divergence, resolve
-from dtda_prob.outcomes.source import Source, training_of
+from dtda_prob.attribution.arms import Arms, Direction, Values, comparison
+from dtda_prob.attribution.attribute import DEFAULT, Divergences, resolved
+from dtda_prob.divergences import Divergence
+from dtda_prob.studies.run import HERE, Where
+from dtda_prob.studies.source import Source
 from dtda_prob.typing import PRNGKey
 
+PILOT_RUNS = 8
 DRAWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class Power(NamedTuple):
-    """What a pilot says of a study.
+    """Draws that a study needs, by a pilot.
 
     Attributes:
-        table: by divergence (medians over queries): `effect_sd`, the standard deviation over data of
-        the
-            true scores; `coupled_error` and `independent_error`, the standard error of one score from
-            the pilot's number of draws; `gain`, how many independent draws one coupled draw is worth;
-            `coupled_draws` and `independent_draws`, how many reach the correlation asked for;
+        table: by divergence (medians over queries): `effect_sd`, the standard deviation over examples
+            of the true scores; `coupled_error` and `independent_error`, the standard error of one score
+            from the pilot's number of draws; `gain`, how many independent draws one coupled draw is
+            worth; `coupled_draws` and `independent_draws`, how many reach the correlation asked for;
             `queries_hidden`, for how many queries the pilot's noise hides the effects.
-        correlation: between estimated and true scores over data, expected of a number of draws:
-        dimensions
-            `arms` ("coupled", "independent"), `draws`, `divergence` and `query`. NaN where the pilot's
-            noise hides the effects.
-        advice: in words.
+        correlation: between estimated and true scores over examples, expected of a number of draws:
+            dimensions `arms` ("coupled", "independent"), `draws`, `divergence` and `query`. NaN where
+            the pilot's noise hides the effects.
+        advice: for the median query, as text.
     """
 
     table: pd.DataFrame
@@ -47,50 +48,58 @@ def power(
     perturbations: Any = None,
     divergences: Divergences = DEFAULT,
     *,
-    num_draws: int = 8,
+    num_draws: int | None = None,
     correlation: float = 0.9,
     direction: Direction | None = None,
-    progress: bool = True,
+    where: Where = HERE,
 ) -> Power:
-    """Say how many draws a study needs, coupled or independent, from a coupled pilot of a few.
+    """Estimate how many draws a study needs, coupled or independent, from a coupled pilot of a few.
 
-    Scores over data are the true ones, of variance V, plus noise of variance s^2 / n from n draws, so
-    that they correlate with the true ones by sqrt(V / (V + s^2 / n)). A coupled pilot gives s^2 of both
-    kinds, from the influences of draws on the scores, paired (coupled) or arm by arm (independent),
-    less what all data share (the draws on all data are common to them); and V, the variance of its
-    scores less their coupled noise. To first order in the influences: the second-order noise of
-    distances between arms that hardly differ is left out.
+    Scores over examples are the true ones, of variance V, plus noise of variance s^2 / n from n draws,
+    so that they correlate with the true ones by sqrt(V / (V + s^2 / n)). A coupled pilot gives s^2 of
+    both kinds, from the contributions of draws to the scores, paired (coupled) or arm by arm
+    (independent), less what all examples share (the draws on all data are common to them); and V, the
+    variance of its scores less their coupled noise. To first order in the contributions: the
+    second-order noise of distances between arms that hardly differ is left out.
 
     Args:
         source: a training, or a push-forward.
         key: key of the pilot.
-        perturbations: weights `(perturbation, datum)`; the removal of each datum in turn if None.
+        perturbations: weights `(perturbation, datum)`; the removal of each example in turn if None.
         divergences: see `attribute`.
-        num_draws: draws of the pilot.
-        correlation: what the study should reach, over data, for each query.
+        num_draws: draws of the pilot; 8 runs if None.
+        correlation: what the study should reach, over examples, for each query.
         direction: see `attribute`.
-        progress: show a progress bar on a terminal.
+        where: the engine that computes the pilot, and whether to show progress; see `Where`.
 
     Raises:
         ValueError: as `attribute`, for fewer than 3 perturbations, or a correlation out of range.
     """
     if not 0 < correlation < 1:
         raise ValueError(f"correlation={correlation} must lie between 0 and 1, both excluded")
-    arms = draw_arms(source, key, num_draws, perturbations, direction=direction, progress=progress)
-    if arms.new.shape[2] < 3:
-        raise ValueError(f"at least 3 perturbations are needed, got {arms.new.shape[2]}")
-    chosen = [resolve(divergence) for divergence in divergences]
-    found = [_components(divergence, arms.old, arms.new) for divergence in chosen]
-    parts = xr.concat(found, "divergence").assign_coords(
-        divergence=[d.name for d in chosen], query=training_of(source).measure.queries
+    compared = comparison(source, key, perturbations, direction)
+    chosen = resolved(divergences, compared)
+    if len(compared.perturbed) < 3:
+        raise ValueError(f"at least 3 perturbations are needed, got {len(compared.perturbed)}")
+    num_draws = num_draws or PILOT_RUNS * compared.training.kernel.num_states
+    arms = compared.arms(num_draws, where)
+    return power_of(arms, chosen, compared.training.measure.queries, correlation)
+
+
+def power_of(
+    arms: Arms, divergences: Sequence[Divergence], queries: np.ndarray, correlation: float
+) -> Power:
+    """Estimate how many draws a study needs from the draws of a pilot; see `power`."""
+    each = [_components(divergence, arms.old, arms.new) for divergence in divergences]
+    parts = xr.concat(each, "divergence").assign_coords(
+        divergence=[divergence.name for divergence in divergences], query=queries
     )
     wanted = correlation**2 / (1 - correlation**2)
-    needed = wanted * parts["own"] / parts["effect"]
-    table = _tabulate(parts, needed, num_draws)
+    table = _tabulate(parts, wanted * parts["own"] / parts["effect"], len(arms.old))
     return Power(table, _expected(parts), _advise(table, correlation))
 
 
-def _components(divergence: Divergence, old: Draws, new: Draws) -> xr.Dataset:
+def _components(divergence: Divergence, old: Values, new: Values) -> xr.Dataset:
     """Give the variance of true scores over data, and that of a score's noise from one draw."""
     functional = divergence.of(old.ndim == 4)
     if functional.influences is None:
@@ -113,12 +122,12 @@ def _components(divergence: Divergence, old: Draws, new: Draws) -> xr.Dataset:
     )
 
 
-def _own(influences: Draws) -> Draws:
+def _own(influences: Values) -> Values:
     """Take off what all data share, which moves no datum against another."""
     return influences - influences.mean(-1, keepdims=True)
 
 
-def _variance(influences: Draws) -> Float[np.ndarray, " query"]:
+def _variance(influences: Values) -> Float[np.ndarray, " query"]:
     """Give the mean over data of the variance over draws."""
     return influences.var(0, ddof=1).mean(-1)
 

@@ -1,0 +1,233 @@
+"""Scores from draws: every divergence of every pair, with errors, p-values and ranks."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+from dtda_prob.attribution.arms import Arms, Comparison, Values, arms_of, part
+from dtda_prob.attribution.ranks import rank_pairs
+from dtda_prob.divergences import Divergence
+from dtda_prob.divergences.estimates import expand_and_permute, summarise
+from dtda_prob.studies.identity import of_program
+from dtda_prob.studies.options import Options
+from dtda_prob.studies.pull import Responses
+
+MOST_ELEMENTS = 2**22
+"""Numbers per block of pairs that are compared at once."""
+NUM_TRIED = 16
+"""Draws of noise that divergences are tried on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Score a block of queries.
+
+    Attributes:
+        comparison: what is compared.
+        both: draws of both arms, or responses that are pulled block by block.
+        num_draws: of either arm.
+        divergences: what the arms are compared by.
+        options: how scores are estimated.
+        columns: queries that are scored at once.
+    """
+
+    comparison: Comparison
+    both: xr.Dataset | Responses
+    num_draws: int
+    divergences: tuple[Divergence, ...]
+    options: Options
+    columns: int
+
+    dims = ("query",)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Return the number of queries."""
+        return (len(self.comparison.training.measure.queries),)
+
+    @property
+    def block(self) -> tuple[int]:
+        """Return the number of queries of a block."""
+        return (self.columns,)
+
+    @property
+    def coords(self) -> xr.Dataset:
+        """Return the labels of divergences, queries and perturbations."""
+        own, names = self.comparison.perturbed, [each.name for each in self.divergences]
+        queries = self.comparison.training.measure.queries
+        return xr.Dataset(coords={"divergence": names, "query": queries, own.dim: own.labels})
+
+    @property
+    def like(self) -> xr.Dataset:
+        """Return the scores of one query, its draws being noise."""
+        old, new = np.split(noise(self.comparison, self.num_draws, 1 + len(self.perturbed)), [1], 2)
+        return self.of_arms(Arms(old, new), slice(0, 1))
+
+    @property
+    def perturbed(self) -> Any:
+        """Return the perturbed datasets."""
+        return self.comparison.perturbed
+
+    @property
+    def program(self) -> dict[str, Any]:
+        """Return what identifies the program of the study."""
+        return of_program(self.comparison.training.program)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies the scores."""
+        names = ("level", "num_permutations", "num_resamples", "top", "keep_contributions")
+        return self.comparison.identity | {
+            "kind": "scores",
+            "num_draws": self.num_draws,
+            "divergences": [divergence.name for divergence in self.divergences],
+            "trials": [tried(each, self.comparison) for each in self.divergences],
+            "options": {name: getattr(self.options, name) for name in names},
+        }
+
+    def in_blocks(self, block: tuple[int, ...]) -> "Scores":
+        """Return the same scores, so many queries at a time."""
+        both = self.both
+        both = both.in_blocks((both.block[0], *block)) if isinstance(both, Responses) else both
+        return replace(self, columns=block[0], both=both)
+
+    def __call__(self, block: tuple[slice, ...]) -> xr.Dataset:
+        """Score a block of queries; see `attribute` for what is in it."""
+        return self.of_arms(arms_of(part(self.both, block[0])), block[0])
+
+    def of_arms(self, arms: Arms, queries: slice) -> xr.Dataset:
+        """Score both arms of some queries."""
+        training = self.comparison.training
+        scores = score_arms(
+            arms, self.divergences, self.perturbed.dim, self.comparison.coupled, self.options,
+            num_states=training.kernel.num_states,
+        )  # fmt: skip
+        labels = self.coords.isel(query=queries).coords
+        scores = scores.assign_coords({name: labels[name] for name in labels})
+        missing = ~np.isfinite(arms.new).all(tuple(range(2, arms.new.ndim)))
+        scores["num_not_finite"] = ("query", missing.sum(0))
+        return scores.assign_attrs(
+            measure=training.measure.name,
+            coupled=int(self.comparison.coupled),
+            num_draws=self.num_draws,
+            level=self.options.level,
+            top=self.options.top,
+        )
+
+
+def score_arms(
+    arms: Arms,
+    divergences: tuple[Divergence, ...],
+    dim: str,
+    coupled: bool,
+    options: Options,
+    num_states: int = 1,
+) -> xr.Dataset:
+    """Estimate divergences between both arms, whose perturbations lie along `dim`; see `attribute`."""
+    scored = [_of_divergence(each, arms, coupled, options, num_states) for each in divergences]
+    dims = ("divergence", "arm", "draw", "query", dim)
+    fields = {name: np.stack([fields[name] for fields in scored]) for name in scored[0]}
+    variables: dict[str, Any] = {
+        name: ((dims[0], *dims[len(dims) + 1 - field.ndim :]), field) for name, field in fields.items()
+    }
+    spread = arms.old.std(0, ddof=1)[:, 0]
+    variables["sd"] = ("query", "output")[: spread.ndim], spread
+    names = ["both"] if coupled else ["old", "new"]
+    return xr.Dataset(variables, {"arm": names} if "contribution" in fields else {})
+
+
+def _of_divergence(
+    divergence: Divergence, arms: Arms, coupled: bool, options: Options, num_states: int
+) -> dict[str, np.ndarray]:
+    """Estimate a few queries at a time, so that memory stays bounded."""
+    step = max(1, MOST_ELEMENTS * arms.new.shape[1] // arms.new.size)
+    places = (slice(i, i + step) for i in range(0, arms.new.shape[1], step))
+    blocks = [
+        _of_block(divergence, arms.old[:, some], arms.new[:, some], coupled, options, num_states)
+        for some in places
+    ]
+    return {name: np.concatenate([b[name] for b in blocks], axis=-2) for name in blocks[0]}
+
+
+def _of_block(
+    divergence: Divergence, old: Values, new: Values, coupled: bool, options: Options, num_states: int
+) -> dict[str, np.ndarray]:
+    functional = divergence.of(old.ndim == 4)
+    expansion, permuted = expand_and_permute(
+        functional,
+        old,
+        new,
+        coupled=coupled,
+        num_permutations=options.num_permutations,
+        num_states=num_states,
+    )
+    estimate = summarise(functional, expansion, permuted, options.level)
+    ranking = rank_pairs(expansion, options.top, options.level, options.num_resamples, seed=0)
+    fields = {"score": estimate.value} | estimate._asdict() | ranking._asdict()
+    del fields["value"]
+    unknown = identical(old, new)[:, None]
+    for name in ("error", "lower", "upper", "p_value", *UNSURE):
+        fields[name] = np.where(unknown, np.nan, fields[name])
+    fields["q_value"] = q_values(fields["p_value"])
+    if options.keep_contributions:
+        error = expansion.error()
+        scale = np.divide(fields["error"], error, out=np.zeros_like(error), where=error != 0)
+        fields["contribution"] = np.stack([scale * arm for arm in expansion.influences])
+    return fields
+
+
+UNSURE = ("rank_lower", "rank_upper", "rank_probability", "top_probability")
+
+
+def identical(old: Values, new: Values) -> np.ndarray:
+    """Return for which queries all draws of both arms are the same, and something moves.
+
+    Such draws are one model: they say nothing about how training varies.
+    """
+    same = (old == old[:1]).all(0) & (new == new[:1]).all(0)
+    still = (new[:1] == old[:1]).all(0)
+    axes = tuple(range(1, same.ndim))
+    return same.all(axes) & ~still.all(axes)
+
+
+def q_values(p_values: np.ndarray) -> np.ndarray:
+    """Return the false discovery rate at which each would be discovered, along the last axis.
+
+    By Benjamini and Hochberg (1995); NaN where there is no p-value, which counts as no discovery.
+    """
+    missing = np.isnan(p_values)
+    adjusted = scipy.stats.false_discovery_control(np.where(missing, 1.0, p_values), axis=-1)
+    return np.where(missing, np.nan, adjusted)
+
+
+def tried(divergence: Divergence, comparison: Comparison) -> str:
+    """Try a divergence on noise: its values tell divergences of one name apart.
+
+    Raises:
+        ValueError: if it does not reduce the first axis alone.
+    """
+    old, new = np.split(noise(comparison, NUM_TRIED, 3).astype(float), [1], 2)
+    value = np.asarray(divergence.of(old.ndim == 4).statistic(old, new, comparison.coupled))
+    if value.shape != (1, 2):
+        raise ValueError(
+            f"divergence {divergence.name!r} gives shape {value.shape} for draws of shape {old.shape} "
+            f"and {new.shape}, and must give (1, 2): reduce the first axis"
+            f"{', and the last one, of outputs,' if old.ndim == 4 else ''} alone"
+        )
+    return " ".join(f"{number:.5g}" for number in value.ravel())
+
+
+def noise(comparison: Comparison, num_draws: int, several: int) -> np.ndarray:
+    """Make up measured values of one query, which add up to 1 where they are vectors."""
+    training = comparison.training
+    weights = training.program.full_weights()
+    value = jax.eval_shape(training.draw, jax.random.key(0), weights).value
+    output = value.shape[1 + (training.kernel.num_states > 1) :]
+    noise = np.random.default_rng(0).uniform(size=(num_draws, 1, several, *output))
+    # Shares that add up to 1 are fit for any divergence, those between probabilities too.
+    shares = noise / noise.sum(-1, keepdims=True) if output else noise
+    return shares.astype(value.dtype)

@@ -1,0 +1,129 @@
+"""Check predicted steps against one retrained draw."""
+
+import warnings
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from dtda_prob.perturbations import num_removed
+from dtda_prob.studies.draw import values
+from dtda_prob.studies.source import Source, matched, start_of, training_of
+from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+from dtda_prob.typing import PRNGKey
+
+NUM_CHECKED = 4
+"""Perturbations that are retrained: those of the longest predicted steps."""
+LEAST_COSINE, MOST_RATIO = 0.5, 3.0
+"""A step is in range if it points about the right way, and is about as long as it should be."""
+Values = Float[np.ndarray, "perturbation query *output"]
+
+
+class Steps(NamedTuple):
+    """Predicted steps of the measurement beside those of retraining, with the same key.
+
+    Attributes:
+        perturbation: which perturbations were retrained.
+        norm_ratio: length of the predicted step over that of the retrained one.
+        cosine: of the angle between them.
+    """
+
+    perturbation: np.ndarray
+    norm_ratio: Float[np.ndarray, " perturbation"]
+    cosine: Float[np.ndarray, " perturbation"]
+
+    def in_range(self) -> np.ndarray:
+        """Return for each step whether it is about right."""
+        long, short = self.norm_ratio <= MOST_RATIO, self.norm_ratio * MOST_RATIO >= 1
+        return (self.cosine >= LEAST_COSINE) & long & short
+
+
+def warn_beyond_range(
+    source: Source, key: PRNGKey, moved: Values, weights: xr.DataArray, old: Any = None
+) -> None:
+    """Warn where half of the steps are out of range; see `compare_steps`."""
+    if not has_range(source):
+        return
+    steps = compare_steps(source, key, moved, weights, old)
+    beyond = ~steps.in_range() & np.isfinite(steps.norm_ratio)
+    if beyond.mean() >= 0.5:
+        warnings.warn(
+            f"{source.name}: {beyond.sum()} of the {len(beyond)} longest steps, retrained for a draw, "
+            f"are out of its range: predicted {np.median(steps.norm_ratio):.2g} times as long as "
+            f"retrained, at a cosine of {np.median(steps.cosine):.2g} (medians). "
+            f"{advice(source, steps, weights)}; diagnostics.linear_range says more",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def compare_steps(
+    source: Source, key: PRNGKey, moved: Values, weights: xr.DataArray, old: Any = None
+) -> Steps:
+    """Retrain one draw at the perturbations of the longest predicted steps.
+
+    Where a run has several states, steps are those of their mean.
+
+    Args:
+        source: what predicted.
+        key: the key that draws were made with, the first of which is retrained.
+        moved: what was predicted for the first draw, for each perturbation.
+        weights: the perturbations, `(perturbation, datum)`.
+        old: where the push-forward started.
+    """
+    base = _bases(source, key, weights, old)
+    predicted = (moved - base).reshape(len(moved), -1)
+    longest = np.argsort(-np.linalg.norm(predicted, axis=1))[:NUM_CHECKED]
+    retrained = values(training_of(source), key, 1, weights[longest], chunk_size=NUM_CHECKED).mean(0)
+    predicted, true = predicted[longest], (retrained - base[longest]).reshape(len(longest), -1)
+    smallest = np.finfo(predicted.dtype).tiny
+    lengths = np.linalg.norm(predicted, axis=1), np.linalg.norm(true, axis=1).clip(smallest)
+    product = (lengths[0] * lengths[1]).clip(smallest)
+    return Steps(longest, lengths[0] / lengths[1], (predicted * true).sum(1) / product)
+
+
+def has_range(source: Source) -> TypeGuard[PushForward]:
+    """Return whether steps of a source can be out of range.
+
+    Steps of retraining never are. Where a draw jumps (a kernel without a derivative, importance
+    weights), it is not the draw that follows the weights, but its distribution.
+    """
+    if isinstance(source, Training) or source.push == source.training.push:
+        return False
+    return not (source.training.kernel.not_differentiable or source.weigh)
+
+
+def advice(source: PushForward, steps: Steps, weights: xr.DataArray) -> str:
+    """Return what to do about steps that are out of range, given what was done."""
+    long = np.median(steps.norm_ratio) > 1
+    removed = (weights.values[steps.perturbation] == 0).sum(1)
+    options = [
+        "expand at the middle of the step (at='centre')" if _is_at_old(source) else "",
+        f"damp {'more' if long else 'less'}" if source.curvature is not None else BETTER,
+        "remove less at a time" if np.median(removed) > 1 else "",
+        "retrain",
+    ]
+    chosen = [option for option in options if option]
+    return f"{', '.join(chosen[:-1])}, or {chosen[-1]}".capitalize()
+
+
+BETTER = (
+    "take a damped response, such as influence(training, curvature.nystroem(rank=100)) or segments: an "
+    "exact derivative says little where training is unstable"
+)
+
+
+def _is_at_old(source: PushForward) -> bool:
+    return isinstance(source.at, str) and source.at == "old"
+
+
+def _bases(source: Source, key: PRNGKey, weights: xr.DataArray, old: Any) -> Values:
+    """Return the value that each step starts from: that of the training on the rows that are left."""
+    removed, bases = num_removed(weights), {}
+    for count in np.unique(removed):
+        training = matched(training_of(source), int(count), weights.values)
+        start = xr.DataArray(np.asarray(start_of(training, old)), dims="datum")
+        bases[count] = values(training, key, 1, start, chunk_size=1).mean(0)
+    return np.stack([bases[count] for count in removed])

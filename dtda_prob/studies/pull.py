@@ -1,0 +1,289 @@
+"""Responses: runs by queries, and the change of each draw under each perturbation."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, Key
+
+from dtda_prob.compiling import compiled
+from dtda_prob.studies.devices import all_devices, num_devices, spread
+from dtda_prob.studies.digests import of_key
+from dtda_prob.studies.identity import of_program, of_source
+from dtda_prob.studies.perturbed import Perturbed
+from dtda_prob.studies.source import keys_of, start_of
+from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.pulling import of_queries
+from dtda_prob.typing import PRNGKey, Queries, Weights
+
+MOST_ELEMENTS = 2**24
+"""Elements of the responses that are pulled at once, unless those of a single query are more."""
+Pulled = tuple[Float[Array, "run ..."], Float[Array, "run ... datum"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """Pull the responses of runs and queries, and apply them to perturbations.
+
+    Attributes:
+        source: the push-forward, matched to the number of rows that the perturbations leave.
+        key: one typed key.
+        num_runs: number of runs.
+        perturbed: the perturbed datasets.
+        block: runs and queries that are pulled at once.
+        mesh: devices that share a pull; all of the process that pulls if None.
+        first: runs to pass over.
+    """
+
+    source: PushForward
+    key: PRNGKey
+    num_runs: int
+    perturbed: Perturbed
+    block: tuple[int, int]
+    mesh: Mesh | None = None
+    first: int = 0
+
+    dims = ("run", "query")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return the numbers of runs and queries."""
+        return self.num_runs, len(self.training.measure.queries)
+
+    @property
+    def training(self) -> Training:
+        """Return the training that is pulled back."""
+        return self.source.training
+
+    @property
+    def devices(self) -> Mesh | None:
+        """Return the devices that share a pull, if there are several."""
+        return all_devices() if self.mesh is None else self.mesh
+
+    @property
+    def coords(self) -> xr.Dataset:
+        """Return the labels of runs, queries and perturbations."""
+        own = {"run": np.arange(self.num_runs), "query": self.training.measure.queries}
+        return xr.Dataset(coords=own | {self.perturbed.dim: self.perturbed.labels})
+
+    @property
+    def like(self) -> xr.Dataset:
+        """Return a dataset with all variables of one run and query, which are all zero."""
+        function, arguments = self.call()
+        value, _ = function.shapes(*arguments)
+        axis = query_axis(self.training)
+        one = np.zeros((1, *value.shape[1:axis], 1, *value.shape[axis + 1 :]), value.dtype)
+        change = np.repeat(np.expand_dims(one, axis + 1), len(self.perturbed), axis + 1)
+        return self.labelled(one, change, np.arange(1), np.arange(1))
+
+    @property
+    def program(self) -> dict[str, Any]:
+        """Return what identifies the program of the study."""
+        return of_program(self.training.program)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies the responses, apart from the number of runs."""
+        own = {"kind": "effects", "key": of_key(self.key)}
+        return of_source(self.source) | own | self.perturbed.identity
+
+    def in_blocks(self, block: tuple[int, ...]) -> "Responses":
+        """Return the same responses in blocks of another size."""
+        return replace(self, block=(block[0], block[1]))
+
+    def __call__(self, block: tuple[slice, ...]) -> xr.Dataset:
+        """Pull a block.
+
+        Returns:
+            A dataset with `value`, `(run, [state,] query, [output])`, measured on all data; its
+            `change` on each perturbed dataset, `(run, [state,] query, perturbation, [output])`; and the
+            `key` of each run.
+        """
+        runs, queries = (np.arange(part.start, part.stop) for part in block)
+        filled = np.pad(queries, (0, max(0, self.block[1] - len(queries))), mode="edge")
+        keys = keys_of(self.key, self.first + runs)
+        pulled = pull_block(self.source, keys, self.start, self.point, filled, self.devices)
+        axis = query_axis(self.training)
+        asked = (slice(None),) * axis + (slice(len(queries)),)
+        value, response = (leaf[asked] for leaf in pulled)
+        change = np.moveaxis(self.perturbed.change(response, self.start), -1, axis + 1)
+        return self.labelled(value, change, runs, queries)
+
+    def labelled(
+        self, value: np.ndarray, change: np.ndarray, runs: np.ndarray, queries: np.ndarray
+    ) -> xr.Dataset:
+        """Label the arrays of some runs and queries."""
+        leading = ["run", *["state"] * (query_axis(self.training) - 1), "query"]
+        output = ["output"] * (value.ndim - len(leading))
+        words = np.asarray(jax.random.key_data(keys_of(self.key, self.first + runs)))
+        variables = {
+            "value": ([*leading, *output], value),
+            "change": ([*leading, self.perturbed.dim, *output], change),
+            "key": (["run", "word"], words),
+        }
+        return xr.Dataset(variables, self.coords.isel(run=runs, query=queries).coords)
+
+    @cached_property
+    def start(self) -> Weights:
+        """Return the weights that draws start from."""
+        return start_of(self.source)
+
+    @cached_property
+    def point(self) -> Weights | None:
+        """Return where responses are taken: at the centre of the perturbations; the start if None."""
+        at = self.source.at
+        if not isinstance(at, str) or at == "old":
+            return None
+        single = len(self.perturbed) == 1
+        return self.perturbed.centre(self.start) if at == "centre" or single else None
+
+    def call(self) -> tuple[compiled, tuple[Any, ...]]:
+        """Return the compiled call that pulls a block, with arguments to try it on."""
+        keys = keys_of(self.key, np.arange(self.block[0]))
+        queries = np.arange(self.block[1], dtype=np.int32)
+        return pull_runs, (self.source, self.devices, keys, self.start, self.point, queries)
+
+
+def responses(
+    source: PushForward,
+    key: PRNGKey,
+    num_runs: int,
+    perturbed: Perturbed,
+    *,
+    columns: int | None = None,
+    mesh: Mesh | None = None,
+    first: int = 0,
+) -> Responses:
+    """Lay out responses for some perturbed datasets, a run on each device at a time.
+
+    `columns` queries are pulled at once, those that fit into memory if None; see `Responses`.
+
+    Raises:
+        ValueError: if the perturbations drop different numbers of rows.
+    """
+    removed = perturbed.num_removed()
+    if len(removed) > 1:
+        raise ValueError(
+            f"perturbations drop different numbers of rows ({removed.tolist()}), and each number is "
+            "another training: attribute them separately, by removal='reweight', or with "
+            "direction='push'"
+        )
+    source = source.matched(int(removed[0]))
+    numbers = max(len(perturbed), len(source.training.program.labels))
+    columns = columns or queries_at_once(source.training, numbers)
+    runs = num_devices(all_devices() if mesh is None else mesh, "draw")
+    return Responses(source, key, num_runs, perturbed, (runs, columns), mesh, first)
+
+
+def pull_block(
+    source: PushForward,
+    keys: Key[Array, " run"],
+    start: Weights,
+    point: Weights | None,
+    queries: Int[np.ndarray, " block"],
+    mesh: Mesh | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return values of runs at the start, and their responses there or at another point, by queries.
+
+    Runs come one after another, so that memory holds the work of one and the responses of the block.
+    Where value and response train alike, each run trains once; it trains again for each block. Over a
+    mesh, runs are split along its axis "draw" and the queries along "query", and filled up by
+    repetition where they do not divide; numbers are those of one device up to rounding.
+
+    Args:
+        source: the push-forward.
+        keys: one per run.
+        start: the weights of the values.
+        point: the weights of the responses; `start` if None.
+        queries: their positions in the measure.
+        mesh: devices, with an axis "draw" and perhaps one "query"; the default device if None.
+
+    Returns:
+        Values `(run, *state, block, *output)` and responses `(run, *state, block, *output, datum)`.
+
+    Raises:
+        ValueError: for no key, positions that are none of the measure's, or other axes of the mesh.
+    """
+    chosen = check_queries(source.training, queries)
+    if len(keys) == 0:
+        raise ValueError("keys are empty: pass one per run")
+    if mesh is not None and ("draw" not in mesh.shape or not {*mesh.shape} <= {"draw", "query"}):
+        raise ValueError(
+            f"mesh must have an axis 'draw' and perhaps one 'query', got {tuple(mesh.shape)}"
+        )
+    runs = _repeated(len(keys), num_devices(mesh, "draw"))
+    places = _repeated(len(chosen), num_devices(mesh, "query"))
+    pulled = pull_runs(source, mesh, keys[runs], start, point, chosen[places])
+    asked = (slice(len(keys)), *[slice(None)] * (query_axis(source.training) - 1), slice(len(chosen)))
+    values, responses = (np.asarray(leaf)[asked] for leaf in pulled)
+    return values, responses
+
+
+@compiled
+def pull_runs(
+    source: PushForward,
+    mesh: Mesh | None,
+    keys: Key[Array, " run"],
+    start: Weights,
+    point: Weights | None,
+    queries: Queries,
+) -> Pulled:
+    """Map over runs, and split them and the queries over the mesh, if there is one."""
+    point = start if point is None else point
+
+    def runs(
+        source: PushForward, keys: Array, start: Weights, point: Weights, queries: Array
+    ) -> Pulled:
+        def run(key: PRNGKey) -> tuple[Array, Array]:
+            value = source.training.draw(key, start).value
+            return of_queries(source.training, value, queries), source.pull(key, point, queries)
+
+        return jax.lax.map(run, keys)
+
+    by_query = "query" if mesh is not None and "query" in mesh.shape else None
+    states = [None] * (query_axis(source.training) - 1)
+    specs = P("draw"), P(), P(), P(by_query)
+    return spread(runs, mesh, source, specs, P("draw", *states, by_query))(keys, start, point, queries)
+
+
+def queries_at_once(training: Training, elements: int) -> int:
+    """Return the size of about equal blocks of queries with so many elements per query and state."""
+    num_queries = len(training.measure.queries)
+    most = max(1, MOST_ELEMENTS // (elements * training.kernel.num_states))
+    return -(-num_queries // -(-num_queries // most))
+
+
+def query_axis(training: Training) -> int:
+    """Return the axis of queries in what is pulled of several runs."""
+    return 1 + (training.kernel.num_states > 1)
+
+
+def check_queries(training: Training, queries: Int[np.ndarray, " block"]) -> Int[np.ndarray, " block"]:
+    """Return positions of queries as an array.
+
+    Raises:
+        ValueError: if they are not a row of integers, or not positions in the measure.
+    """
+    chosen, total = np.asarray(queries), len(training.measure.queries)
+    if chosen.ndim != 1 or len(chosen) == 0 or not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(
+            f"queries must be a row of positions, (block,) integers; got {chosen.dtype} of shape "
+            f"{chosen.shape}"
+        )
+    if chosen.min() < 0 or chosen.max() >= total:
+        raise ValueError(
+            f"queries must be positions from 0 to {total - 1}, as many as the measure has; got "
+            f"{chosen.min()} to {chosen.max()}"
+        )
+    return chosen.astype(np.int32)
+
+
+def _repeated(length: int, parts: int) -> Int[np.ndarray, " position"]:
+    """Return all positions, repeated from the first one on up to a multiple of the parts."""
+    return np.arange(-(-length // parts) * parts) % length

@@ -1,0 +1,47 @@
+"""What is kept of an outcome, by the group of ArviZ's schema and the name within it."""
+
+import jax
+from jaxtyping import Array
+
+from dtda_prob.training import Training
+from dtda_prob.typing import Outcome, Params, Weights
+
+DENSITIES = ("log_likelihood", "log_prior")
+KEEPABLE = ("parameters", "losses", *DENSITIES)
+VALUE, STATS = "posterior_predictive", "sample_stats"
+
+
+def read(
+    training: Training, keep: tuple[str, ...], outcome: Outcome, weights: Weights
+) -> dict[str, Array]:
+    """Return the measured value of an outcome, and what else is kept, as `group.name`.
+
+    Args:
+        training: whose outcome it is.
+        keep: among `KEEPABLE`, and "statistics" of how the run ended.
+        outcome: of a run.
+        weights: the data it belongs to.
+    """
+    kept = {f"{VALUE}.{training.measure.name}": outcome.value}
+    if "statistics" in keep:
+        statistics = training.stats(outcome, weights)
+        kept |= {f"{STATS}.{name}": value for name, value in statistics.items()}
+    if "losses" in keep:
+        kept[f"{STATS}.losses"] = outcome.losses
+    if "parameters" in keep:
+        leaves = training.each_state(lambda params: named(training, params))(outcome.params)
+        kept |= {f"posterior.{name}": leaf for name, leaf in leaves.items()}
+    program, each = training.program, training.each_state
+    if "log_likelihood" in keep:
+        of_state = each(lambda params: -program.losses(params))
+        kept["log_likelihood.log_likelihood"] = of_state(outcome.params)
+    if "log_prior" in keep:
+        densities = each(program.log_prior)(outcome.params)
+        kept |= {f"log_prior.{name}": density for name, density in densities.items()}
+    return kept
+
+
+def named(training: Training, params: Params) -> dict[str, Array]:
+    """Constrain parameters and name each leaf by its path."""
+    leaves = jax.tree.leaves_with_path(training.program.constrain(params))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -1,0 +1,62 @@
+"""Where draws come from: a training, or a push-forward of one."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from dtda_prob.perturbations import check_weights
+from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+from dtda_prob.typing import PRNGKey, Weights
+
+Source = Training | PushForward
+
+
+def training_of(source: Source) -> Training:
+    """Return the training behind a source of draws."""
+    return source if isinstance(source, Training) else source.training
+
+
+def matched(source: Source, num_removed: int, weights: np.ndarray) -> Source:
+    """Return the source of trainings without that many rows, expanded at the mean of some weights."""
+    if isinstance(source, Training):
+        return source.drop(num_removed) if num_removed else source
+    return source.matched(num_removed, jnp.asarray(weights.mean(0)) if len(weights) > 1 else None)
+
+
+def start_of(source: Source, old: Any = None) -> Weights:
+    """Return the weights where a push starts: those given, or all the data that training visits."""
+    program = training_of(source).program
+    return program.full_weights() if old is None else jnp.asarray(check_weights(program, old).values)
+
+
+def num_runs(training: Training, num_draws: int, least: int = 1) -> int:
+    """Return the number of runs that so many draws take, which must be whole and at least `least`.
+
+    Raises:
+        ValueError: if runs do not give this very number of draws, or are too few.
+    """
+    several = training.kernel.num_states
+    if several > 1 and (num_draws % several or num_draws < least * several):
+        runs = max(least, -(-num_draws // several))
+        raise ValueError(
+            f"num_draws={num_draws}: the kernel keeps num_states={several} draws of each run, and at "
+            f"least {least} whole runs are needed; take num_draws={runs * several}"
+        )
+    if num_draws < least:
+        raise ValueError(f"num_draws={num_draws}: at least {least} draws are needed")
+    return num_draws // several
+
+
+def keys_of(key: PRNGKey, runs: Int[Array, " run"] | np.ndarray) -> Key[Array, " run"]:
+    """Return the key of each run, which depends on its position alone."""
+    return jax.vmap(partial(jax.random.fold_in, key))(runs)
+
+
+def draw_keys(key: PRNGKey, num_runs: int) -> Key[Array, " run"]:
+    """Return the keys of the first runs."""
+    return keys_of(key, np.arange(num_runs))
