@@ -46,7 +46,7 @@ def mislabelled() -> tuple[np.ndarray, np.ndarray]:
 LABELS, WRONG = mislabelled()
 
 
-def trained(measure: measures.Unbound, width: int, num_epochs: int) -> Training:
+def trained(measure: measures.Measure, width: int, num_epochs: int) -> Training:
     """Train the perceptron of the main job, or a wider one for longer, on partly wrong labels."""
     program = dtda.Program(dtda.zoo.classifier([width], 10), SPLIT.x_train, y=LABELS)
 

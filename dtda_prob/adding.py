@@ -73,7 +73,7 @@ def add(
         elif name not in rows:
             _check_no_rows(name, value, num_data)
         bound.arguments[name] = value
-    places = program.num_places + np.arange(num_rows)
+    places = program.num_slots + np.arange(num_rows)
     names = _names(program, num_rows, labels)
     new = program.with_rows(bound.args, bound.kwargs, np.concatenate([program.labels, names]), places)
     return Addition(new, _step(new, names, together))
@@ -83,7 +83,7 @@ def _step(new: Program, names: np.ndarray, together: bool) -> xr.DataArray:
     """Raise the weight of new rows, of all or of one at a time."""
     added = new.num_data - len(names) + np.arange(len(names))
     which = np.zeros(len(names), int) if together else np.arange(len(names))
-    weights = np.tile(new.present, (which[-1] + 1, 1))
+    weights = np.tile(new.initial_weights, (which[-1] + 1, 1))
     weights[which, added] = 1.0
     return labelled(new, weights, "reweight", np.array(["added"]) if together else names)
 

@@ -1,66 +1,193 @@
-"""What is asked of a trained model: outputs that are carried, and what is read off them.
+"""What is asked of a trained model: outputs that are transported, and the readout taken of them.
 
-A measure's outputs are the parameters of the predictive distribution at each query, in
-unconstrained space: logits for a categorical, mean and log scale for a normal. Push-forwards carry
-these, and the readout (loss, margin, probability, ...) is taken of the carried outputs.
+A measure's outputs are the parameters of the predictive distribution at each query, in unconstrained
+space: logits for a categorical, mean and log scale for a normal. Push-forwards transport these, and the
+readout (loss, margin, probability, ...) is taken of the transported outputs.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
-from numpyro.distributions import (
-    BernoulliLogits,
-    BernoulliProbs,
-    CategoricalLogits,
-    CategoricalProbs,
-)
-from numpyro.distributions.distribution import (
-    Distribution,
-    ExpandedDistribution,
-    MaskedDistribution,
-)
-from numpyro.distributions.mixtures import MixtureGeneral
+from numpyro.distributions.distribution import Distribution
 
-from dtda_prob.coordinates import coordinates
+from dtda_prob import readouts
+from dtda_prob.compiling import compiled, is_traced
+from dtda_prob.module import Module, call
 from dtda_prob.program import Program
+from dtda_prob.program.abstraction import per_structure
+from dtda_prob.program.coordinates import Coordinates, coordinates
+from dtda_prob.program.data import Named, bound, settle, unbound
+from dtda_prob.program.labels import check_labels
+from dtda_prob.program.plates import describe, plate_dim
+from dtda_prob.program.structure import abstract, check_lengths, check_observations
 from dtda_prob.typing import Params
 
 Value = Float[Array, "query *output"]
-Readout = Callable[[Distribution, Any], Any]
 
 
-class Measure(NamedTuple):
-    """A measure bound to a program.
+def named(names: Any) -> Named:
+    """Return names that are not compared."""
+    return names if isinstance(names, Named) else Named(np.asarray(names))
+
+
+class Measure(Module):
+    """What is asked of a model, of a program once it is bound to one.
 
     Attributes:
-        name: what the values are called in a sample set.
-        outputs: `(params) -> outputs`, a pytree of arrays.
-        readout: `(outputs) -> value`, shape `(query,)` or `(query, output)`.
-        queries: one label per query.
-        asked: the model's arguments, positional and by keyword, that the queries are of; None where
-            it is asked of no data. They are for showing: outputs have their own.
+        program: the program that it is bound to; None where it is still to be bound.
+        names: the labels of the queries.
     """
 
-    name: str
-    outputs: Callable[[Params], PyTree]
-    readout: Callable[[PyTree], Value]
-    queries: np.ndarray
-    asked: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    program: Program | None = eqx.field(default=None, kw_only=True, repr=False)
+    names: Named = eqx.field(
+        default=Named(np.zeros(0)), kw_only=True, static=True, repr=False, converter=named
+    )
+
+    def __call__(self, program: Program) -> Self:
+        """Return the measure bound to a program.
+
+        Raises:
+            ValueError: if the queries do not suit the program.
+        """
+        return self._labelled(self._with(program=program), None)
+
+    @abstractmethod
+    def outputs(self, params: Params) -> PyTree:
+        """Compute what is transported, a pytree of arrays."""
+
+    @abstractmethod
+    def readout(self, outputs: PyTree) -> Value:
+        """Compute the measured value, shape `(query,)` or `(query, output)`."""
+
+    @property
+    def name(self) -> str:
+        """The name of the values in a sample set."""
+        return type(self).__name__
+
+    @property
+    def queries(self) -> np.ndarray:
+        """One label per query."""
+        return self.names.names
+
+    @property
+    def asked(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments that the queries are made of, for showing; None if there is nothing to show."""
+        return None
+
+    @property
+    def bound(self) -> Program:
+        """The program that the measure is bound to."""
+        if self.program is None:
+            raise ValueError(f"measure {self.name!r} is bound to no program; call it with one")
+        return self.program
+
+    def _labelled(self, measure: Self, queries: Any) -> Self:
+        """Name the queries of a bound measure, of which the value's shape tells the number."""
+        program = measure.bound
+
+        def value(params: Params) -> Value:
+            return measure.readout(measure.outputs(params))
+
+        shape = jax.eval_shape(value, program.shapes).shape
+        if len(shape) not in (1, 2):
+            raise ValueError(
+                f"measure {self.name!r} has values of shape {shape}, not (query,) or (query, output)"
+            )
+        return measure._with(names=Named(check_labels(queries, shape[0], "queries", "query")))
+
+    def _with(self, **fields: Any) -> Self:
+        copy = object.__new__(type(self))
+        for name in type(self).__dataclass_fields__:
+            object.__setattr__(copy, name, fields.get(name, getattr(self, name)))
+        return copy
+
+
+class Predictive(Measure):
+    """A measure of the predictive distributions at given inputs.
+
+    Args:
+        *args: the model's arguments, bound to the queries.
+        queries: one label per query; by default their positions.
+        site: the observed site that is meant, where the program has several and one is needed.
+        **kwargs: the model's keyword arguments, observations included.
+
+    Attributes:
+        data: the arguments.
+        labels: the labels of the queries that were given.
+        site: the name of an observed site.
+        values: once bound, the observations of each site.
+    """
+
+    data: tuple[tuple, dict[str, Any]]
+    labels: Named | None = eqx.field(static=True)
+    site: str | None = eqx.field(static=True)
+    values: dict[str, Any]
+
+    def __init__(
+        self,
+        *args: Any,
+        queries: Sequence[Hashable] | np.ndarray | None = None,
+        site: str | None = None,
+        **kwargs: Any,
+    ):
+        self.data, self.values, self.site = (args, kwargs), {}, site
+        self.labels = None if queries is None else Named(queries)
+        self.program, self.names = None, Named(np.zeros(0))
 
     def __repr__(self) -> str:
-        return f"{self.name} of {len(self.queries)} queries"
+        args, kwargs = self.asked
+        named = {} if self.site is None else {"site": self.site}
+        return call(self.name, *args, **kwargs, **named)
+
+    def __call__(self, program: Program) -> Self:
+        _check_axes(program, *self.data)
+        data, values = settle(self._inspect(program), bound(self.data))
+        measure = self._with(program=program, data=data, values=dict.fromkeys(values))
+        seen = compiled(_observations)(measure)
+        return self._labelled(measure._with(values=seen), self.labels and self.labels.names)
+
+    @property
+    def asked(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return unbound(self.data)
+
+    @abstractmethod
+    def read(self, sites: dict[str, tuple[Distribution, Any, int]]) -> Value:
+        """Compute the value from the distribution, observation and plate's dimension of each site."""
+
+    def outputs(self, params: Params) -> PyTree:
+        return _chart(self)[0].outputs(_distributions(self, params))
+
+    def readout(self, outputs: PyTree) -> Value:
+        chart, dims = _chart(self)
+        fns = chart.distributions(outputs)
+        return self.read({site: (fns[site], self.values[site], dims[site]) for site in fns})
+
+    def _inspect(self, program: Program) -> Callable:
+        def inspect(data: Any) -> list[str]:
+            sizes: list[int] = []
+
+            def densities(data: Any) -> dict:
+                args, kwargs = data
+                params = _zeros(program)
+                sites = program.predictive_sites(params, args, kwargs)
+                sizes.append(sites[program.plate]["args"][0])
+                return check_observations(sites, program.observed, program.plate)
+
+            jaxpr = abstract(densities, data)
+            check_lengths(jaxpr, data, sizes[0], program.plate)
+            return [*program.observed]
+
+        return inspect
 
 
-Unbound = Callable[[Program], Measure]
-"""A measure still to be bound to a program, which is what the constructors here return."""
-
-
-def loss(*args: Any, queries: Sequence[Hashable] | None = None, **kwargs: Any) -> Unbound:
+class loss(Predictive):
     """Measure -log p(y | theta) of each query, in nats, summed over observed sites.
 
     Args:
@@ -68,206 +195,156 @@ def loss(*args: Any, queries: Sequence[Hashable] | None = None, **kwargs: Any) -
         queries: one label per query; by default their positions.
         **kwargs: the model's keyword arguments, observations included.
 
-    >>> measure = loss(jnp.ones((2, 3)), y=jnp.zeros(2))
+    >>> loss(jnp.ones((2, 3)), y=jnp.zeros(2))
+    loss(f32[2,3], y=f32[2])
     """
-    surprise = _sum_of(lambda fn, y: -jnp.asarray(fn.log_prob(_given(y))))
-    return _predictive("loss", surprise, args, kwargs, queries)
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        return -_log_likelihood(sites)
 
 
-def log_likelihood(*args: Any, queries: Sequence[Hashable] | None = None, **kwargs: Any) -> Unbound:
+class log_likelihood(Predictive):
     """Measure log p(y | theta) of each query, in nats, summed over observed sites; see `loss`."""
-    log_prob = _sum_of(lambda fn, y: fn.log_prob(_given(y)))
-    return _predictive("log_likelihood", log_prob, args, kwargs, queries)
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        return _log_likelihood(sites)
 
 
-def prediction(
-    *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
-) -> Unbound:
+class prediction(Predictive):
     """Measure the predictive mean: probabilities for a categorical; see `loss` for arguments.
 
     `site` names the observed site where the program has several.
     """
-    return _predictive("prediction", _only(site, _mean), args, kwargs, queries)
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        fn, _, dim = readouts.only(self.site, sites)
+        return readouts.keep(readouts.mean(fn), fn, dim)
 
 
-def squared_error(
-    *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
-) -> Unbound:
+class squared_error(Predictive):
     """Measure (y - predictive mean)^2 of numbers, summed over dimensions; see `prediction`.
 
     What the program masks counts as 0, as it does in `loss`.
     """
-    return _predictive("squared_error", _only(site, _squared, _summed), args, kwargs, queries)
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        fn, y, dim = readouts.only(self.site, sites)
+        return readouts.sum_rest(readouts.squared_error(fn, _given(y)), fn, dim)
 
 
-def margin(
-    *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
-) -> Unbound:
+class margin(Predictive):
     """Measure log p(y) - log(1 - p(y)), the log-odds of the observed class; see `prediction`."""
-    return _predictive("margin", _only(site, _log_odds), args, kwargs, queries)
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        fn, y, dim = readouts.only(self.site, sites)
+        return readouts.keep(readouts.log_odds(fn, _given(y)), fn, dim)
 
 
-def accuracy(
-    *args: Any, queries: Sequence[Hashable] | None = None, site: str | None = None, **kwargs: Any
-) -> Unbound:
+class accuracy(Predictive):
     """Measure 1 where the likeliest class is the observed one, else 0; see `prediction`.
 
-    It is a step function, so its own derivative is zero: carry the outputs or the parameters.
+    It is a step function, so its own derivative is zero: transport the outputs or the parameters.
     """
-    return _predictive("accuracy", _only(site, _is_correct), args, kwargs, queries)
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        fn, y, dim = readouts.only(self.site, sites)
+        return readouts.keep(readouts.is_correct(fn, _given(y)), fn, dim)
 
 
-def averaged(measure: Unbound) -> Unbound:
+class averaged(Measure):
     """Measure the mean over the queries of another measure: one query, "mean", for the price of one.
 
-    >>> measure = averaged(loss(jnp.ones((2, 3)), y=jnp.zeros(2)))
+    >>> averaged(loss(jnp.ones((2, 3)), y=jnp.zeros(2)))
+    averaged(measure=loss(f32[2,3], y=f32[2]))
     """
 
-    def bind(program: Program) -> Measure:
-        each = measure(program)
+    measure: Measure
 
-        def readout(outputs: PyTree) -> Value:
-            return each.readout(outputs).mean(0, keepdims=True)
+    def __call__(self, program: Program) -> Self:
+        bound = self._with(measure=self.measure(program), program=program)
+        return bound._with(names=Named(np.array(["mean"])))
 
-        return Measure(f"mean_{each.name}", each.outputs, readout, np.array(["mean"]))
+    @property
+    def name(self) -> str:
+        return f"mean_{self.measure.name}"
 
-    return bind
+    def outputs(self, params: Params) -> PyTree:
+        return self.measure.outputs(params)
+
+    def readout(self, outputs: PyTree) -> Value:
+        return self.measure.readout(outputs).mean(0, keepdims=True)
 
 
-def parameters() -> Unbound:
+class parameters(Measure):
     """Measure every parameter on the support of its site; one query per scalar parameter."""
 
-    def bind(program: Program) -> Measure:
-        shapes = jax.eval_shape(program.constrain, program.init(jax.random.key(0)))
-        return Measure(
-            "parameters",
-            outputs=lambda params: params,
-            readout=lambda params: ravel_pytree(program.constrain(params))[0],
-            queries=_scalar_names(shapes),
-        )
+    def __call__(self, program: Program) -> Self:
+        names = _scalar_names(jax.eval_shape(program.constrain, program.shapes))
+        return self._with(program=program, names=Named(names))
 
-    return bind
+    def outputs(self, params: Params) -> PyTree:
+        return params
+
+    def readout(self, outputs: PyTree) -> Value:
+        return ravel_pytree(self.bound.constrain(outputs))[0]
 
 
-def function(
-    fun: Callable[[Params], Value], *, name: str | None = None, queries: Any = None
-) -> Unbound:
+class function(Measure):
     """Measure any function of the parameters.
 
-    Args:
+    Attributes:
         fun: from parameters, a dict from site name to value on its support, to an array of shape
             `(query,)` or `(query, output)`.
         name: what the values are called; the function's own name if None.
         queries: one label per query; by default their positions.
 
     Raises:
-        ValueError: when bound, if `fun` gives an array of another rank.
+        ValueError: when bound, if `fun` returns an array of another rank.
     """
 
-    def bind(program: Program) -> Measure:
-        def outputs(params: Params) -> Value:
-            return jnp.asarray(fun(program.constrain(params)))
+    fun: Callable[[Params], Value]
+    called: str | None
+    labels: Named | None = eqx.field(static=True)
 
-        shape = jax.eval_shape(outputs, program.init(jax.random.key(0))).shape
-        label = name or getattr(fun, "__name__", "function")
-        return Measure(label, outputs, lambda value: value, _labels(label, queries, shape))
+    def __init__(self, fun: Callable[[Params], Value], *, name: str | None = None, queries: Any = None):
+        self.fun, self.called = fun, name
+        self.labels = None if queries is None else Named(queries)
+        self.program, self.names = None, Named(np.zeros(0))
 
-    return bind
+    def __repr__(self) -> str:
+        return call("function", self.fun, **({} if self.called is None else {"name": self.called}))
 
+    def __call__(self, program: Program) -> Self:
+        return self._labelled(self._with(program=program), self.labels and self.labels.names)
 
-def _predictive(
-    name: str,
-    readout: Callable[[dict], Value],
-    args: tuple,
-    kwargs: dict,
-    queries: Sequence[Hashable] | None,
-) -> Unbound:
-    """Build a measure that reads the predictive distributions at given inputs."""
+    @property
+    def name(self) -> str:
+        return self.called or getattr(self.fun, "__name__", "function")
 
-    def bind(program: Program) -> Measure:
-        def predictive(params: Params) -> dict:
-            return program.predictive(params, *args, **kwargs)
+    def outputs(self, params: Params) -> PyTree:
+        return jnp.asarray(self.fun(self.bound.constrain(params)))
 
-        def distributions(params: Params) -> dict[str, Distribution]:
-            return {site: fn for site, (fn, _, _) in predictive(params).items()}
-
-        start = program.init(jax.random.key(0))
-        observed = {site: (value, dim) for site, (_, value, dim) in predictive(start).items()}
-        unconstrained = coordinates(distributions(start))
-
-        def outputs(params: Params) -> dict[str, Any]:
-            return unconstrained.outputs(distributions(params))
-
-        def read(outputs: dict[str, Array]) -> Value:
-            fns = unconstrained.distributions(outputs)
-            return readout({site: (fns[site], *observed[site]) for site in fns})
-
-        shape = jax.eval_shape(lambda params: read(outputs(params)), start).shape
-        return Measure(name, outputs, read, _labels(name, queries, shape), (args, kwargs))
-
-    return bind
+    def readout(self, outputs: PyTree) -> Value:
+        return outputs
 
 
-def _sum_of(readout: Readout) -> Callable[[dict], Value]:
-    def read(sites: dict) -> Value:
-        parts = [_summed(readout(fn, y), fn, dim) for fn, y, dim in sites.values()]
-        return jnp.sum(jnp.stack(parts), axis=0)
-
-    return read
-
-
-def _only(name: str | None, readout: Readout, arrange: Callable | None = None) -> Callable:
-    def read(sites: dict) -> Value:
-        if (name is None and len(sites) > 1) or name not in (None, *sites):
-            raise ValueError(f"site={name!r}: choose one of the observed sites {sorted(sites)}")
-        fn, y, dim = sites[name or next(iter(sites))]
-        return (arrange or _kept)(readout(fn, y), fn, dim)
-
-    return read
-
-
-def _kept(array: Array, fn: Distribution, dim: int) -> Value:
-    """Bring the plate to the front and keep what is left of each query, flat, as outputs."""
-    array = jnp.moveaxis(array, len(fn.batch_shape) + dim, 0)
-    return array if array.ndim == 1 else array.reshape(len(array), -1)
-
-
-def _summed(array: Array, fn: Distribution, dim: int) -> Float[Array, " query"]:
-    """Bring the plate to the front and sum what is left of each query."""
-    array = jnp.moveaxis(array, len(fn.batch_shape) + dim, 0)
-    return array.reshape(len(array), -1).sum(-1)
-
-
-def _base(fn: Distribution) -> Distribution:
-    while isinstance(fn, ExpandedDistribution | MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def _class_logits(fn: Distribution, measure: str) -> Array:
-    base = _base(fn)
-    if isinstance(base, MixtureGeneral) and _has_classes(base):
-        logits = _mixed_logits(base, measure)
-    elif isinstance(base, CategoricalLogits | CategoricalProbs):
-        logits = jnp.asarray(base.logits)
-    else:
-        raise ValueError(f"measures.{measure} needs classes, and got {type(base).__name__}")
-    return jnp.broadcast_to(logits, (*fn.batch_shape, logits.shape[-1]))
-
-
-def _has_classes(fn: Distribution) -> bool:
-    """Say whether observations are classes, mixed over discrete latent sites or not."""
-    base = _base(fn)
-    if isinstance(base, MixtureGeneral):
-        return all(_has_classes(component) for component in base.component_distributions)
-    return isinstance(base, CategoricalLogits | CategoricalProbs)
-
-
-def _mixed_logits(mixture: MixtureGeneral, measure: str) -> Array:
-    components = [_class_logits(component, measure) for component in mixture.component_distributions]
-    log_probs = jax.nn.log_softmax(jnp.stack(components, -2))
-    shares = jax.nn.log_softmax(jnp.asarray(mixture.mixing_distribution.logits))
-    return jax.nn.logsumexp(log_probs + shares[..., None], axis=-2)
+def _log_likelihood(sites: dict) -> Value:
+    parts = [
+        readouts.sum_rest(jnp.asarray(fn.log_prob(_given(y))), fn, dim) for fn, y, dim in sites.values()
+    ]
+    return jnp.sum(jnp.stack(parts), axis=0)
 
 
 def _given(y: Any) -> Array:
@@ -276,58 +353,52 @@ def _given(y: Any) -> Array:
     return y
 
 
-def _mean(fn: Distribution, y: Any) -> Array:
-    if _has_classes(fn):
-        return jax.nn.softmax(_class_logits(fn, "prediction"))
-    return fn.mean
+@per_structure
+def _chart(measure: Predictive) -> tuple[Coordinates, dict[str, int]]:
+    """Return the chart of the predictive distributions, and the plate's dimension in each."""
+    program = measure.bound
+    sites = program.predictive_sites(_zeros(program), *measure.asked)
+    fns = {name: sites[name]["fn"] for name in program.observed}
+    return coordinates(fns), {name: plate_dim(sites[name], program.plate) for name in fns}
 
 
-def _squared(fn: Distribution, y: Any) -> Array:
-    """Give the squared error; what is masked counts as 0, as it does in a loss."""
-    masks, base = [], fn
-    while isinstance(base, ExpandedDistribution | MaskedDistribution):
-        masks += [base._mask] if isinstance(base, MaskedDistribution) else []
-        base = base.base_dist
-    shown = [jnp.reshape(mask, jnp.shape(mask) + (1,) * fn.event_dim) for mask in masks]
-    visible = jnp.all(jnp.stack(jnp.broadcast_arrays(True, *shown)), axis=0)
-    return jnp.where(visible, jnp.where(visible, _given(y), 0.0) - fn.mean, 0.0) ** 2
+def _distributions(measure: Predictive, params: Params) -> dict[str, Distribution]:
+    sites = measure.bound.predictive_sites(params, *measure.asked)
+    return {name: sites[name]["fn"] for name in measure.bound.observed}
 
 
-def _log_odds(fn: Distribution, y: Any) -> Array:
-    base, y = _base(fn), _given(y)
-    if isinstance(base, BernoulliLogits | BernoulliProbs):
-        return jnp.broadcast_to(base.logits, fn.batch_shape) * (2 * y - 1)
-    logits = _class_logits(fn, "margin")
-    own = jax.nn.one_hot(y, logits.shape[-1], dtype=bool)
-    chosen = jnp.take_along_axis(logits, y[..., None].astype(int), -1)[..., 0]
-    return chosen - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
+def _observations(measure: Predictive) -> dict[str, Any]:
+    program = measure.bound
+    sites = program.predictive_sites(_zeros(program), *measure.asked)
+    return {name: describe(sites[name], program.plate)[1] for name in program.observed}
 
 
-def _is_correct(fn: Distribution, y: Any) -> Array:
-    base, y = _base(fn), _given(y)
-    if isinstance(base, BernoulliLogits | BernoulliProbs):
-        hit = (jnp.broadcast_to(base.logits, fn.batch_shape) > 0) == (y == 1)
-    else:
-        hit = _class_logits(fn, "accuracy").argmax(-1) == y
-    return hit.astype(jnp.result_type(float))
+def _zeros(program: Program) -> Params:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), program.shapes)
+
+
+def _check_axes(program: Program, args: tuple, kwargs: dict) -> None:
+    """Refuse a single query without the axis of queries.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    own = dict(jax.tree.leaves_with_path((program.args, program.kwargs)))
+    for path, leaf in jax.tree.leaves_with_path(bound((args, kwargs))):
+        rows: tuple[int, ...] = np.shape(own[path]) if path in own else ()
+        if is_traced(leaf) and rows[:1] == (program.num_data,) and 0 < np.ndim(leaf) < len(rows):
+            name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+            raise ValueError(
+                f"queries: argument {name!r} has shape {np.shape(leaf)} where the program's has "
+                f"{rows}; a single query needs an axis of its own, x[None]"
+            )
 
 
 def _scalar_names(shapes: Params) -> np.ndarray:
-    """Name every scalar of a tree, as in `slope` or `net.w[0,2]`."""
+    """Return a name for every scalar of a tree, as in `slope` or `net.w[0,2]`."""
     names = []
     for path, leaf in jax.tree.leaves_with_path(shapes):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         scalars = np.ndindex(leaf.shape)
         names += [f"{name}[{','.join(map(str, i))}]" if i else name for i in scalars]
     return np.array(names)
-
-
-def _labels(name: str, queries: Any, shape: tuple[int, ...]) -> np.ndarray:
-    if len(shape) not in (1, 2):
-        raise ValueError(
-            f"measure {name!r} gives an array of shape {shape}; it must be (query,) or (query, output)"
-        )
-    labels = np.arange(shape[0]) if queries is None else np.asarray(queries)
-    if labels.shape != shape[:1]:
-        raise ValueError(f"queries must be one label per query, {shape[0]}; got {labels.shape}")
-    return labels

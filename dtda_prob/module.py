@@ -6,12 +6,17 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
+import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import extended, issubdtype, prng_key
 
 
 class Module(eqx.Module):
     """A frozen dataclass that is a pytree and prints, on one line, as the call that constructs it.
+
+    Modules compare by value and hash by all but the values of arrays, so that their methods can be
+    given to `jax.jit`.
 
     Fields equal to their default are left out. Arrays are shown by dtype and shape, functions and
     classes by qualified name, and fields marked `repr=False` not at all.
@@ -28,6 +33,16 @@ class Module(eqx.Module):
             field for field in dataclasses.fields(self) if field.repr and not _is_default(self, field)
         ]
         return call(type(self).__name__, **{field.name: getattr(self, field.name) for field in shown})
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or type(self) is not type(other):
+            return self is other
+        (mine, structure), (others, same) = jax.tree.flatten(self), jax.tree.flatten(other)
+        return structure == same and all(map(_is_equal, mine, others))
+
+    def __hash__(self) -> int:
+        leaves, structure = jax.tree.flatten(self)
+        return hash((structure, tuple(_shape(leaf) if _is_array(leaf) else leaf for leaf in leaves)))
 
 
 def call(name: str, /, *args: Any, **kwargs: Any) -> str:
@@ -57,6 +72,23 @@ def _short_dtype(dtype: Any) -> str:
     if issubdtype(dtype, extended):
         return "key" if issubdtype(dtype, prng_key) else dtype.name
     return dtype.name if dtype.kind not in "iufc" else f"{dtype.kind}{8 * dtype.itemsize}"
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    """Compare two leaves by value; tracers are equal to themselves alone."""
+    if one is other or not (_is_array(one) or _is_array(other)):
+        return one is other or bool(one == other)
+    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):
+        return False
+    return _shape(one) == _shape(other) and bool(jnp.array_equal(one, other))
+
+
+def _shape(leaf: Any) -> Any:
+    return (leaf.shape, leaf.dtype) if _is_array(leaf) else None
 
 
 def _is_default(module: Module, field: dataclasses.Field) -> bool:

@@ -32,7 +32,7 @@ def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr
     Raises:
         ValueError: for unknown or repeated labels, where nothing is named, or all is dropped.
     """
-    weights = program.present.copy()
+    weights = program.initial_weights.copy()
     weights[positions_of(program, data)] = 0.0
     return labelled(program, weights, removal)
 
@@ -45,7 +45,7 @@ def upweight(program: Program, data: Data, factor: float = 2.0) -> xr.DataArray:
     """
     if not 0 <= factor < np.inf:
         raise ValueError(f"factor={factor} must be finite and at least 0")
-    weights = program.present.copy()
+    weights = program.initial_weights.copy()
     weights[positions_of(program, data)] = factor
     return labelled(program, weights, "reweight")
 
@@ -54,9 +54,9 @@ def leave_one_out(
     program: Program, data: Data | None = None, *, removal: Removal = "reweight"
 ) -> xr.DataArray:
     """Remove one datum at a time: one perturbation for each of `data` (of all data if None)."""
-    data = program.labels[program.present > 0] if data is None else data
+    data = program.labels[program.initial_weights > 0] if data is None else data
     positions = positions_of(program, data)
-    weights = np.tile(program.present, (len(positions), 1))
+    weights = np.tile(program.initial_weights, (len(positions), 1))
     weights[np.arange(len(positions)), positions] = 0.0
     return labelled(program, weights, removal, program.labels[positions])
 
@@ -82,13 +82,13 @@ def random_subsets(
         ValueError: if nothing or everything would be kept.
     """
     check_key(key)
-    present = np.flatnonzero(program.present)
+    present = np.flatnonzero(program.initial_weights)
     size = int(keep) if isinstance(keep, Integral) else round(keep * len(present))
     if not 0 < size < len(present):
         raise ValueError(f"keep={keep} keeps {size} of {len(present)} data; keep some, not all")
     keys = jax.random.split(key, num_subsets)
     order = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, len(present)))(keys))
-    weights = np.zeros((num_subsets, len(program.present)))
+    weights = np.zeros((num_subsets, len(program.initial_weights)))
     weights[:, present] = order < size
     return labelled(program, weights, removal, np.arange(num_subsets))
 
@@ -123,7 +123,7 @@ def groups(
         members = [np.flatnonzero(groups_of_data == name) for name in names]
     if not members:
         raise ValueError("by names no group; give at least one")
-    weights = np.tile(program.present, (len(members), 1))
+    weights = np.tile(program.initial_weights, (len(members), 1))
     for row, positions in enumerate(members):
         weights[row, positions] = 0.0
     return labelled(program, weights, removal, names)
@@ -141,7 +141,7 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
         ValueError: for the wrong length, other data labels, or weights negative or not finite.
     """
     if weights is None:
-        weights = program.present.copy()
+        weights = program.initial_weights.copy()
     shape, wanted = np.shape(weights), len(program.labels)
     if shape[-1:] != (wanted,) or len(shape) > 2:
         raise ValueError(
@@ -186,7 +186,7 @@ def remove_leading(
     positions = positions_of(program, ranking)
     if not counts or min(counts) < 1 or max(counts) > len(positions):
         raise ValueError(f"counts={[*counts]} must lie between 1 and the {len(positions)} data ranked")
-    weights = np.tile(program.present, (len(counts), 1))
+    weights = np.tile(program.initial_weights, (len(counts), 1))
     for row, count in enumerate(counts):
         weights[row, positions[:count]] = 0.0
     return labelled(program, weights, removal, np.asarray(counts))

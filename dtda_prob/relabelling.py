@@ -58,7 +58,7 @@ def relabel(
     bound = arguments(program, changes, "changes")
     for name, value in bound.arguments.items():
         bound.arguments[name] = _with_copies(name, value, program.num_data, positions, changes)
-    places = program.places[positions]
+    places = program.slots[positions]
     new = program.with_rows(bound.args, bound.kwargs, _names(program, positions), places)
     return Relabelling(new, _step(new, program.labels[positions], positions, together))
 
@@ -67,7 +67,7 @@ def _step(new: Program, names: np.ndarray, positions: Positions, together: bool)
     """Move the weight of each original to its copy."""
     copies = new.num_data - len(positions) + np.arange(len(positions))
     rows = np.zeros(len(positions), int) if together else np.arange(len(positions))
-    weights = np.tile(new.present, (rows[-1] + 1, 1))
+    weights = np.tile(new.initial_weights, (rows[-1] + 1, 1))
     weights[rows, positions], weights[rows, copies] = 0.0, 1.0
     return labelled(new, weights, "reweight", np.array(["relabelled"]) if together else names)
 

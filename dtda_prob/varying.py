@@ -57,14 +57,14 @@ def changed(program: Program, **values: Any) -> xr.DataArray:
         raise ValueError(
             f"values names {unknown or 'nothing'}; the settings that vary are {[*settings]}"
         )
-    weights = program.present.copy()
+    weights = program.initial_weights.copy()
     for name, value in values.items():
         setting, value = settings[name], np.asarray(value, float)
         if value.shape != setting.shape or not np.isfinite(value).all():
             raise ValueError(
                 f"{name} must be finite and have shape {setting.shape}; got shape {value.shape}"
             )
-        old = 1.0 if setting.value is None else np.asarray(setting.value, float)
+        old = np.asarray(program.arguments.arguments[name], float) if setting.is_argument else 1.0
         weights[setting.start : setting.stop] = (value - old).ravel()
     return labelled(program, weights, "reweight")
 

@@ -207,15 +207,23 @@ def scores_of(program):
 
 
 # %%
-def quality(program):
+class Quality(measures.Measure):
     """Measure mean loss and accuracy over the test images."""
+
+    loss: measures.Measure
+    accuracy: measures.Measure
+
+    def outputs(self, params):
+        return self.loss.outputs(params)
+
+    def readout(self, outputs):
+        return jnp.stack([each.readout(outputs).mean() for each in (self.loss, self.accuracy)])
+
+
+def quality(program):
+    """Bind the measure of quality to a program."""
     asked = [each(x_held[test], y=split.y_test[test]) for each in (measures.loss, measures.accuracy)]
-    loss, accuracy = (each(program) for each in asked)
-
-    def readout(outputs):
-        return jnp.stack([loss.readout(outputs).mean(), accuracy.readout(outputs).mean()])
-
-    return measures.Measure("quality", loss.outputs, readout, np.array(["loss", "accuracy"]))
+    return Quality(*(each(program) for each in asked), program=program, names=["loss", "accuracy"])
 
 
 def pruned(program, scores, wrong):

@@ -208,7 +208,7 @@ kernel = dtda.kernels.sgd(optimizer, num_epochs=size.epochs, batch_size=size.bat
 completed = np.broadcast_to(np.arange(size.window) >= half, (len(queries), size.window))
 measure = dtda.measures.log_likelihood(queries, completed)
 training = dtda.Training(program, kernel, measure)
-num_parameters = program.facts()["parameters"]
+num_parameters = sum(leaf.size for leaf in jax.tree.leaves(program.shapes))
 num_characters = data[:, 1:].size
 print(training)
 

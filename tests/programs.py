@@ -512,9 +512,14 @@ def chain_of_states(sequences):
 REFUSED: dict[str, tuple[Callable, tuple, str, str]] = {
     "mutable state": (stateful, (Y,), "data", "'state' is mutable state.* without running statistics"),
     "infinitely many values": (infinite, (Y,), "data", "'count' is discrete and takes infinitely many"),
-    "shared and local": (of_two_kinds, (Y,), "data", "some are shared by data where others"),
+    "shared and local": (of_two_kinds, (Y,), "data", "some are shared by examples where others"),
     "below another plate": (deeper, (TABLE,), "data", "lie in different plates.*to_event"),
-    "neighbours": (of_neighbours, (Y,), "data", "site 'y' depends on the discrete .* of several data"),
+    "neighbours": (
+        of_neighbours,
+        (Y,),
+        "data",
+        "site 'y' depends on the discrete .* of several examples",
+    ),
     "prior of a latent": (of_a_latent, (Y,), "data", "site 'level' depends"),
     "outside the plate": (outside, (Y,), "data", "site 'total' depends"),
     "scaled": (scaled, (Y,), "data", "are scaled inside the model"),

@@ -43,7 +43,7 @@ def test_weight_one_is_the_bigger_program(kernel):
 
 
 def test_to_begin_with_posteriors_are_those_without_the_new_rows():
-    before = trained(MORE.program, "exact", MORE.program.present)
+    before = trained(MORE.program, "exact", MORE.program.initial_weights)
     close(before, trained(regression(), "exact", np.ones(NUM_DATA)), rtol=1e-4)
     assert not np.allclose(before, trained(MORE.program, "exact", MORE.weights[0]), rtol=1e-2)
 
@@ -51,10 +51,10 @@ def test_to_begin_with_posteriors_are_those_without_the_new_rows():
 def test_the_objective_to_begin_with_is_the_same_up_to_the_number_of_rows():
     program, params = MORE.program, regression().init(KEY)
     ones, share = jnp.ones(NUM_DATA), NUM_DATA / (NUM_DATA + 2)
-    found = program.objective(params, jnp.asarray(program.present))
+    found = program.objective(params, jnp.asarray(program.initial_weights))
     close(found, share * regression().objective(params, ones), rtol=1e-5)
-    assert (program.num_rows, program.num_places) == (NUM_DATA + 2, NUM_DATA + 2)
-    close(program.full_weights(), program.present)
+    assert (program.num_rows, program.num_slots) == (NUM_DATA + 2, NUM_DATA + 2)
+    close(program.full_weights(), program.initial_weights)
 
 
 def test_a_kernel_of_a_number_of_steps_keeps_it():
@@ -69,7 +69,7 @@ def test_dropping_from_a_program_with_new_rows_is_dropping_from_the_program():
     without = dtda.remove(MORE.program, [4], removal="drop")
     left = MORE.program.drop(int((without == 0).sum()))
     assert left.num_rows == NUM_DATA - 1
-    close(left.full_weights(), MORE.program.present * (NUM_DATA - 1) / NUM_DATA)
+    close(left.full_weights(), MORE.program.initial_weights * (NUM_DATA - 1) / NUM_DATA)
 
 
 def test_influence_gives_the_gradients_of_the_new_rows(x64):
@@ -78,7 +78,7 @@ def test_influence_gives_the_gradients_of_the_new_rows(x64):
     training = dtda.Training(
         more.program, dtda.kernels.exact(temperature=0.0), dtda.measures.parameters()
     )
-    found = pull(dtda.influence(training, at="old"), jnp.asarray(more.program.present))
+    found = pull(dtda.influence(training, at="old"), jnp.asarray(more.program.initial_weights))
     x, y = regression_data()
     hessian = x.T @ x / NOISE**2 + np.eye(3) / PRIOR**2
     mode = np.linalg.solve(hessian, x.T @ y / NOISE**2)
@@ -89,7 +89,7 @@ def test_influence_gives_the_gradients_of_the_new_rows(x64):
 
 def test_unroll_predicts_retraining():
     training = dtda.Training(MORE.program, KERNELS["sgd by epoch"], queries())
-    old, new = jnp.asarray(MORE.program.present), jnp.asarray(MORE.weights.values[0])
+    old, new = jnp.asarray(MORE.program.initial_weights), jnp.asarray(MORE.weights.values[0])
     push = jax.jit(dtda.unroll(training, space="parameters").push)
     before, guess, truth = training.draw(KEY, old), push(KEY, old, new), training.draw(KEY, new)
     moved, error = (np.linalg.norm(truth.value - other.value) for other in (before, guess))
@@ -101,7 +101,7 @@ def test_new_data_are_named_and_added_one_by_one():
     assert dtda.add(named, ROWS).program.labels[-2:].tolist() == ["new 0", "new 1"]
     more = dtda.add(named, ROWS, labels=["a", "b"])
     assert more.weights["perturbation"].values.tolist() == ["a", "b"]
-    close(more.weights.values - more.program.present, np.eye(NUM_DATA + 2)[-2:])
+    close(more.weights.values - more.program.initial_weights, np.eye(NUM_DATA + 2)[-2:])
     again = dtda.relabel(more.program, ["row 3"], {"y": [0.0]})
     assert (again.program.num_rows, again.program.num_data) == (NUM_DATA + 2, NUM_DATA + 3)
 
@@ -112,7 +112,7 @@ def test_new_data_bring_latent_sites_of_their_own():
     assert jax.tree.map(jnp.shape, more.program.init(KEY)) == {"centre": (), "level": (NUM + 2,)}
     centre = dtda.measures.function(lambda values: values["centre"][None])
     alone = trained(program, "exact mode", np.ones(NUM), centre)
-    close(trained(more.program, "exact mode", more.program.present, centre), alone, rtol=1e-4)
+    close(trained(more.program, "exact mode", more.program.initial_weights, centre), alone, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Kernels beyond those of the laws' table: a few laws each, and what each of them is for."""
 
-import copy
 from functools import cache
 
 import jax
@@ -46,8 +45,8 @@ def compiled(kernel: str):
     training = train(MORE_KERNELS[kernel])
 
     def value(key, weights, y):
-        program = copy.copy(training.program)
-        program.kwargs = program.kwargs | {"y": y}
+        program = training.program
+        program = program.with_data(program.args, program.kwargs | {"y": y})
         return training.observe(training.kernel.run(key, program, weights).params)[1]
 
     y = jnp.asarray(regression_data()[1])

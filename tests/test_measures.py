@@ -452,7 +452,7 @@ BAD_MEASURES = {
     "too many labels": (
         "normal",
         measures.loss(QUERIES, QUERY_Y, queries=list("abcde")),
-        "one label per query, 4",
+        "one per query, 4",
     ),
     "margin of numbers": ("normal", measures.margin(QUERIES, QUERY_Y), "needs classes.*Normal"),
     "accuracy of numbers": ("normal", measures.accuracy(QUERIES, QUERY_Y), "needs classes.*Normal"),

@@ -246,7 +246,7 @@ def test_gradients_do_not_depend_on_how_many_are_taken_at_a_time(batch_size):
 @pytest.mark.parametrize("name", WITHOUT_PARAMS)
 def test_weighed_model_has_the_objective_as_potential(name):
     program = bind(name)
-    model = handlers.seed(program.weighed(WEIGHTS), KEY)
+    model = handlers.seed(program.reweighted(WEIGHTS), KEY)
     potential = potential_energy(model, program.args, program.kwargs, CASES[name].params)
     close(potential, NUM_DATA * objective(name)(WEIGHTS))
 
@@ -292,7 +292,7 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_observation_of_weight_zero_does_not_matter(name, monkeypatch):
+def test_observation_of_weight_zero_does_not_matter(name):
     likelihood, y, outside = OUTSIDE[name]
 
     def model(y):
@@ -302,7 +302,7 @@ def test_observation_of_weight_zero_does_not_matter(name, monkeypatch):
 
     program, params, weights = Program(model, y), {"level": 0.3}, jnp.array([1.0, 0.0, 2.0])
     clean = jax.jit(jax.value_and_grad(program.objective))(params, weights)
-    monkeypatch.setattr(program, "args", (y.at[1].set(outside),))
+    program = program.with_data((y.at[1].set(outside),), {})
     close(jax.jit(jax.value_and_grad(program.objective))(params, weights), clean)
 
 
@@ -506,7 +506,7 @@ MISSING = np.where(np.arange(NUM_DATA) == 2, np.nan, Y)
 BAD_PROGRAMS = {
     "no such plate": ((unknown_scale, Y), {"plate": "rows"}, ValueError, "no such plate"),
     "no observation": ((zoo.linear_regression, X), {}, ValueError, "no observed site"),
-    "too few labels": ((unknown_scale, Y), {"labels": NAMES[:5]}, ValueError, "one per datum, 6"),
+    "too few labels": ((unknown_scale, Y), {"labels": NAMES[:5]}, ValueError, "one per example, 6"),
     "same labels": ((unknown_scale, Y), {"labels": [*"abcdea"]}, ValueError, "labels must differ"),
     "missing": ((unknown_scale, MISSING), {"labels": NAMES}, ValueError, r"\['c'\] \(1 in all\)"),
     "impossible": ((impossible_prior, Y), {}, ValueError, "not finite.* for the prior"),

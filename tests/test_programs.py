@@ -1,6 +1,5 @@
 """Laws over programs of every kind, against log likelihoods by hand."""
 
-import copy
 from functools import cache
 
 import jax
@@ -29,8 +28,8 @@ def close(actual, desired, tolerance=1e-4):
 @cache
 def found(name):
     """Everything the laws speak of, compiled once for each program."""
-    program, changed = bind(name), copy.copy(bind(name))
-    changed.args = jax.tree.map(jnp.asarray, PROGRAMS[name].changed)
+    program = bind(name)
+    changed = program.with_data(jax.tree.map(jnp.asarray, PROGRAMS[name].changed), {})
 
     def everything(params):
         slope = jax.value_and_grad(program.objective)
@@ -237,7 +236,7 @@ def test_curvature_from_likelihoods(name):
     assert np.isfinite(jax.jit(by_fisher.pull)(jax.random.key(0), jnp.ones(NUM))).all()
 
 
-# Discrete sites that data share.
+# Discrete sites that examples share.
 
 
 def two_sided(y):
@@ -267,5 +266,7 @@ def test_discrete_sites_that_data_share_are_summed_with_weights_as_powers():
     ],
 )
 def test_what_goes_datum_by_datum_is_refused_where_data_share_discrete_sites(ask):
-    with pytest.raises(NotImplementedError, match=r"data share the discrete latent sites \['side'\]"):
+    with pytest.raises(
+        NotImplementedError, match=r"examples share the discrete latent sites \['side'\]"
+    ):
         ask(dtda.Program(two_sided, Y))

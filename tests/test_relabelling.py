@@ -55,7 +55,7 @@ def relabelled_by_hand():
 def test_moving_weight_to_copies_is_training_on_other_labels(kernel):
     """With the same key: the same initialisation, batches and noise."""
     ones = np.ones(NUM_DATA)
-    before = trained(EDIT.program, kernel, EDIT.program.present)
+    before = trained(EDIT.program, kernel, EDIT.program.initial_weights)
     after = trained(EDIT.program, kernel, EDIT.weights[0])
     close(before, trained(regression(), kernel, ones), rtol=1e-4)
     close(after, trained(relabelled_by_hand(), kernel, ones), rtol=1e-4)
@@ -108,7 +108,7 @@ def test_relabelling_one_by_one_is_named_by_the_data():
     assert edit.program.labels[-1] == "row 7 relabelled"
     expected = np.zeros((2, NUM_DATA + 2))
     expected[0, [2, NUM_DATA]] = expected[1, [7, NUM_DATA + 1]] = [-1, 1]
-    close(edit.weights - edit.program.present, expected)
+    close(edit.weights - edit.program.initial_weights, expected)
 
 
 def test_the_response_is_the_difference_of_gradients(x64):
@@ -116,8 +116,8 @@ def test_the_response_is_the_difference_of_gradients(x64):
     edit = dtda.relabel(regression(), CHANGED, {"y": LABELS}, together=True)
     measure = dtda.measures.parameters()
     training = dtda.Training(edit.program, dtda.kernels.exact(temperature=0.0), measure)
-    found = pull(dtda.influence(training, at="old"), jnp.asarray(edit.program.present))
-    step = np.asarray(found) @ (edit.weights.values[0] - edit.program.present)
+    found = pull(dtda.influence(training, at="old"), jnp.asarray(edit.program.initial_weights))
+    step = np.asarray(found) @ (edit.weights.values[0] - edit.program.initial_weights)
     x, y = regression_data()
     hessian = x.T @ x / NOISE**2 + np.eye(3) / PRIOR**2
     close(step, np.linalg.solve(hessian, x[CHANGED].T @ (LABELS - y[CHANGED])) / NOISE**2, rtol=1e-6)

@@ -154,7 +154,7 @@ def _design(source: "PushForward", key: "PRNGKey", design: str, number: int) -> 
     program = source.training.program
     if design == "lds":
         return random_subsets(program, key, number, removal="drop")
-    present = np.flatnonzero(program.present > 0)
+    present = np.flatnonzero(program.initial_weights > 0)
     chosen = jax.random.choice(key, present, (min(number, len(present)),), replace=False)
     return leave_one_out(program, program.labels[np.sort(np.asarray(chosen))])
 

@@ -7,19 +7,19 @@ features of example i: H is the Gram matrix of their Jacobian, and no method nee
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.distributions import Unit
 
 from dtda_prob.blocks import map_blocks
-from dtda_prob.likelihood import Index, Label, Likelihood, OutputVector, likelihood
 from dtda_prob.module import Module
 from dtda_prob.program import Program
+from dtda_prob.program.abstraction import is_concrete, remembered
+from dtda_prob.program.likelihood import Index, Label, Likelihood, OutputVector, likelihood
 from dtda_prob.typing import Params, PRNGKey
 
 Features = Callable[[Params, Index], Float[Array, " feature"]]
@@ -66,9 +66,7 @@ class gauss_newton(Matrix):
         return vectors * jnp.sqrt(jnp.maximum(values, 0.0))
 
     def check(self, program: Program) -> None:
-        if "convex" not in program.derived:
-            program.derived["convex"] = _is_convex(program)
-        if not program.derived["convex"]:
+        if is_concrete(program) and not remembered(program, "convex", lambda: _is_convex(program)):
             raise ValueError(
                 "matrix='gauss_newton' needs a loss that is convex in the outputs, and this program's "
                 "is not (a learned scale?); take matrix='fisher'"
@@ -129,10 +127,8 @@ def check_features(matrix: Matrix, program: Program) -> None:
     Raises:
         ValueError: if the likelihood of an example is a `numpyro.factor`, or see `Matrix.check`.
     """
-    index = jnp.zeros(1, int)
-    observed = program.observations(program.init(jax.random.key(0)), index)
-    factors = [name for name, (fn, _, _) in observed.items() if isinstance(_base(fn), Unit)]
-    if factors:
+    factors = [*program.structure.factors]
+    if factors and not isinstance(matrix, empirical_fisher):
         raise ValueError(
             f"sites {factors} are numpyro.factor: a loss without outputs, so it has no "
             f"{matrix} matrix; observe the data with numpyro.sample(..., obs=y), or take "
@@ -180,12 +176,6 @@ def _draw_labels(
         return jax.vmap(lambda key: model.label(key, outputs, index))(keys)
 
     return jax.lax.stop_gradient(map_blocks(draw, program.num_data, BATCH_SIZE))
-
-
-def _base(fn: Any) -> Any:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn
 
 
 def _is_convex(program: Program) -> bool:

@@ -55,7 +55,7 @@ def pruning(
             "all data", or the share removes nothing or everything.
     """
     program = training.program
-    present = program.present > 0
+    present = program.initial_weights > 0
     size = round(share * present.sum())
     if not 0 < size < present.sum():
         raise ValueError(f"share={share} removes {size} of {present.sum()} data; remove some, not all")
@@ -138,8 +138,8 @@ def _choices(program: Program, name: str, score: Any) -> Choices:
 
 def _without_highest(program: Program, scores: Choices, size: int) -> np.ndarray:
     """Weigh the highest scores 0, among the data that are there; ties go in the order of data."""
-    ranked = np.where(program.present > 0, -scores, np.inf)
+    ranked = np.where(program.initial_weights > 0, -scores, np.inf)
     order = np.argsort(ranked, axis=1, kind="stable")[:, :size]
-    weights = np.tile(program.present, (len(scores), 1))
+    weights = np.tile(program.initial_weights, (len(scores), 1))
     np.put_along_axis(weights, order, 0.0, axis=1)
     return weights

@@ -138,7 +138,7 @@ def _positions(training: Training, rankings: Mapping[Hashable, Data]) -> np.ndar
 
 def _random_orders(program: Program, number: int, seed: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return [rng.permutation(program.labels[program.present > 0]) for _ in range(number)]
+    return [rng.permutation(program.labels[program.initial_weights > 0]) for _ in range(number)]
 
 
 def _along_curves(

@@ -129,7 +129,7 @@ class BatchPhase(Phase):
         per_epoch = self.visits.steps_per_epoch(program.num_rows)
         if self.num_steps is None:
             return (self.num_epochs or 0) * per_epoch
-        whole = self.visits.steps_per_epoch(program.num_places)
+        whole = self.visits.steps_per_epoch(program.num_slots)
         return max(1, round(self.num_steps * per_epoch / whole))
 
     def num_passes(self, program: Program) -> float:
@@ -153,7 +153,7 @@ def _shuffle(key: PRNGKey, program: Program, weights: Weights) -> Order:
 
 def _permute(key: PRNGKey, program: Program) -> Order:
     """Permute slots at random; a copy of a row comes right after its original."""
-    order = jax.random.permutation(key, program.num_places)
-    if program.num_places == program.num_data:
+    order = jax.random.permutation(key, program.num_slots)
+    if program.num_slots == program.num_data:
         return order
-    return jnp.argsort(jnp.argsort(order)[program.places], stable=True)
+    return jnp.argsort(jnp.argsort(order)[program.slots], stable=True)

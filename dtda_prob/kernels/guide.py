@@ -101,7 +101,7 @@ def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
         key: PRNGKey, free: Params, program: Program, weights: Weights, indices: Indices | None
     ) -> Float[Array, ""]:
         program, weights = program.at(weights)
-        model = program.weighed(weights, indices)
+        model = program.reweighted(weights, indices)
         parts = elbo.loss(key, constrain(free), model, guide, *program.args, **program.kwargs)
         # NumPyro sums in the order of a set, which processes differ in; leaves are sorted by name.
         return sum(jax.tree.leaves(parts), start=jnp.array(0.0)) / program.num_rows

@@ -5,7 +5,8 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
 
-from dtda_prob.program import Program, Site
+from dtda_prob.program import Program
+from dtda_prob.program.plates import Site
 from dtda_prob.typing import Params
 
 

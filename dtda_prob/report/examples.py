@@ -12,8 +12,8 @@ import xarray as xr
 from jaxtyping import UInt8
 from numpyro import handlers
 
-from dtda_prob.plates import describe, whole
 from dtda_prob.program import Program
+from dtda_prob.program.plates import describe, whole
 from dtda_prob.training import Training
 
 SIDE = 32

@@ -20,8 +20,8 @@ from numpyro.distributions.distribution import (
 )
 
 from dtda_prob import kernels
-from dtda_prob.plates import Site, whole
 from dtda_prob.program import Program
+from dtda_prob.program.plates import Site, whole
 from dtda_prob.studies.digests import of_array, of_function, of_labels
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -54,7 +54,7 @@ def of_program(program: Program) -> dict[str, Any]:
         "values": {name: _value(leaf) for name, leaf in leaves.items()},
         "labels": of_labels(program.labels),
         "rows": {"num_data": program.num_data, "num_rows": program.num_rows},
-        "beside": of_array(np.stack([program.present[: program.num_data], program.places])),
+        "beside": of_array(np.stack([program.initial_weights[: program.num_data], program.slots])),
         "sites": {name: _origin(site) for name, (site, _) in sites.items()},
         "shapes": {name: str(shape) for name, (_, shape) in sites.items()},
         "objective": of_function(program.objective, params, weights),
@@ -126,7 +126,7 @@ def _processor() -> str:
 def _abstract(program: Program) -> tuple[PRNGKey, Any, Any]:
     """Return a key, and the shapes of the parameters and the weights."""
     key = jax.random.key(0, impl="threefry2x32")
-    weights = jax.ShapeDtypeStruct(program.present.shape, jnp.result_type(float))
+    weights = jax.ShapeDtypeStruct(program.initial_weights.shape, jnp.result_type(float))
     return key, jax.eval_shape(program.init, key), weights
 
 

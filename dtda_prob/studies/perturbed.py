@@ -73,7 +73,7 @@ class LeaveOneOut(Perturbed):
     @property
     def positions(self) -> np.ndarray:
         """Return the positions of the examples among the weights."""
-        return np.flatnonzero(self.program.present[: self.program.num_data] > 0)
+        return np.flatnonzero(self.program.initial_weights[: self.program.num_data] > 0)
 
     @property
     def labels(self) -> np.ndarray:
@@ -88,7 +88,7 @@ class LeaveOneOut(Perturbed):
     def weights(self, chosen: np.ndarray | slice = slice(None)) -> xr.DataArray:
         """Lay out the removal of some of the examples."""
         positions = self.positions[chosen]
-        rows = np.tile(np.asarray(self.program.present, float), (len(positions), 1))
+        rows = np.tile(np.asarray(self.program.initial_weights, float), (len(positions), 1))
         rows[np.arange(len(positions)), positions] = 0.0
         return labelled(self.program, rows, "reweight", self.program.labels[positions])
 
@@ -103,7 +103,7 @@ class LeaveOneOut(Perturbed):
     @property
     def identity(self) -> dict[str, Any]:
         """Return that each example is removed in turn, from which weights."""
-        present = np.asarray(self.program.present, float)
+        present = np.asarray(self.program.initial_weights, float)
         return {"perturbations": of_array(present), "names": "each in turn", "removal": "reweight"}
 
 

@@ -84,7 +84,7 @@ class PushForward(Displayed):
     def facts(self) -> dict[str, object]:
         """Give what is shown of it."""
         cost = f"{self.cost.push:.3g} trainings a push, {self.cost.pull:.3g} a pull of all queries"
-        return {"transform": self.name, "cost of a draw": cost, **self.training.facts()}
+        return {"transform": self.name, "cost of a draw": cost, "training": self.training}
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> "PushForward":
         """Give the transform of the kernel that a retraining on perturbed data really runs.

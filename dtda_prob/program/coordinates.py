@@ -1,6 +1,5 @@
 """Distributions in unconstrained coordinates: logits; mean and log scale; and so on."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,41 +21,39 @@ _IDENTITY = IdentityTransform()
 
 
 class Coordinates(NamedTuple):
-    """A chart of the distributions of some sites.
+    """A chart of distributions of the same families and shapes.
+
+    It keeps distributions and no tree structure: in another process NumPyro flattens them in another
+    order, and a structure sent there would exchange their fields in silence.
 
     Attributes:
-        outputs: from the distribution of each site to arrays, keyed by name as in `y.loc`.
-        distributions: back again.
+        template: distributions, with shapes and types for arrays.
     """
 
-    outputs: Callable[[Distributions], Outputs]
-    distributions: Callable[[Outputs], Distributions]
+    template: Distributions
 
-
-def coordinates(like: Distributions) -> Coordinates:
-    """Chart distributions of the same families and shapes as these.
-
-    What is kept is distributions, and no structure of theirs: sent to another process, where NumPyro
-    flattens them in another order, a structure would exchange their fields without a word.
-    """
-    template = jax.eval_shape(lambda tree: tree, like)
-
-    def outputs(distributions: Distributions) -> Outputs:
-        transforms = _unconstraining(template)
+    def outputs(self, distributions: Distributions) -> Outputs:
+        """Return the parameters of distributions on the real line, keyed by name as in `y.loc`."""
+        transforms = _unconstraining(self.template)
         leaves = zip(transforms.items(), jax.tree.leaves(distributions), strict=True)
         return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
 
-    def rebuild(outputs: Outputs) -> Distributions:
-        leaves = [transform(outputs[leaf]) for leaf, transform in _unconstraining(template).items()]
-        return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    def distributions(self, outputs: Outputs) -> Distributions:
+        """Return the distributions with these parameters."""
+        transforms = _unconstraining(self.template)
+        leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
+        return jax.tree.unflatten(jax.tree.structure(self.template), leaves)
 
-    return Coordinates(outputs, rebuild)
+
+def coordinates(like: Distributions) -> Coordinates:
+    """Return the chart of distributions of the same families and shapes as these."""
+    return Coordinates(jax.eval_shape(lambda tree: tree, like))
 
 
 def _unconstraining(
     tree: Any, path: str = "", transform: Transform = _IDENTITY
 ) -> dict[str, Transform]:
-    """Name the leaves of a tree of distributions, in order, each with its map from the real line.
+    """Map the leaves of a tree of distributions, by name, to transforms from the real line.
 
     Leaves go by name, as in `y.loc`: NumPyro flattens a distribution in another order in another
     process, so that a position means nothing.

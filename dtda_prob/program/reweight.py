@@ -1,4 +1,4 @@
-"""The handler that gives each datum a weight."""
+"""The handler that gives each example a weight."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,24 +7,24 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.primitives import Messenger
 
-from dtda_prob.plates import Indices, Site, in_plate, is_latent, plate_dim
+from dtda_prob.program.plates import Indices, Site, in_plate, is_latent, plate_dim
 from dtda_prob.typing import Weights
 
 
-class weigh(Messenger):
-    """Weigh the observations inside a plate, one weight per datum of the plate.
+class reweight(Messenger):
+    """Reweight the observations inside a plate, one weight per example.
 
-    The log-likelihood of datum i is multiplied by `weights[i]`; priors (of a datum's own
-    latent sites too), other plates and the plate's own N/B scale are left alone. A datum of weight 0
-    may lie outside the support: it counts as 0, not as 0 * -inf. The handler composes with every other
-    one, so a weighed model can be given to NumPyro's own inference.
+    The log-likelihood of example i is multiplied by `weights[i]`; priors (of an example's own latent
+    sites too), other plates and the plate's own N/B scale are left alone. An example of weight 0 may
+    lie outside the support: it counts as 0, not as 0 * -inf. The handler composes with all others, so
+    that NumPyro's own inference takes a reweighted model.
 
     Args:
         fn: the model.
-        weights: shape `(datum,)`, one per datum of the full plate.
+        weights: shape `(example,)`, one per element of the full plate.
         plate: name of the plate.
-        share: of the plate's elements that a batch stands for. Everything inside the plate is
-            multiplied by it, priors of a datum's own latent sites too.
+        share: the share of the plate's elements that a batch stands for. Everything inside the plate
+            is multiplied by it, priors of an example's own latent sites too.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class weigh(Messenger):
         self._jacobians: set[str] = set()
 
     def postprocess_message(self, msg: Any) -> None:
-        """Note which data the plate visits."""
+        """Note which examples the plate visits."""
         if msg["type"] == "plate" and msg["name"] == self.plate:
             self.indices = msg["value"]
 
@@ -53,7 +53,7 @@ class weigh(Messenger):
         if self.share is not None:
             _scale(msg, self.share)
         if is_latent(msg):
-            # NumPyro adds the Jacobian of a latent site as a factor of this name, which is its prior's.
+            # NumPyro adds a latent site's Jacobian as a factor of this name; it belongs to the prior.
             self._jacobians.add(f"_{msg['name']}_log_det")
         elif msg["name"] not in self._jacobians:
             dim = plate_dim(msg, self.plate)
@@ -67,9 +67,9 @@ def _scale(msg: Any, factor: float | Array) -> None:
 
 
 def _is_inside(site: Site) -> Array:
-    """Say of each datum whether its observation lies in the support of its site.
+    """Return for each example whether its observation lies in the support of its site.
 
-    The support of `numpyro.factor` and of improper priors speaks of single numbers, not of events.
+    The supports of `numpyro.factor` and of improper priors are of single numbers, not of events.
     """
     support = site["fn"].support
     inner = site["fn"].event_dim - support.event_dim

@@ -1,0 +1,78 @@
+"""Labels of examples and queries: names that can be compared, sorted and stored."""
+
+from typing import Any
+
+import numpy as np
+
+
+def check_labels(labels: Any, size: int, what: str = "labels", each: str = "example") -> np.ndarray:
+    """Return labels as an array of integers, numbers or texts; positions if None.
+
+    Args:
+        labels: one for each.
+        size: how many there should be.
+        what: what they are called in an error.
+        each: what each of them names.
+
+    Raises:
+        ValueError: for another number of labels, or labels that are missing, of several types, or of a
+            type that cannot be stored (dates, tuples, complex numbers).
+    """
+    if labels is None:
+        return np.arange(size)
+    names = _uniform(labels)
+    if names.shape != (size,):
+        raise ValueError(f"{what} must be one per {each}, {size}; got shape {names.shape}")
+    if names.dtype.kind not in "iufU" or (names.dtype.kind == "f" and not np.isfinite(names).all()):
+        kind = "NaN or infinite" if names.dtype.kind == "f" else _kinds(labels)
+        raise ValueError(
+            f"{what} must be all integers, all finite numbers or all texts; these are {kind}: write "
+            f"them as text, [str(label) for label in {what}]"
+        )
+    return names
+
+
+def check_unique(labels: np.ndarray, what: str = "labels") -> np.ndarray:
+    """Refuse labels of which two are alike.
+
+    Raises:
+        ValueError: if two are.
+    """
+    if len(np.unique(labels)) < len(labels):
+        raise ValueError(f"{what} must differ from each other; number the repeated ones")
+    return labels
+
+
+def _uniform(labels: Any) -> np.ndarray:
+    """Return an array whose type is the labels' own: no number turns into text."""
+    names = np.asarray(labels if hasattr(labels, "dtype") else _array(list(labels)))
+    if names.dtype.kind == "O":
+        kinds = {_kind(each) for each in names.ravel()}
+        if len(kinds) == 1 and kinds <= {"text", "integer", "number"}:
+            return np.array(names.tolist())
+    return names
+
+
+def _array(labels: list) -> np.ndarray:
+    if len({_kind(each) for each in labels}) > 1 or any(isinstance(each, tuple) for each in labels):
+        names = np.empty(len(labels), object)
+        names[:] = labels
+        return names
+    return np.asarray(labels)
+
+
+def _kind(label: Any) -> str:
+    if isinstance(label, str):
+        return "text"
+    if isinstance(label, int | np.integer) and not isinstance(label, bool):
+        return "integer"
+    if isinstance(label, float | np.floating):
+        return "number" if np.isfinite(label) else "NaN"
+    return type(label).__name__
+
+
+def _kinds(labels: Any) -> str:
+    array = np.asarray(labels if hasattr(labels, "dtype") else _array(list(labels)))
+    if array.dtype.kind == "O":
+        return " and ".join(sorted({_kind(each) for each in array.ravel()}))
+    return str(array.dtype)

@@ -1,0 +1,216 @@
+"""What one abstract trace tells of a model: its sites, their axes and sizes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Unit, constraints
+
+from dtda_prob.compiling import is_traced
+from dtda_prob.program import discrete, indexing
+from dtda_prob.program.data import unbound
+from dtda_prob.program.plates import (
+    Site,
+    Sites,
+    base,
+    frames,
+    is_latent,
+    local_axes,
+    observed_sites,
+    plate_dim,
+    plate_size,
+)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What does not depend on the values of a program's data.
+
+    Attributes:
+        num_data: the size of the plate.
+        observed: observed sites inside the plate.
+        factors: those of them that are `numpyro.factor`.
+        local: for each latent site inside the plate, the axis of its value that runs over examples.
+        local_params: the same for parameters (`numpyro.param`) inside the plate.
+        params: parameters whose constraint is not the real line.
+        sizes: for each discrete latent site inside the plate, how many values it has.
+        shared: discrete latent sites outside the plate.
+        depth: dimensions that plates take.
+        has_prior: whether anything but the observations enters the objective.
+    """
+
+    num_data: int
+    observed: tuple[str, ...]
+    factors: tuple[str, ...]
+    local: tuple[tuple[str, int], ...]
+    local_params: tuple[tuple[str, int], ...]
+    params: tuple[str, ...]
+    sizes: tuple[tuple[str, int], ...]
+    shared: tuple[str, ...]
+    depth: int
+    has_prior: bool
+
+
+def abstract(function: Callable, tree: Any) -> Any:
+    """Trace a function with the arrays and floats of its argument abstract; return its jaxpr."""
+    traced, static = eqx.partition(tree, is_traced)
+    return jax.make_jaxpr(lambda traced: function(unbound(eqx.combine(traced, static))))(traced)
+
+
+def structure_of(trace: Callable[[Any], Sites], data: Any, plate: str) -> Structure:
+    """Return the structure of a model, and refuse models where examples cannot be told apart.
+
+    Args:
+        trace: traces the model for its data, all elements of the plate visited.
+        data: the model's arguments; see `data.bound`.
+        plate: the plate of the examples.
+
+    Raises:
+        ValueError: if the plate is missing or holds no observation, or observations do not lie along
+            it: lengths that differ, a missing or a further axis.
+        NotImplementedError: for mutable state, and discrete sites that cannot be summed out.
+    """
+    result: list[Structure] = []
+
+    def densities(data: Any) -> dict[str, Any]:
+        sites = trace(data)
+        result.append(_structure(sites, plate))
+        return check_observations(sites, result[-1].observed, plate)
+
+    jaxpr = abstract(densities, data)
+    check_lengths(jaxpr, data, result[-1].num_data, plate)
+    return result[-1]
+
+
+def _structure(sites: Sites, plate: str) -> Structure:
+    size, observed = plate_size(sites, plate), observed_sites(sites, plate)
+    _check_state(sites)
+    axes = local_axes(sites, plate)
+    is_param = {name: sites[name]["type"] == "param" for name in axes}
+    samples = {name: site for name, site in sites.items() if site["type"] == "sample"}
+    return Structure(
+        num_data=size,
+        observed=observed,
+        factors=tuple(name for name in observed if isinstance(base(sites[name]["fn"]), Unit)),
+        local=tuple((name, axis) for name, axis in axes.items() if not is_param[name]),
+        local_params=tuple((name, axis) for name, axis in axes.items() if is_param[name]),
+        params=tuple(name for name, site in sites.items() if _is_constrained_param(site)),
+        sizes=tuple(discrete.local_sizes(sites, plate).items()),
+        shared=discrete.shared_sites(sites, plate),
+        depth=discrete.num_batch_dims(sites),
+        has_prior=any(not is_summed(site) and name not in observed for name, site in samples.items()),
+    )
+
+
+def check_observations(sites: Sites, observed: tuple[str, ...], plate: str) -> dict[str, Any]:
+    """Return the log densities of observed sites, and refuse observations without the plate's axis.
+
+    Raises:
+        ValueError: naming the site, its shapes, and what to do.
+    """
+    return {name: _check_observation(sites[name], plate) for name in observed if name in sites}
+
+
+def _check_observation(site: Site, plate: str) -> Any:
+    fn, dim, name = site["fn"], plate_dim(site, plate), site["name"]
+    size = fn.batch_shape[dim]
+    declared = {frame.dim for frame in frames(site)}
+    further = {axis: n for axis, n in _axes(fn.batch_shape) if axis not in declared and n > 1}
+    inner = base(fn)
+    if isinstance(inner, Unit):
+        if size in further.values() and size > 1:
+            raise ValueError(_crossed(name, fn.batch_shape, plate, size))
+        if jnp.size(inner.log_factor) == 1 < size:
+            raise ValueError(_constant(name, plate, size))
+        return fn.log_prob(site["value"])
+    if is_latent(site):
+        return jnp.zeros(())
+    shape = jnp.shape(site["value"])
+    log_prob = _log_prob(site, shape)
+    batch = dict(_axes(shape[: len(shape) - fn.event_dim]))
+    if log_prob.shape != fn.batch_shape or any(batch.get(axis, 1) != n for axis, n in further.items()):
+        raise ValueError(_crossed(name, log_prob.shape, plate, size))
+    if shape and jnp.size(site["value"]) > 1 and batch.get(dim, 1) != size:
+        raise ValueError(
+            f"site {name!r}: the observations have shape {shape} and no axis of {size} for plate "
+            f"{plate!r}, so that each example would count all of them; leave .to_event out, or move "
+            "the axis of examples out of the event"
+        )
+    return log_prob
+
+
+def _log_prob(site: Site, shape: tuple[int, ...]) -> Any:
+    try:
+        return jnp.asarray(site["fn"].log_prob(site["value"]))
+    except (ValueError, TypeError) as error:
+        fn = site["fn"]
+        raise ValueError(
+            f"site {site['name']!r}: observations of shape {shape} and type "
+            f"{jnp.result_type(site['value'])} do not fit {type(base(fn)).__name__} of batch shape "
+            f"{fn.batch_shape} and event shape {fn.event_shape} ({error}); give one row per example, "
+            "and classes as integers"
+        ) from error
+
+
+def _crossed(name: str, shape: tuple[int, ...], plate: str, size: int) -> str:
+    return (
+        f"site {name!r}: its log density has shape {shape}, with an axis that no plate explains beside "
+        f"the {size} examples of plate {plate!r}, so that each example would be scored on the "
+        f"observations of others; a column of shape ({size}, 1) against a vector does that: take "
+        "y[:, 0] and x[:, 0], or declare the axis (a plate, .to_event)"
+    )
+
+
+def _constant(name: str, plate: str, size: int) -> str:
+    return (
+        f"site {name!r} is a numpyro.factor with one number for all {size} examples of plate "
+        f"{plate!r}, so that each example would count all of it; give it one number per example"
+    )
+
+
+def check_lengths(jaxpr: Any, data: Any, size: int, plate: str) -> None:
+    """Refuse arrays whose rows are taken by the plate's indices and are not as many.
+
+    Raises:
+        ValueError: naming the argument, its length and the size of the plate.
+    """
+    if size < 2:
+        return
+    named = [
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, leaf in jax.tree.leaves_with_path(data)
+        if is_traced(leaf)
+    ]
+    for lookup in indexing.misfits(indexing.lookups(jaxpr, size), size):
+        where = "JAX would repeat its last row" if lookup.length < size else "rows would be left out"
+        raise ValueError(
+            f"argument {named[lookup.leaf]!r} has {lookup.length} rows where plate {plate!r} has "
+            f"{size}: {where}; give one row per example"
+        )
+
+
+def is_summed(site: Site) -> bool:
+    """Return whether a site is no parameter, since it is discrete."""
+    return is_latent(site) and site["fn"].support.is_discrete
+
+
+def _axes(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(axis - len(shape), size) for axis, size in enumerate(shape)]
+
+
+def _is_constrained_param(site: Site) -> bool:
+    constraint = site["kwargs"].get("constraint", constraints.real) if site["type"] == "param" else None
+    return constraint is not None and constraint is not constraints.real
+
+
+def _check_state(sites: Sites) -> None:
+    for name, site in sites.items():
+        if site["type"] == "mutable":
+            raise NotImplementedError(
+                f"site {name!r} is mutable state, which a pure training kernel cannot carry; use "
+                "a layer without running statistics (layer or group norm), and give dropout its key at "
+                "the call (numpyro.prng_key()) instead of a stream of its own"
+            )
