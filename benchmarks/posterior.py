@@ -1,10 +1,10 @@
-"""Removal from a posterior, four ways: ArviZ's leave-one-out, `reweigh`, `influence`, refitting.
+"""Removal from a posterior, four ways: ArviZ's leave-one-out, `importance`, `influence`, refitting.
 
 Run with `uv run python benchmarks/posterior.py` (some minutes on two cores). It prints its tables and
 writes them to `docs/benchmarks/posterior.md`. The posterior is that of a logistic regression on
 breast_cancer (569 data, 30 standardised features, standard normal coefficients and intercept), drawn
 by NUTS: 8 chains of 500 steps of warm-up and 1000 states. What is compared comes from chains of its
-own: ArviZ (by `diagnostics.sensitivity`) from one sample, `reweigh` from its population, `influence`
+own: ArviZ (by `diagnostics.sensitivity`) from one sample, `importance` from its population, `influence`
 from a third sample, refits from chains without the datum. Errors are Monte Carlo standard errors that
 count correlation along chains; those of slopes and correlations are the jackknife's over chains.
 """
@@ -71,7 +71,7 @@ def weighed(temperature: float = 1.0) -> xr.Dataset:
     """Give importance weights of each datum's removal, with densities and values of the population."""
     made = training(temperature)
     num_draws = NUM_CHAINS * NUM_SAMPLES
-    push = dtda.reweigh(made, jax.random.key(1), num_draws=num_draws)
+    push = dtda.importance(made, jax.random.key(1), num_draws=num_draws)
 
     @jax.jit
     def weigh(rows):
@@ -116,7 +116,7 @@ def by_weights() -> tuple:
 
 
 def leave_one_out() -> pd.DataFrame:
-    """Compare log predictive densities of each datum given all others, by ArviZ and by `reweigh`.
+    """Compare log predictive densities of each datum given all others, by ArviZ and by `importance`.
 
     z is their difference over its error: its standard deviation is 1 where they agree to Monte Carlo
     error. k-hat is the larger of both. "Sure" data have a log density above -0.01: k-hat has no scale,
@@ -145,7 +145,7 @@ def _compared(name: str, chosen: np.ndarray, density: xr.DataArray, error: xr.Da
         "data": name,
         "number": int(chosen.sum()),
         "sum by ArviZ": theirs.sum(),
-        "sum by reweigh": ours.sum(),
+        "sum by importance": ours.sum(),
         "largest difference": np.abs(ours - theirs).max(),
         "median error": np.median(np.hypot(own, other)),
         "sd of z": z.std(),
@@ -188,8 +188,8 @@ def refits() -> pd.DataFrame:
                 "k-hat": float(arviz["k_hat"][datum]),
                 "ArviZ": float(arviz["elpd_loo"][datum]),
                 "its error": float(arviz["elpd_loo_error"][datum]),
-                "reweigh": float(density[datum]),
-                "error of reweigh": float(error[datum]),
+                "importance": float(density[datum]),
+                "error of importance": float(error[datum]),
                 "refit": float(refit),
                 "error of refit": float(refit_error),
             }
@@ -208,7 +208,7 @@ def transported(temperature: float = 1.0) -> xr.DataArray:
 
 
 def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) -> xr.DataArray:
-    """Give the mean shift of each query by `reweigh`, from some chains of its population."""
+    """Give the mean shift of each query by `importance`, from some chains of its population."""
     some = weighed(temperature)[["weights", "values"]].isel(chain=chains)
     weights = some["weights"] / some["weights"].sum(SAMPLE)
     return xr.dot(weights, some["values"], dim=SAMPLE) - some["values"].mean(SAMPLE)
@@ -217,12 +217,12 @@ def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) 
 def mean_shifts() -> pd.DataFrame:
     """Compare mean shifts of 31 parameters and 8 log-odds over the data, removed one by one.
 
-    `influence` moves each of 200 draws by its own Hessian at all data, `reweigh` weighs 8000. "slope"
-    is that of the regression of reweigh's shifts on influence's, each query in units of its posterior
-    standard deviation; "correlation" that of all pairs of query and datum, and "ceiling" what it could
-    be, were there nothing but Monte Carlo error in reweigh. Below temperature 1 both are of a sharper
-    posterior, of which influence is the limit. "all" data are 569; "k-hat at most 0.7" leaves out those
-    for which reweigh itself is not to be trusted.
+    `influence` moves each of 200 draws by its own Hessian at all data, `importance` weights 8000.
+    "slope" is the slope of the regression of importance's shifts on influence's, each query in units of
+    its posterior sd; "correlation" is over all pairs of query and example, and "ceiling"
+    what it could be with nothing but Monte Carlo error in importance. Below temperature 1 the posterior
+    is sharper, and influence is its limit. "all" data are 569; "k-hat at most 0.7" leaves out those for
+    which importance itself is not reliable.
     """
     rows = []
     for temperature in TEMPERATURES:
@@ -269,7 +269,7 @@ def mean_shifts_of_refits() -> pd.DataFrame:
     """Compare mean shifts of all 39 queries with those of refits, for the data that were refitted.
 
     In posterior standard deviations: the length of the predicted shift over that of the refit's and
-    the cosine between them, with the k-hat of reweigh. The error of a refit's shift, all queries
+    the cosine between them, with the k-hat of importance. The error of a refit's shift, all queries
     together, is that from chain to chain; where it is about as long as the shift itself nothing can be
     said.
     """
@@ -282,7 +282,7 @@ def mean_shifts_of_refits() -> pd.DataFrame:
         error = np.sqrt((true.var(0, ddof=1) / NUM_CHAINS).sum())
         several = {
             "influence": transported().mean("chain").isel(datum=datum).values,
-            "reweigh": carried().isel(datum=datum).values,
+            "importance": carried().isel(datum=datum).values,
             "ArviZ": owed()["mean_shift"].isel(datum=datum).values,
         }
         row = {"datum": int(datum), "k-hat": float(found["k_hat"][datum])}

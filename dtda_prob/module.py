@@ -29,10 +29,7 @@ class Module(eqx.Module):
     """
 
     def __repr__(self) -> str:
-        shown = [
-            field for field in dataclasses.fields(self) if field.repr and not _is_default(self, field)
-        ]
-        return call(type(self).__name__, **{field.name: getattr(self, field.name) for field in shown})
+        return call(type(self).__name__, **shown(self))
 
     def __eq__(self, other: object) -> bool:
         if self is other or type(self) is not type(other):
@@ -43,6 +40,14 @@ class Module(eqx.Module):
     def __hash__(self) -> int:
         leaves, structure = jax.tree.flatten(self)
         return hash((structure, tuple(_shape(leaf) if _is_array(leaf) else leaf for leaf in leaves)))
+
+
+def shown(module: Module) -> dict[str, Any]:
+    """Return the fields that a module prints: those that are not at their defaults."""
+    fields = [
+        each for each in dataclasses.fields(module) if each.repr and not _is_default(module, each)
+    ]
+    return {each.name: getattr(module, each.name) for each in fields}
 
 
 def call(name: str, /, *args: Any, **kwargs: Any) -> str:

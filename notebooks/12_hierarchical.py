@@ -110,12 +110,12 @@ arviz_stats.summary(full, var_names=parameters, round_to=3)
 #
 # A third by the number of houses, the largest first, since there first order is tried hardest; a
 # third by k-hat, the largest first, since there importance weights are; the rest at random. K-hat is
-# that of the weights by which `reweigh` carries a population of its own.
+# that of the weights by which `importance` carries a population of its own.
 
 # %%
 every = dtda.leave_one_out(program)
-reweigh = dtda.reweigh(training, keys[1], num_draws=num_draws)
-k_hats = dtda.diagnostics.pareto.k_hats(reweigh, every).values
+importance = dtda.importance(training, keys[1], num_draws=num_draws)
+k_hats = dtda.diagnostics.pareto.k_hats(importance, every).values
 
 
 def choose(num, seed=0):
@@ -133,7 +133,7 @@ print(f"k-hat above 0.7: {np.sum(k_hats > 0.7)} of {len(names)} counties")
 # %% [markdown]
 # ## Three predictions, and the truth
 #
-# `reweigh` takes draws by their importance weights: exact in law, as long as the weights do not rest
+# `importance` takes draws by their importance weights: exact in law, as long as the weights do not rest
 # on a few of them. `covariance` moves all draws of a chain by minus the covariance of log-likelihood
 # and measurement: the exact derivative of a posterior mean, with Monte Carlo error; it knows nothing
 # of the spread. `influence` moves each draw by the inverse Hessian at its own place. Refitting is
@@ -143,7 +143,7 @@ print(f"k-hat above 0.7: {np.sum(k_hats > 0.7)} of {len(names)} counties")
 
 # %%
 arms = {
-    "reweigh": reweigh,
+    "importance": importance,
     "covariance": dtda.covariance(training, at="old"),
     "influence": dtda.influence(training, at="old"),
 }
@@ -295,7 +295,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The lower row is why the claim is one of means. `reweigh` carries the spread as well. `covariance`
+# The lower row is why the claim is one of means. `importance` carries the spread as well. `covariance`
 # leaves it alone. `influence` makes it far too wide: where tau is near 0 the Hessian at a single draw
 # is nearly singular, and such draws are thrown far to either side; their mean is right, their spread
 # is not.
@@ -340,7 +340,7 @@ print(f"k-hat above 0.7 with levels kept: {np.sum(kept_k > 0.7)} of {len(names)}
 # %% [markdown]
 # For each refitted county the length of the difference between predicted and refitted mean shifts,
 # over all parameters, in posterior standard deviations. The dashed line is what Monte Carlo error
-# alone gives `reweigh`.
+# alone gives `importance`.
 
 
 # %%
@@ -353,7 +353,7 @@ figure, axis = plt.subplots(figsize=(6, 3.2))
 for (name, (value, _)), marker in zip(predicted.items(), "osx", strict=True):
     axis.plot(k_hats[refit], distance(value[0]), marker, label=name, color="0.2", mfc="none")
 axis.plot(kept_k[refit], distance(kept_shift), "^", color="0.6", label="weights, levels kept")
-noise = np.sqrt((predicted["reweigh"][1][0] ** 2 + truth_error[0] ** 2).sum(1)).mean()
+noise = np.sqrt((predicted["importance"][1][0] ** 2 + truth_error[0] ** 2).sum(1)).mean()
 axis.axhline(noise, ls="--", color="0.5", lw=0.8)
 axis.axvline(0.7, ls=":", color="0.5", lw=0.8)
 axis.set(xlabel="Pareto k-hat of the county's removal", ylabel="error of the shift (sd)")
@@ -399,7 +399,7 @@ pd.DataFrame(
 # %%
 slopes = {name: (fitted[0], error[0]) for name, (fitted, error) in found.items()}
 wider = {}
-for name in ("reweigh", "influence"):
+for name in ("importance", "influence"):
     fitted, error = jackknifed(predicted[name][0][1], truth[1])
     wider[name] = fitted[1], error[1]
 correlations = {name: (fitted[1], error[1]) for name, (fitted, error) in found.items()}
@@ -415,27 +415,27 @@ claims.verdict(
     paper="influence as the limit of such responses; no number for hierarchical posteriors known here",
     findings={
         "counties refitted": (len(refit), None),
-        "rms z of reweigh, k-hat below 0.7": (z_score("reweigh", good), None),
-        "correlation with refits, reweigh": correlations["reweigh"],
+        "rms z of importance, k-hat below 0.7": (z_score("importance", good), None),
+        "correlation with refits, importance": correlations["importance"],
         "correlation with refits, covariance": correlations["covariance"],
         "correlation with refits, influence": correlations["influence"],
-        "refitted on predicted, reweigh": slopes["reweigh"],
+        "refitted on predicted, importance": slopes["importance"],
         "refitted on predicted, covariance": slopes["covariance"],
         "refitted on predicted, influence": slopes["influence"],
-        "correlation of shifts of log sd, reweigh": wider["reweigh"],
+        "correlation of shifts of log sd, importance": wider["importance"],
         "correlation of shifts of log sd, influence": wider["influence"],
         "k-hat above 0.7, levels integrated out": (np.sum(k_hats > 0.7), None),
         "k-hat above 0.7, levels kept": (np.sum(kept_k > 0.7), None),
-        "median error of the shift, reweigh (sd)": (
-            np.median(distance(predicted["reweigh"][0][0])),
+        "median error of the shift, importance (sd)": (
+            np.median(distance(predicted["importance"][0][0])),
             None,
         ),
         "median error of the shift, levels kept (sd)": (np.median(distance(kept_shift)), None),
         "rms z of ArviZ's leave-one-group-out": (np.sqrt(np.square(elpd_z[good]).mean()), None),
     },
     tests={
-        "reweigh agrees with refits to Monte Carlo error where k-hat is below 0.7: rms z below 1.5": (
-            z_score("reweigh", good) < 1.5
+        "importance agrees with refits to Monte Carlo error where k-hat is below 0.7: rms z < 1.5": (
+            z_score("importance", good) < 1.5
         ),
         "covariance ranks as refits do: 95 % interval of the correlation above 0.7": (
             lower(correlations["covariance"]) > 0.7

@@ -187,12 +187,19 @@ def direction(num_data: int = NUM_DATA):
 
 def blown_up(training: Training, factor: float) -> PushForward:
     """A transform whose steps point the right way and are `factor` times too long."""
-    exact = dtda.retrain(training)
+    return BlownUp(training, factor)
 
-    def push(key, old, new):
-        base, there = training.draw(key, old), training.draw(key, new)
-        return there._replace(value=base.value + factor * (there.value - base.value))
 
-    return PushForward(
-        "blown up", training, push, exact.pull, exact.cost, lambda other, at: blown_up(other, factor)
-    )
+class BlownUp(PushForward):
+    factor: float
+
+    def push(self, key, old, new):
+        base, there = self.training.draw(key, old), self.training.draw(key, new)
+        return there._replace(value=base.value + self.factor * (there.value - base.value))
+
+    def pull(self, key, weights, queries=None):
+        return dtda.retrain(self.training).pull(key, weights, queries)
+
+    @property
+    def cost(self):
+        return dtda.retrain(self.training).cost

@@ -121,7 +121,7 @@ CHANGES = {
         {"measure": dtda.measures.squared_error(X[:2], Y[:2], noise=0.5)},
         "measure: name is squared_error, stored loss",
     ),
-    "transform": ({"transform": dtda.unroll}, "transform: unroll(at=centre, space=outputs), stored"),
+    "transform": ({"transform": dtda.unroll}, "transform: unroll(), stored"),
 }
 """Options of the study, and what is said of each."""
 
@@ -169,10 +169,10 @@ def test_a_change_is_named_and_nothing_else(change):
 @pytest.mark.parametrize(
     ("name", "transform", "words"),
     [
-        ("influence", dtda.unroll, "transform: unroll(at=centre, space=outputs), stored influence["),
-        ("influence", influence(damping=0.2), "transform: influence[dense(damping=0.2)]"),
-        ("influence", influence(at="old"), "(at=old, space=outputs), stored influence["),
-        ("influence", influence(factorization="cholesky"), "damping=0.1, factorization='cholesky')]"),
+        ("influence", dtda.unroll, "transform: unroll(), stored influence("),
+        ("influence", influence(damping=0.2), "transform: influence(curvature=dense(damping=0.2))"),
+        ("influence", influence(at="old"), "transform: influence(at='old'"),
+        ("influence", influence(factorization="cholesky"), "factorization='cholesky')), stored"),
         ("at weights", influence(at=np.full(12, 0.5)), "transform: it is expanded at other weights"),
     ],
 )

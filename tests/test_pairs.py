@@ -62,7 +62,7 @@ TRANSFORMS = {
     "covariance (own states)": lambda t: dtda.covariance(t, at="old"),
     "newton": dtda.newton,
     "finetune": lambda t: dtda.finetune(t, SGD),
-    "reweigh": lambda t: dtda.reweigh(t, KEY, num_draws=30),
+    "importance": lambda t: dtda.importance(t, KEY, num_draws=30),
     "retrain": dtda.retrain,
 }
 
@@ -163,7 +163,7 @@ def test_the_direction_that_is_not_there_is_refused():
     with pytest.raises(NotImplementedError, match="direction='pull'"):
         dtda.cosine(trained("`exact`")).push(KEY, ones(), ones())
     with pytest.raises(NotImplementedError, match="direction='push'"):
-        dtda.reweigh(trained("`exact`"), KEY, num_draws=30).pull(KEY, ones())
+        dtda.importance(trained("`exact`"), KEY, num_draws=30).pull(KEY, ones())
 
 
 def test_influence_of_pretrained_parameters_is_that_of_any_outcome():

@@ -121,7 +121,7 @@ def test_the_covariance_with_the_losses_is_the_response_of_the_posterior_mean():
 def test_reweighing_draws_from_the_posterior_without_the_data(match_moments):
     training, new = train(dtda.kernels.exact(), measure=slopes), np.ones(NUM_DATA)
     new[3] = 0.0
-    push_forward = dtda.reweigh(
+    push_forward = dtda.importance(
         training, jax.random.key(5), num_draws=4000, match_moments=match_moments
     )
     keys, goal = jax.random.split(KEY, 2000), jnp.asarray(new)
@@ -134,7 +134,7 @@ def test_reweighing_draws_from_the_posterior_without_the_data(match_moments):
 
 def test_reweighing_to_the_same_weights_keeps_every_draw():
     training = train(dtda.kernels.exact(), measure=slopes)
-    push_forward = dtda.reweigh(training, KEY, num_draws=100)
+    push_forward = dtda.importance(training, KEY, num_draws=100)
     assert (push(push_forward, ones(), ones()).value == draw(training, ones()).value).all()
     with pytest.raises(NotImplementedError, match="covariance"):
         push_forward.pull(KEY, ones())

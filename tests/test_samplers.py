@@ -178,7 +178,7 @@ def test_attribution_counts_states_as_draws_and_runs_as_independent():
 def test_outcomes_that_are_carried_are_drawn_once_and_are_those_of_push():
     training = train(kernels.exact(), measure=slopes)
     weights = dtda.leave_one_out(training.program, [0, 5, 7])
-    for made in (dtda.reweigh(training, KEY, num_draws=50), dtda.influence(training, at="old")):
+    for made in (dtda.importance(training, KEY, num_draws=50), dtda.influence(training, at="old")):
         tree = dtda.sample(
             made, jax.random.key(1), 8, weights, options=dtda.Options(chunk_size=5, check=False)
         )
@@ -198,10 +198,10 @@ def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_mov
     made = {
         "influence": dtda.influence(training),
         "covariance": dtda.covariance(training, at="old"),
-        "reweigh": dtda.reweigh(training, jax.random.key(7), num_draws=2000),
+        "importance": dtda.importance(training, jax.random.key(7), num_draws=2000),
     }
     for name, transform in made.items():
-        direction = "push" if name == "reweigh" else "pull"
+        direction = "push" if name == "importance" else "pull"
         arms = draw_arms(transform, KEY, 2000, weights, direction=direction)
         shift = (arms.new - arms.old)[:, :, 0].reshape(250, 8, 3).mean(0)
         error = shift.std(0, ddof=1) / np.sqrt(8)
@@ -220,7 +220,7 @@ def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_mov
         (lambda: dtda.covariance(train(kernels.exact())), "num_states=1"),
         (lambda: dtda.covariance(train("sgd by epoch")), "temperature"),
         (lambda: dtda.covariance(train(LATE), step_size=1e-3), "num_states=3"),
-        (lambda: dtda.reweigh(train(LATE), KEY, num_draws=100), "multiple of the num_states=3"),
+        (lambda: dtda.importance(train(LATE), KEY, num_draws=100), "multiple of the num_states=3"),
         (lambda: train(kernels.keep(LATE, 4, thinning=2)), "num_states=4"),
         (lambda: kernels.keep(LATE, 0), "num_states=0"),
         (lambda: dtda.sample(train(LATE), KEY, num_draws=10), "num_states=3"),

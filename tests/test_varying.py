@@ -128,7 +128,7 @@ def test_transforms_predict_a_change_that_retraining_makes():
     )
     close(scores["score"], retrained["score"], rtol=0.05, atol=1e-3)
     moved = push(
-        dtda.reweigh(made, KEY, num_draws=400),
+        dtda.importance(made, KEY, num_draws=400),
         *map(jnp.asarray, (made.program.initial_weights, weights.values)),
     )
     assert jnp.isfinite(moved.value).all()

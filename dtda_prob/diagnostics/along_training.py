@@ -67,7 +67,8 @@ def _at_share(push_forward: PushForward, keys: Array, share: float) -> tuple[np.
     whole = push_forward.training
     training = replace(whole, kernel=kernels.truncate(whole.kernel, share))
     weights = training.program.full_weights()
-    pulls = push_forward.rebuild(training, "old").pull, unroll(training, at="old").pull
+    at = {} if push_forward.at is None else {"at": "old"}
+    pulls = replace(push_forward, training=training, **at).pull, unroll(training, at="old").pull
 
     @jax.jit
     def both(keys: Array) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from dtda_prob.diagnostics.draws import r_hat_limit
 from dtda_prob.studies.check import LEAST_COSINE, MOST_RATIO
-from dtda_prob.transforms.reweigh import GOOD_K
+from dtda_prob.transforms.importance import GOOD_K
 
 LEAST_EFFECTIVE = 0.5
 """Seeds are independent, so that all draws should count; half leaves room for what ArviZ estimates."""

@@ -1,6 +1,7 @@
 """How far the steps asked for lie within the range of a transform."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.transforms.response import check_differentiable
+from dtda_prob.transforms.push_forward import check_differentiable
 from dtda_prob.typing import Params, PRNGKey, Weights, check_key
 
 _ENDS = ("old", "midpoint")
@@ -61,7 +62,7 @@ def linear_range(
     if len(removed) > 1:
         raise ValueError(f"perturbations drop {removed.tolist()} rows: diagnose them apart")
     fitting = push_forward.matched(int(removed[0]))
-    variants = [] if fitting.at is None else [fitting.rebuild(fitting.training, at) for at in _ENDS]
+    variants = [] if fitting.at is None else [replace(fitting, at=at) for at in _ENDS]
     measure = partial(_steps, fitting, variants, num_segments)
     pairs = _over_pairs(measure, key, num_draws, weights)
     names = ("norm_ratio", "cosine", "halves", "growth")

@@ -13,7 +13,7 @@ from dtda_prob.curvature.filters import NullSpace
 from dtda_prob.diagnostics.slopes import map_slopes
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
-from dtda_prob.transforms.at_outcome import side_key
+from dtda_prob.transforms.push_forward import side_key
 from dtda_prob.typing import Params, PRNGKey, check_key
 
 EVERYTHING = NullSpace(float("inf"))

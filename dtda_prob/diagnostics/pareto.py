@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward, reweigh
+from dtda_prob.transforms import PushForward, importance
 from dtda_prob.typing import PRNGKey, check_key
 
 
@@ -22,7 +22,7 @@ def pareto_k(
     num_draws: int = 256,
     match_moments: bool = False,
 ) -> xr.DataArray:
-    """Give the Pareto k-hat of the importance weights of each perturbation; see `reweigh`.
+    """Give the Pareto k-hat of the importance weights of each perturbation; see `importance`.
 
     Below 0.7 the weights carry samples of the posterior reliably; above, remove less, take more draws,
     match moments, or refit (Vehtari et al., arXiv 1507.02646).
@@ -32,14 +32,14 @@ def pareto_k(
         key: key of the population.
         perturbations: weights `(perturbation, datum)`.
         num_draws: size of the population.
-        match_moments: see `reweigh`.
+        match_moments: see `importance`.
 
     Raises:
         ValueError: for bad weights, fewer than 25 draws, or a kernel that draws from no posterior.
     """
     check_key(key)
     return k_hats(
-        reweigh(training, key, num_draws=num_draws, match_moments=match_moments), perturbations
+        importance(training, key, num_draws=num_draws, match_moments=match_moments), perturbations
     )
 
 
@@ -51,7 +51,7 @@ def k_hats(push_forward: PushForward, perturbations: Any) -> xr.DataArray:
     """
     weigh = push_forward.weigh
     if weigh is None:
-        raise ValueError(f"{push_forward.name} has no importance weights; `reweigh` has")
+        raise ValueError(f"{push_forward.name} has no importance weights; `importance` has")
     weights = check_weights(push_forward.training.program, perturbations)
     dtype = push_forward.training.program.full_weights().dtype
 

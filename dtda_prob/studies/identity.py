@@ -66,7 +66,7 @@ def of_source(source: Training | PushForward) -> dict[str, Any]:
     """Return what identifies a training, or a push-forward with its training, apart from the program.
 
     Costs a trace of training and of the push (or of the pull, where there is no push); nothing is
-    compiled. The push of `reweigh` holds its population, whose bits differ on other devices.
+    compiled. The push of `importance` holds its population, whose bits differ on other devices.
 
     Returns:
         Its `transform`; its `measure` (name, number of queries); the settings of the `kernel`;

@@ -19,7 +19,7 @@ from dtda_prob.studies.perturbed import Perturbed
 from dtda_prob.studies.source import keys_of, start_of
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.transforms.pulling import of_queries
+from dtda_prob.transforms.push_forward import of_queries
 from dtda_prob.typing import PRNGKey, Queries, Weights
 
 MOST_ELEMENTS = 2**24

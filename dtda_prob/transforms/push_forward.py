@@ -1,101 +1,182 @@
-"""What a push-forward is: its two directions, what they cost, and where its response is taken."""
+"""The contract of a push-forward: its directions, their cost, and the states of a run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dtda_prob.curvature import Curvature
-from dtda_prob.displays import Displayed
+from dtda_prob.curvature.filters import is_traced
+from dtda_prob.module import Module, call, shown
 from dtda_prob.training import Training
-from dtda_prob.typing import Outcome, Params, PRNGKey, Pull, Push, Weights
+from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 Space = Literal["outputs", "parameters", "measurement"]
-At = Literal["centre", "old", "midpoint"] | Weights | Float[Array, "point datum"]
+At = Literal["centre", "old", "midpoint"] | Float[Array, "*point example"]
+Direction = Literal["push", "pull"]
+Response = Float[Array, "... example"]
 
-Carry = Callable[[PRNGKey, Outcome, Weights, Weights], Outcome]
+SIDE_STREAM = 0x73696465
+"""Folded into a draw's key. Small numbers would give keys that training itself is split into."""
 
 
 class Cost(NamedTuple):
-    """What a push-forward costs per draw, in trainings.
+    """The cost of a push-forward per draw, in trainings; NaN for a direction that it has not.
 
     Attributes:
         push: for each pair of old and new weights.
-        pull: for the response of all queries to all data at once; in blocks of queries, what their rows
-            have in common is paid for each.
+        pull: for the response of all queries to all examples at once. In blocks of queries, the work
+            that their rows share is done again for each block.
     """
 
     push: float
     pull: float
 
 
-class Weighed(NamedTuple):
-    """Draws of a posterior, weighed for other data.
+class PushForward(Module):
+    """A transform that carries samples of the outcome of training from one dataset to another.
+
+    Subclasses set `directions` and define them: `push`, or `carry` where a push starts from the outcome
+    at the old weights, and `pull`. They are pure functions that can be compiled, mapped over keys and
+    differentiated; settings are fields, and `dataclasses.replace` changes them.
 
     Attributes:
-        params: the draws, run after run, moved to match moments where that was asked for and helps.
-        log_weights: smoothed and normalised log importance weights.
-        pareto_k: the shape of their tail; estimates are reliable below 0.7.
-        log_mean: log of the mean importance ratio before smoothing.
-        shift: by how much draws were moved, after scaling.
-        scale: by how much they were scaled.
+        training: the stochastic kernel whose samples are carried.
     """
 
-    params: Params
-    log_weights: Float[Array, " draw"]
-    pareto_k: Float[Array, ""]
-    log_mean: Float[Array, ""]
-    shift: Params
-    scale: Params
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PushForward(Displayed):
-    """A way to carry samples of the outcome from one dataset to another.
-
-    Attributes:
-        name: the transform, and the settings it was made with.
-        training: the stochastic kernel whose samples it carries.
-        push: `(key, old, new) -> outcome`, the sample at `old` carried to approximate one at `new`.
-        pull: `(key, weights, queries=None) -> response`, d value / d weights, shape
-            `(*state, query, *output, datum)`, of all queries or of those at some positions.
-        cost: what both cost, in trainings.
-        rebuild: make the same transform of another training, expanded at other weights.
-        at: where the response is taken, see `unroll`; None where that has no meaning.
-        curvature: what it inverts, if anything.
-        carry: `(key, outcome, old, new) -> outcome`, the push of an outcome that is there already,
-            where a push starts from the outcome at the old weights.
-        weigh: `(new) -> population`, the importance weights of the population, if it has any.
-    """
-
-    name: str
     training: Training
-    push: Push
-    pull: Pull
-    cost: Cost
-    rebuild: Callable[[Training, At | None], "PushForward"]
-    at: At | None = None
-    curvature: Curvature | None = None
-    carry: Carry | None = None
-    weigh: Callable[[Weights], Weighed] | None = None
 
-    def facts(self) -> dict[str, object]:
-        """Give what is shown of it."""
-        cost = f"{self.cost.push:.3g} trainings a push, {self.cost.pull:.3g} a pull of all queries"
-        return {"transform": self.name, "cost of a draw": cost, "training": self.training}
+    directions: ClassVar[tuple[Direction, ...]] = ("push", "pull")
+    """The directions that the transform has."""
+
+    def push(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome:
+        """Carry the sample at the old weights to approximate the one at the new weights."""
+        if self.carry is None:
+            raise NotImplementedError(self._lacks("push"))
+        return self.carry(key, self.training.draw(key, old), old, new)
+
+    def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
+        """Return d value / d weights, shape `(*state, query, *output, example)`.
+
+        Args:
+            key: of the draw.
+            weights: where the derivative is taken.
+            queries: positions of some queries; all if None.
+        """
+        raise NotImplementedError(self._lacks("pull"))
+
+    @property
+    def carry(self) -> Callable[[PRNGKey, Outcome, Weights, Weights], Outcome] | None:
+        """Return the push of an existing outcome `(key, outcome, old, new)`, if it starts from one."""
+        return None
+
+    @property
+    def cost(self) -> Cost:
+        """Return the cost of both directions."""
+        return Cost(float("nan"), float("nan"))
+
+    @property
+    def at(self) -> At | None:
+        """Return where the response is taken, see `unroll`; None where that has no meaning."""
+        return None
+
+    @property
+    def curvature(self) -> Curvature | None:
+        """Return the curvature that is inverted, if any."""
+        return None
+
+    @property
+    def weigh(self) -> Callable[[Weights], Any] | None:
+        """Return the importance weights of a population `(new)`, if there is one."""
+        return None
+
+    @property
+    def name(self) -> str:
+        """Return the transform and its settings, without the training."""
+        settings = {name: value for name, value in shown(self).items() if name != "training"}
+        return call(type(self).__name__, **settings)
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> "PushForward":
-        """Give the transform of the kernel that a retraining on perturbed data really runs.
+        """Return the transform of the kernel that a retraining on perturbed data really runs.
 
         Args:
             num_removed: rows that the retraining drops, so that it takes fewer steps.
-            centre: the mean of the weights that are asked for together, where the response is taken
-                if the transform was made `at="centre"`.
+            centre: the mean of the weights that are pushed to together; the response is taken there
+                if the transform is made `at="centre"`.
         """
-        moves = centre is not None and isinstance(self.at, str) and self.at == "centre"
-        if num_removed == 0 and not moves:
-            return self
         training = self.training.drop(num_removed) if num_removed else self.training
-        return self.rebuild(training, jnp.asarray(centre) if moves else self.at)
+        if centre is not None and is_at(self.at, "centre"):
+            return replace(self, training=training, at=jnp.asarray(centre))
+        return replace(self, training=training) if num_removed else self
+
+    def _lacks(self, direction: Direction) -> str:
+        others = " or ".join(f"direction={each!r}" for each in self.directions)
+        return f"{type(self).__name__} has no {direction}; use {others}"
+
+
+def is_at(at: At | None, name: str) -> bool:
+    """Return whether the expansion point is this word, which an array never is."""
+    return isinstance(at, str) and at == name
+
+
+def side_key(key: PRNGKey) -> PRNGKey:
+    """Return the randomness of labels, sketches and walks: it shares nothing with training's."""
+    return jax.random.fold_in(key, SIDE_STREAM)
+
+
+def weights_of_states(training: Training, weights: Weights) -> Float[Array, "*state example"]:
+    """Return a copy of the weights for each state of a run, unless there is only one state."""
+    several = training.kernel.num_states
+    if several == 1 or weights.ndim == 2:
+        return weights
+    return jnp.broadcast_to(weights, (several, *weights.shape))
+
+
+def of_queries(training: Training, value: Float[Array, "..."], queries: Queries | None) -> Array:
+    """Return some queries of a value `(*state, query, *output)`, by position; all if None."""
+    if queries is None:
+        return value
+    return value[:, queries] if training.kernel.num_states > 1 else value[queries]
+
+
+def measured(training: Training, outcome: Outcome, params: Params) -> Outcome:
+    """Return an outcome with other parameters, observed anew."""
+    outputs, value = training.observe(params)
+    return outcome._replace(params=params, outputs=outputs, value=value)
+
+
+def check_posterior(training: Training, name: str) -> float:
+    """Return the temperature of the posterior that the kernel draws from.
+
+    Raises:
+        ValueError: if it draws from none.
+    """
+    temperature = training.kernel.temperature
+    if temperature is None or not (is_traced(temperature) or temperature > 0):
+        raise ValueError(
+            f"{name} needs a kernel that draws from a posterior of known temperature, such as "
+            "kernels.nuts or kernels.exact, and this one does not; use influence or unroll"
+        )
+    return temperature
+
+
+def check_single(training: Training, name: str) -> None:
+    """Check that the outcome is the end of a run; raise ValueError where several states are."""
+    if training.kernel.num_states > 1:
+        raise ValueError(
+            f"{name} follows training to its end, and the kernel keeps num_states="
+            f"{training.kernel.num_states} of each run; keep one, or use influence, which moves each"
+        )
+
+
+def check_differentiable(training: Training, name: str) -> None:
+    """Check that training itself has a derivative; raise ValueError if a phase has none."""
+    reason = training.kernel.not_differentiable
+    if reason:
+        raise ValueError(
+            f"{name} differentiates training, and {reason}; use `influence`, which moves each draw, or "
+            "`covariance` or `importance`, which need draws from a posterior"
+        )

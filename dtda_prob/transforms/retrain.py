@@ -1,51 +1,114 @@
-"""Retraining: the exact push-forward, which all others are measured against."""
+"""Retraining, the exact push-forward; and a short training from each sample."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
-from dtda_prob.training import Training
-from dtda_prob.transforms.pulling import of_queries
-from dtda_prob.transforms.push_forward import Cost, PushForward
-from dtda_prob.typing import PRNGKey, Queries, Weights
+from dtda_prob import kernels
+from dtda_prob.transforms.push_forward import (
+    Cost,
+    PushForward,
+    Response,
+    measured,
+    of_queries,
+    side_key,
+    weights_of_states,
+)
+from dtda_prob.transforms.response import rows_of_push
+from dtda_prob.typing import Outcome, Params, PRNGKey, Push, Queries, Weights
 
 
-def retrain(training: Training, *, batch_size: int = 64) -> PushForward:
-    """Build the exact push-forward: train again with the same key at the new weights.
+class retrain(PushForward):
+    """Train again with the same key at the new weights: the exact push-forward.
 
-    Its `pull` has the finite effect of one whole step per datum: value(w) - value(w - e_k), or
-    value(w + e_k) - value(w) where w_k < 1. It costs one training per datum.
+    Its `pull` is the finite effect of one whole step per example: value(w) - value(w - e_k), or
+    value(w + e_k) - value(w) where w_k < 1. It costs one training per example.
 
-    Args:
+    Attributes:
         training: the stochastic kernel.
         batch_size: trainings at once in `pull`.
     """
 
-    def pull(
-        key: PRNGKey, weights: Weights, queries: Queries | None = None
-    ) -> Float[Array, "... datum"]:
-        if training.program.settings:
+    batch_size: int = eqx.field(default=64, kw_only=True)
+
+    @property
+    def push(self) -> Push:
+        """Return training's own push: a draw at the new weights."""
+        return self.training.push
+
+    def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
+        """Return the effect of one whole step per example."""
+        if self.training.program.settings:
             raise NotImplementedError(
-                "a setting has no whole step that its effect could be that of; use direction='push'"
+                "a setting has no whole step whose effect could be measured; use direction='push'"
             )
 
         def value_at(weights: Weights) -> Float[Array, "..."]:
-            return of_queries(training, training.draw(key, weights).value, queries)
+            return of_queries(self.training, self.training.draw(key, weights).value, queries)
 
         value = value_at(weights)
 
-        def effect(datum: Int[Array, ""]) -> Float[Array, "..."]:
-            step = jnp.where(weights[datum] < 1, 1.0, -1.0).astype(weights.dtype)
-            return step * (value_at(weights.at[datum].add(step)) - value)
+        def effect(example: Int[Array, ""]) -> Float[Array, "..."]:
+            step = jnp.where(weights[example] < 1, 1.0, -1.0).astype(weights.dtype)
+            return step * (value_at(weights.at[example].add(step)) - value)
 
-        data = jnp.arange(training.program.num_data)
-        return jnp.moveaxis(jax.lax.map(effect, data, batch_size=batch_size), 0, -1)
+        examples = jnp.arange(self.training.program.num_data)
+        effects: Array = jax.lax.map(effect, examples, batch_size=self.batch_size)
+        return jnp.moveaxis(effects, 0, -1)
 
-    return PushForward(
-        name="retrain",
-        training=training,
-        push=training.push,
-        pull=pull,
-        cost=Cost(push=1.0, pull=1.0 + training.program.num_data),
-        rebuild=lambda other, at: retrain(other, batch_size=batch_size),
-    )
+    @property
+    def cost(self) -> Cost:
+        return Cost(1.0, 1.0 + self.training.program.num_data)
+
+
+class finetune(PushForward):
+    """Train on from the sample at the old weights.
+
+    The sample moves by the difference of two short runs from it with one key, on the new weights and
+    on the old: the effect of more training alone cancels. Not linear in the new weights; `pull` is its
+    derivative at the old ones.
+
+    Attributes:
+        training: the stochastic kernel.
+        kernel: the short training, such as `kernels.sgd(optax.sgd(0.01), num_epochs=2)`.
+        batch_size: queries at once in `pull`; all if None.
+
+    Raises:
+        ValueError: if the program does not suit the kernel, or its steps have no derivative.
+    """
+
+    kernel: kernels.Kernel
+    batch_size: int | None = eqx.field(default=64, kw_only=True)
+
+    def __check_init__(self) -> None:
+        self.kernel.check(self.training.program)
+        if self.kernel.not_differentiable:
+            raise ValueError(
+                f"kernel must follow the weights, and {self.kernel.not_differentiable}; use sgd"
+            )
+
+    def carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
+        """Move each state of an outcome by the difference of two short runs from it."""
+        outcome, program = jax.lax.stop_gradient(outcome), self.training.program
+
+        def moved(params: Params, new: Weights) -> Params:
+            def more(weights: Weights) -> Params:
+                return self.kernel.run(side_key(key), program, weights, params).params
+
+            change = optax.tree.sub(more(new), jax.lax.stop_gradient(more(old)))
+            return optax.tree.add(params, change)
+
+        own = weights_of_states(self.training, new)
+        params = self.training.each_state(moved)(outcome.params, own)
+        return measured(self.training, outcome, params)
+
+    def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
+        """Return the derivative of `push` at new = old."""
+        return rows_of_push(self, key, weights, queries, self.batch_size)
+
+    @property
+    def cost(self) -> Cost:
+        share = self.kernel.num_passes(self.training.program) / self.training.num_passes()
+        return Cost(1.0 + 2 * share, 1.0 + 2.5 * share * len(self.training.measure.queries))

@@ -1,112 +1,102 @@
-"""Approximate unrolling in segments that are taken for stationary (SOURCE)."""
+"""Approximate unrolling in segments that are treated as stationary (SOURCE)."""
 
-from functools import partial
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dtda_prob import curvature as curvatures
+from dtda_prob.curvature import Curvature, kronecker
 from dtda_prob.curvature.filters import Decay, Flow
 from dtda_prob.training import Training
-from dtda_prob.transforms.at_outcome import side_key
-from dtda_prob.transforms.influence import change_of_gradient
-from dtda_prob.transforms.push_forward import At, Cost, PushForward, Space
-from dtda_prob.transforms.response import check_options, check_single, push_forward
+from dtda_prob.transforms.influence import change_of_gradient, solves_cost
+from dtda_prob.transforms.push_forward import Cost, check_single, side_key
+from dtda_prob.transforms.response import LinearResponse
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 
-def segments(
-    training: Training,
-    curvature: curvatures.Curvature | None = None,
-    *,
-    num_segments: int = 3,
-    at: At = "centre",
-    space: Space = "outputs",
-    batch_size: int | None = 64,
-) -> PushForward:
-    """Build the push-forward that unrolls a few segments, each with one curvature and one gradient.
+def _as_curvature(curvature: Curvature | None) -> Curvature:
+    return kronecker() if curvature is None else curvature
+
+
+class segments(LinearResponse):
+    """Unroll a few segments of training, each with one curvature and one gradient.
 
     In a segment of total step size t and curvature H, a displacement decays by exp(-H t), and the
     change of the gradient adds (1 - exp(-H t)) H^-1 times itself (Bae et al., arXiv 2405.12186). Both
     are taken at the mean parameters of the segment. One segment is an influence function whose
     inverse knows how long training was.
 
-    Args:
+    Attributes:
         training: the stochastic kernel, whose steps must be proportional to gradients.
         curvature: one that can apply any function of its eigenvalues: dense, gram, kronecker,
             lanczos, nystroem, projection, diagonal; its damping is not used. Kronecker if None.
         num_segments: segments per phase of the kernel.
         at: where training is followed; see `unroll`.
-        space: what is moved; see `displace`.
+        space: the quantity that moves; see `displace`.
         batch_size: queries at once in `pull`; all if None.
 
     Raises:
         ValueError: for unknown options, a curvature that can only be inverted, or a kernel whose
             steps have no size or that keeps several states of a run.
     """
-    check_options(at, space)
-    check_single(training, "segments")
-    chosen = curvatures.kronecker() if curvature is None else curvature
-    if chosen.inverse_only:
-        raise ValueError(
-            f"curvature={chosen} can only be inverted, and segments need exp(-H t); take dense, "
-            "gram, kronecker, lanczos, nystroem, projection, block_diagonal or diagonal"
-        )
-    times = check_finite(training.kernel.segment_sizes(training.program, num_segments))
-    chosen.check(training.program)
 
-    def draw(key: PRNGKey, weights: Weights) -> Outcome:
-        here = jax.lax.stop_gradient(weights)
-        followed = training.kernel.path(key, training.program, here, num_segments)
-        path = jax.lax.stop_gradient(followed)
+    curvature: Curvature = eqx.field(default=kronecker(), converter=_as_curvature)
+    num_segments: int = eqx.field(default=3, kw_only=True)
+    batch_size: int | None = eqx.field(default=64, kw_only=True)
+
+    def __check_init__(self) -> None:
+        check_single(self.training, "segments")
+        if self.curvature.inverse_only:
+            raise ValueError(
+                f"curvature={self.curvature} can only be inverted, and segments need exp(-H t); use "
+                "dense, gram, kronecker, lanczos, nystroem, projection, block_diagonal or diagonal"
+            )
+        segment_times(self.training, self.num_segments)
+        self.curvature.check(self.training.program)
+
+    def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
+        """Return training's outcome, with the derivative of the segments."""
+        training, here = self.training, jax.lax.stop_gradient(weights)
+        path = training.kernel.path(key, training.program, here, self.num_segments)
+        path = jax.lax.stop_gradient(path)
 
         def through(displacement: Params, segment: tuple[Params, jax.Array]) -> tuple[Params, None]:
             params, time = segment
-            spectrum = chosen.at(training.program, side_key(key), params, here)
+            spectrum = self.curvature.at(training.program, side_key(key), params, here)
             kept = spectrum.apply(Decay(time), displacement)
             added = spectrum.apply(Flow(time), change_of_gradient(training, params, weights))
             return optax.tree.sub(kept, added), None
 
         last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
-        still = optax.tree.zeros_like(last)
-        dtype = jnp.result_type(*jax.tree.leaves(last))
-        moved, _ = jax.lax.scan(through, still, (path.means, jnp.asarray(times, dtype)))
+        times = segment_times(training, self.num_segments)
+        times = jnp.asarray(times, jnp.result_type(*jax.tree.leaves(last)))
+        start = optax.tree.zeros_like(last)
+        moved, _ = jax.lax.scan(through, start, (path.means, times))
         params = optax.tree.add(last, moved)
         return Outcome(params, *training.observe(params), path.losses, {})
 
-    def cost(num_solves: int) -> float:
-        passes = chosen.passes(training.program, 2 * num_solves)
-        return len(times) * passes / training.num_passes()
-
-    return push_forward(
-        f"segments[{num_segments}, {chosen}]",
-        training,
-        draw,
-        at,
-        space,
-        batch_size=batch_size,
-        cost=Cost(1.0 + cost(1), 1.0 + cost(len(training.measure.queries))),
-        make=partial(
-            segments,
-            curvature=chosen,
-            num_segments=num_segments,
-            space=space,
-            batch_size=batch_size,
-        ),
-        curvature=chosen,
-    )
+    @property
+    def cost(self) -> Cost:
+        num_segments = len(segment_times(self.training, self.num_segments))
+        push, pull = (
+            num_segments * solves_cost(self.training, self.curvature, 2 * num_solves)
+            for num_solves in (1, len(self.training.measure.queries))
+        )
+        return Cost(1.0 + self.extra_cost() + push, 1.0 + pull)
 
 
-def check_finite(times: np.ndarray) -> np.ndarray:
-    """Refuse segments without an end, and none at all.
+def segment_times(training: Training, num_segments: int) -> np.ndarray:
+    """Return the total step size of each segment.
 
     Raises:
-        ValueError: if a step size is infinite, as for kernels that end at rest, or no step is taken.
+        ValueError: if one is infinite, as for kernels that end at a stationary point, or no step is
+            taken.
     """
+    with jax.ensure_compile_time_eval():
+        times = training.kernel.segment_sizes(training.program, num_segments)
     if not np.isfinite(times).all():
-        raise ValueError("the kernel ends at rest, so that its segments have no end: take `influence`")
+        raise ValueError("the kernel ends at rest, so that its segments have no end: use `influence`")
     if times.size == 0:
-        raise ValueError("the kernel takes no step, so that it has no segments: take `influence`")
+        raise ValueError("the kernel takes no step, so that it has no segments: use `influence`")
     return times

@@ -1,50 +1,39 @@
 """Unrolled differentiation: the exact derivative through every step of training."""
 
-from functools import partial
-
-from dtda_prob.training import Training
-from dtda_prob.transforms.push_forward import At, Cost, PushForward, Space
-from dtda_prob.transforms.response import check_differentiable, check_options, push_forward
+from dtda_prob.transforms.push_forward import Cost, check_differentiable
+from dtda_prob.transforms.response import LinearResponse
+from dtda_prob.typing import Outcome, PRNGKey, Weights
 
 
-def unroll(
-    training: Training,
-    *,
-    at: At = "centre",
-    space: Space = "outputs",
-    batch_size: int | None = None,
-) -> PushForward:
-    """Build the push-forward by differentiating training itself with respect to the weights.
+class unroll(LinearResponse):
+    """Differentiate training itself with respect to the weights.
 
     `push` is forward mode and costs about two trainings (three where `at` is not "old"), so for a
-    single group of data retraining is the better buy. `pull` is reverse mode and costs two to three
-    trainings per query for the response to all data at once; its memory grows as the square root of
-    the number of steps. The derivative is exact, and of use where the response is near linear in
-    the weights over the step that is asked for.
+    single group of examples retraining is cheaper. `pull` is reverse mode and costs two to three
+    trainings per query for the response to all examples at once; its memory grows as the square root
+    of the number of steps. The derivative is exact, and useful where the response is near linear in
+    the weights over the step of interest. The removal of a whole class or of a large group is not in
+    that range: `sample` and `attribute` retrain one draw and warn.
 
-    Args:
-        training: the stochastic kernel.
-        at: where the response is taken. "centre" is the middle of what is asked for: in `sample` and
+    Attributes:
+        training: the stochastic kernel, which must be differentiable (a ValueError otherwise).
+        at: where the response is taken. "centre" is the middle of the request: in `sample` and
             `attribute` the mean of the weights of several perturbations, in `push` the midpoint of
             old and new, in `pull` the weights it is given. "old" and "midpoint" are those of each
-            push; weights `(datum,)` are taken as they are, and over several, `(point, datum)`, the
-            response is averaged.
-        space: what is moved, "outputs", "parameters" or "measurement"; see `displace`.
+            push; weights `(example,)` are taken as they are, and over several, `(point, example)`,
+            the response is averaged.
+        space: the quantity that moves, "outputs", "parameters" or "measurement"; see `displace`.
         batch_size: queries at once in `pull`; all if None.
-
-    Raises:
-        ValueError: if `at` or `space` is unknown, or training cannot be differentiated.
     """
-    check_options(at, space)
-    check_differentiable(training, "unroll")
-    num_rows = training.kernel.num_states * len(training.measure.queries)
-    return push_forward(
-        "unroll",
-        training,
-        training.draw,
-        at,
-        space,
-        batch_size=batch_size,
-        cost=Cost(push=2.0, pull=2.5 * num_rows),
-        make=partial(unroll, space=space, batch_size=batch_size),
-    )
+
+    def __check_init__(self) -> None:
+        check_differentiable(self.training, "unroll")
+
+    def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
+        """Return training's outcome."""
+        return self.training.draw(key, weights)
+
+    @property
+    def cost(self) -> Cost:
+        num_rows = self.training.kernel.num_states * len(self.training.measure.queries)
+        return Cost(2.0 + self.extra_cost(), 2.5 * num_rows)

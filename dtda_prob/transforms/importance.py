@@ -1,0 +1,239 @@
+"""Importance sampling, for training algorithms that draw from a posterior."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from blackjax.diagnostics import effective_sample_size, psis_weights
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from dtda_prob.module import Module
+from dtda_prob.training import Training
+from dtda_prob.transforms.push_forward import (
+    Cost,
+    PushForward,
+    check_posterior,
+    measured,
+    side_key,
+)
+from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
+
+GOOD_K = 0.7
+"""Pareto k-hat above which importance weights are not to be trusted (Vehtari et al., 2024)."""
+DEFAULT_DRAWS = 256
+"""Draws of a population at least, unless their number is given."""
+LEAST_DRAWS = 25
+"""The fewest draws to which a tail can be fitted."""
+
+
+class Population(Module):
+    """Draws of the posterior on all data.
+
+    Attributes:
+        params: stacked draws.
+        log_density: log of the unnormalised posterior density of each.
+        relative_size: effective number of draws over their number, at most 1.
+    """
+
+    params: Params
+    log_density: Float[Array, " draw"]
+    relative_size: float
+
+
+class Weighted(NamedTuple):
+    """Draws of a posterior with importance weights for other data.
+
+    Attributes:
+        params: the draws, run after run, moved to match moments where this is asked for and helps.
+        log_weights: smoothed and normalised log importance weights.
+        pareto_k: the shape of their tail; estimates are reliable below 0.7.
+        log_mean: log of the mean importance ratio before smoothing.
+        shift: by how much draws were moved, after scaling.
+        scale: by how much they were scaled.
+    """
+
+    params: Params
+    log_weights: Float[Array, " draw"]
+    pareto_k: Float[Array, ""]
+    log_mean: Float[Array, ""]
+    shift: Params
+    scale: Params
+
+
+class importance(PushForward):
+    """Reweight a population of posterior draws, with Pareto smoothing.
+
+    The population of draws on all data is drawn when the transform is made. Its self-normalised
+    weights are proportional to exp(-n (L(theta, new) - L(theta, all)) / temperature), smoothed (Vehtari
+    et al., arXiv 1507.02646; BlackJAX's). `push` keeps the sample of its key as often as the weights
+    allow, and otherwise takes one of the population in proportion to the missing weight: a maximal
+    coupling, so that what comes out is distributed as the weights, which `weigh` returns. There is no
+    `pull`, since mass moves from draw to draw: `covariance` has the derivative of the mean. Look at
+    `diagnostics.pareto_k` before removing examples of large influence: weights may rest on few draws.
+
+    Attributes:
+        training: the stochastic kernel, which must draw from a posterior.
+        key: key of the population.
+        num_draws: size of the population, a multiple of the states that the kernel keeps of a run; if
+            None, the states of as many runs as give 256 draws.
+        match_moments: move the population's mean and variances to the weighted ones first, where that
+            gives a better tail (Paananen et al., arXiv 1906.08850).
+        population: its draws; drawn with the key if None.
+
+    Raises:
+        ValueError: if the kernel draws from no posterior, or `num_draws` is below 25, the least to
+            which a tail can be fitted, or not a multiple of the states of a run.
+    """
+
+    key: PRNGKey
+    num_draws: int | None = eqx.field(default=None, kw_only=True)
+    match_moments: bool = eqx.field(default=False, kw_only=True)
+    population: Population = eqx.field(kw_only=True, repr=False)
+
+    directions = ("push",)
+
+    def __init__(
+        self,
+        training: Training,
+        key: PRNGKey,
+        *,
+        num_draws: int | None = None,
+        match_moments: bool = False,
+        population: Population | None = None,
+    ):
+        check_posterior(training, "importance")
+        size = _default_draws(training) if num_draws is None else num_draws
+        if size < LEAST_DRAWS:
+            raise ValueError(
+                f"num_draws={size} must be at least {LEAST_DRAWS}, for a tail to be fitted"
+            )
+        self.training, self.key = training, key
+        self.num_draws, self.match_moments = num_draws, match_moments
+        num_runs = training.num_runs(size)
+        self.population = population or draw_population(training, key, num_runs)
+
+    def matched(self, num_removed: int, centre: Weights | None = None) -> PushForward:
+        """Return the transform of a training on fewer rows, with a population of its own."""
+        if num_removed == 0:
+            return self
+        return replace(self, training=self.training.drop(num_removed), population=None)
+
+    def weigh(self, new: Weights) -> Weighted:
+        """Return the population with its importance weights for other data."""
+        plain = self._weighted(new, *_still(self.population.params))
+        if not self.match_moments:
+            return plain
+        matched = self._weighted(new, *_match(self.population.params, jnp.exp(plain.log_weights)))
+        better = matched.pareto_k < plain.pareto_k
+        return jax.tree.map(lambda a, b: jnp.where(better, a, b), matched, plain)
+
+    def carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
+        """Keep each state of an outcome, or exchange it for a draw of the population."""
+        others, before = self.weigh(new), self._log_ratios(_traced(self.population.params), old)
+        shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
+        lacking = jnp.cumsum(jnp.maximum(shares, 0.0))
+
+        def moved(params: Params, key: PRNGKey) -> Params:
+            own = _move(params, others.shift, others.scale)
+            keep_key, other_key = jax.random.split(key)
+            ratio = self._log_density(own, new) - others.log_mean
+            ratio -= self._log_density(params, old) - _log_mean(before)
+            kept = jax.random.uniform(keep_key, dtype=ratio.dtype) < jnp.exp(ratio)
+            place = lacking[-1] * jax.random.uniform(other_key, dtype=lacking.dtype)
+            chosen = jnp.searchsorted(lacking, place, side="right")
+            other = jax.tree.map(lambda leaf: leaf[chosen], others.params)
+            return jax.tree.map(lambda mine, its: jnp.where(kept, mine, its), own, other)
+
+        keys = self.training.keys_of_states(side_key(key))
+        params = self.training.each_state(moved)(outcome.params, keys)
+        return measured(self.training, outcome, params)
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(1.0, float("nan"))
+
+    def _weighted(self, new: Weights, shift: Params, scale: Params) -> Weighted:
+        draws = _traced(self.population.params)
+        moved = jax.vmap(lambda theta: _move(theta, shift, scale))(draws)
+        ratios = self._log_ratios(moved, new)
+        log_weights, pareto_k = psis_weights(ratios, self.population.relative_size)
+        return Weighted(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
+
+    def _log_ratios(self, params: Params, weights: Weights) -> Float[Array, " draw"]:
+        densities = jax.vmap(lambda theta: self._log_density(theta, weights))(params)
+        return densities - self.population.log_density
+
+    def _log_density(self, params: Params, weights: Weights) -> Float[Array, ""]:
+        scale = self.training.program.num_rows / check_posterior(self.training, "importance")
+        return -scale * self.training.program.objective(params, weights)
+
+
+def _default_draws(training: Training) -> int:
+    several = training.kernel.num_states
+    return several * -(-DEFAULT_DRAWS // several)
+
+
+def draw_population(training: Training, key: PRNGKey, num_runs: int) -> Population:
+    """Draw on all data; all states of all runs are stacked, run after run."""
+    program, weights = training.program, training.program.full_weights()
+    scale = program.num_rows / check_posterior(training, "importance")
+
+    @jax.jit
+    def draw(keys: Array) -> tuple[Params, Array]:
+        params = jax.vmap(lambda key: training.draw(key, weights).params)(keys)
+        if training.kernel.num_states > 1:
+            params = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+        return params, -scale * jax.vmap(lambda theta: program.objective(theta, weights))(params)
+
+    params, log_density = draw(jax.random.split(key, num_runs))
+    return Population(params, log_density, _relative_size(params, num_runs))
+
+
+def _relative_size(params: Params, num_runs: int) -> float:
+    """Return the effective over the actual number of draws, averaged over parameters, at most 1."""
+    rows = jax.vmap(lambda one: ravel_pytree(one)[0])(params)
+    if len(rows) == num_runs:
+        return 1.0
+    sizes = jax.jit(effective_sample_size)(rows.reshape(num_runs, -1, rows.shape[1]))
+    mean, num_draws = float(np.mean(sizes)), len(rows)
+    return min(1.0, mean / num_draws) if np.isfinite(mean) and mean > 0 else 1.0
+
+
+def _traced(params: Params) -> Params:
+    """Return the draws behind a barrier, so that XLA does not fold their densities into constants."""
+    return jax.lax.optimization_barrier(params)
+
+
+def _still(params: Params) -> tuple[Params, Params]:
+    """Return the shift and scale that leave draws where they are."""
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    return optax.tree.zeros_like(first), optax.tree.ones_like(first)
+
+
+def _log_mean(log_ratios: Float[Array, " draw"]) -> Float[Array, ""]:
+    return jax.nn.logsumexp(log_ratios) - jnp.log(len(log_ratios))
+
+
+def _match(params: Params, weights: Float[Array, " draw"]) -> tuple[Params, Params]:
+    """Return the shift and scale that bring means and variances to the weighted ones."""
+
+    def moments(leaf: Array, share: Array) -> tuple[Array, Array]:
+        mean = jnp.tensordot(share, leaf, 1)
+        return mean, jnp.sqrt(jnp.tensordot(share, (leaf - mean) ** 2, 1))
+
+    plain = jnp.full_like(weights, 1 / len(weights))
+    leaves, structure = jax.tree.flatten(params)
+    before = [moments(leaf, plain) for leaf in leaves]
+    after = [moments(leaf, weights) for leaf in leaves]
+    scale = [new / old for (_, old), (_, new) in zip(before, after, strict=True)]
+    shift = [new - s * old for (old, _), (new, _), s in zip(before, after, scale, strict=True)]
+    return structure.unflatten(shift), structure.unflatten(scale)
+
+
+def _move(params: Params, shift: Params, scale: Params) -> Params:
+    return optax.tree.add(optax.tree.mul(params, scale), shift)
