@@ -66,6 +66,8 @@ def code(value: Any) -> str:
         return f"{{{', '.join(f'{code(key)}: {code(each)}' for key, each in value.items())}}}"
     if type(value) is list:
         return f"[{', '.join(map(code, value))}]"
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return call(type(value).__name__, **value._asdict())
     if type(value) is tuple:
         return f"({', '.join(map(code, value))}{',' * (len(value) == 1)})"
     if callable(value) and hasattr(value, "__qualname__"):

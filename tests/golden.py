@@ -24,14 +24,11 @@ NUM_VALUES = 20
 def cases() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     """Yield the name of each case, and a function that computes its numbers in double precision."""
     import test_curvature
-    import test_pairs
-    from tables import CURVED, KERNELS, LINEAR, MORE_KERNELS, SPACES, STEPWISE, train, train_network
+    from cases.kernels import CASES
+    from tables import CURVED, LINEAR, SPACES, STEPWISE, train, train_network
 
-    kernels = (
-        KERNELS | MORE_KERNELS | {name.replace("`", ""): k for name, k in test_pairs.KERNELS.items()}
-    )
-    for name, kernel in kernels.items():
-        yield f"kernel/{name}", lambda kernel=kernel: _outcome(train(kernel))
+    for name in CASES:
+        yield f"kernel/{name}", lambda name=name: _outcome(train(name))
     for name, make in (LINEAR | STEPWISE).items():
         for at in ("old", "midpoint"):
             yield (

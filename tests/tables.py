@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from numpyro.infer.autoguide import AutoNormal
+from cases.kernels import CASES
 
 import dtda_prob as dtda
 from dtda_prob.kernels import Kernel
@@ -39,55 +39,7 @@ def _network(num_data: int, precision) -> dtda.Program:
     return dtda.Program(dtda.zoo.classifier([4], 3), x, y=y)
 
 
-KERNELS: dict[str, Kernel] = {
-    "sgd by epoch": dtda.kernels.sgd(optax.sgd(0.05, momentum=0.9), num_epochs=3, batch_size=4),
-    "sgd by independent batches": dtda.kernels.sgd(
-        optax.sgd(0.05), num_steps=7, batch_size=4, replace=True
-    ),
-    "adam on all data": dtda.kernels.sgd(optax.adam(0.05), num_steps=9),
-    "phases": dtda.kernels.sequence(
-        dtda.kernels.sgd(optax.sgd(0.05), num_epochs=2, batch_size=4),
-        dtda.kernels.sgd(optax.sgd(0.01), num_steps=3),
-    ),
-    "exact": dtda.kernels.exact(),
-    "exact mode": dtda.kernels.exact(temperature=0.0),
-}
-
-RESTARTS = [
-    {"init_value": 0.0, "peak_value": 0.1, "decay_steps": 4, "warmup_steps": 1, "end_value": 0.01}
-] * 2
-
-
-def _descent(optimizer, num_steps: int = 8) -> Kernel:
-    return dtda.kernels.sgd(optimizer, num_steps=num_steps, batch_size=4)
-
-
-def _accumulated(num_steps: int) -> optax.MultiSteps:
-    precision = jnp.result_type(float)
-    return optax.MultiSteps(optax.adam(0.05), every_k_schedule=2, accumulator_dtype=precision)
-
-
-DESCENT = _descent(optax.sgd(0.05))
-MORE_KERNELS: dict[str, Kernel] = {
-    "lbfgs": dtda.kernels.lbfgs(solve="conjugate_gradient"),
-    "laplace": dtda.kernels.laplace(temperature=0.5),
-    "pretrained": dtda.kernels.sequence(dtda.kernels.pretrained({"slopes": np.arange(3.0)}), DESCENT),
-    "average": dtda.kernels.average(DESCENT, decay=0.8),
-    "late average": dtda.kernels.average(DESCENT, share=0.5),
-    "variational": dtda.kernels.svi(AutoNormal, optax.adam(0.05), num_steps=8, batch_size=4),
-    "adamw, clipped, warmed up": _descent(
-        lambda steps: optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 0.1, steps // 4, steps)),
-        )
-    ),
-    "adam with restarts": _descent(optax.adam(optax.sgdr_schedule(RESTARTS))),
-    "accumulated": _descent(_accumulated),
-}
-"""Kernels that only a few laws run over, since they take long to compile."""
-
-FIXED = ("lbfgs",)
-"""Those that end in the same place from everywhere."""
+KERNELS = {name: case.kernel for name, case in CASES.items() if case.basic}
 
 LINEAR = {
     "unroll": dtda.unroll,
@@ -135,7 +87,7 @@ def train(kernel: str | Kernel, program: dtda.Program | None = None, measure=Non
     """Bind a kernel; default trainings are made once for each precision that tests run in."""
     if isinstance(kernel, str) and program is None and measure is None:
         return _default_training(kernel, jnp.result_type(float))
-    chosen = KERNELS[kernel] if isinstance(kernel, str) else kernel
+    chosen = CASES[kernel].kernel if isinstance(kernel, str) else kernel
     return Training(program or _default_program(jnp.result_type(float)), chosen, measure or queries())
 
 
@@ -146,7 +98,7 @@ def _default_program(precision) -> dtda.Program:
 
 @cache
 def _default_training(kernel: str, precision) -> Training:
-    return Training(_default_program(precision), KERNELS[kernel], queries())
+    return Training(_default_program(precision), CASES[kernel].kernel, queries())
 
 
 def train_network() -> Training:

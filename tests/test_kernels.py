@@ -1,7 +1,9 @@
-"""Kernels beyond those of the laws' table: a few laws each, and what each of them is for."""
+"""Laws of every kernel, and what each kernel is for."""
 
 from functools import cache
 
+import cloudpickle
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import optax
 import optax.contrib
 import pytest
 import scipy.stats
+from cases.kernels import ADAM, CASES, DESCENT
 from numpyro.infer.autoguide import (
     AutoDelta,
     AutoLaplaceApproximation,
@@ -18,9 +21,6 @@ from numpyro.infer.autoguide import (
     AutoNormal,
 )
 from tables import (
-    DESCENT,
-    FIXED,
-    MORE_KERNELS,
     direction,
     network,
     ones,
@@ -31,18 +31,53 @@ from tables import (
 
 import dtda_prob as dtda
 from dtda_prob import kernels
+from dtda_prob.compiling import compiled as dtda_compiled
+from dtda_prob.kernels.batches import BatchPhase
 from dtda_prob.kernels.kernel import Start
 
 KEY, OTHER_KEY = jax.random.key(0), jax.random.key(1)
 close = np.testing.assert_allclose
+cases = pytest.mark.parametrize("kernel", CASES)
 
-more_kernels = pytest.mark.parametrize("kernel", MORE_KERNELS)
+
+def those(trait):
+    """Parametrise by the cases with a trait, but those that other files test by more laws."""
+    chosen = [name for name, case in CASES.items() if trait(case) and not case.basic]
+    return pytest.mark.parametrize("kernel", chosen)
+
+
+# Laws.
+
+
+@cases
+def test_kernels_are_plain_data(kernel):
+    case = CASES[kernel]
+    again = cloudpickle.loads(cloudpickle.dumps(case.kernel))
+    assert jax.tree.structure(again).num_leaves == jax.tree.structure(case.kernel).num_leaves
+    assert repr(again) == repr(case.kernel)
+    assert "\n" not in repr(again)
+    assert eqx.tree_equal(jax.tree.map(lambda leaf: leaf, case.kernel), case.kernel)
+    assert (case.kernel.temperature, case.kernel.num_states) == (case.temperature, case.num_states)
+
+
+@cases
+def test_epochs_stay_where_rows_are_dropped(kernel):
+    """On batches there are fewer steps in proportion, on full batches as many."""
+    whole, chosen = regression(), CASES[kernel].kernel
+    dropped = whole.drop(4)
+    for phase in chosen.phases:
+        if isinstance(phase, BatchPhase):
+            before, after = (phase.num_passes(program) for program in (whole, dropped))
+            batch = phase.batch_size or 0
+            assert abs(before - after) <= 0.5 * batch / 8, (before, after)
+            fewer = phase.count_steps(dropped) < phase.count_steps(whole)
+            assert fewer == (phase.batch_size is not None)
 
 
 @cache
 def compiled(kernel: str):
     """Compile one draw as a function of key, weights and observations."""
-    training = train(MORE_KERNELS[kernel])
+    training = train(CASES[kernel].kernel)
 
     def value(key, weights, y):
         program = training.program
@@ -53,19 +88,19 @@ def compiled(kernel: str):
     return training, jax.jit(value), y
 
 
-@more_kernels
-def test_a_draw_depends_on_key_and_weights_and_on_no_datum_of_weight_zero(kernel, x64):
+@those(lambda case: case.smooth and case.weighted)
+def test_a_draw_depends_on_key_and_weights_and_on_no_example_of_weight_zero(kernel, x64):
     _, value, y = compiled(kernel)
     first = value(KEY, ones(), y)
     assert first.dtype == jnp.float64
     assert (first == value(KEY, ones(), y)).all()
-    assert jnp.allclose(first, value(OTHER_KEY, ones(), y), rtol=1e-6) == (kernel in FIXED)
+    assert jnp.allclose(first, value(OTHER_KEY, ones(), y), rtol=1e-6) != CASES[kernel].random
     without = ones().at[3].set(0.0)
     assert not jnp.allclose(first, value(KEY, without, y), rtol=1e-4)
     close(value(KEY, without, y.at[3].set(100.0)), value(KEY, without, y), rtol=1e-8)
 
 
-@more_kernels
+@those(lambda case: case.smooth and case.weighted)
 def test_the_response_is_the_finite_difference(kernel, x64):
     training, value, y = compiled(kernel)
     step = 1e-4 * direction()
@@ -74,16 +109,125 @@ def test_the_response_is_the_finite_difference(kernel, x64):
     close(2 * response @ step, above - below, rtol=1e-5, atol=1e-10)
 
 
-@more_kernels
+@cases
 def test_a_draw_is_single_precision_by_default(kernel):
-    assert jax.eval_shape(train(MORE_KERNELS[kernel]).draw, KEY, ones()).value.dtype == jnp.float32
+    assert jax.eval_shape(train(kernel).draw, KEY, ones()).value.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [
+        (lambda rate: kernels.sgd(ADAM, learning_rate=rate, num_steps=3), (0.1, 0.2)),
+        (lambda decay: kernels.average(DESCENT, decay=decay), (0.5, 0.9)),
+        (lambda size: kernels.sgld(size, num_steps=3), (1e-3, 2e-3)),
+        (kernels.exact, (1.0, 0.5)),
+        (lambda temperature: kernels.laplace(temperature, max_steps=50), (1.0, 0.5)),
+        (lambda first: kernels.pretrained({"slopes": np.array([first, 0, 0])}), (1.0, 2.0)),
+        (lambda rate: kernels.sghmc(1e-3, friction=rate, num_steps=3), (1.0, 2.0)),
+        (lambda rate: kernels.nuts(num_warmup=20, num_samples=1, target_acceptance=rate), (0.5, 0.9)),
+    ],
+    ids=["rate", "decay", "step size", "exact", "laplace", "pretrained", "friction", "acceptance"],
+)
+def test_one_compilation_serves_all_values_of_a_setting(make, values):
+    program, traced = regression(), []
+
+    def end(kernel, key):
+        traced.append(kernel)
+        return kernel.run(key, program, ones()).params["slopes"]
+
+    call = dtda_compiled(end)
+    ends = [call(make(value), KEY) for value in values]
+    assert len(traced) == 1
+    assert not jnp.allclose(*ends)
+
+
+def test_a_learning_rate_multiplies_what_the_optimizer_does():
+    program = regression()
+    ends = [
+        kernels.sgd(optimizer, num_steps=5, **options).run(KEY, program, ones()).params["slopes"]
+        for optimizer, options in ((optax.adam(0.05), {}), (optax.adam(1.0), {"learning_rate": 0.05}))
+    ]
+    close(*ends, rtol=1e-5)
+
+
+# Parameters that training never moves.
+
+
+def _late(start):
+    """Learn at no rate at all up to a step, then at 0.1."""
+    return optax.scale_by_schedule(lambda count: jnp.where(count < start, 0.0, -0.1))
+
+
+HELD = {"level": False, "scale": True}
+LEVEL_ALONE = optax.chain(optax.sgd(0.1, momentum=0.9), optax.transforms.freeze(HELD))
+MOVES = {
+    "all": (kernels.sgd(optax.adamw(0.1), num_steps=3), (True, True)),
+    "frozen": (kernels.sgd(LEVEL_ALONE, num_steps=3), (True, False)),
+    "frozen and accumulated": (
+        kernels.sgd(lambda steps: optax.MultiSteps(LEVEL_ALONE, 2), num_steps=4),
+        (True, False),
+    ),
+    "frozen and decayed": (
+        kernels.sgd(optax.chain(LEVEL_ALONE, optax.add_decayed_weights(-0.1)), num_steps=3),
+        (True, False),
+    ),
+    "a rate of 0": (
+        kernels.sgd(
+            optax.multi_transform(
+                {True: optax.sgd(0.0), False: optax.sgd(0.1)}, {"level": False, "scale": True}
+            ),
+            num_steps=3,
+        ),
+        (True, False),
+    ),
+    "later": (kernels.sgd(_late(2), num_steps=4), (True, True)),
+    "truncated before": (kernels.truncate(kernels.sgd(_late(2), num_steps=4), 0.5), (False, False)),
+    "pretrained and frozen": (
+        kernels.sequence(kernels.pretrained({"scale": 0.5}), kernels.sgd(LEVEL_ALONE, num_steps=3)),
+        (True, False),
+    ),
+    "pretrained after training": (
+        kernels.sequence(kernels.sgd(optax.sgd(0.1), num_steps=2), kernels.pretrained({"scale": 0.5})),
+        (True, False),
+    ),
+    "average": (kernels.average(kernels.sgd(LEVEL_ALONE, num_steps=3), share=0.5), (True, False)),
+    "at rest": (kernels.lbfgs(), (True, True)),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_kernel_knows_which_parameters_the_data_move(name):
+    program, (kernel, expected) = bind_positive(), MOVES[name]
+    moves = kernel.moves(program)
+    assert (bool(moves["level"]), bool(moves["scale"])) == expected
+    train_once = jax.jit(lambda weights: kernel.run(KEY, program, weights).params)
+    ends = train_once(ones()), train_once(ones().at[0].set(0.0))
+    assert tuple(bool(ends[0][site] != ends[1][site]) for site in ("level", "scale")) == expected
+
+
+def test_parts_of_an_array_may_be_frozen():
+    program, mask = regression(), jnp.array([1.0, 0.0, 1.0])
+    held = optax.stateless(lambda updates, params: {"slopes": mask * updates["slopes"]})
+    kernel = kernels.sgd(optax.chain(optax.adam(0.1), held), num_steps=3)
+    assert kernel.moves(program)["slopes"].tolist() == [True, False, True]
+
+
+def test_parameters_that_were_trained_elsewhere_all_count_as_moved():
+    assert kernels.pretrained({"scale": 0.5}).moves(bind_positive()) == {"level": True, "scale": True}
+
+
+def test_frozen_parameters_do_not_count_for_the_size_of_steps():
+    training = dtda.Training(
+        bind_positive(), kernels.sgd(LEVEL_ALONE, num_steps=300), dtda.measures.parameters()
+    )
+    close(training.total_step_size(), 0.1 * (10 * 300 - 90), rtol=1e-3)
 
 
 # Kernels that end at rest.
 
 
 def test_laplace_is_exact_where_the_objective_is_quadratic(x64):
-    exact, approximate = (kernels.exact(temperature=0.5), MORE_KERNELS["laplace"])
+    exact, approximate = (kernels.exact(temperature=0.5), CASES["laplace"].kernel)
     _, value, y = compiled("laplace")
     drawn = jax.jit(train(exact).draw)(KEY, ones()).value
     close(value(KEY, ones(), y), drawn, rtol=1e-8)
@@ -182,6 +326,7 @@ def test_pretrained_parameters_are_where_training_starts():
     [
         ({"slope": 1.0}, "no sites \\['slope'\\]"),
         ({"scale": -1.0}, "'scale' is not inside"),
+        ({"level": {"leaf": 1.0}}, "not a tree of arrays .* it has .*leaf.* eqx.filter"),
         ({"level": np.zeros(2)}, "'level' has shape \\(\\), the value passed \\(2,\\)"),
     ],
 )
@@ -215,7 +360,7 @@ def test_averages_are_those_of_the_iterates(x64):
     close(value(KEY, ones(), y), training.observe({"slopes": whole[4:].mean(0)})[1], rtol=1e-10)
     sizes = 0.05 * np.arange(1, num_steps + 1)
     close(training.total_step_size(), powers @ sizes / powers.sum(), rtol=1e-3)
-    close(train(MORE_KERNELS["late average"]).total_step_size(), sizes[4:].mean(), rtol=1e-3)
+    close(train("late average").total_step_size(), sizes[4:].mean(), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +381,7 @@ def test_averages_are_those_of_the_iterates(x64):
             lambda: train(kernels.svi(lambda model: lambda x, **_: None, optax.adam(0.1), num_steps=1)),
             "latent sites",
         ),
-        (lambda: train(MORE_KERNELS["variational"]).total_step_size(), "guide's parameters"),
+        (lambda: train("variational").total_step_size(), "guide's parameters"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make, message):

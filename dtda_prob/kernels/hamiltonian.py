@@ -3,14 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import blackjax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from dtda_prob.kernels.kernel import Kernel, Phase, Sizes, State
+from dtda_prob.kernels.kernel import Kernel, Phase, Sizes, State, Step
 from dtda_prob.kernels.settings import check_between, check_positive
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -52,17 +52,9 @@ class Chain(NamedTuple):
 
 
 class Hamiltonian(Kernel):
-    """A warm-up of one step, then the chain.
+    """A warm-up of one step, then the chain, by one of BlackJAX's algorithms."""
 
-    Attributes:
-        num_warmup: steps of adaptation, at least 20.
-        num_samples: states of each run, all of which are draws.
-        thinning: steps from state to state.
-        target_acceptance: acceptance rate that step sizes adapt to.
-        dense_mass: adapt a dense mass matrix instead of a diagonal.
-        temperature: of the posterior, above 0.
-    """
-
+    algorithm: ClassVar[Any]
     _: KW_ONLY
     num_warmup: int = 1000
     num_samples: int = 1000
@@ -93,22 +85,12 @@ class Hamiltonian(Kernel):
 
     @property
     @abstractmethod
-    def algorithm(self) -> Any:
-        """Return BlackJAX's algorithm."""
-
-    @property
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of its kernel besides step size and mass matrix."""
-
-    @property
-    @abstractmethod
     def num_gradients(self) -> int:
         """Return the number of gradients per step, for counting costs."""
 
-    def settings_of_step(self, key: PRNGKey) -> dict[str, Any]:
-        """Return the settings of one step, which may be random."""
-        return self.settings
+    @abstractmethod
+    def settings(self, key: PRNGKey | None) -> dict[str, Any]:
+        """Return BlackJAX's settings of one step, or those of the warm-up without a key."""
 
     def log_density(self, program: Program, weights: Weights) -> Callable[[Params], Float[Array, ""]]:
         """Return the log density that is sampled."""
@@ -143,18 +125,14 @@ class nuts(Hamiltonian):
     250
     """
 
+    algorithm: ClassVar[Any] = blackjax.nuts
     _: KW_ONLY
     max_tree_depth: int = 10
 
     def __check_init__(self) -> None:
         check_positive(max_tree_depth=self.max_tree_depth)
 
-    @property
-    def algorithm(self) -> Any:
-        return blackjax.nuts
-
-    @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self, key: PRNGKey | None) -> dict[str, Any]:
         return {"max_num_doublings": self.max_tree_depth}
 
     @property
@@ -176,22 +154,17 @@ class hmc(Hamiltonian):
         ValueError: if a number is out of range.
     """
 
+    algorithm: ClassVar[Any] = blackjax.hmc
     _: KW_ONLY
     num_integration_steps: int = 16
 
     def __check_init__(self) -> None:
         check_positive(num_integration_steps=self.num_integration_steps)
 
-    @property
-    def algorithm(self) -> Any:
-        return blackjax.hmc
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"num_integration_steps": self.num_integration_steps}
-
-    def settings_of_step(self, key: PRNGKey) -> dict[str, Any]:
-        return {"num_integration_steps": jax.random.randint(key, (), 1, self.num_gradients + 1)}
+    def settings(self, key: PRNGKey | None) -> dict[str, Any]:
+        longest = self.num_integration_steps
+        length = longest if key is None else jax.random.randint(key, (), 1, longest + 1)
+        return {"num_integration_steps": length}
 
     @property
     def num_gradients(self) -> int:
@@ -242,16 +215,14 @@ class WarmUp(_ChainPhase):
         still = Trajectory(nothing, nothing, jnp.array(False), jnp.zeros((), int))
         return Chain(position, nothing, jnp.zeros(size, dtype), still)
 
-    def step(
-        self, key: PRNGKey, state: Chain, program: Program, weights: Weights
-    ) -> tuple[Chain, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: Chain, program: Program, weights: Weights) -> Step:
         adaptation: Any = blackjax.window_adaptation(
             self.sampler.algorithm,
             self.sampler.log_density(program, weights),
             is_mass_matrix_diagonal=not self.sampler.dense_mass,
             target_acceptance_rate=self.sampler.target_acceptance,
             adaptation_info_fn=lambda state, info, adaptation: None,
-            **self.sampler.settings,
+            **self.sampler.settings(None),
         )
         (position, chosen), _ = adaptation.run(key, state.params, self.sampler.num_warmup)
         warm = Chain(position, chosen["step_size"], chosen["inverse_mass_matrix"], state.trajectory)
@@ -278,9 +249,7 @@ class Sampling(_ChainPhase):
             raise ValueError("sampling needs the warm-up before it; use the whole kernel")
         return previous
 
-    def step(
-        self, key: PRNGKey, state: Chain, program: Program, weights: Weights
-    ) -> tuple[Chain, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: Chain, program: Program, weights: Weights) -> Step:
         length_key, key = jax.random.split(key)
         position, info = self.sampler.algorithm.build_kernel()(
             key,
@@ -288,7 +257,7 @@ class Sampling(_ChainPhase):
             self.sampler.log_density(program, weights),
             state.step_size,
             state.inverse_mass_matrix,
-            **self.sampler.settings_of_step(length_key),
+            **self.sampler.settings(length_key),
         )
         gradients = jnp.asarray(info.num_integration_steps, int)
         trajectory = Trajectory(info.energy, info.acceptance_rate, info.is_divergent, gradients)

@@ -17,6 +17,10 @@ from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 Sizes = Float[np.ndarray, " step"]
+Masks = PyTree[Bool[np.ndarray, "..."]]
+"""A mask for each parameter, in the program's tree."""
+Step = tuple[Any, Float[Array, ""]]
+"""The next state of a phase, and the loss of the step."""
 
 
 class State(Protocol):
@@ -123,7 +127,7 @@ class Kernel(Module):
                 f"{available} steps of the last phase; keep fewer or train longer"
             )
 
-    def moves(self, program: Program) -> PyTree[Bool[np.ndarray, "..."]]:
+    def moves(self, program: Program) -> Masks:
         """Return which parameters training moves: a mask for each, in the program's tree.
 
         False is what stays as it was initialised or given whatever the data: frozen by the optimizer,
@@ -133,7 +137,7 @@ class Kernel(Module):
         shapes = jax.eval_shape(program.init, jax.random.key(0))
         moved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), shapes)
         for phase in self.phases:
-            moved = phase.moved(program, moved)
+            moved = phase.moved(program, moved, phase.count_steps(program))
         return moved if self.count_steps(program) else jax.tree.map(np.ones_like, moved)
 
     def run(
@@ -228,9 +232,7 @@ class Phase(Kernel):
         return Start(previous.params)
 
     @abstractmethod
-    def step(
-        self, key: PRNGKey, state: Any, program: Program, weights: Weights
-    ) -> tuple[Any, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: Any, program: Program, weights: Weights) -> Step:
         """Return the next state and the loss of the step: a pure function."""
 
     @abstractmethod
@@ -266,14 +268,15 @@ class Phase(Kernel):
         """Return the names of hyper-parameters that may vary as settings of the program."""
         return frozenset()
 
-    def moved(self, program: Program, before: PyTree) -> PyTree[Bool[np.ndarray, "..."]]:
-        """Return which parameters the data have moved by the end of the phase; see `Kernel.moves`.
+    def moved(self, program: Program, before: Masks, num_steps: int) -> Masks:
+        """Return which parameters the data have moved after the first steps; see `Kernel.moves`.
 
         Args:
             program: the model and its data.
-            before: a mask for each parameter, of what earlier phases have moved.
+            before: which ones earlier phases have moved.
+            num_steps: steps that are taken, at most `count_steps`.
         """
-        return jax.tree.map(np.ones_like, before) if self.count_steps(program) else before
+        return jax.tree.map(np.ones_like, before) if num_steps else before
 
 
 def segments(phase: Phase, program: Program, num_segments: int) -> list[tuple[int, int]]:
@@ -315,22 +318,35 @@ def _body(phase: Phase, key: PRNGKey, program: Program, weights: Weights) -> Cal
 
 
 def _scan_in_blocks(body: Callable, state: Any, length: int) -> tuple[Any, Float[Array, " step"]]:
-    """Scan with blocks of about sqrt(length) steps, each recomputed in reverse mode."""
+    """Scan with blocks of about sqrt(length) steps, each recomputed in reverse mode.
+
+    The last block skips what exceeds the length, so that the step is compiled once.
+    """
+    if not length:
+        return jax.lax.scan(body, state, jnp.arange(0))
     size = _block_size(length)
-    num_blocks = length // size
+    num_blocks = -(-length // size)
+    one = body if num_blocks * size == length else partial(_up_to, length, body)
 
     def block(state: Any, start: Int[Array, ""]) -> tuple[Any, Float[Array, " step"]]:
-        return jax.lax.scan(body, state, start + jnp.arange(size))
+        return jax.lax.scan(one, state, start + jnp.arange(size))
 
     starts = size * jnp.arange(num_blocks)
     state, losses = jax.lax.scan(jax.checkpoint(block, prevent_cse=False), state, starts)
-    if num_blocks * size == length:
-        return state, losses.ravel()
-    state, rest = jax.lax.scan(body, state, jnp.arange(num_blocks * size, length))
-    return state, jnp.concatenate([losses.ravel(), rest])
+    return state, losses.ravel()[:length]
+
+
+def _up_to(length: int, body: Callable, state: Any, count: Int[Array, ""]) -> tuple[Any, Any]:
+    """Take a step while the count is below the length."""
+    shapes = jax.eval_shape(body, state, count)[1]
+
+    def skip(state: Any, count: Int[Array, ""]) -> tuple[Any, Any]:
+        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    return jax.lax.cond(count < length, body, skip, state, count)
 
 
 def _block_size(length: int) -> int:
-    """Return a divisor of `length` near its square root (one compilation), else the root."""
+    """Return a divisor of `length` near its square root, else the root."""
     root = max(1, math.isqrt(length))
     return next((size for size in range(root, root // 2, -1) if length % size == 0), root)

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from dtda_prob.kernels import batches
-from dtda_prob.kernels.kernel import Sizes, State
+from dtda_prob.kernels.kernel import Sizes, State, Step
 from dtda_prob.kernels.settings import check_positive
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -74,9 +74,7 @@ class Langevin(batches.BatchPhase):
         order, params = jnp.zeros(program.num_rows, int), previous.params
         return LangevinState(params, self.begin(params), order, jnp.zeros((), int))
 
-    def step(
-        self, key: PRNGKey, state: LangevinState, program: Program, weights: Weights
-    ) -> tuple[LangevinState, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: LangevinState, program: Program, weights: Weights) -> Step:
         batch_key, model_key, noise_key = jax.random.split(key, 3)
         indices, order = self.visits.take(batch_key, state.count, state.order, program, weights)
         scale = program.num_rows / self.temperature

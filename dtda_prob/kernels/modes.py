@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from dtda_prob.compiling import compiled
 from dtda_prob.kernels import minimum
-from dtda_prob.kernels.kernel import Phase, Sizes, Start, State
+from dtda_prob.kernels.kernel import Phase, Sizes, Start, State, Step
 from dtda_prob.kernels.minimum import Ending, Potential, Search, Solve, Vector
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -37,55 +37,6 @@ class Descent(NamedTuple):
     unravel: Callable[[Vector], Params]
 
 
-class ModeSearch(Phase):
-    """A search for a mode by L-BFGS, which counts as one step.
-
-    Attributes:
-        tolerance: norm of the gradient of L at which the search converges. None for eps^(3/4): 6e-6 in
-            single and 2e-12 in double precision, about what rounding leaves of a gradient of size 1.
-        max_steps: steps after which the search stops; it also ends where steps change nothing.
-        memory_size: pairs of steps and gradients that are kept.
-        solve: how the derivative inverts the Hessian.
-    """
-
-    _: KW_ONLY
-    tolerance: float | None = None
-    max_steps: int = 1000
-    memory_size: int = 10
-    solve: Solve = "dense"
-
-    def __check_init__(self) -> None:
-        minimum.check(self.search)
-
-    @property
-    def search(self) -> Search:
-        """Return the settings of the search."""
-        return Search(self.tolerance, self.max_steps, self.memory_size, self.solve)
-
-    def init(self, previous: State, program: Program) -> ModeState:
-        dtype = ravel_pytree(previous.params)[0].dtype
-        return ModeState(previous.params, minimum.not_begun(dtype))
-
-    def descend(self, key: PRNGKey, params: Params, program: Program, weights: Weights) -> Descent:
-        """Find a minimum of the objective over all data."""
-        return _descend(self.search, key, params, program, weights)
-
-    def count_steps(self, program: Program) -> int:
-        return 1
-
-    def num_passes(self, program: Program) -> float:
-        """Return the gradients of one search; another start or other weights take about as many."""
-        with jax.ensure_compile_time_eval():
-            return float(compiled(_num_gradients)(self.search, program))
-
-    def step_sizes(self, program: Program) -> Sizes:
-        return np.array([np.inf])
-
-    def stats(self, state: ModeState) -> dict[str, Array]:
-        """Return statistics of the search; a draw whose search did not converge is `diverging`."""
-        return state.ending._asdict() | {"diverging": ~state.ending.converged}
-
-
 def _descend(
     search: Search, key: PRNGKey, params: Params, program: Program, weights: Weights
 ) -> Descent:
@@ -104,7 +55,7 @@ def _num_gradients(search: Search, program: Program) -> Int[Array, ""]:
     return descent.ending.num_gradients
 
 
-class lbfgs(ModeSearch):
+class lbfgs(Phase):
     """Minimise the objective over all data by L-BFGS, until the norm of its gradient is small.
 
     Its randomness is the initialisation, which matters where there are several minima; what a model
@@ -129,14 +80,45 @@ class lbfgs(ModeSearch):
     lbfgs(max_steps=200)
     """
 
-    def step(
-        self, key: PRNGKey, state: ModeState, program: Program, weights: Weights
-    ) -> tuple[ModeState, Float[Array, ""]]:
-        rest = self.descend(key, state.params, program, weights)
+    _: KW_ONLY
+    tolerance: float | None = None
+    max_steps: int = 1000
+    memory_size: int = 10
+    solve: Solve = "dense"
+
+    def __check_init__(self) -> None:
+        minimum.check(self.search)
+
+    @property
+    def search(self) -> Search:
+        """Return the settings of the search."""
+        return Search(self.tolerance, self.max_steps, self.memory_size, self.solve)
+
+    def init(self, previous: State, program: Program) -> ModeState:
+        dtype = ravel_pytree(previous.params)[0].dtype
+        return ModeState(previous.params, minimum.not_begun(dtype))
+
+    def count_steps(self, program: Program) -> int:
+        return 1
+
+    def num_passes(self, program: Program) -> float:
+        """Return the gradients of one search; another start or other weights take about as many."""
+        with jax.ensure_compile_time_eval():
+            return float(compiled(_num_gradients)(self.search, program))
+
+    def step_sizes(self, program: Program) -> Sizes:
+        return np.array([np.inf])
+
+    def stats(self, state: ModeState) -> dict[str, Array]:
+        """Return statistics of the search; a draw whose search did not converge is `diverging`."""
+        return state.ending._asdict() | {"diverging": ~state.ending.converged}
+
+    def step(self, key: PRNGKey, state: ModeState, program: Program, weights: Weights) -> Step:
+        rest = _descend(self.search, key, state.params, program, weights)
         return ModeState(rest.unravel(rest.theta), rest.ending), rest.potential(rest.theta)
 
 
-class laplace(ModeSearch):
+class laplace(lbfgs):
     """Draw from N(mode, temperature H^-1), with H the Hessian of n L at a mode that L-BFGS finds.
 
     That is exp(-n L(theta, w) / temperature) to second order around the mode, and `exact` where L is
@@ -163,10 +145,8 @@ class laplace(ModeSearch):
     def __check_init__(self) -> None:
         _check_temperature(self.temperature)
 
-    def step(
-        self, key: PRNGKey, state: ModeState, program: Program, weights: Weights
-    ) -> tuple[ModeState, Float[Array, ""]]:
-        rest = self.descend(key, state.params, program, weights)
+    def step(self, key: PRNGKey, state: ModeState, program: Program, weights: Weights) -> Step:
+        rest = _descend(self.search, key, state.params, program, weights)
         root = jnp.linalg.cholesky(program.num_rows * jax.hessian(rest.potential)(rest.theta))
         theta = _gaussian(key, rest.theta, root, self.temperature)
         return ModeState(rest.unravel(theta), rest.ending), rest.potential(theta)
@@ -191,9 +171,7 @@ class exact(Phase):
     def __check_init__(self) -> None:
         _check_temperature(self.temperature)
 
-    def step(
-        self, key: PRNGKey, state: Start, program: Program, weights: Weights
-    ) -> tuple[Start, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: Start, program: Program, weights: Weights) -> Step:
         start, unravel = ravel_pytree(state.params)
 
         def potential(theta: Vector) -> Float[Array, ""]:

@@ -11,6 +11,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, PyTree
 
 from dtda_prob.compiling import compiled
+from dtda_prob.kernels.kernel import Masks
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, Weights
 
@@ -110,21 +111,23 @@ def _distances(
     return jax.lax.scan(body, (zeros, transformation.init(zeros)), length=num_steps)[1]
 
 
-def moving(optimizer: Optimizer, program: Program, num_steps: int) -> PyTree[Bool[np.ndarray, "..."]]:
-    """Return which parameters the optimizer ever moves by the gradient, a mask for each.
+def moving(optimizer: Optimizer, program: Program, length: int, num_steps: int) -> Masks:
+    """Return which parameters the optimizer moves by the gradient in the first of `length` steps.
 
     Two dry runs on opposite gradients are compared until every parameter has moved differently, or
     those that have not take no gradient at all.
     """
     shapes, rng = _shapes(program), np.random.default_rng(0)
     gradient = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
-    live = _live(bind(optimizer, num_steps), shapes)
-    moved = compiled(_moving)(optimizer, num_steps, gradient, live)
+    live = _live(bind(optimizer, length), shapes)
+    moved = compiled(_moving)(optimizer, length, num_steps, gradient, live)
     return jax.tree.map(np.asarray, moved)
 
 
-def _moving(optimizer: Optimizer, num_steps: int, gradient: Params, live: PyTree) -> PyTree:
-    transformation = bind(optimizer, num_steps)
+def _moving(
+    optimizer: Optimizer, length: int, num_steps: int, gradient: Params, live: PyTree
+) -> PyTree:
+    transformation = bind(optimizer, length)
     opposite, params = optax.tree.scale(-1, gradient), optax.tree.zeros_like(gradient)
 
     def goes_on(carry: tuple) -> Bool[Array, ""]:

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from dtda_prob.compiling import compiled
 from dtda_prob.kernels import supports
-from dtda_prob.kernels.kernel import Phase, Sizes, Start, State
+from dtda_prob.kernels.kernel import Masks, Phase, Sizes, Start, State, Step
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
@@ -46,9 +46,7 @@ class pretrained(Phase):
         values = _unconstrained(dict(self.params), program, previous.params)
         return Start(previous.params | values)
 
-    def step(
-        self, key: PRNGKey, state: Start, program: Program, weights: Weights
-    ) -> tuple[Start, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: Start, program: Program, weights: Weights) -> Step:
         return state, program.objective(state.params, weights)
 
     def count_steps(self, program: Program) -> int:
@@ -57,7 +55,7 @@ class pretrained(Phase):
     def step_sizes(self, program: Program) -> Sizes:
         return np.zeros(0)
 
-    def moved(self, program: Program, before: PyTree) -> PyTree[Bool[np.ndarray, "..."]]:
+    def moved(self, program: Program, before: Masks, num_steps: int) -> Masks:
         return before | jax.tree.map(np.zeros_like, {name: before[name] for name in self.params})
 
     def check_program(self, program: Program) -> None:

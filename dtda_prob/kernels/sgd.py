@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Int
 
 from dtda_prob.kernels import batches, optimizers
-from dtda_prob.kernels.kernel import Sizes, State
+from dtda_prob.kernels.kernel import Masks, Sizes, State, Step
 from dtda_prob.kernels.optimizers import Optimizer, Transformation
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -71,9 +71,7 @@ class sgd(batches.BatchPhase):
         order, params = jnp.zeros(program.num_rows, int), previous.params
         return SGDState(params, self.transformation(program).init(params), order, jnp.zeros((), int))
 
-    def step(
-        self, key: PRNGKey, state: SGDState, program: Program, weights: Weights
-    ) -> tuple[SGDState, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: SGDState, program: Program, weights: Weights) -> Step:
         batch_key, model_key = jax.random.split(key)
         indices, order = self.visits.take(batch_key, state.count, state.order, program, weights)
         loss, gradient = jax.value_and_grad(program.objective)(
@@ -93,6 +91,6 @@ class sgd(batches.BatchPhase):
     def hyperparameters(self, program: Program) -> frozenset[str]:
         return optimizers.known(self.transformation(program), program)
 
-    def moved(self, program: Program, before: PyTree) -> PyTree[Bool[np.ndarray, "..."]]:
-        own = optimizers.moving(self.optimizer, program, self.count_steps(program))
+    def moved(self, program: Program, before: Masks, num_steps: int) -> Masks:
+        own = optimizers.moving(self.optimizer, program, self.count_steps(program), num_steps)
         return jax.tree.map(np.logical_or, before, own)

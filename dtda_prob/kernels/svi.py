@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from dtda_prob.kernels import batches, optimizers
 from dtda_prob.kernels import guide as guides
-from dtda_prob.kernels.kernel import Sizes, Start, State
+from dtda_prob.kernels.kernel import Sizes, Start, State, Step
 from dtda_prob.kernels.optimizers import Optimizer, Transformation
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -90,9 +90,7 @@ class svi(batches.BatchPhase):
         order, count = jnp.zeros(program.num_rows, int), jnp.zeros((), int)
         return SVIState(variational, state, order, count, jax.random.key(0), guide)
 
-    def step(
-        self, key: PRNGKey, state: SVIState, program: Program, weights: Weights
-    ) -> tuple[SVIState, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: SVIState, program: Program, weights: Weights) -> Step:
         batch_key, elbo_key, draw_key = jax.random.split(key, 3)
         indices, order = self.visits.take(batch_key, state.count, state.order, program, weights)
         loss, gradient = jax.value_and_grad(state.guide.loss, argnums=1)(

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
-from dtda_prob.kernels.kernel import Kernel, Phase, Sizes, State
+from dtda_prob.kernels.kernel import Kernel, Masks, Phase, Sizes, State, Step
 from dtda_prob.kernels.settings import check_between
 from dtda_prob.module import call
 from dtda_prob.program import Program
@@ -126,9 +126,7 @@ class PhaseWrapper(Phase):
     def init(self, previous: State, program: Program) -> Any:
         return self.phase.init(previous, program)
 
-    def step(
-        self, key: PRNGKey, state: Any, program: Program, weights: Weights
-    ) -> tuple[Any, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: Any, program: Program, weights: Weights) -> Step:
         return self.phase.step(key, state, program, weights)
 
     def count_steps(self, program: Program) -> int:
@@ -149,8 +147,8 @@ class PhaseWrapper(Phase):
     def hyperparameters(self, program: Program) -> frozenset[str]:
         return self.phase.hyperparameters(program)
 
-    def moved(self, program: Program, before: PyTree) -> PyTree[Bool[np.ndarray, "..."]]:
-        return self.phase.moved(program, before)
+    def moved(self, program: Program, before: Masks, num_steps: int) -> Masks:
+        return self.phase.moved(program, before, num_steps)
 
 
 class truncate(Wrapper):
@@ -215,9 +213,6 @@ class Truncated(PhaseWrapper):
 
     def step_sizes(self, program: Program) -> Sizes:
         return self.phase.step_sizes(program)[: self.count_steps(program)]
-
-    def moved(self, program: Program, before: PyTree) -> PyTree[Bool[np.ndarray, "..."]]:
-        return self.phase.moved(program, before) if self.count_steps(program) else before
 
 
 class average(Wrapper):
@@ -287,9 +282,7 @@ class Averaged(PhaseWrapper):
         inner = self.phase.init(previous, program)
         return AverageState(inner.params, inner, jnp.zeros((), int))
 
-    def step(
-        self, key: PRNGKey, state: AverageState, program: Program, weights: Weights
-    ) -> tuple[AverageState, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: AverageState, program: Program, weights: Weights) -> Step:
         inner, loss = self.phase.step(key, state.inner, program, weights)
         count = state.count + 1
         part = self.average.rate(count, self.count_steps(program))
@@ -359,7 +352,5 @@ class Rounded(PhaseWrapper):
 
     dtype: DTypeLike = eqx.field(static=True)
 
-    def step(
-        self, key: PRNGKey, state: Any, program: Program, weights: Weights
-    ) -> tuple[Any, Float[Array, ""]]:
+    def step(self, key: PRNGKey, state: Any, program: Program, weights: Weights) -> Step:
         return self.phase.step(key, state, program.cast(self.dtype), weights)
