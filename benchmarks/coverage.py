@@ -24,7 +24,6 @@ from dtda_prob.divergences import (
     Divergence,
     available,
     estimate,
-    jensen_shannon,
     kullback_leibler,
     quantile,
     tail_probability,
@@ -37,19 +36,15 @@ FAMILIES, FAMILY, PERMUTATIONS = 200, 200, 20
 CORRELATION = 0.98
 """Of an old draw with its partner, in the location program."""
 
-SLOW = {
-    "sinkhorn": 10,
-    "mmd": 60,
-    "kullback_leibler_neighbours": 60,
-    "jensen_shannon_neighbours": 60,
-}
+SLOW = {"sinkhorn": 10, "mmd": 60}
 """Families of divergences that take longer."""
 THRESHOLD = 0.5
-NEIGHBOURS = [kullback_leibler("neighbours"), jensen_shannon("neighbours")]
-MORE = [quantile(0.9), tail_probability(THRESHOLD), kullback_leibler(reverse=True), *NEIGHBOURS]
-OF_NUMBERS = [d for d in available.values() if d.numbers] + MORE
-OF_VECTORS = [d for d in available.values() if d.vectors] + NEIGHBOURS
+MORE = [quantile(0.9), tail_probability(THRESHOLD), kullback_leibler(reverse=True)]
 OF_PROBABILITIES = ("predictive_entropy", "expected_entropy", "mutual_information")
+SCALARS_ALONE = ("median", "wasserstein1", "kolmogorov_smirnov")
+VECTORS_ALONE = ("sliced_wasserstein", *OF_PROBABILITIES)
+OF_SCALARS = [d for name, d in available.items() if name not in VECTORS_ALONE] + MORE
+OF_VECTORS = [d for name, d in available.items() if name not in SCALARS_ALONE]
 Normal = tuple[float, float]
 Arms = tuple[np.ndarray, np.ndarray]
 
@@ -60,7 +55,7 @@ def location() -> pd.DataFrame:
     for coupled in (False, True):
         old, noise = rng.normal(size=(2, DRAWS, REPETITIONS))
         new = 0.5 + 1.3 * (partner(old, noise) if coupled else noise)
-        found.append(covered(OF_NUMBERS, old, new, coupled, truths((0.0, 1.0), (0.5, 1.3))))
+        found.append(covered(OF_SCALARS, old, new, coupled, truths((0.0, 1.0), (0.5, 1.3))))
     return pd.concat(found, axis=1)
 
 
@@ -83,7 +78,7 @@ def regression() -> pd.DataFrame:
             (arm.reshape(REPETITIONS, DRAWS).T - centre) / scale for arm in (arms.old, arms.new)
         )
         exact = truths((0.0, 1.0), ((shifted - centre) / scale, spread / scale))
-        found.append(covered(OF_NUMBERS, old, new, coupled, exact))
+        found.append(covered(OF_SCALARS, old, new, coupled, exact))
     return pd.concat(found, axis=1)
 
 
@@ -123,7 +118,7 @@ def null() -> pd.DataFrame:
             noise = rng.normal(size=(DRAWS, 10, FAMILY))
             new = partner(old, noise) if coupled else noise
             seed = int(rng.integers(2**31))
-            for divergence in OF_NUMBERS:
+            for divergence in OF_SCALARS:
                 if 10 * part >= SLOW.get(divergence.name, FAMILIES):
                     continue
                 tested = estimate(
@@ -165,7 +160,7 @@ def covered(
     rows = {}
     for divergence in divergences:
         found = estimate(divergence, old, new, coupled=coupled, vector=vector, num_permutations=0)
-        exact = truth[divergence.name.removesuffix("_neighbours")]
+        exact = truth[divergence.name]
         rows[divergence.name] = {
             "truth": exact,
             "mean": found.value.mean(),

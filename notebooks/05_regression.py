@@ -83,8 +83,8 @@ trainings = [regression(seed) for seed in range(1, 1 + size.regressions)]
 # A removal is a step of size one, and a point that stands alone moves its own prediction far. So the
 # response is taken halfway, at weight 0.5 of the point, which needs a push of its own for each point.
 # (This costs more than retraining; it is done here to see what the push-forward says. `pull`, the
-# cheap direction, takes one response at all data for all points.) Scores come with the influence of
-# each draw on them, from which paired errors follow.
+# cheap direction, takes one response at all data for all points.) Scores come with the contribution
+# of each draw to them, from which paired errors follow.
 
 # %%
 how = {

@@ -203,7 +203,7 @@ def test_power_is_that_of_the_draws(training):
     assert (found.table["gain"] > 1).all()
     with pytest.raises(ValueError, match="at least 3 perturbations"):
         dtda.power(training, KEY, weights[:2], num_draws=6)
-    with pytest.raises(ValueError, match="no influences"):
+    with pytest.raises(ValueError, match="no contributions"):
         dtda.power(training, KEY, weights, [lambda old, new: new.mean(0)], num_draws=6)
 
 
@@ -214,7 +214,7 @@ def test_power_is_that_of_the_draws(training):
         ({"direction": "sideways"}, "direction='sideways'"),
         ({"options": dtda.Options(new_key=OTHER), "direction": "pull"}, "new_key"),
         ({"num_draws": 2}, "at least 3 draws"),
-        ({"divergences": ["sliced_wasserstein"]}, "not defined for numbers"),
+        ({"divergences": ["sliced_wasserstein"]}, "not defined for scalars"),
         ({"perturbations": np.ones((2, 5))}, "weights"),
     ],
 )

@@ -101,16 +101,16 @@ def power_of(
 
 def _components(divergence: Divergence, old: Values, new: Values) -> xr.Dataset:
     """Give the variance of true scores over data, and that of a score's noise from one draw."""
-    functional = divergence.of(old.ndim == 4)
-    if functional.influences is None:
+    chosen = divergence.of(old.ndim == 4)
+    if not chosen.has_contributions:
         raise ValueError(
-            f"divergence {divergence.name!r} has no influences of draws by arm, which tell coupled "
+            f"divergence {divergence.name!r} has no contributions of draws by arm, which tell coupled "
             "from independent noise; choose among dtda.divergences.available"
         )
-    by_old, by_new = functional.influences(old, new, True)
+    by_old, by_new = chosen.contributions(old, new, True)
     total = np.stack([_variance(by_old + by_new), _variance(by_old) + _variance(by_new)])
     own = np.stack([_variance(_own(by_old + by_new)), _variance(_own(by_old)) + _variance(by_new)])
-    spread = functional.statistic(old, new, True).var(-1, ddof=1)
+    spread = chosen.statistic(old, new, True).var(-1, ddof=1)
     effect = spread - own[0] / len(old)
     return xr.Dataset(
         {
@@ -122,14 +122,14 @@ def _components(divergence: Divergence, old: Values, new: Values) -> xr.Dataset:
     )
 
 
-def _own(influences: Values) -> Values:
+def _own(contributions: Values) -> Values:
     """Take off what all data share, which moves no datum against another."""
-    return influences - influences.mean(-1, keepdims=True)
+    return contributions - contributions.mean(-1, keepdims=True)
 
 
-def _variance(influences: Values) -> Float[np.ndarray, " query"]:
+def _variance(contributions: Values) -> Float[np.ndarray, " query"]:
     """Give the mean over data of the variance over draws."""
-    return influences.var(0, ddof=1).mean(-1)
+    return contributions.var(0, ddof=1).mean(-1)
 
 
 def _expected(parts: xr.Dataset) -> xr.DataArray:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dtda_prob.divergences.divergence import Expansion
+from dtda_prob.divergences.expansion import Expansion
 
 Ranks = Float[np.ndarray, "... datum"]
 
@@ -90,9 +90,11 @@ def _resample(
     expansion: Expansion, number: int, rng: np.random.Generator
 ) -> Iterator[tuple[Ranks, Ranks]]:
     """Return, query by query, the first and last ranks in each resample."""
-    counts = [_counts(len(arm), number, rng) for arm in expansion.influences]
+    counts = [_counts(len(arm), number, rng) for arm in expansion.contributions]
     for i, value in enumerate(expansion.value):
-        moved = sum(count @ arm[:, i] for count, arm in zip(counts, expansion.influences, strict=True))
+        moved = sum(
+            count @ arm[:, i] for count, arm in zip(counts, expansion.contributions, strict=True)
+        )
         yield tied_ranks((value + moved).astype(np.float32))
 
 

@@ -12,6 +12,7 @@ from dtda_prob.attribution.arms import Arms, Comparison, Values, arms_of, part
 from dtda_prob.attribution.ranks import rank_pairs
 from dtda_prob.divergences import Divergence
 from dtda_prob.divergences.estimates import expand_and_permute, summarise
+from dtda_prob.divergences.meaning import encoded
 from dtda_prob.studies.identity import of_program
 from dtda_prob.studies.options import Options
 from dtda_prob.studies.pull import Responses
@@ -109,13 +110,16 @@ class Scores:
         labels = self.coords.isel(query=queries).coords
         scores = scores.assign_coords({name: labels[name] for name in labels})
         missing = ~np.isfinite(arms.new).all(tuple(range(2, arms.new.ndim)))
+        measure, vector = training.measure.name, arms.old.ndim == 4
+        chosen = {each.name: each.of(vector) for each in self.divergences}
         scores["num_not_finite"] = ("query", missing.sum(0))
         return scores.assign_attrs(
-            measure=training.measure.name,
+            measure=measure,
             coupled=int(self.comparison.coupled),
             num_draws=self.num_draws,
             level=self.options.level,
             top=self.options.top,
+            **encoded({name: each.meaning(measure, "{unit}") for name, each in chosen.items()}),
         )
 
 
@@ -156,16 +160,16 @@ def _of_divergence(
 def _of_block(
     divergence: Divergence, old: Values, new: Values, coupled: bool, options: Options, num_states: int
 ) -> dict[str, np.ndarray]:
-    functional = divergence.of(old.ndim == 4)
+    chosen = divergence.of(old.ndim == 4)
     expansion, permuted = expand_and_permute(
-        functional,
+        chosen,
         old,
         new,
         coupled=coupled,
         num_permutations=options.num_permutations,
         num_states=num_states,
     )
-    estimate = summarise(functional, expansion, permuted, options.level)
+    estimate = summarise(chosen, expansion, permuted, options.level)
     ranking = rank_pairs(expansion, options.top, options.level, options.num_resamples, seed=0)
     fields = {"score": estimate.value} | estimate._asdict() | ranking._asdict()
     del fields["value"]
@@ -176,7 +180,7 @@ def _of_block(
     if options.keep_contributions:
         error = expansion.error()
         scale = np.divide(fields["error"], error, out=np.zeros_like(error), where=error != 0)
-        fields["contribution"] = np.stack([scale * arm for arm in expansion.influences])
+        fields["contribution"] = np.stack([scale * arm for arm in expansion.contributions])
     return fields
 
 

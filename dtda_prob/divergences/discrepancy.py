@@ -6,21 +6,23 @@ can fall below 0: draws are not compared with themselves and, where the arms are
 own partners either, since draws that share a key are not independent.
 """
 
+import abc
 from collections.abc import Callable
 from functools import partial
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dtda_prob.divergences.divergence import Divergence, Draws, Functional, Value, centred
+from dtda_prob.divergences.divergence import Divergence, Draws, Value, VectorDivergence, centred
 from dtda_prob.divergences.pairwise import Distances, means, over_pairs
-from dtda_prob.divergences.transport import sorted_order, unsorted
+from dtda_prob.divergences.sorting import sorted_order, unsorted
 
 Array = np.ndarray
 Kernel = Callable[[Array, float | Value], Array]
 """`(distances, bandwidth) -> values`."""
 STEP = 0.2
-"""Of the logarithm of the bandwidth, for derivatives."""
+"""Step of the logarithm of the bandwidth, for derivatives."""
 
 
 def gaussian(distances: Array, bandwidth: float | Value) -> Array:
@@ -33,59 +35,97 @@ def laplacian(distances: Array, bandwidth: float | Value) -> Array:
     return np.exp(-distances / bandwidth)
 
 
-def energy() -> Divergence:
-    """Energy distance 2 E|X-Y| - E|X-X'| - E|Y-Y'|, without bias.
+class _KernelDiscrepancy(VectorDivergence):
+    """E h(X, X') + E h(Y, Y') - 2 E h(X, Y) of a kernel h of the distance."""
 
-    Of numbers by sorting, of vectors by Euclidean distances.
-    """
+    squared = True
+    bandwidth: eqx.AbstractVar[float | None]
 
-    def negative(distances: Array, bandwidth: float | Value) -> Array:
-        return -distances
+    @abc.abstractmethod
+    def values(self, distances: Array, width: float | Value) -> Array:
+        """Evaluate the kernel."""
 
-    numbers = Functional(_energy_of_numbers, False, _of_energy_of_numbers, square=True)
-    return Divergence("energy", numbers, _functional(negative, bandwidth=1.0, vector=True))
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        return self._over_pairs(_discrepancy, old, new, coupled)[0]
+
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        by_old, by_new = self._over_pairs(_contributions, old, new, coupled)
+        if self.bandwidth is None:
+            by_old = by_old + self._over_pairs(_by_bandwidth, old, new, coupled)[0]
+        return by_old, by_new
+
+    def _over_pairs(
+        self, function: Callable, old: Draws, new: Draws, coupled: bool
+    ) -> tuple[Array, ...]:
+        return over_pairs(partial(function, self._of_distances), old, new, coupled)
+
+    def _of_distances(self, distances: Distances, stretch: float = 1.0) -> Distances:
+        old, new, between, coupled = distances
+        width = stretch * (_median(old) if self.bandwidth is None else self.bandwidth)
+        return Distances(*(self.values(part, width) for part in (old, new, between)), coupled)
 
 
-def mmd(kernel: Kernel = gaussian, bandwidth: float | None = None) -> Divergence:
+class mmd(_KernelDiscrepancy):
     """Squared maximum mean discrepancy, without bias (Gretton et al., 2012).
 
     Args:
         kernel: `(distances, bandwidth) -> values`; `gaussian`, `laplacian` or any other.
         bandwidth: the length that distances are measured by; the median distance between old draws of
-            the query if None, so that all data are compared by the same kernel.
+            the query if None, so that all examples are compared by the same kernel.
     """
-    return Divergence(
-        "mmd", *(_functional(kernel, bandwidth, vector=vector) for vector in (False, True))
-    )
+
+    kernel: Kernel = eqx.field(default=gaussian)
+    bandwidth: float | None = None
+    unit = ""
+
+    def values(self, distances: Array, width: float | Value) -> Array:
+        return self.kernel(distances, width)
 
 
-def _functional(kernel: Kernel, bandwidth: float | None, vector: bool) -> Functional:
-    def compare(function: Callable, old: Draws, new: Draws, coupled: bool) -> tuple[Array, ...]:
-        found = partial(function, partial(_values, kernel, bandwidth))
-        return over_pairs(found, old, new, coupled, vector)
+class energy(Divergence):
+    """Energy distance 2 E|X-Y| - E|X-X'| - E|Y-Y'|, without bias.
 
-    def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
-        return compare(_discrepancy, old, new, coupled)[0]
+    Of scalars by sorting, of vectors by Euclidean distances.
+    """
 
-    def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-        by_old, by_new = compare(_of_discrepancy, old, new, coupled)
-        if bandwidth is None:
-            by_old = by_old + compare(_of_bandwidth, old, new, coupled)[0]
-        return by_old, by_new
+    squared = True
 
-    return Functional(statistic, signed=False, influences=influences, square=True)
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        old, new = old.astype(float), new.astype(float)
+        n, m = len(old), len(new)
+        own_old, own_new = _sum_of_gaps(old), _sum_of_gaps(new)
+        between = _sum_of_gaps(_pooled(old, new)) - own_old - own_new
+        cross = (between - np.abs(old - new).sum(0)) / (n * (n - 1)) if coupled else between / (n * m)
+        return 2 * cross - 2 * own_old / (n * (n - 1)) - 2 * own_new / (m * (m - 1))
+
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        old, new = old.astype(float), new.astype(float)
+        n, m = len(old), len(new)
+        own_old, own_new = _gaps_of_each(old), _gaps_of_each(new)
+        pooled, shared = _gaps_of_each(_pooled(old, new)), np.abs(old - new) if coupled else 0.0
+        from_old = (pooled[:n] - own_old - shared) / (n - 1 if coupled else m)
+        from_new = (pooled[n:] - own_new - shared) / (n - 1 if coupled else n)
+        by_old = 2 * (from_old - own_old / (n - 1))
+        by_new = 2 * (from_new - own_new / (m - 1))
+        return centred(by_old), centred(by_new)
+
+    def vector(self) -> Divergence:
+        return _energy_of_vectors()
 
 
-def _values(
-    kernel: Kernel, bandwidth: float | None, distances: Distances, stretch: float = 1.0
-) -> Distances:
-    width = stretch * (_median(distances.old) if bandwidth is None else bandwidth)
-    old, new, between, coupled = distances
-    return Distances(*(kernel(part, width) for part in (old, new, between)), coupled)
+class _energy_of_vectors(_KernelDiscrepancy):
+    bandwidth: float | None = 1.0
+
+    @property
+    def name(self) -> str:
+        return "energy"
+
+    def values(self, distances: Array, width: float | Value) -> Array:
+        return -distances
 
 
 def _median(distances: Float[Array, "pair old old"]) -> Float[Array, "pair 1 1"]:
-    """Give the median distance, 1 where all draws are alike."""
+    """Return the median distance, 1 where all draws are equal."""
     upper = distances[:, *np.triu_indices(distances.shape[1], k=1)]
     width = np.median(upper, axis=1)
     return np.where(width == 0, 1.0, width).astype(distances.dtype)[:, None, None]
@@ -97,7 +137,7 @@ def _discrepancy(values: Callable[[Distances], Distances], distances: Distances)
     return (within - 2 * means(between, coupled, 2).mean(1),)
 
 
-def _of_discrepancy(
+def _contributions(
     values: Callable[[Distances], Distances], distances: Distances
 ) -> tuple[Float[Array, "pair old"], Float[Array, "pair new"]]:
     old, new, between, coupled = values(distances)
@@ -106,13 +146,13 @@ def _of_discrepancy(
     return centred(by_old.T).T, centred(by_new.T).T
 
 
-def _of_bandwidth(
+def _by_bandwidth(
     values: Callable[..., Distances], distances: Distances
 ) -> tuple[Float[Array, "pair old"]]:
-    """Give the influence of each old draw on the discrepancy by way of the median distance.
+    """Return the contribution of each old draw by way of the median distance.
 
-    That is the slope in the logarithm of the bandwidth, times how far a draw with more or less than
-    half of the others within the median moves the logarithm of the median.
+    It is the slope in the logarithm of the bandwidth, times how far a draw with more or less than half
+    of the others within the median moves the logarithm of the median.
     """
     ends = np.exp([-STEP, STEP])
     less, more = (_discrepancy(partial(values, stretch=end), distances)[0] for end in ends)
@@ -123,29 +163,8 @@ def _of_bandwidth(
 
 
 def _share_within(distances: Float[Array, "pair old old"], stretch: float) -> Float[Array, "pair old"]:
-    """Give the share of other draws within the median distance, stretched."""
+    """Return the share of other draws within the median distance, stretched."""
     return means(distances <= stretch * _median(distances), True, 2)
-
-
-def _energy_of_numbers(old: Draws, new: Draws, coupled: bool) -> Value:
-    old, new = old.astype(float), new.astype(float)
-    n, m = len(old), len(new)
-    own_old, own_new = _sum_of_gaps(old), _sum_of_gaps(new)
-    between = _sum_of_gaps(_pooled(old, new)) - own_old - own_new
-    cross = (between - np.abs(old - new).sum(0)) / (n * (n - 1)) if coupled else between / (n * m)
-    return 2 * cross - 2 * own_old / (n * (n - 1)) - 2 * own_new / (m * (m - 1))
-
-
-def _of_energy_of_numbers(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-    old, new = old.astype(float), new.astype(float)
-    n, m = len(old), len(new)
-    own_old, own_new = _gaps_of_each(old), _gaps_of_each(new)
-    pooled, shared = _gaps_of_each(_pooled(old, new)), np.abs(old - new) if coupled else 0.0
-    from_old = (pooled[:n] - own_old - shared) / (n - 1 if coupled else m)
-    from_new = (pooled[n:] - own_new - shared) / (n - 1 if coupled else n)
-    by_old = 2 * (from_old - own_old / (n - 1))
-    by_new = 2 * (from_new - own_new / (m - 1))
-    return centred(by_old), centred(by_new)
 
 
 def _pooled(old: Draws, new: Draws) -> Draws:

@@ -1,214 +1,218 @@
-"""What a divergence is: a functional of two sample sets, and what each draw contributes to it.
+"""Divergence: a statistic of two sample sets, and the contribution of each draw to it.
 
-Arrays have draws first, `(draw, ...)`, and every other axis is treated alike, broadcasting between
-the arms; where outcomes are vectors, the last axis holds the coordinates of one outcome. Draw i of both
-arms shares its key where the arms are coupled. All of it runs on the host, in NumPy.
+Arrays have draws first, `(draw, ...)`; all other axes are treated alike and broadcast between the arms.
+Where outcomes are vectors, the last axis holds the coordinates of one outcome. Draw i of both arms
+shares its key where the arms are coupled. Everything runs on the host, in NumPy.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
+from dtda_prob.divergences.meaning import Meaning
+from dtda_prob.divergences.resampling import leave_out
+from dtda_prob.module import Module
+
 Draws = Float[np.ndarray, "draw ..."]
 Value = Float[np.ndarray, "..."]
-Statistic = Callable[[Draws, Draws, bool], Value]
-Influences = Callable[[Draws, Draws, bool], tuple[Draws, Draws]]
-MOST_GROUPS = 32
-"""Groups of draws that the jackknife leaves out in turn, at most."""
 
 
-def identity(value: Value) -> Value:
-    """Report the statistic itself."""
-    return value
+class Divergence(Module):
+    """A discrepancy between two distributions, estimated from draws of both.
+
+    A concrete divergence is a lower-case subclass whose fields are its settings. It defines
+    `statistic`, and `contributions` unless the jackknife is to find them. The methods `scalar` and
+    `vector` return the divergence to use for each kind of outcome; by default a divergence is one of
+    scalars alone.
+
+    Attributes:
+        signed: whether it has a direction and is zero when nothing moves. It is then D' less D: a
+            positive value says that the change raises `quantity`.
+        quantity: what a signed divergence measures the increase of, with places for `{measure}` and
+            `{name}`.
+        verbs: what the change does where the value is positive, and where it is negative.
+        squared: whether the statistic behaves as the square of something normal, so that its error
+            grows with its value.
+        unit: unit of the value, with a place for the `{unit}` of the measure.
+    """
+
+    signed: ClassVar[bool] = False
+    quantity: ClassVar[str] = "the {name} of the {measure}"
+    verbs: ClassVar[tuple[str, str]] = ("raises", "lowers")
+    squared: ClassVar[bool] = False
+    unit: ClassVar[str] = "{unit}"
+
+    @abc.abstractmethod
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        """Reduce the draws to the statistic, on the scale on which its errors are about normal."""
+
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        """Return the first-order contribution of each draw of each arm, with mean zero over draws.
+
+        By default from the jackknife. Where both arms have as many draws, draw i is left out of both,
+        which is right whether or not they share keys, and the old arm holds the sum.
+        """
+        if len(old) == len(new):
+            both = leave_out(lambda kept: self.statistic(old[kept], new[kept], coupled), len(old))
+            return both, np.zeros_like(both)
+        return (
+            leave_out(lambda kept: self.statistic(old[kept], new, coupled), len(old)),
+            leave_out(lambda kept: self.statistic(old, new[kept], coupled), len(new)),
+        )
+
+    @property
+    def has_contributions(self) -> bool:
+        """Whether it computes contributions of its own, arm by arm, rather than by the jackknife."""
+        return type(self).contributions is not Divergence.contributions
+
+    def bias_bound(self, old: Draws, new: Draws, coupled: bool) -> Value | float:
+        """Bound the bias that cannot be corrected; it is added to the error in quadrature."""
+        return 0.0
+
+    def report(self, value: Value) -> Value:
+        """Return what is reported for a value of the statistic: an increasing function of it."""
+        return value
+
+    def scalar(self) -> "Divergence":
+        """Return the divergence to use where outcomes are scalars."""
+        return self
+
+    def vector(self) -> "Divergence":
+        """Return the divergence to use where outcomes are vectors."""
+        raise self.undefined("vectors", "scalars")
+
+    @property
+    def name(self) -> str:
+        """The name in results."""
+        return type(self).__name__
+
+    def of(self, vector: bool) -> "Divergence":
+        """Return the divergence to use for vectors, or for scalars.
+
+        Raises:
+            ValueError: if it is not defined for them.
+        """
+        return self.vector() if vector else self.scalar()
+
+    def undefined(self, kind: str, other: str) -> ValueError:
+        """Return the error for outcomes of a kind that the divergence is not defined for."""
+        return ValueError(
+            f"divergence {self.name!r} is not defined for {kind}, which the measure returns for each "
+            f"query: measure {other}, or choose another divergence"
+        )
+
+    def meaning(self, measure: str, unit: str = "") -> Meaning:
+        """Describe how to read the divergence of a measure, given the measure's unit."""
+        known = self.unit.format(unit=unit) if unit or "{unit}" not in self.unit else ""
+        if not self.signed:
+            return Meaning("", "", "", known)
+        quantity = self.quantity.format(name=self.name, measure=measure.replace("_", " "))
+        return Meaning(quantity, *self.verbs, known)
+
+
+class VectorDivergence(Divergence):
+    """A divergence of vectors, which takes scalars as vectors with one coordinate."""
+
+    def scalar(self) -> Divergence:
+        """Return the same divergence, of vectors with one coordinate."""
+        return _one_coordinate(self)
+
+    def vector(self) -> Divergence:
+        """Return the divergence itself."""
+        return self
+
+
+class _one_coordinate(Divergence):
+    """A divergence of vectors, applied to scalars."""
+
+    divergence: Divergence
+
+    @property
+    def name(self) -> str:
+        return self.divergence.name
+
+    @property
+    def signed(self) -> bool:  # ty: ignore[incompatible-property-override]
+        return self.divergence.signed
+
+    @property
+    def squared(self) -> bool:  # ty: ignore[incompatible-property-override]
+        return self.divergence.squared
+
+    @property
+    def has_contributions(self) -> bool:
+        return self.divergence.has_contributions
+
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        return self.divergence.statistic(old[..., None], new[..., None], coupled)
+
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        return self.divergence.contributions(old[..., None], new[..., None], coupled)
+
+    def bias_bound(self, old: Draws, new: Draws, coupled: bool) -> Value | float:
+        return self.divergence.bias_bound(old[..., None], new[..., None], coupled)
+
+    def report(self, value: Value) -> Value:
+        return self.divergence.report(value)
+
+    def meaning(self, measure: str, unit: str = "") -> Meaning:
+        return self.divergence.meaning(measure, unit)
+
+
+class SumOfMeans(Divergence):
+    """A statistic that is the mean of terms of the old draws plus the mean of terms of the new ones.
+
+    Terms are contributions where whatever else the draws decide (an event, a density ratio) is decided
+    so well that a small change of it has no first-order effect.
+    """
+
+    @abc.abstractmethod
+    def terms(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        """Return the term of each draw of each arm."""
+
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        """Add the means of both arms."""
+        by_old, by_new = self.terms(old, new, coupled)
+        return by_old.mean(0) + by_new.mean(0)
+
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        """Centre the terms."""
+        by_old, by_new = self.terms(old, new, coupled)
+        return centred(by_old), centred(by_new)
+
+
+class of_function(Divergence):
+    """A function `(old, new) -> value` as a divergence, taken to have no direction.
+
+    Args:
+        function: reduces the leading axis alone, of scalars or of vectors.
+    """
+
+    function: Callable[[Draws, Draws], Any]
+    unit: ClassVar[str] = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return getattr(self.function, "__name__", "divergence")
+
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        """Call the function."""
+        return np.asarray(self.function(old, new))
+
+    def vector(self) -> Divergence:
+        """Return the divergence itself."""
+        return self
+
+
+def centred(terms: Draws) -> Draws:
+    """Subtract the mean over draws."""
+    return terms - terms.mean(0)
 
 
 def signed_root(value: Value) -> Value:
-    """Report the square root, negative where the statistic is."""
+    """Return the square root of the absolute value, with the sign of the value."""
     return np.sign(value) * np.sqrt(np.abs(value))
-
-
-class Functional(NamedTuple):
-    """A functional of two distributions, estimated from draws of both.
-
-    Attributes:
-        statistic: `(old, new, coupled) -> value`, over the leading axis, on the scale on which its
-            errors are about normal (a squared distance).
-        signed: whether it takes both signs, and is zero when nothing moves.
-        influences: `(old, new, coupled) -> (old, new)`, the first-order influence of each draw of each
-            arm on the statistic: shapes `(draw, ...)`, with mean zero over draws. None leaves it to the
-            jackknife.
-        report: from the statistic to what is reported (a distance), increasing.
-        doubt: `(old, new, coupled) -> value`, what the statistic may be off by beside its noise, where
-            it cannot be corrected; added to the error in quadrature.
-        square: whether it is about the square of something normal, so that its error grows with it.
-    """
-
-    statistic: Statistic
-    signed: bool
-    influences: Influences | None = None
-    report: Callable[[Value], Value] = identity
-    doubt: Statistic | None = None
-    square: bool = False
-
-
-class Divergence(NamedTuple):
-    """A discrepancy between two sample sets.
-
-    Attributes:
-        name: what it is called in results.
-        numbers: what it is where outcomes are numbers; None where it is of vectors alone.
-        vectors: what it is where outcomes are vectors; None where it is of numbers alone.
-    """
-
-    name: str
-    numbers: Functional | None = None
-    vectors: Functional | None = None
-
-    def of(self, vector: bool) -> Functional:
-        """Give the functional of vectors, or of numbers.
-
-        Raises:
-            ValueError: if there is none.
-        """
-        found = self.vectors if vector else self.numbers
-        if found is None:
-            kinds = ("vectors", "numbers") if vector else ("numbers", "vectors")
-            raise ValueError(
-                f"divergence {self.name!r} is not defined for {kinds[0]}, which the measure gives for "
-                f"each query: measure {kinds[1]}, or choose another divergence"
-            )
-        return found
-
-
-class Expansion(NamedTuple):
-    """A statistic to first order in the draws: von Mises' expansion about the two sample sets.
-
-    Attributes:
-        value: the statistic.
-        influences: the influence of each draw (or run, see `of_runs`), for each independent arm: one
-            array where arms are coupled, two where they are independent.
-        doubt: what the statistic may be off by beside its noise.
-    """
-
-    value: Value
-    influences: tuple[Draws, ...]
-    doubt: Value | float = 0.0
-
-    def of_runs(self, num_states: int) -> "Expansion":
-        """Average influences over the states of each run; of R runs, draw i is of run i modulo R."""
-        if num_states == 1:
-            return self
-        runs = (arm.reshape(num_states, -1, *arm.shape[1:]).mean(0) for arm in self.influences)
-        return self._replace(influences=tuple(runs))
-
-    def error(self) -> Value:
-        """Give the standard error of the statistic."""
-        squares = [np.einsum("i...,i...->...", arm, arm) for arm in self.influences]
-        sizes = [len(arm) * (len(arm) - 1) for arm in self.influences]
-        noise = sum(square / size for square, size in zip(squares, sizes, strict=True))
-        return np.sqrt(noise + self.doubt**2)
-
-    def freedom(self) -> Value:
-        """Count the degrees of freedom of the error (Satterthwaite, 1946).
-
-        An arm of n draws has 2 n / (kurtosis - 1) of them: n for normal influences, few where the
-        estimate hangs on a few draws, as that of a high quantile does. At most n - 1, at least 1.
-        """
-        parts = [_squares_and_freedom(arm) for arm in self.influences]
-        whole = sum(square for square, _ in parts)
-        uncertain = sum(square**2 / freedom for square, freedom in parts)
-        return np.divide(whole**2, uncertain, out=np.ones_like(whole), where=uncertain > 0)
-
-
-def _squares_and_freedom(influences: Draws) -> tuple[Value, Value]:
-    """Give the squared error that an arm adds, and its degrees of freedom."""
-    n, squares = len(influences), np.square(influences)
-    second, fourth = squares.mean(0), np.square(squares).mean(0)
-    excess = fourth - second**2
-    freedom = np.divide(2 * n * second**2, excess, out=np.ones_like(excess), where=excess > 0)
-    return second / (n - 1), freedom.clip(1, n - 1)
-
-
-def expand(functional: Functional, old: Draws, new: Draws, coupled: bool) -> Expansion:
-    """Give a statistic with the influence of each draw on it."""
-    find = functional.influences or jackknife(functional.statistic)
-    by_old, by_new = find(old, new, coupled)
-    arms = (by_old + by_new,) if coupled else (by_old, by_new)
-    doubt = functional.doubt(old, new, coupled) if functional.doubt else 0.0
-    return Expansion(functional.statistic(old, new, coupled), arms, doubt)
-
-
-def jackknife(statistic: Statistic) -> Influences:
-    """Give influences by leaving out groups of draws, of any statistic (Efron and Stein, 1981).
-
-    Where arms are of one length, draw i is left out of both, which is right whether or not they share
-    keys, and the old one is given the whole influence.
-    """
-
-    def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-        if len(old) == len(new):
-            both = _leave_out(lambda kept: statistic(old[kept], new[kept], coupled), len(old))
-            return both, np.zeros_like(both)
-        return (
-            _leave_out(lambda kept: statistic(old[kept], new, coupled), len(old)),
-            _leave_out(lambda kept: statistic(old, new[kept], coupled), len(new)),
-        )
-
-    return influences
-
-
-def of_function(function: Callable[[Draws, Draws], Any]) -> Divergence:
-    """Make a divergence of a function `(old, new) -> value`, taken to be non-negative."""
-
-    def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
-        return np.asarray(function(old, new))
-
-    functional = Functional(statistic, signed=False)
-    return Divergence(getattr(function, "__name__", "divergence"), functional, functional)
-
-
-def of_means(told: Callable[[Draws, Draws, bool], tuple[Draws, Draws]]) -> Functional:
-    """Make a functional of what each draw tells: the mean over old draws plus that over new ones.
-
-    What a draw tells is its influence, where whatever else the draws decide (an event, a density ratio)
-    is decided so well that a small change of it has no first-order effect.
-    """
-
-    def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
-        by_old, by_new = told(old, new, coupled)
-        return by_old.mean(0) + by_new.mean(0)
-
-    def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-        by_old, by_new = told(old, new, coupled)
-        return centred(by_old), centred(by_new)
-
-    return Functional(statistic, signed=False, influences=influences)
-
-
-def centred(influences: Draws) -> Draws:
-    """Take off the mean over draws."""
-    return influences - influences.mean(0)
-
-
-def halves(num_draws: int, split: int, num_splits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the places of draws in each half, the first one being shorter if their number is odd.
-
-    Neighbours in the order of draws stay together, so that leaving out a draw moves few others.
-    """
-    rolled = np.roll(np.arange(num_draws), split * num_draws // (2 * num_splits))
-    return rolled[: num_draws // 2], rolled[num_draws // 2 :]
-
-
-def _leave_out(statistic_of: Callable[[np.ndarray], Value], num_draws: int) -> Draws:
-    groups = np.array_split(np.arange(num_draws), min(num_draws, MOST_GROUPS))
-    without = np.stack([statistic_of(kept) for kept in _others(groups)])
-    influence = (len(groups) - 1) * (without.mean(0) - without)
-    share = np.sqrt((num_draws - 1) / (len(groups) - 1))
-    return np.repeat(share * influence, [len(group) for group in groups], axis=0)
-
-
-def _others(groups: list[np.ndarray]) -> Iterator[np.ndarray]:
-    everything = np.concatenate(groups)
-    return (np.setdiff1d(everything, group) for group in groups)

@@ -9,16 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from dtda_prob.divergences.divergence import (
-    Divergence,
-    Draws,
-    Functional,
-    Value,
-    centred,
-    halves,
-    signed_root,
-)
+from dtda_prob.divergences.divergence import Draws, Value, VectorDivergence, centred, signed_root
 from dtda_prob.divergences.pairwise import Distances, over_pairs
+from dtda_prob.divergences.resampling import halves
 
 Array = np.ndarray
 THRESHOLD, MAX_STEPS = 1e-3, 2000
@@ -26,14 +19,14 @@ NUM_SPLITS = 2
 """Splits of the draws into halves that are averaged over."""
 
 
-def sinkhorn(epsilon: float = 0.1) -> Divergence:
+class sinkhorn(VectorDivergence):
     """Sinkhorn divergence, the root of OT(old, new) - OT(old, old) / 2 - OT(new, new) / 2.
 
     OT is optimal transport at squared Euclidean cost with entropic regularisation (Genevay, Peyre and
-    Cuturi, 2018): W_2 for none of it, the distance of the means for much. Draws are carried to those in
-    the other half of the draws only, never to themselves or their partners, averaged over splits, so
-    that the estimate is centred on zero when nothing moves. Influences are the dual potentials (Feydy
-    et al., 2019). Needs `pip install 'dtda_prob[transport]'`.
+    Cuturi, 2018): W_2 without any, the distance of the means with much. Draws are carried to draws in
+    the other half only, never to themselves or their partners, averaged over splits, so that the
+    estimate is centred on zero when nothing moves. Contributions are the dual potentials (Feydy et
+    al., 2019). Needs `pip install 'dtda_prob[transport]'`.
 
     Args:
         epsilon: regularisation, in units of the mean squared distance between old draws of the query.
@@ -45,26 +38,31 @@ def sinkhorn(epsilon: float = 0.1) -> Divergence:
     Warns:
         RuntimeWarning: when it is used, if the iteration does not converge.
     """
-    if epsilon <= 0:
-        raise ValueError(f"epsilon={epsilon} must be positive; wasserstein has no regularisation")
-    return Divergence("sinkhorn", *(_functional(epsilon, vector) for vector in (False, True)))
 
+    epsilon: float = 0.1
+    squared = True
 
-def _functional(epsilon: float, vector: bool) -> Functional:
-    def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
-        return over_pairs(partial(_divergence, epsilon), old, new, coupled, vector)[0]
+    def __check_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise ValueError(
+                f"epsilon={self.epsilon} must be positive; wasserstein has no regularisation"
+            )
 
-    def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-        _, by_old, by_new = over_pairs(partial(_divergence, epsilon), old, new, coupled, vector)
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        return over_pairs(partial(_divergence, self.epsilon), old, new, coupled)[0]
+
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        _, by_old, by_new = over_pairs(partial(_divergence, self.epsilon), old, new, coupled)
         return centred(by_old), centred(by_new)
 
-    return Functional(statistic, False, influences, signed_root, square=True)
+    def report(self, value: Value) -> Value:
+        return signed_root(value)
 
 
 def _divergence(
     epsilon: float, distances: Distances
 ) -> tuple[Float[Array, " pair"], Float[Array, "pair old"], Float[Array, "pair new"]]:
-    """Give the divergence and the potentials of all draws."""
+    """Return the divergence and the potentials of all draws."""
     costs, (n, m) = _costs(distances), distances.between.shape[1:]
     scale = costs[:, :n, :n].sum((1, 2)) / (n * (n - 1))
     epsilons = epsilon * np.where(scale == 0, 1.0, scale)
@@ -83,7 +81,7 @@ def _divergence(
 
 
 def _costs(distances: Distances) -> Float[Array, "pair draw draw"]:
-    """Lay out the squared distances of all draws of both arms."""
+    """Return the squared distances between all draws of both arms."""
     old, new, between, _ = distances
     old, new = (np.broadcast_to(own, (len(between), *own.shape[1:])) for own in (old, new))
     turned = np.swapaxes(between, 1, 2)
@@ -93,7 +91,7 @@ def _costs(distances: Distances) -> Float[Array, "pair draw draw"]:
 def _plan(
     costs: Float[Array, "pair first second"], epsilon: Float[Array, " pair"]
 ) -> tuple[Array, ...]:
-    """Give the cost of carrying one set of draws to another, and both potentials."""
+    """Return the cost of carrying one set of draws to another, and both potentials."""
     *plan, converged = _solver()(costs, epsilon.astype(np.float32))
     if not np.all(converged):
         warnings.warn(
@@ -106,7 +104,7 @@ def _plan(
 
 @cache
 def _solver() -> Callable[..., tuple[Any, ...]]:
-    """Give the compiled solver of many problems at once."""
+    """Return the compiled solver of many problems at once."""
     geometry, linear = _ott()
 
     def solve(costs: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, ...]:

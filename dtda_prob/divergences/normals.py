@@ -35,14 +35,13 @@ class Normal(NamedTuple):
     residuals: Residuals
 
     def seen(self, draws: Residuals) -> Residuals:
-        """Give draws in the coordinates where the normal is standard."""
+        """Return draws in the coordinates where the normal is standard."""
         return (draws - self.mean) @ self.whiten
 
 
-def rows(draws: Draws, vector: bool) -> Residuals:
-    """Put draws, or numbers as vectors of one coordinate, last: `(..., draw, coordinate)`."""
-    laid = draws if vector else draws[..., None]
-    return np.moveaxis(laid, 0, -2).astype(float)
+def rows(draws: Draws) -> Residuals:
+    """Move the draws of vectors before their coordinates: `(..., draw, coordinate)`."""
+    return np.moveaxis(draws, 0, -2).astype(float)
 
 
 def fit(draws: Residuals) -> Normal:
@@ -68,32 +67,31 @@ class LogRatios(NamedTuple):
     new: Draws
 
 
-def log_ratios(old: Draws, new: Draws, coupled: bool, vector: bool, left_out: bool) -> LogRatios:
-    """Give log p/q at each draw, p and q being normals fitted to the old arm and to the new.
+def log_ratios(old: Draws, new: Draws, coupled: bool, left_out: bool) -> LogRatios:
+    """Compute log p/q at each draw, p and q being normals fitted to the old arm and to the new.
 
     Args:
-        old: draws of the old arm.
-        new: draws of the new arm.
+        old: draws of the old arm, vectors.
+        new: draws of the new arm, vectors.
         coupled: whether draws share keys.
-        vector: whether the last axis holds coordinates.
         left_out: fit without the draw, and without the one that shares its key.
     """
-    arms = rows(old, vector), rows(new, vector)
+    arms = rows(old), rows(new)
     fits = [fit(arm) for arm in arms]
-    found = [
+    ratios = [
         log_density(fits[0], arm, left_out and (coupled or own == 0))
         - log_density(fits[1], arm, left_out and (coupled or own == 1))
         for own, arm in enumerate(arms)
     ]
-    return LogRatios(*(np.moveaxis(ratio, -1, 0) for ratio in found))
+    return LogRatios(*(np.moveaxis(ratio, -1, 0) for ratio in ratios))
 
 
 def log_density(normal: Normal, draws: Residuals, left_out: bool) -> Float[Array, "... draw"]:
-    """Give the log-density at each draw, up to a constant of the dimension.
+    """Compute the log-density at each draw, up to a constant of the dimension.
 
     Args:
         normal: the fit.
-        draws: where.
+        draws: where to evaluate it.
         left_out: whether draw i of the arm that was fitted has no part in the density at `draws[i]`.
     """
     seen = normal.seen(draws)
@@ -105,14 +103,14 @@ def log_density(normal: Normal, draws: Residuals, left_out: bool) -> Float[Array
 
 
 def squares_without(seen: Residuals, residuals: Residuals) -> Float[Array, "... draw"]:
-    """Give seen' S_-i^-1 seen, in the coordinates where S is one."""
+    """Compute seen' S_-i^-1 seen, in the coordinates where S is one."""
     n = residuals.shape[-2]
     own, along = _share(n) * inner(residuals, residuals), inner(seen, residuals)
     return (n - 2) / (n - 1) * (inner(seen, seen) + _share(n) * along**2 / (1 - own))
 
 
 def log_det_without(normal: Normal) -> Float[Array, "... draw"]:
-    """Give the logarithm of the determinant of S_-i."""
+    """Compute the logarithm of the determinant of S_-i."""
     n, dimension = normal.residuals.shape[-2:]
     own = _share(n) * inner(normal.residuals, normal.residuals)
     return dimension * np.log((n - 1) / (n - 2)) + normal.log_det + np.log1p(-own)
@@ -132,10 +130,10 @@ def _check(draws: Residuals, covariance: Array) -> None:
     if num_draws < dimension + 3:
         raise ValueError(
             f"{num_draws} draws of {dimension} coordinates do not settle a normal: at least "
-            f"{dimension + 3} are needed; draw more, or use method='neighbours'"
+            f"{dimension + 3} are needed; take more draws"
         )
     if dimension > 1 and (np.linalg.matrix_rank(covariance, hermitian=True) < dimension).any():
         raise ValueError(
             "draws lie in a plane, so that no normal has a density there (class probabilities sum to "
-            "one): measure all coordinates but one, or logits, or use method='neighbours'"
+            "one): measure all coordinates but one, or logits"
         )

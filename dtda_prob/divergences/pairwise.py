@@ -9,7 +9,7 @@ from jaxtyping import Float
 from dtda_prob.divergences.divergence import Draws
 
 BLOCK = 2**23
-"""Distances that are held at once."""
+"""Distances held in memory at once."""
 
 
 class Distances(NamedTuple):
@@ -34,18 +34,15 @@ def over_pairs(
     old: Draws,
     new: Draws,
     coupled: bool,
-    vector: bool,
 ) -> tuple[np.ndarray, ...]:
     """Apply a function of distances to every pair of sets, block by block.
 
     Args:
-        function: gives arrays with a leading `pair`; further axes (draws) are brought to the front.
-        old: draws of the old arm.
-        new: draws of the new arm.
+        function: returns arrays with a leading `pair`; further axes (draws) are moved to the front.
+        old: draws of the old arm, vectors.
+        new: draws of the new arm, vectors.
         coupled: whether draws share keys.
-        vector: whether the last axis holds coordinates.
     """
-    old, new = (arm if vector else arm[..., None] for arm in (old, new))
     shape = np.broadcast_shapes(old.shape[1:-1], new.shape[1:-1])
     parts = [function(block) for block in _blocks(old, new, shape, coupled)]
     return tuple(
@@ -57,7 +54,7 @@ def over_pairs(
 def means(
     matrices: Float[np.ndarray, "pair first second"], without_own: bool, axis: int
 ) -> Float[np.ndarray, "pair draw"]:
-    """Average over one side of each matrix, leaving out the diagonal if it is not wanted."""
+    """Average over one side of each matrix, without the diagonal if asked."""
     total, count = matrices.sum(axis, dtype=float), matrices.shape[axis]
     if not without_own:
         return total / count
@@ -65,7 +62,7 @@ def means(
 
 
 def _blocks(old: Draws, new: Draws, shape: tuple[int, ...], coupled: bool) -> Iterator[Distances]:
-    """Go along the last axis in steps, so that what the pairs of a step share is worked out once."""
+    """Yield blocks of the last axis, so that pairs of a block share what they have in common."""
     rows = shape[-1] if shape else 1
     old, new = (_rows(arm, shape) for arm in (old, new))
     step = max(1, BLOCK // (max(len(old), len(new)) ** 2 * old.shape[-1]))
@@ -76,7 +73,7 @@ def _blocks(old: Draws, new: Draws, shape: tuple[int, ...], coupled: bool) -> It
 
 
 def _rows(arm: Draws, shape: tuple[int, ...]) -> Float[np.ndarray, "draw row last coordinate"]:
-    """Flatten all axes but the last, which is kept as it is."""
+    """Flatten all axes before the last two."""
     own = arm.reshape(len(arm), *(1,) * (not shape), *arm.shape[1:])
     whole = np.broadcast_to(own, (len(arm), *shape[:-1], *own.shape[-2:]))
     return whole.reshape(len(arm), -1, *own.shape[-2:])

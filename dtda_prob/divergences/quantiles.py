@@ -1,37 +1,44 @@
-"""Divergences by quantiles and by the probability of a tail."""
+"""Divergences of quantiles and of the probability of a tail."""
 
 import numpy as np
 from scipy.special import betainc
 
-from dtda_prob.divergences.divergence import Divergence, Draws, Functional, Value, centred
-from dtda_prob.divergences.transport import sorted_order, unsorted
+from dtda_prob.divergences.divergence import Divergence, Draws, Value, centred
+from dtda_prob.divergences.sorting import sorted_order, unsorted
 
 
-def quantile(level: float = 0.5) -> Divergence:
+class quantile(Divergence):
     """Shift of a quantile, Q_D' - Q_D, by the estimator of Harrell and Davis (1982).
 
-    It weighs all order statistics, which makes it smooth in the draws, so that the jackknife is valid.
+    It averages all order statistics, which makes it smooth in the draws, so the jackknife is valid.
 
     Args:
-        level: between 0 and 1.
+        level: between 0 and 1; its name is "median" at 0.5.
 
     Raises:
         ValueError: if `level` is not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} must lie between 0 and 1, both excluded")
 
-    def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
-        return _quantile(new, level) - _quantile(old, level)
+    level: float = 0.5
+    signed = True
+    quantity = "the {name} of the {measure}"
 
-    def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-        return -_of_quantile(old, level), _of_quantile(new, level)
+    def __check_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ValueError(f"level={self.level} must lie between 0 and 1, both excluded")
 
-    name = "median" if level == 0.5 else f"quantile({level:g})"
-    return Divergence(name, Functional(statistic, signed=True, influences=influences))
+    @property
+    def name(self) -> str:
+        return "median" if self.level == 0.5 else f"quantile({self.level:g})"
+
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        return _quantile(new, self.level) - _quantile(old, self.level)
+
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        return -_contributions(old, self.level), _contributions(new, self.level)
 
 
-def tail_probability(threshold: float | Value) -> Divergence:
+class tail_probability(Divergence):
     """Increase of the probability to exceed a threshold, P_D'(m > t) - P_D(m > t).
 
     Args:
@@ -39,21 +46,28 @@ def tail_probability(threshold: float | Value) -> Divergence:
             axes after the draws.
     """
 
-    def exceeds(draws: Draws) -> Draws:
-        return np.where(np.isnan(draws), np.nan, draws > threshold)
+    threshold: float | Value
+    signed = True
+    quantity = "the probability that the {measure} exceeds the threshold"
+    unit = ""
 
-    def statistic(old: Draws, new: Draws, coupled: bool) -> Value:
-        return exceeds(new).mean(0) - exceeds(old).mean(0)
+    @property
+    def name(self) -> str:
+        alone = np.ndim(self.threshold) == 0
+        return f"tail_probability({self.threshold:g})" if alone else "tail_probability"
 
-    def influences(old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-        return -centred(exceeds(old)), centred(exceeds(new))
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        return self._exceeds(new).mean(0) - self._exceeds(old).mean(0)
 
-    name = f"tail_probability({threshold:g})" if np.ndim(threshold) == 0 else "tail_probability"
-    return Divergence(name, Functional(statistic, signed=True, influences=influences))
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        return -centred(self._exceeds(old)), centred(self._exceeds(new))
+
+    def _exceeds(self, draws: Draws) -> Draws:
+        return np.where(np.isnan(draws), np.nan, draws > self.threshold)
 
 
 def _weights(num_draws: int, level: float) -> np.ndarray:
-    """Give the weight of each order statistic."""
+    """Return the weight of each order statistic."""
     edges = np.arange(num_draws + 1) / num_draws
     return np.diff(betainc((num_draws + 1) * level, (num_draws + 1) * (1 - level), edges))
 
@@ -62,7 +76,7 @@ def _quantile(draws: Draws, level: float) -> Value:
     return np.tensordot(_weights(len(draws), level), np.sort(draws, axis=0), axes=1)
 
 
-def _of_quantile(draws: Draws, level: float) -> Draws:
+def _contributions(draws: Draws, level: float) -> Draws:
     """Leave out each draw in turn: the order statistics above it take the weight one below."""
     n, order = len(draws), sorted_order(draws)
     ranked = np.take_along_axis(draws, order, 0).astype(float)

@@ -1,76 +1,72 @@
 """Total variation and the Kolmogorov-Smirnov distance: suprema over events, without their bias.
 
 The largest difference of empirical probabilities is far from zero when nothing moves. Here the event is
-chosen by fitted normals, without the draw that is then looked at, so that the estimate is centred on
+chosen by fitted normals, without the draw that is then evaluated, so that the estimate is centred on
 zero when nothing moves (and can fall below it). It is slightly low otherwise, as the event chosen is
 not quite the best; an event that is chosen with the draw makes it about as much too high, so that half
 of their difference is part of the error.
 """
 
-from collections.abc import Callable
-from functools import partial
+import abc
 
 import numpy as np
 from scipy.special import ndtr
 
-from dtda_prob.divergences.divergence import Divergence, Draws, Functional, Value, of_means
+from dtda_prob.divergences.divergence import Draws, SumOfMeans, Value, VectorDivergence
 from dtda_prob.divergences.moments import variance_of, variances_without
 from dtda_prob.divergences.normals import log_ratios
 
-Event = Callable[..., tuple[Draws, Draws]]
-"""`(old, new, coupled, left_out=) -> (old, new)`: which draws are in the event, new ones negative."""
+
+class _Supremum(SumOfMeans):
+    """The difference of the probabilities of an event that the draws choose."""
+
+    unit = ""
+
+    @abc.abstractmethod
+    def event(self, old: Draws, new: Draws, coupled: bool, left_out: bool) -> tuple[Draws, Draws]:
+        """Return which draws are in the event, new ones negative."""
+
+    def terms(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        return self.event(old, new, coupled, left_out=True)
+
+    def bias_bound(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        by_old, by_new = self.event(old, new, coupled, left_out=False)
+        within = by_old.mean(0) + by_new.mean(0)
+        return (within - self.statistic(old, new, coupled)) / 2
 
 
-def total_variation() -> Divergence:
+class total_variation(_Supremum, VectorDivergence):
     """Total variation sup_A P_D(A) - P_D'(A), between 0 and 1.
 
     The event is where the likelihood ratio p/q of normals, fitted without the draw at hand (and its
-    partner), is above 1: for numbers two thresholds, for vectors a quadric. It is that of the best
-    classifier, 2 (accuracy) - 1, where the distributions are normal, and less otherwise.
+    partner), is above 1: for scalars two thresholds, for vectors a quadric. It is the total variation
+    of the best classifier, 2 (accuracy) - 1, where the distributions are normal, and less otherwise.
     """
-    numbers, vectors = (_of_event(partial(_likelier, vector=vector)) for vector in (False, True))
-    return Divergence("total_variation", numbers, vectors)
+
+    def event(self, old: Draws, new: Draws, coupled: bool, left_out: bool) -> tuple[Draws, Draws]:
+        by_old, by_new = log_ratios(old, new, coupled, left_out)
+        return (1 + np.sign(by_old)) / 2, -(1 + np.sign(by_new)) / 2
 
 
-def kolmogorov_smirnov() -> Divergence:
-    """Kolmogorov-Smirnov distance sup_t |P_D(m <= t) - P_D'(m <= t)| of numbers, between 0 and 1.
+class kolmogorov_smirnov(_Supremum):
+    """Kolmogorov-Smirnov distance sup_t |P_D(m <= t) - P_D'(m <= t)| of scalars, between 0 and 1.
 
     The threshold is where the distribution functions of normals, fitted without the draw at hand (and
     its partner), are farthest apart. The supremum of the empirical ones moves so much with the draws
     that no interval about it covers.
     """
-    return Divergence("kolmogorov_smirnov", _of_event(_below))
 
-
-def _of_event(event: Event) -> Functional:
-    plain = of_means(partial(event, left_out=True))
-
-    def doubt(old: Draws, new: Draws, coupled: bool) -> Value:
-        within = of_means(partial(event, left_out=False))
-        return (within.statistic(old, new, coupled) - plain.statistic(old, new, coupled)) / 2
-
-    return plain._replace(doubt=doubt)
-
-
-def _likelier(
-    old: Draws, new: Draws, coupled: bool, vector: bool, left_out: bool
-) -> tuple[Draws, Draws]:
-    by_old, by_new = log_ratios(old, new, coupled, vector, left_out)
-    return (1 + np.sign(by_old)) / 2, -(1 + np.sign(by_new)) / 2
-
-
-def _below(old: Draws, new: Draws, coupled: bool, left_out: bool) -> tuple[Draws, Draws]:
-    """Tell which draws are below the threshold, with the sign of the difference there."""
-    if coupled or not left_out:
-        at, sign = _farthest(_moments(old, left_out), _moments(new, left_out))
-        return sign * (old <= at), -sign * (new <= at)
-    at_old, sign_old = _farthest(_moments(old, True), _moments(new, False))
-    at_new, sign_new = _farthest(_moments(old, False), _moments(new, True))
-    return sign_old * (old <= at_old), -sign_new * (new <= at_new)
+    def event(self, old: Draws, new: Draws, coupled: bool, left_out: bool) -> tuple[Draws, Draws]:
+        if coupled or not left_out:
+            at, sign = _farthest(_moments(old, left_out), _moments(new, left_out))
+            return sign * (old <= at), -sign * (new <= at)
+        at_old, sign_old = _farthest(_moments(old, True), _moments(new, False))
+        at_new, sign_new = _farthest(_moments(old, False), _moments(new, True))
+        return sign_old * (old <= at_old), -sign_new * (new <= at_new)
 
 
 def _moments(draws: Draws, left_out: bool) -> tuple[Draws, Draws]:
-    """Give mean and standard deviation, without each draw in turn if it is left out."""
+    """Return mean and standard deviation, without each draw in turn if it is left out."""
     draws = draws.astype(float)
     mean = draws.mean(0)
     if not left_out:
@@ -79,9 +75,9 @@ def _moments(draws: Draws, left_out: bool) -> tuple[Draws, Draws]:
 
 
 def _farthest(old: tuple[Draws, Draws], new: tuple[Draws, Draws]) -> tuple[Draws, Draws]:
-    """Give where two normal distribution functions are farthest apart, and the sign of the difference.
+    """Return where two normal distribution functions are farthest apart, and the difference's sign.
 
-    That is where their densities cross, a square + 2 b t + c = 0; nowhere (NaN, 0) if they are alike.
+    It is where their densities cross, a t^2 + 2 b t + c = 0; nowhere (NaN, 0) if they are equal.
     """
     (one, width), (other, span) = old, new
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from dtda_prob.divergences.divergence import Expansion
+from dtda_prob.divergences.expansion import Expansion
 
 
 def aggregate(
@@ -17,7 +17,7 @@ def aggregate(
     A group that holds a score that is not finite has none. This is the mean effect of single removals
     in a group; the effect of removing the whole group at once is that of `attribute` with
     `perturbations.groups`. Errors are right though all scores of a study share their draws: the
-    influence of each draw is averaged first.
+    contribution of each draw is averaged first.
 
     Args:
         scores: what `attribute` gives with kept contributions, or what this gives.
