@@ -485,25 +485,37 @@ def test_thumbnails_are_images_of_the_pixels():
         (numbers.size(2_500_000), "2.5 MB"),
         (numbers.duration(np.nan), "–"),
         (numbers.clip("abcdef", 3), "ab…"),
-        (directions.unit_of_divergence("variance", "loss"), "nats²"),
+        (directions.meaning_of({}, "variance", "loss").unit, "nats²"),
+        (directions.meaning_of({}, "variance", "squared_error").unit, "target units⁴"),
+        (directions.meaning_of({"meanings": "[1"}, "mean", "prediction").unit, ""),
     ],
 )
 def test_numbers_are_written_with_their_errors(text, wanted):
     assert text == wanted
 
 
-def test_signs_are_explained_as_scores_define_them():
-    """A positive mean score is a measurement that rises when the example is removed."""
-    old, new = np.full((4, 1), 1.0), np.full((4, 1), 2.0)
-    score = dtda.divergences.estimate("mean", old + np.eye(4, 1), new + np.eye(4, 1)).value
-    assert score > 0
-    assert directions.sign_of("mean", "loss").positive == "raises"
-    wide = old + np.arange(4.0)[:, None]
-    spread = dtda.divergences.estimate("variance", old, wide).value
-    assert spread > 0
-    assert directions.sign_of("variance", "loss").positive == "widens"
-    assert directions.sign_of("wasserstein", "loss") is None
-    assert directions.sign_of("mean", "prediction", vector=True) is None
+class skewed(dtda.divergences.Divergence):
+    """A signed divergence that the library does not know."""
+
+    signed = True
+    quantity = "the skewness of the {measure}"
+
+    def statistic(self, old, new, coupled):
+        return (new**3).mean(0) - (old**3).mean(0)
+
+
+def test_directions_are_those_of_the_divergences_scored():
+    """Also where a divergence is the user's own."""
+    scores = dtda.attribute(training(), KEY, 4, ["mean", "wasserstein", skewed()], check=False)
+    own, mean, distance = (
+        directions.meaning_of(scores.attrs, name, "squared_error")
+        for name in ("skewed", "mean", "wasserstein")
+    )
+    assert own == ("the skewness of the squared error", "raises", "lowers", "target units²")
+    told = directions.explained("skewed", "squared_error", "the change", own)
+    assert "positive, the change raises the skewness of the squared error; where" in told
+    assert "has no direction" in directions.explained("wasserstein", "loss", "it", distance)
+    assert (mean.positive, mean.quantity) == ("raises", "the squared error")
 
 
 def test_tables_sort_by_value_and_show_text():

@@ -51,8 +51,8 @@ def estimate(
 ) -> Estimate:
     """Estimate a divergence with its standard error, interval, null level and p-value.
 
-    Errors come from the contribution of each draw, paired over keys where coupled; those of a function
-    from the jackknife, with at most 32 groups of draws. Intervals are Student's, on the scale on which
+    Errors come from the contribution of each draw, paired over keys where coupled; for a function,
+    from the jackknife with at most 32 groups of draws. Intervals are Student's, on the scale on which
     the statistic is about normal (for W_2, its square); where the statistic is a square, they hold the
     values whose own error, not the estimate's, would reach it (Wilson, 1927).
 

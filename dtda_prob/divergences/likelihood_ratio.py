@@ -6,7 +6,7 @@ For N(0, 1) against N(mu, 1) the trade-off of both errors is the yardstick of Ga
 privacy (Dong, Roth and Su, 2022).
 
 The ratio is of normals fitted to three quarters of the draws of each arm, and the test is tried on the
-rest, so that its errors are those of a test that could be made.
+rest, so that its errors are the errors of a test that could be made.
 """
 
 from collections.abc import Iterator

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 ATTRIBUTE = "meanings"
 """Attribute of scores that holds the meanings of their divergences, as JSON."""
+LONGEST = 200
+"""Characters of a text that is read."""
 
 
 class Meaning(NamedTuple):
@@ -35,5 +37,17 @@ def encoded(meanings: Mapping[str, Meaning]) -> dict[str, str]:
 
 
 def decoded(attributes: Mapping[Any, Any]) -> dict[str, Meaning]:
-    """Return the meanings by name of the divergence that the attributes of scores hold."""
-    return {name: Meaning(*each) for name, each in json.loads(attributes.get(ATTRIBUTE, "{}")).items()}
+    """Return the meanings by name of the divergence that the attributes of scores hold.
+
+    What is not as `encoded` writes it is left out, since a store may be a stranger's.
+    """
+    try:
+        known = json.loads(attributes.get(ATTRIBUTE, "{}")).items()
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {name: Meaning(*each) for name, each in known if _is_meaning(each)}
+
+
+def _is_meaning(each: Any) -> bool:
+    texts = isinstance(each, list) and all(isinstance(part, str) for part in each)
+    return texts and len(each) == len(Meaning._fields) and max(map(len, each)) <= LONGEST

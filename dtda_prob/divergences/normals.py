@@ -24,7 +24,7 @@ class Normal(NamedTuple):
 
     Attributes:
         mean: shape `(..., 1, coordinate)`.
-        whiten: turns residuals (rows) into those of a standard normal, `(..., coordinate, coordinate)`.
+        whiten: turns residuals (rows) into standard normal ones, `(..., coordinate, coordinate)`.
         log_det: of the covariance.
         residuals: the draws themselves, in the coordinates where the normal is standard.
     """

@@ -38,12 +38,12 @@ def _alike(old: Draws, new: Draws) -> tuple[Draws, Draws]:
 
 
 def upper_level(permuted: Draws, value: Value) -> Value:
-    """Return the 95 % quantile over permutations; NaN where there are none."""
+    """Return the 95 % quantile over permutations; NaN without permutations."""
     return np.quantile(permuted, 0.95, axis=0) if len(permuted) else np.full(np.shape(value), np.nan)
 
 
 def one_sided(value: Value, permuted: Draws) -> Value:
-    """Compare each standardised value with those of all permutations along the last axis."""
+    """Compare each standardised value with all permutations along the last axis."""
     if not len(permuted):
         return np.full(np.shape(value), np.nan)
     everything = np.concatenate([np.asarray(value)[None], permuted])

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dtda_prob.report.directions import Sign, explained, sign_of, unit_of_divergence
+from dtda_prob.divergences import Meaning
+from dtda_prob.report.directions import explained, meaning_of
 from dtda_prob.report.looks import Looks, texts
 from dtda_prob.report.numbers import count, decimals_for, exponent_of, fixed, scaled_unit, share
 from dtda_prob.report.study import Part
@@ -68,14 +69,14 @@ class Scores(NamedTuple):
         """Return what was changed, in the plural."""
         return "examples" if self.is_by_example else "perturbations"
 
-    def sign(self, divergence: str) -> Sign | None:
-        """Return what the sign of a divergence says, if it has one."""
-        return sign_of(divergence, self.measure, vector="output" in self.dataset["sd"].dims)
+    def meaning(self, divergence: str) -> Meaning:
+        """Return how to read a divergence."""
+        return meaning_of(self.dataset.attrs, divergence, self.measure)
 
     def explained(self, divergence: str) -> str:
         """Return what a divergence measures."""
         change = "removing the example" if self.is_by_example else "the change"
-        return explained(divergence, self.measure, change, self.sign(divergence))
+        return explained(divergence, self.measure, change, self.meaning(divergence))
 
     @property
     def divergences(self) -> list[str]:
@@ -138,19 +139,19 @@ def over_all(scores: Scores) -> list[Table]:
 
 
 def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> Table:
-    sign, unit = scores.sign(divergence), unit_of_divergence(divergence, scores.measure)
+    meaning = scores.meaning(divergence)
     total, found = one[scores.dim].size, int((one["q_value"] <= RATE).sum())
-    one = one.isel({scores.dim: ends(one["score"].values, scores.top, sign is not None)})
+    one = one.isel({scores.dim: ends(one["score"].values, scores.top, meaning.signed)})
     one = one.sortby("rank")
     value = {str(name): column.values.astype(float) for name, column in one.data_vars.items()}
-    number, said = _scaled(value, unit)
+    number, said = _scaled(value, meaning.unit)
     clear = value["q_value"] <= RATE
     level, top = (scores.dataset.attrs.get(name, "") for name in ("level", "top"))
     often = f"{float(level):.0%} interval" if level else "Interval"
     columns = {
         "Rank": (value["rank"].astype(int), None),
         **_identity(scores, one),
-        **_effect("Effect", sign, value["score"], clear),
+        **_effect("Effect", meaning, value["score"], clear),
         f"Score{said}": number("score"),
         f"Standard error{said}": number("error"),
         "Score, drawn": (
@@ -158,7 +159,7 @@ def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> T
             bars(*(value[name] for name in ("score", "error", "lower", "upper"))),
         ),
         f"{often}{said}": (value["lower"], _ranges(number("lower")[1], number("upper")[1])),
-        **({} if sign else {f"Null level{said}": number("null")}),
+        **({} if meaning.signed else {f"Null level{said}": number("null")}),
         "p-value": (value["p_value"], list(map(share, value["p_value"]))),
         "False discovery rate": (value["q_value"], list(map(share, value["q_value"]))),
         f"{often} of the rank": (
@@ -180,7 +181,7 @@ def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> T
         f"Among the first {top}": "share of resamples of the draws",
     }
     note = (
-        f"{count(len(one['rank']), 'row')} of {total:,}, the largest {_ways(sign)}. {found:,} of "
+        f"{count(len(one['rank']), 'row')} of {total:,}, the largest {_ways(meaning)}. {found:,} of "
         f"{total:,} are significant (FDR ≤ {RATE:.0%})."
     )
     caption = f"Most influential {scores.things} by {divergence}, query {query}"
@@ -188,17 +189,17 @@ def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> T
 
 
 def _of_mean(scores: Scores, mean: xr.Dataset, divergence: str) -> Table:
-    sign, unit = scores.sign(divergence), unit_of_divergence(divergence, scores.measure)
+    meaning = scores.meaning(divergence)
     score, queries = mean["score"].values, scores.dataset.sizes["query"]
     mean = mean.assign(rank=(scores.dim, 1 + np.argsort(np.argsort(-np.abs(np.nan_to_num(score))))))
-    one = mean.isel({scores.dim: ends(score, scores.top, sign is not None)}).sortby("rank")
+    one = mean.isel({scores.dim: ends(score, scores.top, meaning.signed)}).sortby("rank")
     value = {name: one[name].values for name in ("score", "error")}
-    number, said = _scaled(value, unit)
+    number, said = _scaled(value, meaning.unit)
     score, error, hits = (one[name].values for name in ("score", "error", "significant"))
     columns = {
         "Rank": (one["rank"].values, None),
         **_identity(scores, one),
-        **_effect("On average", sign, score, np.abs(score) > 2 * error),
+        **_effect("On average", meaning, score, np.abs(score) > 2 * error),
         f"Mean score{said}": number("score"),
         f"Error at most{said}": number("error"),
         "Mean score, drawn": (score, bars(score, error, score - error, score + error)),
@@ -213,8 +214,8 @@ def _of_mean(scores: Scores, mean: xr.Dataset, divergence: str) -> Table:
     }
     note = (
         f"{count(len(score), 'row')} of {scores.dataset.sizes[scores.dim]:,}, the largest "
-        f"{_ways(sign)}, over all {count(queries, 'query', 'queries')}. A mean hides queries that move "
-        "in opposite directions."
+        f"{_ways(meaning)}, over all {count(queries, 'query', 'queries')}. A mean hides queries that "
+        "move in opposite directions."
     )
     caption = f"Most influential {scores.things} by {divergence}, averaged over all queries"
     return _table(scores, caption, columns, notes, note, one)
@@ -243,10 +244,10 @@ def _identity(scores: Scores, one: xr.Dataset) -> dict:
     return columns
 
 
-def _effect(name: str, sign: Sign | None, score: np.ndarray, clear: np.ndarray) -> dict:
-    if sign is None:
+def _effect(name: str, meaning: Meaning, score: np.ndarray, clear: np.ndarray) -> dict:
+    if not meaning.signed:
         return {}
-    words = np.where(score > 0, sign.positive, sign.negative)
+    words = np.where(score > 0, meaning.positive, meaning.negative)
     return {name: (np.where(clear, words, "unclear").tolist(), None)}
 
 
@@ -267,8 +268,8 @@ def _ranges(lower: Sequence[str], upper: Sequence[str]) -> list[str]:
     return [f"{low} to {high}" for low, high in zip(lower, upper, strict=True)]
 
 
-def _ways(sign: Sign | None) -> str:
-    return "in either direction" if sign else "distances"
+def _ways(meaning: Meaning) -> str:
+    return "in either direction" if meaning.signed else "distances"
 
 
 def ends(score: np.ndarray, top: int, signed: bool) -> np.ndarray:

@@ -8,7 +8,7 @@ import scipy.stats
 import xarray as xr
 
 from dtda_prob.report import figures
-from dtda_prob.report.directions import unit_of_divergence
+from dtda_prob.report.directions import meaning_of
 from dtda_prob.report.looks import texts
 from dtda_prob.report.numbers import count, fixed, with_error
 from dtda_prob.report.study import Part, Study
@@ -177,7 +177,7 @@ def _figures(dataset: xr.Dataset, name: str) -> Any:
     if dataset.sizes["perturbation"] > MOST_POINTS:
         return
     divergence = texts(dataset["divergence"])[0]
-    unit = unit_of_divergence(divergence, str(dataset.attrs.get("measure", "")))
+    unit = meaning_of(dataset.attrs, divergence, str(dataset.attrs.get("measure", ""))).unit
     known = np.isfinite(dataset["spearman"].values[0])
     for query in dataset["query"].values[known][:MOST_FIGURES].tolist():
         item = figures.agreement(dataset, query, divergence, unit)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dtda_prob.report.directions import unit_of_divergence
 from dtda_prob.report.influences import RATE, Scores
 from dtda_prob.report.numbers import NONE, brief, count, duration, share, size, with_error
 from dtda_prob.report.panels import Panels
@@ -75,16 +74,17 @@ def _leading(scores: Scores) -> str:
 
 def _moves(scores: Scores, first: xr.Dataset) -> str:
     divergence, value = scores.divergences[0], float(first["score"])
-    sign, unit = scores.sign(divergence), unit_of_divergence(divergence, scores.measure)
+    meaning = scores.meaning(divergence)
     label = f"{first[scores.dim].values}"
     doing = f"removing example {label}" if scores.is_by_example else f"perturbation {label}"
-    amount = with_error(abs(value) if sign else value, float(first["error"]))
-    amount = f"{amount}{f' {unit}' if unit else ''} (± standard error)"
+    amount = with_error(abs(value) if meaning.signed else value, float(first["error"]))
+    amount = f"{amount}{f' {meaning.unit}' if meaning.unit else ''} (± standard error)"
     if not float(first["q_value"]) <= RATE:
         return f"{doing} has the largest {divergence} score, {amount}, which is not significant"
-    if sign is None:
+    if not meaning.signed:
         return f"{doing} moves the {scores.measure.replace('_', ' ')} furthest, by {amount}"
-    return f"{doing} {sign.positive if value > 0 else sign.negative} {sign.of} most, by {amount}"
+    verb = meaning.positive if value > 0 else meaning.negative
+    return f"{doing} {verb} {meaning.quantity} most, by {amount}"
 
 
 def _trusted(checked: Evidence) -> Iterator[str]:
