@@ -21,7 +21,7 @@ from dtda_prob import readouts
 from dtda_prob.compiling import compiled, is_traced
 from dtda_prob.module import Module, call
 from dtda_prob.program import Program
-from dtda_prob.program.abstraction import per_structure
+from dtda_prob.program.abstraction import per_structure, remembered
 from dtda_prob.program.coordinates import Coordinates, coordinates
 from dtda_prob.program.data import Named, bound, settle, unbound
 from dtda_prob.program.labels import check_labels
@@ -30,6 +30,7 @@ from dtda_prob.program.structure import abstract, check_lengths, check_observati
 from dtda_prob.typing import Params
 
 Value = Float[Array, "query *output"]
+Facts = tuple[Coordinates, dict[str, int], tuple[int, ...]]
 
 
 def named(names: Any) -> Named:
@@ -56,7 +57,9 @@ class Measure(Module):
         Raises:
             ValueError: if the queries do not suit the program.
         """
-        return self._labelled(self._with(program=program), None)
+        measure = self._with(program=program)
+        value = jax.eval_shape(lambda params: measure.readout(measure.outputs(params)), program.shapes)
+        return self._labelled(measure, None, value.shape)
 
     @abstractmethod
     def outputs(self, params: Params) -> PyTree:
@@ -88,14 +91,8 @@ class Measure(Module):
             raise ValueError(f"measure {self.name!r} is bound to no program; call it with one")
         return self.program
 
-    def _labelled(self, measure: Self, queries: Any) -> Self:
-        """Name the queries of a bound measure, of which the value's shape tells the number."""
-        program = measure.bound
-
-        def value(params: Params) -> Value:
-            return measure.readout(measure.outputs(params))
-
-        shape = jax.eval_shape(value, program.shapes).shape
+    def _labelled(self, measure: Self, queries: Any, shape: tuple[int, ...]) -> Self:
+        """Name the queries of a bound measure whose values have this shape."""
         if len(shape) not in (1, 2):
             raise ValueError(
                 f"measure {self.name!r} has values of shape {shape}, not (query,) or (query, output)"
@@ -148,10 +145,12 @@ class Predictive(Measure):
 
     def __call__(self, program: Program) -> Self:
         _check_axes(program, *self.data)
-        data, values = settle(self._inspect(program), bound(self.data))
-        measure = self._with(program=program, data=data, values=dict.fromkeys(values))
-        seen = compiled(_observations)(measure)
-        return self._labelled(measure._with(values=seen), self.labels and self.labels.names)
+        data, facts = settle(self._inspect(program), bound(self.data))
+        chart, dims, shape = facts
+        measure = self._with(program=program, data=data, values=dict.fromkeys(dims))
+        measure = measure._with(values=compiled(_observations)(measure))
+        remembered(measure, "chart", lambda: (chart, dims))
+        return self._labelled(measure, self.labels and self.labels.names, shape)
 
     @property
     def asked(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -170,19 +169,28 @@ class Predictive(Measure):
         return self.read({site: (fns[site], self.values[site], dims[site]) for site in fns})
 
     def _inspect(self, program: Program) -> Callable:
-        def inspect(data: Any) -> list[str]:
-            sizes: list[int] = []
+        """Return a function that checks queries and finds chart, plate dimensions and value's shape."""
+
+        def inspect(data: Any) -> Facts:
+            asked = (program, data, type(self), self.site)
+            return remembered(asked, "queries", lambda: compute(data))
+
+        def compute(data: Any) -> Facts:
+            facts: list[Any] = []
 
             def densities(data: Any) -> dict:
                 args, kwargs = data
-                params = _zeros(program)
-                sites = program.predictive_sites(params, args, kwargs)
-                sizes.append(sites[program.plate]["args"][0])
-                return check_observations(sites, program.observed, program.plate)
+                sites = program.predictive_sites(_zeros(program), args, kwargs)
+                result = check_observations(sites, program.observed, program.plate)
+                described = {name: describe(sites[name], program.plate) for name in program.observed}
+                chart = coordinates({name: fn for name, (fn, _, _) in described.items()})
+                dims = {name: dim for name, (_, _, dim) in described.items()}
+                facts[:] = chart, dims, self.read(described).shape, sites[program.plate]["args"][0]
+                return result
 
             jaxpr = abstract(densities, data)
-            check_lengths(jaxpr, data, sizes[0], program.plate)
-            return [*program.observed]
+            check_lengths(jaxpr, data, facts[3], program.plate)
+            return facts[0], facts[1], facts[2]
 
         return inspect
 
@@ -327,7 +335,9 @@ class function(Measure):
         return call("function", self.fun, **({} if self.called is None else {"name": self.called}))
 
     def __call__(self, program: Program) -> Self:
-        return self._labelled(self._with(program=program), self.labels and self.labels.names)
+        measure = self._with(program=program)
+        shape = jax.eval_shape(measure.outputs, program.shapes).shape
+        return self._labelled(measure, self.labels and self.labels.names, shape)
 
     @property
     def name(self) -> str:
@@ -353,9 +363,13 @@ def _given(y: Any) -> Array:
     return y
 
 
-@per_structure
 def _chart(measure: Predictive) -> tuple[Coordinates, dict[str, int]]:
     """Return the chart of the predictive distributions, and the plate's dimension in each."""
+    return remembered(measure, "chart", lambda: _traced_chart(measure))
+
+
+@per_structure
+def _traced_chart(measure: Predictive) -> tuple[Coordinates, dict[str, int]]:
     program = measure.bound
     sites = program.predictive_sites(_zeros(program), *measure.asked)
     fns = {name: sites[name]["fn"] for name in program.observed}

@@ -13,6 +13,7 @@ from numpyro import handlers
 
 from dtda_prob.compiling import compiled
 from dtda_prob.program import discrete
+from dtda_prob.program.abstraction import remembered
 from dtda_prob.program.data import Concrete, bound, holds_pandas, settle
 from dtda_prob.program.plates import Sites, plate_dim, whole
 from dtda_prob.program.structure import Structure, abstract, structure_of
@@ -81,7 +82,10 @@ def bind(
     key = jax.random.key(0)
 
     def inspect(data: Data) -> Structure:
-        return structure_of(lambda data: trace(model, plate, data, key), data, plate)
+        def compute() -> Structure:
+            return structure_of(lambda data: trace(model, plate, data, key), data, plate)
+
+        return remembered((model, plate, data), "structure", compute)
 
     for pandas in attempts:
         try:
@@ -92,22 +96,26 @@ def bind(
     raise AssertionError("unreachable")
 
 
-def follows_indices(model: Callable, plate: str, data: Data, structure: Structure) -> bool:
+def follows_indices(program: "Program") -> bool:
     """Return whether a model's observations are those of a batch when its plate visits one."""
-    batch = max(1, min(2, structure.num_data - 1))
+    return remembered(program, "follows indices", lambda: _follows_indices(program))
+
+
+def _follows_indices(program: "Program") -> bool:
+    plate, batch = program.plate, max(1, min(2, program.num_data - 1))
     shapes: list[int] = []
 
     def densities(data: Data) -> None:
-        batched = handlers.substitute(model, data={plate: jnp.arange(batch)})
+        batched = handlers.substitute(program.summed, data={plate: jnp.arange(batch)})
         seeded = handlers.seed(batched, jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=data.start)
         sites = handlers.trace(started).get_trace(*data.args, **data.kwargs)
-        for name in structure.observed:
+        for name in program.observed:
             fn, dim = sites[name]["fn"], plate_dim(sites[name], plate)
             shapes.append(jnp.shape(fn.log_prob(sites[name]["value"]))[dim])
 
     try:
-        abstract(densities, data)
+        abstract(densities, program.data)
     except (ValueError, TypeError):
         return False
     return all(size == batch for size in shapes)

@@ -40,6 +40,7 @@ class Structure:
         shared: discrete latent sites outside the plate.
         depth: dimensions that plates take.
         has_prior: whether anything but the observations enters the objective.
+        on_real_line: whether no parameter is constrained.
     """
 
     num_data: int
@@ -52,6 +53,7 @@ class Structure:
     shared: tuple[str, ...]
     depth: int
     has_prior: bool
+    on_real_line: bool
 
 
 def abstract(function: Callable, tree: Any) -> Any:
@@ -102,6 +104,9 @@ def _structure(sites: Sites, plate: str) -> Structure:
         shared=discrete.shared_sites(sites, plate),
         depth=discrete.num_batch_dims(sites),
         has_prior=any(not is_summed(site) and name not in observed for name, site in samples.items()),
+        on_real_line=all(
+            _support(site) is constraints.real for site in sites.values() if _is_free(site)
+        ),
     )
 
 
@@ -199,6 +204,18 @@ def is_summed(site: Site) -> bool:
 
 def _axes(shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(axis - len(shape), size) for axis, size in enumerate(shape)]
+
+
+def _is_free(site: Site) -> bool:
+    return site["type"] == "param" or (is_latent(site) and not is_summed(site))
+
+
+def _support(site: Site) -> Any:
+    """Return the constraint of single numbers."""
+    if site["type"] == "param":
+        return site["kwargs"].get("constraint", constraints.real)
+    support = site["fn"].support
+    return getattr(support, "base_constraint", support)
 
 
 def _is_constrained_param(site: Site) -> bool:

@@ -1,0 +1,360 @@
+"""The objective of a model at its data: per-example losses and gradients, predictions, reweighting."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.distribution import Distribution
+from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
+from numpyro.primitives import Messenger
+
+from dtda_prob.module import Module
+from dtda_prob.program import binding
+from dtda_prob.program.abstraction import per_structure
+from dtda_prob.program.binding import Data
+from dtda_prob.program.data import Named, bound, like, unbound
+from dtda_prob.program.discrete import enumerated, marginal, refuse_shared
+from dtda_prob.program.plates import Indices, Sites, describe, gather, is_latent, plate_size, whole
+from dtda_prob.program.reweight import reweight
+from dtda_prob.program.settings import Setting, moved
+from dtda_prob.program.structure import Structure, is_summed
+from dtda_prob.typing import Params, PRNGKey, Weights
+
+
+class Objective(Module):
+    """A model at its data, as `Program` binds it; see there for the attributes."""
+
+    model: Callable = eqx.field(static=True)
+    plate: str = eqx.field(static=True)
+    data: Data
+    structure: Structure = eqx.field(static=True)
+    follows_indices: bool = eqx.field(static=True)
+    num_rows: int = eqx.field(static=True)
+    initial_weights: np.ndarray
+    slots: np.ndarray
+    num_slots: int = eqx.field(static=True)
+    settings: tuple[Setting, ...] = eqx.field(static=True)
+    names: Named = eqx.field(static=True)
+    precision: DTypeLike | None = eqx.field(static=True)
+
+    @property
+    def args(self) -> tuple:
+        """The model's positional arguments, as it sees them."""
+        return unbound(self.data.args)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The model's keyword arguments, as it sees them."""
+        return unbound(self.data.kwargs)
+
+    @property
+    def num_data(self) -> int:
+        """Number of examples, the size of the plate."""
+        return self.structure.num_data
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Names of the observed sites inside the plate."""
+        return self.structure.observed
+
+    @property
+    def local(self) -> dict[str, int]:
+        """The axis over examples of each latent site inside the plate."""
+        return dict(self.structure.local)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether anything but the observations enters the objective."""
+        return self.structure.has_prior
+
+    @property
+    def joint(self) -> Callable:
+        """The model, all elements of its plate visited."""
+        return whole(self.model, plate=self.plate)
+
+    @property
+    def summed(self) -> Callable:
+        """The model without the discrete latent sites of examples."""
+        sizes = dict(self.structure.sizes)
+        return marginal(self.joint, sizes, self.observed) if sizes else self.joint
+
+    @property
+    def shapes(self) -> Params:
+        """The shapes and types of the parameters."""
+        return _shapes(self)
+
+    def init(self, key: PRNGKey) -> Params:
+        """Draw initial parameters, in unconstrained space."""
+        sites = binding.trace(self.model, self.plate, unbound(self.data), key)
+        latents = {k: v for k, v in sites.items() if is_latent(v) and not is_summed(v)}
+        params = {k: v for k, v in sites.items() if v["type"] == "param"}
+        return {
+            **{k: biject_to(v["fn"].support).inv(v["value"]) for k, v in latents.items()},
+            **{k: jax.tree.map(_param_transform(v).inv, v["value"]) for k, v in params.items()},
+        }
+
+    def objective(
+        self,
+        params: Params,
+        weights: Weights,
+        indices: Indices | None = None,
+        key: PRNGKey | None = None,
+    ) -> Float[Array, ""]:
+        """Evaluate L(theta, w), or its estimate from a batch.
+
+        Args:
+            params: parameters in unconstrained space.
+            weights: one per example.
+            indices: positions of a batch; all examples if None.
+            key: randomness for models that ask for it with `numpyro.prng_key()`; a fixed key if
+                None.
+        """
+        program, rows = self.at(weights)
+        if self.precision is None:
+            return program._objective(params, rows, indices, key)
+        rounded = jax.tree.map(partial(cast, self.precision), params)
+        return program._objective(rounded, rows, indices, key).astype(weights.dtype)
+
+    def _objective(
+        self, params: Params, weights: Weights, indices: Indices | None, key: PRNGKey | None
+    ) -> Float[Array, ""]:
+        key = jax.random.key(0) if key is None else key
+        model = handlers.seed(self.reweighted(weights, indices), key)
+        params = params if indices is None else self._at(params, indices)
+        shared = bool(self.structure.shared)
+        if shared:
+            model = enumerated(model, self.structure.depth)
+        if self.structure.params:
+            model = _ConstrainParams(model, self.structure.params)
+        return potential_energy(model, self.args, self.kwargs, params, enum=shared) / self.num_rows
+
+    def losses(self, params: Params) -> Float[Array, " datum"]:
+        """Compute -log p(y_i | theta) of each example.
+
+        The objective is linear in the weights, so this is its derivative with respect to them.
+
+        Raises:
+            NotImplementedError: if examples share discrete latent sites.
+        """
+        self._refuse_shared("losses of single examples are not defined")
+        ones = jnp.ones(self.num_data, _dtype(params))
+        return self.num_rows * jax.grad(self.objective, argnums=1)(params, ones)
+
+    def log_prior(self, params: Params) -> dict[str, Float[Array, ""]]:
+        """Compute the log density of each site that is no example's observation.
+
+        Densities are on the sites' own supports, without the Jacobians that the objective has, and
+        whatever the weights: latent sites, and observations outside the plate.
+
+        Raises:
+            ValueError: if there is no such site.
+            NotImplementedError: if examples share discrete latent sites.
+        """
+        self._refuse_shared("the prior densities of single sites are not defined")
+        if not self.has_prior:
+            raise ValueError("log_prior: the program has no site with a prior; leave it out")
+        model, values = handlers.seed(self.summed, jax.random.key(0)), self.constrain(params)
+        densities, _ = compute_log_probs(model, self.args, self.kwargs, values)
+        return {name: density for name, density in densities.items() if name not in self.observed}
+
+    def gradients(self, params: Params, batch_size: int = 64) -> Params:
+        """Compute the gradient of each example's loss: the parameters' tree with a leading axis.
+
+        Examples are taken `batch_size` at a time, one by one through the plate's indices.
+
+        Raises:
+            ValueError: if the model ignores the plate's indices.
+        """
+        gradient = self._gradient(params)
+        return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
+
+    def gradient_norms(self, params: Params, batch_size: int = 64) -> Float[Array, " datum"]:
+        """Compute the norm of the gradient of each example's loss; see `gradients`."""
+        gradient = self._gradient(params)
+
+        def norm(index: Int[Array, ""]) -> Float[Array, ""]:
+            return optax.tree.norm(gradient(index))
+
+        return jax.lax.map(norm, jnp.arange(self.num_data), batch_size=batch_size)
+
+    def _gradient(self, params: Params) -> Callable[[Int[Array, ""]], Params]:
+        """Return the gradient of one example's loss as a function of its position."""
+        self.check_batches(1)
+        ones = jnp.ones(self.num_data, _dtype(params))
+
+        def loss(params: Params, index: Int[Array, ""]) -> Float[Array, ""]:
+            alone = partial(self.objective, params, indices=index[None])
+            return jax.jvp(alone, (ones,), (ones,))[1] * (self.num_rows / self._num_visited(ones))
+
+        return partial(jax.grad(loss), params)
+
+    def at(self, weights: Weights) -> tuple[Self, Weights]:
+        """Return the program with settings moved by the weights, and the examples' weights."""
+        if weights.shape[-1] == self.num_data:
+            return self, weights
+        args, kwargs = moved(self.model, self.args, self.kwargs, self.settings, weights)
+        return self.with_data(args, kwargs), weights[: self.num_data]
+
+    def with_data(self, args: tuple, kwargs: dict) -> Self:
+        """Return the program with other arguments of the same shapes, which are not checked."""
+        data = like((args, kwargs), (self.data.args, self.data.kwargs))
+        return self._with(data=Data(*data, self.data.start))
+
+    def factor(self, weights: Weights, name: str) -> Float[Array, ""] | float:
+        """Return the factor of a hyper-parameter of the kernel: 1 where it does not vary."""
+        varying = [each for each in self.settings if each.name == name and not each.is_argument]
+        return 1 + varying[0].of(weights) if varying else 1.0
+
+    def slopes(self, params: Params, weights: Weights) -> Weights:
+        """Compute the derivative of n L with respect to all weights, those of settings included."""
+        return self.num_rows * jax.grad(self.objective, argnums=1)(params, weights)
+
+    def reweighted(self, weights: Weights, indices: Indices | None = None) -> Callable:
+        """Return the reweighted model, of all examples or a batch, for NumPyro's own inference."""
+        weights, share = jnp.asarray(weights)[: self.num_data], None
+        if indices is not None and self.num_rows < self.num_data:
+            share = self._num_visited(weights) / self.num_data
+        model = reweight(self.summed, weights=weights, plate=self.plate, share=share)
+        return model if indices is None else handlers.substitute(model, data={self.plate: indices})
+
+    def constrain(self, params: Params) -> Params:
+        """Carry parameters from unconstrained space to the supports of their sites."""
+        if self.structure.on_real_line:
+            return params
+        model = handlers.seed(self.joint, jax.random.key(0))
+        return constrain_fn(model, self.args, self.kwargs, params)
+
+    def predictive(
+        self, params: Params, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Distribution, Any, int]]:
+        """Return the distribution of each observed site for other inputs.
+
+        Args:
+            params: parameters in unconstrained space.
+            *args: the model's arguments, bound to other data.
+            **kwargs: the model's keyword arguments.
+
+        Returns:
+            Per observed site its distribution, its value (None where the arguments observe nothing)
+            and the dimension of the plate, a negative integer. Latent sites inside the plate are
+            the program's own, discrete ones are summed out.
+
+        Raises:
+            ValueError: if the program has latent sites inside the plate and the arguments hold another
+                number of examples.
+        """
+        sites = self.predictive_sites(params, args, kwargs)
+        return {name: describe(sites[name], self.plate) for name in self.observed}
+
+    def predictive_sites(self, params: Params, args: tuple, kwargs: dict) -> Sites:
+        """Trace the model for other inputs; see `predictive`."""
+        args, kwargs = unbound(bound((args, kwargs)))
+        self._refuse_shared("the predictive distribution of an example is not defined")
+        values = self.constrain(params)
+        if self.structure.local or self.structure.local_params:
+            self._check_queries(values, args, kwargs)
+        return self._sites(handlers.substitute(self.summed, data=values), args, kwargs)
+
+    def observations(
+        self, params: Params, indices: Indices
+    ) -> dict[str, tuple[Distribution, Any, int]]:
+        """Return the distribution of each observed site for some examples; see `predictive`."""
+        self._refuse_shared("the distribution of an example is not defined")
+        values = self._at(self.constrain(params), indices) | {self.plate: indices}
+        sites = self._sites(handlers.substitute(self.summed, data=values), self.args, self.kwargs)
+        return {name: describe(sites[name], self.plate) for name in self.observed}
+
+    def check_batches(self, batch_size: int) -> None:
+        """Refuse a batch size that the data or the model cannot serve.
+
+        Raises:
+            ValueError: if the batch does not fit, or the model ignores the plate's indices.
+            NotImplementedError: if examples share discrete latent sites.
+        """
+        self._refuse_shared(f"batch_size={batch_size}: batches do not estimate the objective")
+        if not 1 <= batch_size <= self.num_rows:
+            raise ValueError(f"batch_size={batch_size} must lie between 1 and {self.num_rows} rows")
+        if not self.follows_indices:
+            raise ValueError(
+                f"batch_size={batch_size}: the model cannot be trained on batches, since it does not "
+                f"index its data by the indices of plate {self.plate!r}; write `with "
+                f"numpyro.plate({self.plate!r}, len(x)) as i:` and use x[i] and y[i] inside, or "
+                "leave batch_size out to train on all data at every step"
+            )
+
+    def _refuse_shared(self, what: str) -> None:
+        refuse_shared(self.structure.shared, what)
+
+    def _with(self, **fields: Any) -> Self:
+        """Return a copy with other fields, which are not checked."""
+        copy = object.__new__(type(self))
+        for name in type(self).__dataclass_fields__:
+            object.__setattr__(copy, name, fields.get(name, getattr(self, name)))
+        return copy
+
+    def _num_visited(self, weights: Weights) -> int | Int[Array, ""]:
+        """Count the rows that batches are chosen from: those of non-zero weight, where rows go."""
+        if self.num_rows == self.num_data:
+            return self.num_data
+        return jnp.maximum(jnp.count_nonzero(weights), self.num_rows)
+
+    def _sites(self, model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+        return handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+
+    def _at(self, params: Params, indices: Indices) -> Params:
+        """Take the latent values of a batch; NumPyro takes parameters itself, unless all are there."""
+        everything = len(indices) == self.num_data
+        local_params = dict(self.structure.local_params) if everything else {}
+        return gather(params, self.local | local_params, indices)
+
+    def _check_queries(self, values: Params, args: tuple, kwargs: dict) -> None:
+        local = [*self.local, *dict(self.structure.local_params)]
+        shared = {name: value for name, value in values.items() if name not in local}
+        model = handlers.substitute(self.summed, data=shared)
+        size = plate_size(self._sites(model, args, kwargs), self.plate)
+        if size != self.num_data:
+            raise ValueError(
+                f"the queries hold {size} data where the program has {self.num_data}, and its sites "
+                f"{local} have a value for each example and none for others; ask about the data "
+                "themselves, or about the parameters with measures.function"
+            )
+
+
+def cast(dtype: DTypeLike, leaf: Any) -> Any:
+    """Return a floating array in another precision, and anything else as it is."""
+    floating = isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(dtype) if floating else leaf
+
+
+@per_structure
+def _shapes(program: Objective) -> Params:
+    return jax.eval_shape(program.init, jax.random.key(0))
+
+
+class _ConstrainParams(Messenger):
+    """Carry parameters that are substituted in unconstrained space to their constraints."""
+
+    def __init__(self, fn: Callable, names: tuple[str, ...]):
+        super().__init__(fn)
+        self.names = names
+
+    def postprocess_message(self, msg: Any) -> None:
+        if msg["type"] == "param" and msg["name"] in self.names:
+            msg["value"] = jax.tree.map(_param_transform(msg), msg["value"])
+
+
+def _param_transform(site: Any) -> Any:
+    return biject_to(site["kwargs"].get("constraint", constraints.real))
+
+
+def _dtype(params: Params) -> Any:
+    return jnp.result_type(*jax.tree.leaves(params))
