@@ -1,5 +1,6 @@
 """Engines: call a function on many items in this process, in a pool, or on a Dask cluster."""
 
+import hashlib
 import multiprocessing
 import time
 import traceback
@@ -25,12 +26,28 @@ SILENCE = 30.0
 """Seconds without a Dask worker after which a warning is given."""
 PATIENCE = 3600.0
 """Seconds without a Dask worker, or with a lost scheduler's client, after which `compute` gives up."""
+LARGE = 2**20
+"""Bytes of a function that are sent to each worker once, and not with each item."""
 RECONNECTION = 60.0
 """Seconds that a Dask client may take to find its scheduler again."""
 
 
 class EngineError(RuntimeError):
     """The engine cannot go on; what it had finished is kept."""
+
+
+class Pool(NamedTuple):
+    """Workers.
+
+    Attributes:
+        executor: submits to them.
+        watch: raises `EngineError` if they cannot go on; called about every second.
+        send: brings bytes to them, and returns what stands for these in a submission.
+    """
+
+    executor: Executor
+    watch: Callable[[], None]
+    send: Callable[[bytes], Any]
 
 
 class Raised(NamedTuple):
@@ -52,8 +69,8 @@ def compute(
         items: small and picklable.
         engine: this process if None; an executor of `concurrent.futures` (threads, or processes that
             are not forked); a `distributed.Client`, or the address of a Dask scheduler.
-        beside: a file that all workers can read, for the pickled function; it is sent with each item
-            if None.
+        beside: a folder that all workers can read, for the pickled function; it is sent to them if
+            None.
 
     Raises:
         ValueError: for another kind of engine, or a pool of forked processes.
@@ -63,15 +80,8 @@ def compute(
     if engine is None:
         yield from ((item, _here(function, item)) for item in items)
         return
-    with _pool(engine) as (executor, watch):
-        call: Any = function
-        if not isinstance(executor, ThreadPoolExecutor):
-            call = _packed(function, beside)
-        try:
-            yield from _collect(lambda item: executor.submit(_call, call, item), items, watch)
-        finally:
-            if beside is not None:
-                beside.unlink(missing_ok=True)
+    with _pool(engine) as pool, _packed(function, pool, beside) as packed:
+        yield from _collect(lambda item: pool.executor.submit(_call, packed, item), items, pool.watch)
 
 
 def _here(function: Callable[[Any], Any], item: Any) -> Any:
@@ -95,10 +105,14 @@ def _collect(
             future = submit(items[index])
         except BrokenExecutor as error:
             raise _broken(error) from error
+        except Exception:
+            watch()  # says why, if the scheduler is gone
+            raise
         flying[future] = index
         future.add_done_callback(landed.put)
 
     try:
+        watch()
         for index in range(len(items)):
             launch(index)
         while flying:
@@ -159,13 +173,22 @@ def _broken(error: BrokenExecutor) -> EngineError:
     )
 
 
-def _packed(function: Callable, beside: Path | None) -> bytes | Path:
-    """Pickle a function, into a file where there is one."""
+@contextmanager
+def _packed(function: Callable, pool: Pool, beside: Path | None) -> Generator[Any]:
+    """Pickle a function once, for workers in other processes; into a file where there is a folder."""
+    if isinstance(pool.executor, ThreadPoolExecutor):
+        yield function
+        return
     content = cloudpickle.dumps(function)
     if beside is None:
-        return content
-    beside.write_bytes(content)
-    return beside
+        yield pool.send(content)
+        return
+    file = beside / f".{hashlib.blake2b(content, digest_size=16).hexdigest()}.partial"
+    file.write_bytes(content)
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _call(function: Any, item: Any) -> Any:
@@ -196,23 +219,31 @@ def _portable(error: Exception) -> Exception:
 
 
 @contextmanager
-def _pool(engine: Any) -> Generator[tuple[Executor, Callable[[], None]]]:
-    """Return an executor, and what checks every second that it can go on."""
+def _pool(engine: Any) -> Generator[Pool]:
     if isinstance(engine, Executor):
         _refuse_forks(engine)
-        yield engine, lambda: None
+        yield Pool(engine, lambda: None, lambda content: content)
     elif isinstance(engine, str) and "://" in engine:
         with _connected(engine) as client:
-            yield client.get_executor(pure=False), _watch(client)
+            yield _of_client(client)
     elif hasattr(engine, "get_executor"):
         if engine.asynchronous:
             raise ValueError("engine is an asynchronous Client: pass one with asynchronous=False")
-        yield engine.get_executor(pure=False), _watch(engine)
+        yield _of_client(engine)
     else:
         raise ValueError(
             f"engine={engine!r}: pass None (this process), an executor of concurrent.futures, a "
             'distributed.Client, or the address of a Dask scheduler such as "tcp://host:8786"'
         )
+
+
+def _of_client(client: Any) -> Pool:
+    """Return the workers of a Dask cluster; large bytes are sent to each of them once."""
+
+    def send(content: bytes) -> Any:
+        return content if len(content) < LARGE else client.scatter(content, broadcast=True)
+
+    return Pool(client.get_executor(pure=False), _watch(client), send)
 
 
 def _refuse_forks(executor: Executor) -> None:

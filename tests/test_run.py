@@ -10,6 +10,9 @@ import xarray as xr
 from dtda_prob.storage.errors import StoreError
 from dtda_prob.studies.run import Task, Where, run, unfinished
 
+MIXED = {tuple, type(None), int}
+"""Kinds of labels that stay objects."""
+
 
 @dataclass(frozen=True)
 class Toy(Task):
@@ -20,10 +23,15 @@ class Toy(Task):
     dims: tuple[str, ...] = ("draw", "perturbation")
     stop: int = -1
     seed: int = 0
+    labels: tuple = ()
 
     @property
     def coords(self):
         names = [f"p{i}" for i in range(self.shape[1])]
+        if self.labels:
+            names = np.empty(len(self.labels), object)
+            names[:] = self.labels
+            names = names if {type(x) for x in names} & MIXED else np.asarray(self.labels)
         draws = np.arange(self.shape[0])
         return xr.Dataset(coords={"draw": draws, "perturbation": names, "query": ["a", "bé"]})
 
@@ -46,9 +54,14 @@ class Toy(Task):
         )
 
 
+def plain(values):
+    dates = values.dtype.kind in "mM"
+    return values.astype(f"{values.dtype.kind}8[ns]") if dates else values.astype(object)
+
+
 def arrays(tree):
     return {
-        f"{node.path}/{name}": variable.values.astype(object)
+        f"{node.path}/{name}": plain(variable.values)
         for node in tree.subtree
         for name, variable in node.to_dataset(inherit=False).variables.items()
     }

@@ -1,27 +1,28 @@
-"""What is saved beside the draws of a study, and what a study says that it holds."""
+"""What stores keep: results that are replaced, read while they are written, damaged and repaired."""
 
+import json
+import os
+import re
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import xarray as xr
-from tables import train
+from test_run import Toy, check_same
 
-import dtda_prob as dtda
-from dtda_prob.storage import StoreError, saving, writing
+from dtda_prob import storage
+from dtda_prob.storage import StoreError, contents, load, repair, save, verify
+from dtda_prob.storage.store import writing
+from dtda_prob.studies.run import Where, run, unfinished
 
-KEY = jax.random.key(0)
 RESULT = xr.Dataset({"value": ("check", [1.0, np.nan])})
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     path = tmp_path_factory.mktemp("studies") / "drawn.zarr"
-    training = train("exact")
-    dtda.sample(training, KEY, 8, where=dtda.Where(path, "full", progress=False))
-    two = dtda.leave_one_out(training.program, [0, 3])
-    dtda.sample(training, KEY, 4, two, where=dtda.Where(path, "two", progress=False))
+    run(Toy(), Where(path, "full"))
+    save(RESULT.assign_coords(check=["é", "long name"]), path, "saved", "verdict")
     return path
 
 
@@ -30,69 +31,238 @@ def study(drawn, tmp_path):
     return shutil.copytree(drawn, tmp_path / "study.zarr")
 
 
+def chunks(study):
+    """Return all files of chunks but how long blocks took."""
+    files = (path for path in study.rglob("c/**/*") if path.is_file())
+    return sorted(path for path in files if "seconds" not in path.parts)
+
+
 def test_a_result_takes_the_place_of_the_one_before(study):
-    files = {path: path.read_bytes() for path in study.glob("[!z]*/**/*") if path.is_file()}
-    labelled = RESULT.assign_coords(check=["é", "long name"]).assign_attrs(text="words")
-    for result in (RESULT, labelled):
-        dtda.save(result, study, "verdict", "verdict")
-        found = dtda.load(study, "verdict").to_dataset()
-        assert found.drop_attrs().equals(result.drop_attrs())
-    assert found.attrs["text"] == "words"
-    assert {path: path.read_bytes() for path in files} == files
-    assert "/full/posterior_predictive" in xr.open_datatree(study).groups
+    before = {path: path.read_bytes() for path in study.glob("full/**/*") if path.is_file()}
+    dated = RESULT.assign_coords(check=np.array(["2026-01-01", "2026-02-01"], "datetime64[ns]"))
+    for result in (RESULT, dated.assign_attrs(text="words"), RESULT.assign_coords(check=[7, 8])):
+        save(result, study, "saved", "verdict")
+        found = load(study, "saved").to_dataset()
+        xr.testing.assert_equal(found, result)
+        xr.testing.assert_equal(xr.open_datatree(study, engine="zarr")["saved"].to_dataset(), result)
+    assert {path: path.read_bytes() for path in before} == before
     assert not list(study.glob(".new-*"))
-    assert len(dtda.verify(study)) == 2
+    assert contents(study).loc["saved", "kind"] == "verdict"
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_a_writer_that_dies_leaves_a_study(study, steps, monkeypatch):
-    dtda.save(RESULT, study, "verdict")
-    calls = []
-
-    def dying(*arguments):
-        calls.append(arguments)
-        if len(calls) == steps:
-            raise KeyboardInterrupt
-        return list_as(*arguments)
-
-    list_as = saving.list_as
-    monkeypatch.setattr(saving, "list_as", dying)
-    with pytest.raises(KeyboardInterrupt):
-        dtda.save(RESULT + 1, study, "verdict")
-    dtda.load(study)
-    with writing(study, {}):
-        pass
-    expected = RESULT + (1 if steps == 2 else 0)
-    assert dtda.load(study, "verdict").to_dataset().drop_attrs().equals(expected)
+def test_a_store_of_its_own(tmp_path):
+    tree = {"a": xr.DataTree(RESULT), "b": xr.DataTree.from_dict({"/c": RESULT + 1})}
+    save(tree, tmp_path / "own.zarr")
+    found = load(tmp_path / "own.zarr")
+    xr.testing.assert_equal(found["b/c"].to_dataset(), RESULT + 1)
+    xr.testing.assert_equal(xr.open_datatree(tmp_path / "own.zarr", engine="zarr"), found)
+    with pytest.raises(FileExistsError, match="exists; choose another"):
+        save(tree, tmp_path / "own.zarr")
 
 
+class Died(Exception):  # noqa: N818
+    """Stands for a kill: an interruption would stop the threads of zarr."""
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_a_writer_that_dies_at_any_step_leaves_the_old_or_the_new(
+    drawn, tmp_path, monkeypatch, in_one_step
+):
+    """Before each change of a file or a folder; the next writer shows the result again."""
+    step, died = 0, True
+    while died:
+        step += 1
+        study, died = shutil.copytree(drawn, tmp_path / f"{step}.zarr"), False
+        with monkeypatch.context() as patch:
+            dying(patch, step, in_one_step)
+            try:
+                save(RESULT + 1, study, "saved")
+            except Died:
+                died = True
+        check_old_or_new(load(study), died)
+        xr.open_datatree(study, engine="zarr").load()
+        with writing(study, {}):
+            pass
+        assert "saved" in load(study).children
+        check_old_or_new(load(study), died)
+        assert not list(study.glob(".new-*"))
+    assert step > 5
+
+
+def dying(patch, last, in_one_step):
+    """Let the process die before some change of a file or a folder."""
+    steps = 0
+
+    def counted(call):
+        def counting(*arguments, **options):
+            nonlocal steps
+            # Files of a folder that readers do not see are all alike.
+            steps += call is not replace or ".new-" not in str(arguments[-1])
+            if steps >= last:
+                raise Died
+            return call(*arguments, **options)
+
+        return counting
+
+    replace = os.replace
+    exchange = storage.store.exchange if in_one_step else lambda *_: False
+    patch.setattr(storage.store, "exchange", counted(exchange))
+    for name in ("rename", "replace", "rmdir", "mkdir"):
+        patch.setattr(os, name, counted(getattr(os, name)))
+    patch.setattr(shutil, "rmtree", counted(shutil.rmtree))
+
+
+def check_old_or_new(tree, died):
+    if "saved" in tree.children:
+        old, new = (tree["saved/value"].equals(each["value"]) for each in (OLD, RESULT + 1))
+        assert new or (old and died)
+
+
+OLD = RESULT.assign_coords(check=["é", "long name"])
 REFUSED = [
-    ("draws", {"name": "full"}, StoreError, "name='full' .* that of a sample set that grows; choose"),
+    ("draws", {"name": "full"}, StoreError, "name='full' .* is the name of a toy"),
     ("bad name", {"name": "a/b"}, ValueError, "name='a/b' must be made of"),
     ("no study", {"path": "none.zarr"}, StoreError, "none.zarr' is not there: sample into a study"),
+    ("none", {"tree": RESULT.assign_coords(check=[None, "a"])}, ValueError, "'check' holds objects"),
+    ("complex", {"tree": RESULT.assign_coords(check=[1j, 2])}, ValueError, "'check' is complex128"),
 ]
 
 
 @pytest.mark.parametrize(("case", "given", "error", "words"), REFUSED, ids=[row[0] for row in REFUSED])
 def test_what_cannot_be_saved_is_refused(study, case, given, error, words):
-    where = {"path": study, "name": "verdict"} | given
+    where = {"tree": RESULT, "path": study, "name": "new"} | given
     with pytest.raises(error, match=words):
-        dtda.save(RESULT, **where)
+        save(**where)
+    assert "new" not in load(study).children
 
 
-def test_the_contents_are_what_was_drawn(study):
-    dtda.save(RESULT, study, "verdict", "verdict")
-    table = dtda.contents(study)
-    counts = table[["draws", "perturbations", "queries", "data"]]
-    assert table["kind"].to_dict() == {
-        "full": "sample set",
-        "two": "sample set",
-        "verdict": "verdict",
-    }
-    num_data, num_queries = train("exact").program.num_data, len(train("exact").measure.queries)
-    assert counts.loc["full"].tolist() == [8, 0, num_queries, num_data]
-    assert counts.loc["two"].tolist() == [4, 2, num_queries, num_data]
-    assert (table["finished"] == 1).all()
-    assert not table["diverging"].any()
+def test_the_contents_are_what_was_computed(study):
+    table = contents(study)
+    assert table["kind"].to_dict() == {"full": "toy", "saved": "verdict"}
+    assert table.loc["full", ["draws", "perturbations", "queries", "finished"]].tolist() == [
+        10,
+        5,
+        2,
+        1,
+    ]
     size = sum(path.stat().st_size for path in (study / "full").rglob("*") if path.is_file())
     assert table.loc["full", "bytes"] == size
+
+
+def test_readers_see_the_draws_that_are_finished(tmp_path):
+    where = Where(tmp_path / "s.zarr")
+    with pytest.raises(KeyboardInterrupt):
+        run(Toy(stop=5), where)  # a block of draws 0 to 3 for each of three pairs of perturbations
+    with pytest.warns(
+        RuntimeWarning, match="/result: 4 of 10 along 'draw' are finished; others are left"
+    ):
+        tree = load(tmp_path / "s.zarr", "result")
+    expected = run(Toy()).isel(draw=slice(4))
+    check_same(tree, expected)
+    plain = xr.open_datatree(tmp_path / "s.zarr", engine="zarr")["result"]
+    np.testing.assert_array_equal(plain["blocks/done"], [[4, 4, 4], [0, 0, 0], [0, 0, 0]])
+    assert np.isnan(plain["values/value"][4:]).all()
+    run(Toy(), where)
+    (tmp_path / "s.zarr/result/blocks/done/c/1/0").unlink()
+    with pytest.warns(RuntimeWarning, match="6 of 10 along 'draw'"):
+        assert load(tmp_path / "s.zarr", "result")["values/draw"].values.tolist() == [0, 1, 2, 3, 8, 9]
+    assert contents(tmp_path / "s.zarr").loc["result", "draws"] == 6
+
+
+def test_every_file_is_covered(drawn, tmp_path):
+    """A chunk that is missing is refused by name; one that is altered is found, and repaired."""
+    expected = run(Toy())
+    for number, file in enumerate(chunks(drawn)):
+        place = file.relative_to(drawn)
+        study = shutil.copytree(drawn, tmp_path / f"{number}.zarr")
+        record = "blocks" in place.parts
+        (study / place).unlink()
+        if record:
+            assert (verify(study)["status"] == "unfinished").sum() == 1
+        else:
+            with pytest.raises(StoreError, match=f"'{place}' is missing"):
+                load(study)
+            assert (verify(study)["status"] == "damaged").sum() == 1
+        data = bytearray(file.read_bytes())
+        data[number % len(data)] ^= 4
+        (study / place).write_bytes(data)
+        damaged = repair(study)
+        assert damaged[damaged["status"] == "damaged"]["file"].tolist() == [str(place)]
+        if place.parts[0] == "full":
+            check_same(run(Toy(), Where(study, "full")), expected)
+            assert (verify(study)["status"] == "finished").all()
+            assert (study / place).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["2026-01-01", "2026-02-01"], "datetime64[D]"),
+        np.array([3, 5], "timedelta64[s]"),
+        [True, False],
+        [0.5, np.inf],
+        ["", "ü"],
+        np.array([1, 2], np.uint8),
+    ],
+)
+def test_labels_of_any_kind_can_be_resumed(tmp_path, labels):
+    task, where = Toy((4, 2), labels=tuple(np.asarray(labels))), Where(tmp_path / "s.zarr")
+    for _ in range(2):
+        check_same(run(task, where), run(task))
+    assert not unfinished(task, where)
+    check_same(load(tmp_path / "s.zarr", "result"), run(task))
+    with pytest.raises(StoreError, match="the labels of 'perturbation' are others"):
+        run(Toy((4, 2), labels=tuple(np.asarray(labels)[::-1])), where)
+
+
+@pytest.mark.parametrize("labels", [[1j, 2], [(1, 2), (3, 4)], [None, "a"], [0, "a"]])
+def test_labels_that_cannot_be_kept_are_refused_at_once(tmp_path, labels):
+    task = Toy((4, 2), labels=tuple(labels))
+    with pytest.raises(ValueError, match=r"'perturbation' (holds objects|is complex128).*; use text"):
+        run(task, Where(tmp_path / "s.zarr"))
+    assert load(tmp_path / "s.zarr").children == {}
+
+
+def test_a_home_is_a_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(Toy(), Where("~/s.zarr"))
+    save(RESULT, "~/s.zarr", "saved")
+    assert set(load("~/s.zarr").children) == {"result", "saved"}
+    assert len(contents("~/s.zarr")) == len({name for name, _ in verify("~/s.zarr").index}) == 2
+    assert (tmp_path / "s.zarr").is_dir()
+
+
+def test_no_escapes_reach_a_terminal(study):
+    about = json.loads((study / "saved/zarr.json").read_text())
+    about["attributes"]["dtda_prob"] = json.dumps({"kind": "\x1b[2J", "transform": "\x9b1m" * 999})
+    (study / "saved/zarr.json").write_text(json.dumps(about))
+    root = json.loads((study / "zarr.json").read_text())
+    root["consolidated_metadata"]["metadata"]["saved"] = about
+    (study / "zarr.json").write_text(json.dumps(root))
+    row = contents(study).loc["saved"]
+    assert row["kind"] == r"\x1b[2J"
+    assert row["transform"].isprintable()
+    assert len(row["transform"]) < 2000
+
+
+def test_what_is_no_study_is_not_written_to(tmp_path):
+    for name, make, words in [
+        ("file", lambda path: path.write_text("x"), "is no folder"),
+        ("folder", lambda path: (path / "a").mkdir(parents=True), "holds no zarr.json, but 'a'"),
+        ("saved", lambda path: save(RESULT, path), "is no study, but what dtda.save .* another folder"),
+    ]:
+        make(tmp_path / name)
+        with pytest.raises((StoreError, NotADirectoryError), match=words):
+            run(Toy(), Where(tmp_path / name))
+    assert not [path for path in (tmp_path / "folder").iterdir() if path.name != "a"]
+    (tmp_path / "begun").mkdir()  # by a writer that died at once
+    (tmp_path / "begun/.lock").touch()
+    run(Toy(), Where(tmp_path / "begun"))
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", ".x", "a b", "zarr.json", "a.partial", "ä"])
+def test_bad_names_are_refused(name):
+    with pytest.raises(
+        ValueError, match=rf"name={re.escape(repr(name))} (must be made of|is taken by)"
+    ):
+        Where("s.zarr", name)

@@ -34,7 +34,7 @@ def verify(path: str | Path) -> pd.DataFrame:
         StoreError: if it is no store, or is not safe to open.
     """
     root = root_of(path)
-    nodes = inspect(root, complete=False)
+    nodes = inspect(root, complete=False, chunks=False)
     rows = [row for name in names_of(nodes) for row in _rows(root, name, nodes)]
     return pd.DataFrame(rows, columns=["name", "part", *COLUMNS]).set_index(["name", "part"])
 

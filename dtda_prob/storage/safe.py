@@ -7,6 +7,8 @@ that any installed package may add to.
 import math
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +83,9 @@ class Array(NamedTuple):
         return tuple(-(-n // size) for n, size in zip(self.shape, self.chunks, strict=True))
 
 
-def inspect(path: str | Path, *, max_bytes: int = 2**30, complete: bool = True) -> Nodes:
+def inspect(
+    path: str | Path, *, max_bytes: int = 2**30, complete: bool = True, chunks: bool = True
+) -> Nodes:
     """Check a store by its metadata, and the names and sizes of its files.
 
     Then xarray opens it, as it stood at the time, in up to about five times `max_bytes` of memory.
@@ -91,6 +95,7 @@ def inspect(path: str | Path, *, max_bytes: int = 2**30, complete: bool = True) 
         path: the folder of a store; it may be a link, nothing inside it may.
         max_bytes: most bytes that a chunk may have, and that all labels may have together.
         complete: whether truncated files are refused, too: reading them fails, and does no harm.
+        chunks: whether files of chunks are checked at all, which is for those who decode them.
 
     Returns:
         What each array declares, and the document of each group, by path.
@@ -100,14 +105,14 @@ def inspect(path: str | Path, *, max_bytes: int = 2**30, complete: bool = True) 
         FileNotFoundError: if there is nothing at `path`.
         NotADirectoryError: if there is a file at `path`.
     """
-    nodes = _walked(root_of(path), max_bytes, complete)
+    nodes = _walked(root_of(path), max_bytes, complete, chunks)
     for name, listed in _listed(nodes[""]).items():
         _check_listed(name, listed, nodes)
     _check_labels(nodes, max_bytes)
     return nodes
 
 
-def _walked(root: Path, max_bytes: int, complete: bool) -> Nodes:
+def _walked(root: Path, max_bytes: int, complete: bool, chunks: bool) -> Nodes:
     """Check all folders and files, parents first."""
     nodes: Nodes = {}
     owners: dict[str, str] = {}  # the arrays that folders belong to
@@ -127,7 +132,8 @@ def _walked(root: Path, max_bytes: int, complete: bool) -> Nodes:
             owner = folder if isinstance(nodes[folder], Array) else None
         if owner is not None:
             owners[folder] = owner
-            text += _check_chunks(root, folder, files, owner, nodes, max_bytes, complete)
+            check = partial(_check_chunk, max_bytes=max_bytes, complete=complete) if chunks else None
+            text += _check_chunks(root, folder, files, owner, nodes, check)
             if text > max_bytes:
                 refuse(owner, f"is a coordinate: up to here {text} bytes of strings", TRUST)
     return nodes
@@ -172,8 +178,7 @@ def _check_chunks(
     files: dict[str, int],
     owner: str,
     nodes: Nodes,
-    max_bytes: int,
-    complete: bool,
+    check: Callable[[Path, str, Array, int], None] | None,
 ) -> int:
     """Check the chunks in a folder of an array; return their bytes if they are strings of labels."""
     array, total = nodes[owner], 0
@@ -182,7 +187,8 @@ def _check_chunks(
         place = _joined(folder, name)
         start, *index = (inside := place.removeprefix(f"{owner}/")).split("/")
         if start == "c" and len(index) == len(array.shape) and all(map(_is_index, index)):
-            _check_chunk(root / place, place, array, size, max_bytes, complete)
+            if check is not None:
+                check(root / place, place, array, size)
             array.files[inside] = size
             total += size
     return total if array.kind == "string" and is_label(owner, array) else 0

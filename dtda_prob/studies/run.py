@@ -151,9 +151,10 @@ def unfinished(task: Task, where: Where = HERE) -> list[Block]:
     where = where.named("result")
     if where.store is None or not (where.store / where.name).exists():
         return blocks_of(task)
-    done = results.opened(where.store, where.name).done()
-    if done.ndim != len(task.dims):
+    result = results.opened(where.store, where.name)
+    if {*result.block} != {*task.dims}:
         return blocks_of(task)  # of something else, which a run refuses
+    task, done = _as_stored(task, result), result.done()
     room = [(0, max(0, n - there)) for n, there in zip(counts(task), done.shape, strict=True)]
     done = np.pad(done, room)
     rests = (_rest(block, done, place) for place, block in _places(task))
@@ -234,8 +235,13 @@ def _opened(task: Task, where: Where) -> tuple[Task, Result]:
     result = results.opened(where.store, where.name)
     check_same(where, result, task)
     result.grow(task.shape[0], task.coords)
+    return _as_stored(task, result), result
+
+
+def _as_stored(task: Task, result: Result) -> Task:
+    """Return a task in blocks of the size that is stored."""
     stored = tuple(result.block[dim] for dim in task.dims)
-    return (task if stored == task.block else task.in_blocks(stored)), result
+    return task if stored == task.block else task.in_blocks(stored)
 
 
 @dataclass(frozen=True)
@@ -259,11 +265,10 @@ def _computed(
 ) -> Iterator[tuple[Block, Any]]:
     """Call a function on blocks wherever that is, with a bar; an interruption says what is kept."""
     engine = None if isinstance(where.engine, jax.sharding.Mesh) else where.engine
-    beside = where.store and where.store / f".{where.name}.task"
     finished = 0
     bar = tqdm(total=len(blocks), unit="block", disable=None if where.progress else True, leave=False)
     try:
-        with bar, closing(compute(function, blocks, engine, beside)) as parts:
+        with bar, closing(compute(function, blocks, engine, where.store)) as parts:
             for block, part in parts:
                 yield block, part
                 finished += 1

@@ -13,7 +13,7 @@ from dtda_prob.storage.errors import StoreError
 from dtda_prob.storage.nodes import ATTRIBUTE, FORMAT, description
 from dtda_prob.storage.results import Result, encoded
 from dtda_prob.storage.safe import inspect
-from dtda_prob.storage.store import writing
+from dtda_prob.storage.store import is_blank, writing
 from dtda_prob.studies.differences import differences, other_versions
 from dtda_prob.studies.identity import surroundings, versions
 
@@ -27,7 +27,7 @@ def study(path: Path, program: dict[str, Any]) -> Generator[None]:
         OSError: if it cannot be written to.
     """
     here = surroundings() | program | {"versions": versions()}
-    if path.exists():
+    if path.exists() and not is_blank(path):
         inspect(path, complete=False)
     with writing(path, {ATTRIBUTE: json.dumps({"format": FORMAT} | here)}):
         stored = description(path)
