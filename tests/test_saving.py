@@ -255,9 +255,10 @@ def test_what_is_no_study_is_not_written_to(tmp_path):
         with pytest.raises((StoreError, NotADirectoryError), match=words):
             run(Toy(), Where(tmp_path / name))
     assert not [path for path in (tmp_path / "folder").iterdir() if path.name != "a"]
-    (tmp_path / "begun").mkdir()  # by a writer that died at once
-    (tmp_path / "begun/.lock").touch()
-    run(Toy(), Where(tmp_path / "begun"))
+    (tmp_path / ".new.0123.partial/x").mkdir(parents=True)  # of a writer that died as it made a store
+    (tmp_path / "new").mkdir()
+    run(Toy(), Where(tmp_path / "new"))
+    assert not [*tmp_path.glob("*.partial")]
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", ".x", "a b", "zarr.json", "a.partial", "ä"])
@@ -266,3 +267,20 @@ def test_bad_names_are_refused(name):
         ValueError, match=rf"name={re.escape(repr(name))} (must be made of|is taken by)"
     ):
         Where("s.zarr", name)
+
+
+def test_a_store_that_is_moved_while_it_is_written_loses_nothing(tmp_path, monkeypatch):
+    path, moved = tmp_path / "s.zarr", tmp_path / "moved.zarr"
+    compute = Toy.__call__
+
+    def moving(self, block):
+        if block[0].start == 4 and path.exists():
+            path.rename(moved)
+        return compute(self, block)
+
+    monkeypatch.setattr(Toy, "__call__", moving)
+    with pytest.raises(StoreError, match=r"is gone: .*finished is safe"):
+        run(Toy(), Where(path))
+    assert not path.exists()
+    assert len(unfinished(Toy(), Where(moved))) == 6
+    check_same(run(Toy(), Where(moved)), run(Toy()))

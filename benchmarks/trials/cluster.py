@@ -112,7 +112,7 @@ def _measured(
     cold = sample(COLD)
     ended = fatal() if fatal else lambda: 0
     wall = sample(COLD + NUM_SHARDS)
-    killed, seconds = ended(), dtda.verify(store)["milliseconds"].to_numpy()[COLD:] / 1000
+    killed, seconds = ended(), dtda.verify(store)["seconds"].dropna().to_numpy()[COLD:]
     ideal = seconds.sum() / workers
     row = {
         "engine": name,

@@ -1,4 +1,4 @@
-"""What a trial gives: a table, and what is claimed of it."""
+"""The outcome of a trial: a table, and what is claimed of it."""
 
 from typing import NamedTuple
 

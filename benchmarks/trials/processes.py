@@ -15,10 +15,6 @@ ONE_THREAD = {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 """Settings by which a process computes in one thread."""
 
 
-GROUPS = ("full", "carried", "effects", "scores")
-"""Of the study, in the order in which they are made."""
-
-
 @contextmanager
 def folder() -> Generator[Path]:
     """Make a folder for a trial, which also keeps what its processes compile."""
@@ -55,16 +51,16 @@ def read(store: Path, reference: Path) -> dict[str, Any]:
 
 
 def records(store: Path) -> dict[Path, int]:
-    """Give when each shard was recorded as finished, by its file."""
-    found = store.glob("*/shards/finished/c/**/*")
-    return {path: path.stat().st_mtime_ns for path in found if path.is_file() and path.suffix == ""}
+    """Return when each block was recorded as done, by its file."""
+    files = store.glob("*/blocks/done/c/**/*")
+    return {path: path.stat().st_mtime_ns for path in files if path.is_file() and path.suffix == ""}
 
 
 def said(holds: dict[str, dict[str, int]]) -> str:
-    """Say how much of each group of the study a reader sees."""
+    """Write how much of each result a reader sees."""
 
     def number(sizes: dict[str, int]) -> int:
         return 4 * sizes["draw"] if "draw" in sizes else sizes.get("run", sizes.get("query", 0))
 
-    named = (f"{name} {number(holds[name])}" for name in GROUPS if name in holds)
+    named = (f"{name} {number(sizes)}" for name, sizes in holds.items())
     return ", ".join(named) or "nothing"

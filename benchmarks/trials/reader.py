@@ -1,4 +1,4 @@
-"""Read a store by plain xarray, all of it, and compare it with another, bit for bit.
+"""Read a store by plain xarray, all of it, and compare what is done with another, bit for bit.
 
 Run as a script, in a process that has nothing to do with the library that wrote the store.
 """
@@ -12,46 +12,50 @@ import xarray as xr
 
 
 def compare(store: str, reference: str) -> dict[str, Any]:
-    """Say what a store holds, whether that is part of the reference, and whether it is all of it."""
-    with xr.open_datatree(store) as found, xr.open_datatree(reference) as whole:
-        pairs = [
-            (variable, _variables(whole, node.path).get(name))
-            for node in found.subtree
-            for name, variable in _variables(found, node.path).items()
-        ]
-        paths = {node.path for node in whole.subtree} - {node.path for node in found.subtree}
-        part = all(_begins(ours, theirs) for ours, theirs in pairs)
-        same_sizes = all(theirs is not None and a.sizes == theirs.sizes for a, theirs in pairs)
-        held = {name: _sizes(found[name]) for name in found.children}
+    """Return what a store holds, whether that is part of the reference, and whether it is all of it."""
+    with xr.open_datatree(store) as tree, xr.open_datatree(reference) as whole:
+        held, part, same = {}, True, {*tree.children} == {*whole.children}
+        for name, result in tree.children.items():
+            dim, done = _done(result)
+            variables, theirs = _variables(result, dim, done), _variables(whole[name], dim, done)
+            held[name] = {dim: int(done.sum())}
+            part &= variables.keys() <= theirs.keys()
+            part &= all(_equal(each, theirs.get(path)) for path, each in variables.items())
+            same &= bool(done.all()) and variables.keys() == theirs.keys()
+            same &= result.sizes == whole[name].sizes
     assert "dtda_prob" not in sys.modules
-    return {"holds": held, "part": part, "whole": part and same_sizes and not paths}
+    return {"holds": held, "part": part, "whole": part and same}
 
 
-def _variables(tree: xr.DataTree, path: str) -> dict[Any, xr.Variable]:
-    node = tree if path == "/" else tree[path] if path in {n.path for n in tree.subtree} else None
-    return {} if node is None else dict(_timeless(node.to_dataset(inherit=False)).variables)
+def _done(result: xr.DataTree) -> tuple[str, np.ndarray]:
+    """Return the first dimension of the grid, and which of its positions are done along all others."""
+    block = json.loads(result.attrs["dtda_prob"])["grid"]
+    dim, step = next(iter(block.items()))
+    counts = result["blocks/done"].values
+    size = max(node.sizes.get(dim, 0) for node in result.subtree)
+    place = np.arange(size)
+    return dim, place % step < counts.reshape(len(counts), -1).min(1)[place // step]
 
 
-def _timeless(group: xr.Dataset) -> xr.Dataset:
-    """Leave out how long each shard took."""
-    return group.isel(fact=group["fact"] != "milliseconds") if "fact" in group.dims else group
+def _variables(result: xr.DataTree, dim: str, done: np.ndarray) -> dict[str, xr.Variable]:
+    """Return all variables but how long blocks took, where they are done."""
+    return {
+        f"{node.path.removeprefix(result.path)}/{name}": variable.isel(
+            {dim: np.flatnonzero(done)} if dim in variable.dims else {}
+        )
+        for node in result.subtree
+        if not node.path.endswith("/blocks")
+        for name, variable in node.to_dataset(inherit=False).variables.items()
+        if done.any() or name in variable.dims
+    }
 
 
-def _begins(ours: xr.Variable, theirs: xr.Variable | None) -> bool:
-    """Say whether a variable is the beginning of another, along all dimensions."""
+def _equal(ours: xr.Variable, theirs: xr.Variable | None) -> bool:
     if theirs is None or ours.dims != theirs.dims or ours.attrs != theirs.attrs:
         return False
-    there = theirs[tuple(slice(size) for size in ours.shape)]
-    a, b = ours.values, there.values
+    a, b = ours.values, theirs.values
     exact = a.dtype.kind not in "OTU"
     return a.dtype == b.dtype and (a.tobytes() == b.tobytes() if exact else np.array_equal(a, b))
-
-
-def _sizes(tree: xr.DataTree) -> dict[str, int]:
-    wanted = ("draw", "perturbation", "run", "query")
-    return {
-        str(dim): size for node in tree.subtree for dim, size in node.sizes.items() if dim in wanted
-    }
 
 
 if __name__ == "__main__":

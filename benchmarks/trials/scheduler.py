@@ -154,15 +154,9 @@ def _attempt(call: Callable[[], None]) -> str:
 
 def _sample(store: Path, engine: Any) -> None:
     key, num_draws = jax.random.key(SEED), SHARD * NUM_SHARDS
-    quiet = {"check": False, "progress": False}
-    dtda.sample(
-        training(),
-        key,
-        num_draws,
-        options=dtda.Options(chunk_size=SHARD),
-        where=dtda.Where(store, engine=engine),
-        **quiet,
-    )
+    options = dtda.Options(chunk_size=SHARD, check=False)
+    where = dtda.Where(store, engine=engine, progress=False)
+    dtda.sample(training(), key, num_draws, options=options, where=where)
 
 
 def _dask(arguments: list[str]) -> subprocess.Popen:

@@ -1,6 +1,7 @@
 """The study that faults befall: draws, carried draws, effects and scores, in one store."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -23,22 +24,11 @@ def run(store: Path) -> None:
     source, key = training(), jax.random.key(SEED)
     several = dtda.random_subsets(source.program, jax.random.key(SEED + 1), 6, 0.95)
     transform = dtda.unroll(source)
-    quiet = {"store": store, "check": False, "progress": False}
-    dtda.sample(
-        source, key, 64, options=dtda.Options(chunk_size=8), where=dtda.Where(name="full"), **quiet
-    )
-    dtda.sample(
-        transform,
-        key,
-        8,
-        several,
-        options=dtda.Options(chunk_size=8),
-        where=dtda.Where(name="carried"),
-        **quiet,
-    )
-    dtda.attribute(
-        transform, key, 4, ["mean"], where=dtda.Where(name="scores", effects="effects"), **quiet
-    )
+    options, where = dtda.Options(chunk_size=8, check=False), dtda.Where(store, progress=False)
+    dtda.sample(source, key, 64, options=options, where=where / "full")
+    dtda.sample(transform, key, 8, several, options=options, where=where / "carried")
+    kept = replace(where, name="scores", effects="effects")
+    dtda.attribute(transform, key, 4, ["mean"], options=options, where=kept)
 
 
 if __name__ == "__main__":

@@ -296,7 +296,10 @@ def _write(folder: Path, variable: xr.Variable, region: Region) -> None:
 
 def _open(folder: Path) -> zarr.Array:
     if not (folder / "zarr.json").is_file():
-        raise StoreError(f"{str(folder)!r} is missing; copy the store again, or use another name")
+        raise StoreError(
+            f"{str(folder)!r} is gone: if the store was moved, name it where it is now; what is "
+            "finished is safe"
+        )
     return zarr.open_array(folder, mode="r+", config={"write_empty_chunks": True})
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import glob
 import os
 import re
 import shutil
@@ -44,12 +45,10 @@ def writing(path: Path, attributes: dict[str, str]) -> Generator[None]:
     """
     if path.exists() and not (path / NODE).is_file() and not is_blank(path):
         raise StoreError(f"store={str(path)!r} exists and is not a store; name another folder")
-    is_new = not path.exists()
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not (path / NODE).is_file():
+            _create(path, attributes)
         with FileLock(path / LOCK, timeout=0):
-            if not (path / NODE).is_file():
-                write_node(path, root_node(attributes))
             _recover(path)
             yield
     except Timeout:
@@ -57,18 +56,30 @@ def writing(path: Path, attributes: dict[str, str]) -> Generator[None]:
             f"store={str(path)!r} is being written by another process; wait for it, or name another"
         ) from None
     except OSError as error:
-        if is_new and not (path / NODE).exists():
-            shutil.rmtree(path, ignore_errors=True)
-        elif error.errno == errno.ENOENT and (path / NODE).exists():
-            raise  # of something else
-        if error.errno not in WHY:
+        elsewhere = error.errno == errno.ENOENT and (path / NODE).exists()
+        if error.errno not in WHY or elsewhere:
             raise
         raise explained(error, path) from error
 
 
 def is_blank(path: Path) -> bool:
-    """Return whether a folder is empty, or a store whose first writer died before it was one."""
-    return path.is_dir() and all(name == LOCK or name.endswith(PARTIAL) for name in os.listdir(path))
+    """Return whether a path is an empty folder."""
+    return path.is_dir() and not os.listdir(path)
+
+
+def _create(path: Path, attributes: dict[str, str]) -> None:
+    """Make a store, which appears whole, and remove what writers left that died as they made it."""
+    new = path.parent / f".{path.name}.{uuid.uuid4().hex}{PARTIAL}"
+    try:
+        new.mkdir(parents=True)
+        write_node(new, root_node(attributes))
+        os.rename(new, path)
+    except OSError:
+        if not (path / NODE).exists():  # which another process may have made
+            raise
+    finally:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
