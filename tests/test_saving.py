@@ -40,7 +40,11 @@ def chunks(study):
 def test_a_result_takes_the_place_of_the_one_before(study):
     before = {path: path.read_bytes() for path in study.glob("full/**/*") if path.is_file()}
     dated = RESULT.assign_coords(check=np.array(["2026-01-01", "2026-02-01"], "datetime64[ns]"))
-    for result in (RESULT, dated.assign_attrs(text="words"), RESULT.assign_coords(check=[7, 8])):
+    for result in (
+        RESULT,
+        dated.assign_attrs(text="words"),
+        RESULT.assign_coords(check=np.array(["a", "bb"], np.dtypes.StringDType())),
+    ):
         save(result, study, "saved", "verdict")
         found = load(study, "saved").to_dataset()
         xr.testing.assert_equal(found, result)

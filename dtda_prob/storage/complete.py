@@ -85,10 +85,8 @@ def done_counts(root: Path, name: str, nodes: Nodes) -> np.ndarray:
     record = nodes[f"{name}/{DONE}"]
     assert isinstance(record, Array)
     counts = np.zeros(record.shape, np.int64)
-    for file in record.files:
-        data = (root / name / DONE / file).read_bytes()
-        if is_whole(data):
-            counts[tuple(map(int, file.split("/")[1:]))] = int.from_bytes(data[:4], "little")
+    for place, data in _records(root / name / DONE, record):
+        counts[place] = int.from_bytes(data[:4], "little")
     return counts
 
 
@@ -166,7 +164,8 @@ def _rows(root: Path, name: str, nodes: Nodes) -> Iterator[tuple]:
         broken = file in record.files and not done[place]
         bad = f"{name}/{DONE}/{file}" if broken else damaged.get(place, "")
         status = "damaged" if bad else "finished" if done[place] else "unfinished"
-        yield name, place, status, bad, float(seconds[place])
+        inside = all(i < n for i, n in zip(place, seconds.shape, strict=True))
+        yield name, place, status, bad, float(seconds[place]) if inside else float("nan")
 
 
 def _seconds(root: Path, name: str, nodes: Nodes) -> np.ndarray:
@@ -174,11 +173,17 @@ def _seconds(root: Path, name: str, nodes: Nodes) -> np.ndarray:
     record = nodes[f"{name}/{SECONDS}"]
     assert isinstance(record, Array)
     seconds = np.full(record.shape, np.nan)
-    for file in record.files:
-        data = (root / name / SECONDS / file).read_bytes()
-        if is_whole(data):
-            seconds[tuple(map(int, file.split("/")[1:]))] = np.frombuffer(data[:4], "<f4")[0]
+    for place, data in _records(root / name / SECONDS, record):
+        seconds[place] = np.frombuffer(data[:4], "<f4")[0]
     return seconds
+
+
+def _records(folder: Path, record: Array) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """Read the files of a record that are whole, with the places of their blocks."""
+    for file in record.files:
+        place, data = tuple(map(int, file.split("/")[1:])), (folder / file).read_bytes()
+        if is_whole(data) and all(i < n for i, n in zip(place, record.shape, strict=True)):
+            yield place, data
 
 
 def description(nodes: Nodes, name: str = "") -> dict:

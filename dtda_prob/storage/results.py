@@ -18,8 +18,8 @@ from dtda_prob.storage.store import list_as, put, scratch
 DONE, SECONDS = "blocks/done", "blocks/seconds"
 MOST_BYTES = 2**28
 """Of a chunk, where it can be made smaller."""
-KINDS = "biufT"
-"""Of arrays as they are written: booleans, integers, floats and text."""
+KINDS = "biuf"
+"""Of arrays that are written as they are: booleans, integers and floats."""
 
 Region = Mapping[str, slice]
 """Where a block lies, by dimension."""
@@ -216,7 +216,7 @@ def encoded(name: str, variable: xr.Variable) -> xr.Variable:
     if values.dtype.kind == "O" and not all(isinstance(value, str) for value in values.ravel()):
         kinds = sorted({type(value).__name__ for value in values.ravel()})
         raise ValueError(f"{name!r} holds objects ({', '.join(kinds)}), which no store keeps; {USE}")
-    if values.dtype.kind in "UO":
+    if values.dtype.kind in "UOT":
         return xr.Variable(variable.dims, values.astype(np.dtypes.StringDType()), variable.attrs)
     if values.dtype.kind in "mM":
         return encode_cf_variable(variable.copy(deep=False), name=name)

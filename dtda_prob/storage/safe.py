@@ -19,7 +19,9 @@ from dtda_prob.storage.nodes import ATTRIBUTE, FORMAT, NODE
 
 MAX_NODES, MAX_GROUPS = 10_000, 2_000
 MAX_JSON, MAX_ROOT_JSON, MAX_MANIFEST = 2**24, 2**26, 2**20
-MAX_CHUNKS, MAX_LABEL_CHUNKS, MAX_EXTENT, MAX_FILL = 10_000_000, 100_000, 2**63 - 1, 256
+MAX_CHUNKS, MAX_LABEL_CHUNKS, RECORDS = 10_000_000, 100_000, 10
+"""Chunks of an array, and of all labels; as many records of blocks take as long to read as one."""
+MAX_EXTENT, MAX_FILL = 2**63 - 1, 256
 INTEGERS = tuple(f"{sign}int{8 * 2**i}" for sign in ("", "u") for i in range(4))
 KINDS = ("bool", *INTEGERS, "float16", "float32", "float64", "string")
 GROUP = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
@@ -373,9 +375,10 @@ def _check_labels(nodes: Nodes, max_bytes: int) -> None:
     arrays = [(path, node) for path, node in sorted(nodes.items()) if isinstance(node, Array)]
     for path, array in arrays:
         label = is_label(path, array)
-        if label or path.endswith("/blocks/done"):
+        record = "/blocks/" in path
+        if label or record:
             size += math.prod(array.shape) * max(array.item_bytes, 8)
-            chunks += math.prod(array.counts) if label else 0
+            chunks += math.prod(array.counts) // (RECORDS if record else 1)
         if size > max_bytes or chunks > MAX_LABEL_CHUNKS:
             most = f"more than {max_bytes} or {MAX_LABEL_CHUNKS}"
             refuse(path, f"is a coordinate: up to here {size} bytes in {chunks} chunks, {most}", TRUST)
