@@ -115,7 +115,7 @@ arviz_stats.summary(full, var_names=parameters, round_to=3)
 # %%
 every = dtda.leave_one_out(program)
 importance = dtda.importance(training, keys[1], num_draws=num_draws)
-k_hats = dtda.diagnostics.pareto.k_hats(importance, every).values
+k_hats = dtda.diagnostics.k_hats(importance, every).values
 
 
 def choose(num, seed=0):

@@ -1,5 +1,7 @@
 """Predicted against retrained distributions, and the verdict on a page."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import optax
@@ -9,7 +11,8 @@ from tables import blown_up, train
 
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, plots
-from dtda_prob.diagnostics.ranks import differences, spread_of_null
+from dtda_prob.diagnostics.checks import CHECKS
+from dtda_prob.diagnostics.pit import differences, spread_of_null
 
 KEY = jax.random.key(0)
 FEW_STEPS = dtda.kernels.sgd(optax.sgd(0.1), num_steps=5)
@@ -147,13 +150,13 @@ def test_a_verdict_on_exact_retraining_finds_nothing_wrong(trees):
     found = diagnostics.verdict(training, KEY, without, num_draws=64, retrained=trees["retrained"])
     assert failed(found) == []
     assert set(found.results) == {"draws", "coupling", "shifts", "calibration", "unmoved"}
-    assert found.text.startswith("10 of 10 checks are passed.")
+    assert found.text.startswith("11 of 11 checks are passed.")
     assert "What cannot" not in found.text
     with pytest.raises(ValueError, match="share a key"):
         diagnostics.verdict(training, KEY, without, num_draws=16, retrained=trees["full"])
     with pytest.raises(ValueError, match="multiple of 4"):
         diagnostics.verdict(training, KEY, without, num_draws=18)
-    with pytest.raises(ValueError, match="say which"):
+    with pytest.raises(ValueError, match="pass weights"):
         diagnostics.verdict(training, KEY, None)
 
 
@@ -212,3 +215,9 @@ def test_a_verdict_sees_blown_up_runs_and_several_modes():
     chained = xr.DataArray(values, dims=("chain", "draw", "query"))
     found = diagnostics.judge({"draws": diagnostics.draws(chained)})
     assert {"draws that are not finite", "values with several modes"} <= {*failed(found)}
+
+
+def test_the_page_shows_every_check_with_its_threshold_and_reason():
+    page = (Path(__file__).parents[1] / "docs/diagnostics.md").read_text()
+    rows = [f"| {check.name} | {check.threshold()} | {check.because} |" for check in CHECKS]
+    assert "\n".join(["| --- | --- | --- |", *rows, ""]) in page

@@ -16,7 +16,7 @@ from tables import KERNELS, NUM_DATA, blown_up, ones, regression, regression_dat
 
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, kernels
-from dtda_prob.diagnostics.draws import r_hat_limit
+from dtda_prob.diagnostics.sampling import r_hat_limit
 
 KEY = jax.random.key(0)
 close = np.testing.assert_allclose
@@ -125,7 +125,7 @@ def test_pareto_k_grows_with_what_is_removed():
 def test_diagnostics_refuse_several_numbers_of_dropped_rows():
     training = train_network()
     weights = dtda.groups(training.program, {"a": [0], "b": [1, 2]}, removal="drop")
-    with pytest.raises(ValueError, match="apart"):
+    with pytest.raises(ValueError, match="separately"):
         diagnostics.linear_range(dtda.unroll(training), KEY, weights)
 
 

@@ -36,7 +36,7 @@ def tree() -> xr.DataTree:
 
 @pytest.fixture(scope="module")
 def found(tree) -> xr.Dataset:
-    with pytest.warns(RuntimeWarning, match=r"k-hat of \d of 12 data is above 0.70"):
+    with pytest.warns(RuntimeWarning, match=r"k-hat of \d of 12 examples is above 0.70"):
         return sensitivity(tree)
 
 
@@ -126,8 +126,10 @@ def test_queries_keep_their_order(tree, found):
 
 def test_data_of_heavy_weights_are_flagged(found):
     assert found.attrs["k_hat_limit"] == pytest.approx(0.7)
-    assert (found["reliable"] == (found["k_hat"] <= 0.7)).all()
-    assert 0 < (~found["reliable"]).sum() < NUM_DATA
+    grades = {"good": found["k_hat"] <= 0.5, "bad": found["k_hat"] > 0.7}
+    for grade, expected in grades.items():
+        assert ((found["grade"] == grade) == expected).all()
+        assert 0 < expected.sum() < NUM_DATA
 
 
 def test_power_scaling_is_that_of_the_exact_posterior(found):

@@ -1,15 +1,15 @@
-"""When in training a response that looks at the end alone begins to agree with the exact one."""
+"""From which point of training on a response at its end agrees with the exact one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
 import numpy as np
-import scipy.stats
 import xarray as xr
 from jaxtyping import Array, Float
 
 from dtda_prob import kernels
+from dtda_prob.correlations import pearson, spearman
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.transforms import PushForward, unroll
 from dtda_prob.typing import PRNGKey, check_key
@@ -28,23 +28,24 @@ def along_training(
 ) -> xr.Dataset:
     """Compare a response with the exact derivative of training, after each of several shares of it.
 
-    Training that stops at a share (`kernels.truncate`) takes the very same steps up to there. There the
-    transform computes its response, at those parameters and with the damping that so much training asks
-    for, and `unroll` the exact derivative. Influence functions are the limit of unrolling where
-    training comes to rest (Mlodozeniec et al., arXiv 2506.12965): where the two agree more and more,
-    the transform is the right one; where they never do, training has not settled, or the curvature
-    is another. Costs what `pull` of both costs, for each draw and share.
+    Training that is truncated at a share (`kernels.truncate`) takes the same steps up to there. The
+    transform's response is taken at those parameters, with the damping that suits so much training; the
+    exact derivative is `unroll`'s. Influence functions are the limit of unrolling where training comes
+    to rest (Mlodozeniec et al., arXiv 2506.12965): if the two agree more and more, the transform is the
+    right one; if they never do, training has not converged, or the curvature is the wrong one. Costs a
+    `pull` of both for each draw and share.
 
     Args:
-        push_forward: a transform with a response, such as `influence`; it is taken at all data.
+        push_forward: a transform with a response, such as `influence`, taken at all data.
         key: key of the draws.
         shares: shares of training, above 0 and at most 1.
         num_draws: number of draws, at least 2.
 
     Returns:
         Per share and query, means over draws and their standard errors (`..._error`) of `pearson` and
-        `spearman`, correlations over data of the two responses, and of `norm_ratio`, the length of the
-        transform's over that of the exact one. NaN where a response is the same for all data.
+        `spearman`, the correlations of the two responses over data, and of `norm_ratio`, the length of
+        the transform's response over the length of the exact one. NaN where a response is the same for
+        all data.
 
     Raises:
         ValueError: for shares out of range or fewer than 2 draws.
@@ -52,10 +53,10 @@ def along_training(
     """
     check_key(key)
     if num_draws < 2:
-        raise ValueError(f"num_draws={num_draws} must be at least 2, for an error")
-    found = [_at_share(push_forward, draw_keys(key, num_draws), share) for share in shares]
+        raise ValueError(f"num_draws={num_draws} must be at least 2, to have an error")
+    each = [_at_share(push_forward, draw_keys(key, num_draws), share) for share in shares]
     fields = {}
-    for name, values in zip(MEASURES, map(np.stack, zip(*found, strict=True)), strict=True):
+    for name, values in zip(MEASURES, map(np.stack, zip(*each, strict=True)), strict=True):
         dims = ("share", "query", "output")[: values.ndim - 1]
         fields[name] = (dims, values.mean(1))
         fields[f"{name}_error"] = (dims, values.std(1, ddof=1) / num_draws**0.5)
@@ -77,15 +78,8 @@ def _at_share(push_forward: PushForward, keys: Array, share: float) -> tuple[np.
     return _agreement(*(np.asarray(response, float) for response in both(keys)))
 
 
-def _agreement(found: Response, exact: Response) -> tuple[np.ndarray, ...]:
+def _agreement(response: Response, exact: Response) -> tuple[np.ndarray, ...]:
     """Compare responses over data: Pearson, Spearman and the ratio of lengths."""
-    ranks = (scipy.stats.rankdata(response, axis=-1) for response in (found, exact))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.linalg.norm(found, axis=-1) / np.linalg.norm(exact, axis=-1)
-        return _correlation(found, exact), _correlation(*ranks), ratio
-
-
-def _correlation(first: Response, second: Response) -> np.ndarray:
-    first, second = (part - part.mean(-1, keepdims=True) for part in (first, second))
-    lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
-    return (first * second).sum(-1) / lengths
+        ratio = np.linalg.norm(response, axis=-1) / np.linalg.norm(exact, axis=-1)
+    return pearson(response, exact), spearman(response, exact), ratio

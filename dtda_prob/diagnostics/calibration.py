@@ -1,4 +1,4 @@
-"""Is the predicted distribution that of retraining: PIT values, their bands, coverage of intervals."""
+"""Does the predicted distribution match retraining: PIT values, their bands, coverage of intervals."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from dtda_prob.diagnostics.ranks import Ranks, differences, rank, share_within, spread_of_null
+from dtda_prob.diagnostics.pit import Ranks, differences, rank, share_within, spread_of_null
 from dtda_prob.studies.tree import draws_of
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 BLOCK = 2**24
-"""Numbers that resampling holds at once."""
+"""Array elements that resampling holds at once."""
 Cells = Float[np.ndarray, "draw cell"]
 
 
 class Uniformity(NamedTuple):
-    """How uniform PIT values are, against permutations.
+    """How uniform PIT values are, compared with permutations.
 
     Attributes:
-        difference: ECDF less that of the uniform, at each place.
-        band: what its size stays below everywhere, 19 times in 20, if the arms are alike.
-        p_value: share of permutations that stray as far.
+        difference: ECDF minus the uniform's, at each place.
+        band: simultaneous 95 % bound on its size, if the arms are alike.
+        p_value: share of permutations that deviate as far.
     """
 
     difference: Float[np.ndarray, "place cell"]
@@ -40,23 +40,23 @@ def calibration(
     num_resamples: int = 200,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Compare the predicted distribution of each measured value with that of retraining.
+    """Compare the predicted with the retrained distribution of each measured value.
 
-    The PIT value of a retrained draw is the share of the predicted distribution below it. Of that only
-    n draws are known, so it is a rank: with r of them below, it is uniform between r / (n + 1) and
-    (r + 1) / (n + 1), which makes it exactly uniform where the two arms are independent and alike,
-    however few draws there are. It is tested against permutations of which draws are called predicted,
-    the same for all queries: exact too, and aware that queries share the seeds of their draws. The
-    statistic is the largest distance of the ECDF of PIT values from the uniform, in standard deviations
-    of the permutations at each place, which gives bands that hold everywhere at once (in the manner of
-    Saeilynoja, Buerkner and Vehtari, arXiv 2103.10522).
+    The PIT value of a retrained draw is the share of the predicted distribution below it. Only n draws
+    of it are known, so with r of them below, the PIT value is drawn uniformly between r
+    / (n + 1) and (r + 1) / (n + 1): exactly uniform if the two arms are independent and alike, however
+    few the draws. The test permutes which draws are called predicted, in the same way for all queries:
+    it is exact as well, and accounts for queries that share the seeds of their draws. The statistic is
+    the largest distance between the ECDF of PIT values and the uniform, in standard deviations of the
+    permutations at each place, which gives simultaneous bands (in the manner of Saeilynoja, Buerkner
+    and Vehtari, arXiv 2103.10522).
 
-    Coverage is the share of retrained draws in the central intervals of the prediction. Its
-    error is the bootstrap's over draws of both arms, all queries together.
+    Coverage is the share of retrained draws inside the central intervals of the prediction. Its
+    standard error is the bootstrap's over draws of both arms, all queries together.
 
     Args:
         predicted: a sample set of the prediction, or values with dimension `draw`.
-        retrained: one of retraining on the same perturbed data, with other keys.
+        retrained: a sample set of retraining on the same perturbed data, with other keys.
         levels: probabilities of central intervals.
         num_permutations: permutations; the smallest p-value is 1 / (1 + `num_permutations`).
         num_resamples: resamples for the errors.
@@ -64,9 +64,9 @@ def calibration(
 
     Returns:
         For each query (and perturbation, output): `pit` of each retrained draw, `coverage` and
-        `coverage_error` per `level`, `p_value`, and `difference` with its `band`, ECDF of the
-        PIT values less `probability`. The same of all of them together, as `pooled_...`. NaN where a
-        draw is.
+        `coverage_error` per `level`, `p_value`, and `difference`, the ECDF of the PIT values minus
+        `probability`, with its `band`. The same for all of them together, as `pooled_...`. NaN where a
+        draw is NaN.
 
     Raises:
         ValueError: if the arms share a key, differ in queries or perturbations, or hold fewer than 3
@@ -97,13 +97,13 @@ def calibration(
         "pooled_difference": ("probability", pooled.difference[:, 0]),
         "pooled_band": ("probability", pooled.band[:, 0]),
     }
-    found = _laid_out(first, {k: (lead, np.where(spoilt, np.nan, x)) for k, (lead, x) in apart.items()})
-    found = found.assign(xr.Dataset(together).where(not spoilt.any()))
-    return found.assign_coords(level=list(levels), probability=np.arange(1, n + 1) / (n + 1))
+    known = {k: (lead, np.where(spoilt, np.nan, x)) for k, (lead, x) in apart.items()}
+    result = _laid_out(first, known).assign(xr.Dataset(together).where(not spoilt.any()))
+    return result.assign_coords(level=list(levels), probability=np.arange(1, n + 1) / (n + 1))
 
 
 def _laid_out(like: xr.DataArray, fields: dict[str, tuple[str | None, np.ndarray]]) -> xr.Dataset:
-    """Give arrays whose last axis runs over cells their dimensions back."""
+    """Restore the dimensions of arrays whose last axis runs over cells."""
     shape, dims = like.shape[1:], like.dims[1:]
     return xr.Dataset(
         {
@@ -118,27 +118,27 @@ def _test(
     predicted: Cells, observed: Cells, num_permutations: int, rng: np.random.Generator
 ) -> tuple[Uniformity, Uniformity]:
     """Test each cell, and the mean over cells."""
-    found, nulls = differences(predicted, observed, rng)
+    difference, nulls = differences(predicted, observed, rng)
     spread = spread_of_null(len(predicted), len(observed))[:, None]
-    strays, pooled = [], [found.mean(1, keepdims=True)]
+    strays, pooled = [], [difference.mean(1, keepdims=True)]
     for null in itertools.islice(nulls, num_permutations):
         strays.append((np.abs(null) / spread).max(0))
         pooled.append(null.mean(1, keepdims=True))
     pooled_spread = np.sqrt(np.mean(np.square(pooled), axis=0))
     pooled_strays = (np.abs(pooled) / pooled_spread).max(1)
     together = _against(pooled[0], pooled_spread, pooled_strays[1:])
-    return _against(found, spread, np.stack(strays)), together
+    return _against(difference, spread, np.stack(strays)), together
 
 
 def _against(
-    found: Float[np.ndarray, "place cell"],
+    difference: Float[np.ndarray, "place cell"],
     spread: Float[np.ndarray, "place #cell"],
     strays: Float[np.ndarray, "null cell"],
 ) -> Uniformity:
-    """Compare a difference with permuted ones, by its largest size in their standard deviations."""
-    beyond = (strays >= (np.abs(found) / spread).max(0) - 1e-9).sum(0)
+    """Compare a difference with permuted ones, by its largest size in standard deviations."""
+    beyond = (strays >= (np.abs(difference) / spread).max(0) - 1e-9).sum(0)
     band = np.quantile(strays, 0.95, axis=0) * spread
-    return Uniformity(found, band, (1 + beyond) / (1 + len(strays)))
+    return Uniformity(difference, band, (1 + beyond) / (1 + len(strays)))
 
 
 def _errors(
@@ -148,7 +148,7 @@ def _errors(
     num_resamples: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give bootstrap errors of coverage `(level, cell)`, and of its mean over cells `(level,)`."""
+    """Bootstrap the errors of coverage `(level, cell)` and of its mean over cells `(level,)`."""
     times = [
         rng.multinomial(len(arm), np.full(len(arm), 1 / len(arm)), num_resamples).T
         for arm in (predicted, observed)
@@ -169,9 +169,9 @@ def _resampled(
     times_observed: np.ndarray,
     levels: Sequence[float],
 ) -> Float[np.ndarray, "level cell resample"]:
-    """Give the coverage of every resample: draws count as often as they were drawn."""
+    """Compute the coverage of every resample, in which draws count as often as they were drawn."""
     own, others = observed.T[:, :, None], predicted.T[:, None, :]
-    below, tied = (found.astype(float) @ times_predicted for found in (others < own, others == own))
+    below, tied = (each.astype(float) @ times_predicted for each in (others < own, others == own))
     weight = times_observed / len(observed)
     shares = (share_within(Ranks(below, tied), len(predicted), *_ends(level)) for level in levels)
     return np.stack([(share * weight).sum(1) for share in shares])
@@ -184,7 +184,7 @@ def _ends(level: float) -> tuple[float, float]:
 def _aligned(predicted: xr.DataArray, retrained: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     if _labels(predicted) != _labels(retrained):
         raise ValueError(
-            f"predicted and retrained must be of the same queries and perturbations; got "
+            f"predicted and retrained must have the same queries and perturbations; got "
             f"{dict(predicted.sizes)} and {dict(retrained.sizes)}, or other labels"
         )
     if min(len(predicted), len(retrained)) < 3:
@@ -199,16 +199,16 @@ def _labels(arm: xr.DataArray) -> dict[str, list]:
 
 
 def keys_of(tree: xr.DataTree) -> np.ndarray:
-    """Give the key of each draw of a sample set, `(draw, word)`."""
+    """Return the key of each draw of a sample set, `(draw, word)`."""
     keys = tree.children["sample_stats"].to_dataset()["key"].values
     return keys.reshape(-1, keys.shape[-1])
 
 
 def check_apart(first: np.ndarray, second: np.ndarray) -> None:
-    """Refuse arms that share a key.
+    """Check that two arms share no key.
 
     Raises:
-        ValueError: if they do.
+        ValueError: if they share one.
     """
     if {*map(tuple, first)} & {*map(tuple, second)}:
         raise ValueError("predicted and retrained share a key: retrain with another one")

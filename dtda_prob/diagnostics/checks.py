@@ -1,302 +1,420 @@
-"""What each diagnostic must show for a prediction to be trusted, and what to do where it does not."""
+"""The checks that a verdict rests on: thresholds, their reasons, and what to do, as one table."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
 import xarray as xr
 
-from dtda_prob.diagnostics.draws import r_hat_limit
+from dtda_prob.diagnostics.across_seeds import LEAST_RELIABILITY
+from dtda_prob.diagnostics.posterior import GOOD_K, USABLE_K
+from dtda_prob.diagnostics.sampling import r_hat_chance
 from dtda_prob.studies.check import LEAST_COSINE, MOST_RATIO
-from dtda_prob.transforms.importance import GOOD_K
 
-LEAST_EFFECTIVE = 0.5
-"""Seeds are independent, so that all draws should count; half leaves room for what ArviZ estimates."""
-MOST_NOISE = 1 / 3
-"""Error of a shift relative to it: below a third its sign is three errors clear."""
-LEAST_WORTH = 1.0
-"""Independent draws that a coupled one is worth: below 1, sharing keys adds noise."""
-MOST_BENT = 0.5
-"""Where the outcome is quadratic in the weights, by so much the response at the old ones is off."""
-MOST_RESIDUAL = 0.5
-"""0 is exact and 1 no better than no solution: half of the gradient must be accounted for."""
-MOST_FLAT = 0.5
-"""Half of the squared gradient must lie where the curvature says anything."""
-LEAST_CHANCE = 0.05
-"""Level of tests: one in twenty fails though nothing is wrong."""
-LEVEL, COVERAGE = 0.9, (0.85, 0.95)
-"""A central interval of 90 % that covers less or more misleads, even where that is chance."""
+Number = tuple[float, float]
+"""A value and its standard error."""
+FDR = 0.05
+"""False discovery rate at which values count as having several modes."""
+LEVEL = 0.9
+"""The central interval whose coverage is checked."""
 
 
-class Check(NamedTuple):
-    """One thing that a verdict rests on.
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A threshold on one number of one diagnostic.
 
     Attributes:
-        name: what is looked at.
-        value: what was found.
-        error: its standard error over draws; or its spread over queries or perturbations (half of the
-            central 68 %) where there is one number for each; NaN for counts, for tests, and where the
-            threshold allows for chance.
-        threshold: what it is held against.
-        passed: whether it is on the right side.
-        says: what that means, and where it failed, what to do.
+        name: what is checked.
+        of: the diagnostic, by its name among `Verdict.results`.
+        value: computes the number and its error from the diagnostic's result; None where it does not
+            apply. The error is the standard error over draws, or the spread over queries or
+            perturbations (half of the central 68 %) where each has a number; NaN for counts and tests.
+        at_least: the lower bound of what passes.
+        at_most: the upper bound.
+        passed: what passing means. Both texts may show `{value}`, and `{more}`, the factor of draws
+            that would bring an error down to the upper bound.
+        failed: what failing means, and what to do.
+        because: the reason for the threshold.
+        method: whether failing it means that the method is wrong, so that no number of draws helps.
+        more_draws: whether what to do is to take more draws.
     """
 
     name: str
+    of: str
+    value: Callable[[Any], Number | None]
+    at_least: float = -np.inf
+    at_most: float = np.inf
+    passed: str
+    failed: str
+    because: str
+    method: bool = False
+    more_draws: bool = False
+
+    def threshold(self) -> str:
+        """Return the threshold in words."""
+        if np.isinf(self.at_least):
+            return f"<= {self.at_most:.3g}"
+        if np.isinf(self.at_most):
+            return f">= {self.at_least:.3g}"
+        return f"{self.at_least:.3g} to {self.at_most:.3g}"
+
+    def of_result(self, result: Any) -> "Finding | None":
+        """Compare a diagnostic's result with the threshold."""
+        number = self.value(result)
+        if number is None:
+            return None
+        value, error = (float(part) for part in number)
+        passed = self.at_least <= value <= self.at_most
+        text = self.passed if passed else self.failed
+        return Finding(self, value, error, passed, text.format(value=value, more=self._more(value)))
+
+    def _more(self, value: float) -> str:
+        """Return how many more draws would bring an error down to the upper bound, in words."""
+        known = self.more_draws and np.isfinite(value)
+        return f"{(value / self.at_most) ** 2:.2g} times as" if known else "many times as"
+
+
+class Finding(NamedTuple):
+    """A check and how it came out.
+
+    Attributes:
+        check: what was checked.
+        value: the number.
+        error: its error, see `Check`.
+        passed: whether it is within the threshold.
+        text: what that means, and what to do if it failed.
+    """
+
+    check: Check
     value: float
     error: float
-    threshold: str
     passed: bool
-    says: str
+    text: str
 
 
-def check(results: Mapping[str, Any]) -> list[Check]:
-    """Hold results of diagnostics, by the name of the diagnostic, against thresholds.
+def findings(results: Mapping[str, Any]) -> list[Finding]:
+    """Compare results of diagnostics, by the names of the diagnostics, with the thresholds.
 
     Raises:
-        ValueError: for names that are none, or a calibration without intervals of 90 %.
+        ValueError: for unknown names, or a calibration without 90 % intervals.
     """
-    unknown = set(results) - set(_CHECKS)
+    known = dict.fromkeys(check.of for check in CHECKS)
+    unknown = set(results) - set(known)
     if unknown:
-        raise ValueError(f"results={sorted(unknown)} must be among {sorted(_CHECKS)}")
-    return [made for name in _CHECKS if name in results for made in _CHECKS[name](results[name])]
+        raise ValueError(f"results={sorted(unknown)} must be among {sorted(known)}")
+    made = (check.of_result(results[check.of]) for check in CHECKS if check.of in results)
+    return [finding for finding in made if finding is not None]
 
 
-def _draws(found: xr.Dataset) -> list[Check]:
-    queries, share = found["r_hat"].size, found["effective_draws"] / found["num_draws"]
-    num_chains, num_draws = int(found["num_chains"]), int(found["num_draws"])
-    limit = r_hat_limit(num_chains, num_draws // num_chains, 1 - LEAST_CHANCE / queries)
-    return [
-        _at_most(
-            "draws that are not finite",
-            (found["not_finite"].sum(), np.nan),
-            0,
-            "every draw is finite",
-            "some runs blew up, and what they enter is NaN: a smaller rate, or damping",
-        ),
-        _at_least(
-            "effective draws, of all",
-            _median(share),
-            LEAST_EFFECTIVE,
-            "draws count in full, as independent seeds should",
-            "draws depend on each other: give each its own key, or more steps in between",
-        ),
-        _at_most(
-            "R-hat over blocks of seeds, largest",
-            (found["r_hat"].max(), np.nan),
-            limit,
-            "blocks of seeds agree",
-            "blocks of seeds disagree by more than chance: look for what differs between them, and "
-            "take more draws",
-        ),
-        _at_most(
-            "values with several modes",
-            (_num_several(found["dip_p_value"].values), np.nan),
-            0,
-            "no outcome is seen to have several modes",
-            "runs end in several basins, so that a mean and a standard deviation describe few of them: "
-            "look at plots.compare, and ask for the Wasserstein or energy distance",
-        ),
-    ]
-
-
-def _num_several(p_values: np.ndarray) -> int:
-    """Count values with several modes, at a false discovery rate (Benjamini and Hochberg)."""
-    known = p_values[np.isfinite(p_values)]
-    return int((scipy.stats.false_discovery_control(known) < LEAST_CHANCE).sum()) if known.size else 0
-
-
-def _shifts(found: xr.Dataset) -> list[Check]:
-    noise = np.sqrt((found["error"] ** 2).sum("perturbation"))
-    size = (found["mean"] ** 2).sum("perturbation") - noise**2
-    relative = xr.where(size > 0, noise / np.sqrt(size.where(size > 0, 1.0)), np.inf)
-    more = f"take {float(relative.median() / MOST_NOISE) ** 2:.2g} times as many draws"
-    advice = more if np.isfinite(relative.median()) else "none is visible, so take many more draws"
-    return [
-        _at_most(
-            "predictions that are not finite",
-            (found["not_finite"].sum(), np.nan),
-            0,
-            "every prediction is finite",
-            "some predictions are not finite: damp more, or take a smaller rate",
-        ),
-        _at_most(
-            "error of mean shifts, relative",
-            _median(relative),
-            MOST_NOISE,
-            "mean shifts are known well enough for their sign and rank",
-            f"mean shifts drown in noise: {advice}",
-        ),
-    ]
-
-
-def _coupling(found: xr.Dataset) -> list[Check]:
-    value = found["variance_ratio"].median(), found["variance_ratio_error"].median()
-    worth = f"a coupled draw is worth {float(value[0]):.2g} independent ones"
-    advice = f"{worth}: sharing keys adds noise here, so give new_key="
-    return [_at_least("independent draws a coupled one is worth", value, LEAST_WORTH, worth, advice)]
-
-
-def _linear_range(found: xr.Dataset) -> list[Check]:
-    length, low = _over_draws(found["norm_ratio"]), 1 / MOST_RATIO
-    steps = [
-        _within(
-            "length of predicted steps over retrained",
-            length,
-            (low, MOST_RATIO),
-            "predicted steps are about as long as retrained ones",
-            "predicted steps have the wrong length: expand about the centre, damp more where they are "
-            "too long and less where too short, or remove less at a time",
-        ),
-        _at_least(
-            "cosine of predicted and retrained steps",
-            _over_draws(found["cosine"]),
-            LEAST_COSINE,
-            "predicted steps point where retraining goes",
-            "predicted steps point elsewhere: take more draws, another curvature, or retrain",
-        ),
-    ]
-    if found["halves"].isnull().all():
-        return steps
-    bent = _at_most(
-        "responses at old weights and halfway, apart",
-        _over_draws(found["halves"]),
-        MOST_BENT,
-        "the outcome is near linear in the weights over the steps that were asked for",
-        "the outcome bends within the step: expand at='centre', or remove less at a time",
-    )
-    return [*steps, bent]
-
-
-def _residuals(found: xr.DataArray) -> list[Check]:
-    return [
-        _at_most(
-            "residual of the solve",
-            _median(found),
-            MOST_RESIDUAL,
-            "the curvature's inverse is near that of its whole matrix",
-            "the solve leaves most of the gradient over: a more exact curvature (gram, "
-            "conjugate_gradient with this one as preconditioner), or more damping",
-        )
-    ]
-
-
-def _null_space(found: xr.Dataset) -> list[Check]:
-    return [
-        _at_most(
-            "share of measurements in flat directions",
-            _over_draws(found["share"]),
-            MOST_FLAT,
-            "measurements lean on directions in which the curvature knows something",
-            "measurements lean on directions that the data leave open: what is predicted there is the "
-            "damping's doing, so compare dampings, or unroll",
-        )
-    ]
-
-
-def _along_training(found: xr.Dataset) -> list[Check]:
-    last = found.isel(share=-1)
-    return [
-        _at_least(
-            "correlation with the exact response",
-            (last["pearson"].median(), last["pearson_error"].median()),
-            LEAST_COSINE,
-            "the response agrees with the exact derivative of training",
-            "the response is not the exact derivative: training has not come to rest, so take segments "
-            "or unroll; where the exact one explodes (linear_range's growth), trust neither",
-        )
-    ]
-
-
-def _pareto_k(found: xr.DataArray) -> list[Check]:
-    return [
-        _at_most(
-            "Pareto k-hat, largest",
-            (found.max(), _median(found)[1]),
-            GOOD_K,
-            "importance weights are reliable",
-            "importance weights rest on few draws: remove less, take more draws, match moments, or "
-            "retrain",
-        )
-    ]
-
-
-def _calibration(found: xr.Dataset) -> list[Check]:
-    if LEVEL not in found["level"]:
-        raise ValueError(f"calibration has levels {found['level'].values}; give it {LEVEL} too")
-    at_level = found.sel(level=LEVEL)
-    return [
-        _at_least(
-            "chance of PIT values as uneven",
-            (found["pooled_p_value"], np.nan),
-            LEAST_CHANCE,
-            "retrained draws are where the predicted distribution says",
-            "retrained draws are not where the predicted distribution says: look at plots.calibration "
-            "for whether it is shifted, too narrow or too wide",
-        ),
-        _within(
-            f"coverage of {LEVEL:.0%} intervals",
-            (at_level["pooled_coverage"], at_level["pooled_coverage_error"]),
-            COVERAGE,
-            "predicted intervals cover what they claim",
-            "predicted intervals do not cover what they claim: do not read them as intervals",
-        ),
-    ]
-
-
-def _unmoved(found: xr.Dataset) -> list[Check]:
-    return [
-        _at_most(
-            "the same chance without any prediction",
-            (found["pooled_p_value"], np.nan),
-            LEAST_CHANCE,
-            "retraining moved the distribution visibly, so that calibration tests the prediction",
-            "the distribution before fits the retrained draws as well, so that calibration can refute "
-            "a prediction and not confirm it: retrain more draws, or remove more",
-        )
-    ]
-
-
-_CHECKS: dict[str, Callable[[Any], list[Check]]] = {
-    "draws": _draws,
-    "shifts": _shifts,
-    "coupling": _coupling,
-    "linear_range": _linear_range,
-    "residuals": _residuals,
-    "null_space": _null_space,
-    "along_training": _along_training,
-    "pareto_k": _pareto_k,
-    "calibration": _calibration,
-    "unmoved": _unmoved,
-}
-
-
-def _median(values: xr.DataArray) -> tuple[float, float]:
-    """Give the median, and half of the central 68 %."""
+def _median(values: xr.DataArray) -> Number:
+    """Return the median, and half of the central 68 %."""
     low, high = np.nanquantile(values, [0.16, 0.84], method="inverted_cdf")
     return float(values.median()), float(high - low) / 2 if np.isfinite(high) else np.inf
 
 
-def _over_draws(values: xr.DataArray) -> tuple[float, float]:
-    """Give the median over everything, and the standard error over draws of medians."""
+def _over_draws(values: xr.DataArray) -> Number:
+    """Return the median over everything, and the standard error over draws of medians."""
     each = values.median([dim for dim in values.dims if dim != "draw"])
     error = float(each.std("draw", ddof=1)) / each.size**0.5 if each.size > 1 else np.nan
     return float(values.median()), error
 
 
-def _at_most(name: str, found: tuple, limit: float, good: str, bad: str) -> Check:
-    return _made(name, found, f"<= {limit:.3g}", float(found[0]) <= limit, good, bad)
+def _correlation(result: xr.Dataset) -> Number | None:
+    """Return the method's own correlation, unless the retrained shifts are mostly noise."""
+    own = result.isel(transform=0)
+    noisy = not float(result["reliability"]) >= LEAST_RELIABILITY
+    return None if noisy else (float(own["correlation"]), float(own["correlation_error"]))
 
 
-def _at_least(name: str, found: tuple, limit: float, good: str, bad: str) -> Check:
-    return _made(name, found, f">= {limit:.3g}", float(found[0]) >= limit, good, bad)
+def _halves(result: xr.Dataset) -> Number | None:
+    halves = result["halves"]
+    return None if halves.isnull().all() else _over_draws(halves)
 
 
-def _within(name: str, found: tuple, limits: tuple[float, float], good: str, bad: str) -> Check:
-    inside = limits[0] <= float(found[0]) <= limits[1]
-    return _made(name, found, f"{limits[0]:.3g} to {limits[1]:.3g}", inside, good, bad)
+def _out_of_range(result: xr.Dataset) -> Number:
+    """Return the share of steps out of range, with its standard error over draws."""
+    ratio = result["norm_ratio"]
+    fits = (ratio <= MOST_RATIO) & (ratio * MOST_RATIO >= 1) & (result["cosine"] >= LEAST_COSINE)
+    each = 1 - fits.mean("perturbation")
+    error = float(each.std("draw", ddof=1)) / each.size**0.5 if each.size > 1 else np.nan
+    return float(each.mean()), error
 
 
-def _made(name: str, found: tuple, threshold: str, passed: bool, good: str, bad: str) -> Check:
-    return Check(name, float(found[0]), float(found[1]), threshold, passed, good if passed else bad)
+def _spread_of_lengths(result: xr.Dataset) -> Number | None:
+    """Return the length of the longest draw's steps over the median length."""
+    if "length" not in result:
+        return None
+    median = float(result["length"].median())
+    return (float(result["length"].max()) / median, np.nan) if median > 0 else None
+
+
+def _noise(result: xr.Dataset) -> Number:
+    """Return the error of each query's mean shifts, relative to their size without it."""
+    noise = np.sqrt((result["error"] ** 2).sum("perturbation"))
+    size = (result["mean"] ** 2).sum("perturbation") - noise**2
+    return _median(xr.where(size > 0, noise / np.sqrt(size.where(size > 0, 1.0)), np.inf))
+
+
+def _r_hat(result: xr.Dataset) -> Number | None:
+    """Return the probability of so large an R-hat of any query, if blocks are alike."""
+    num_chains, num_draws = int(result["num_chains"]), int(result["num_draws"])
+    largest = float(result["r_hat"].max())
+    if not np.isfinite(largest):
+        return None
+    chance = r_hat_chance(largest, num_chains, num_draws // num_chains)
+    return min(1.0, result["r_hat"].size * chance), np.nan
+
+
+def _num_several(result: xr.Dataset) -> Number:
+    """Count values with several modes, at a false discovery rate (Benjamini and Hochberg)."""
+    known = result["dip_p_value"].values[np.isfinite(result["dip_p_value"].values)]
+    return (scipy.stats.false_discovery_control(known) < FDR).sum() if known.size else 0, np.nan
+
+
+def _largest_k(result: xr.DataArray) -> Number:
+    """Return the largest k-hat and its error; one that is not finite counts as the largest."""
+    largest = int(np.argmax(np.nan_to_num(result.values.ravel(), nan=np.inf)))
+    return result.values.ravel()[largest], np.ravel(result.coords["error"].values)[largest]
+
+
+def _coverage(result: xr.Dataset) -> Number:
+    if LEVEL not in result["level"]:
+        raise ValueError(f"calibration has levels {result['level'].values}; give it {LEVEL} too")
+    chosen = result.sel(level=LEVEL)
+    return float(chosen["pooled_coverage"]), float(chosen["pooled_coverage_error"])
+
+
+def _agreement(result: xr.Dataset) -> Number:
+    last = result.isel(share=-1)
+    return float(last["pearson"].median()), float(last["pearson_error"].median())
+
+
+CHECKS = (
+    Check(
+        name="draws that are not finite",
+        of="draws",
+        value=lambda result: (result["not_finite"].sum(), np.nan),
+        at_most=0,
+        passed="every draw is finite",
+        failed="some draws diverged, and statistics that use them are NaN: a smaller rate, or damping",
+        because="statistics that use them are NaN",
+    ),
+    Check(
+        name="values that are the same in every draw",
+        of="draws",
+        value=lambda result: ((result["mcse_sd"] == 0).sum(), np.nan),
+        at_most=0,
+        passed="every measured value varies over draws",
+        failed="some values are the same in every draw, so nothing is known of their error: many draws "
+        "of a fixed model are one draw; give the kernel its own initialisation, batches or noise",
+        because="draws that cannot differ have an error of zero, however wrong they are",
+    ),
+    Check(
+        name="effective draws, of all",
+        of="draws",
+        value=lambda result: _median(result["effective_draws"] / result["num_draws"]),
+        at_least=0.5,
+        passed="draws count in full, as independent seeds should",
+        failed="draws depend on each other: give each its own key, or more steps in between",
+        because="seeds are independent, so all should count; half leaves room for ArviZ's own error",
+    ),
+    Check(
+        name="chance of such an R-hat over blocks of seeds",
+        of="draws",
+        value=_r_hat,
+        at_least=0.05,
+        passed="blocks of seeds agree",
+        failed="blocks of seeds disagree by more than chance: look for what differs between them, and "
+        "take more draws",
+        because="a test at that level, over all queries; short chains exceed 1.01 by chance alone",
+    ),
+    Check(
+        name="values with several modes",
+        of="draws",
+        value=_num_several,
+        at_most=0,
+        passed="no measured value shows several modes",
+        failed="training ends in several basins, so a mean and a standard deviation describe few "
+        "draws: look at plots.compare, and use the Wasserstein or energy distance",
+        because="a mean between two modes describes neither (tested at a false discovery rate of 5 %)",
+    ),
+    Check(
+        name="independent draws a coupled one is worth",
+        of="coupling",
+        value=lambda result: (
+            result["variance_ratio"].median(),
+            result["variance_ratio_error"].median(),
+        ),
+        at_least=1.0,
+        passed="a coupled draw is worth {value:.2g} independent ones",
+        failed="a coupled draw is worth {value:.2g} independent ones: sharing keys adds noise here, so "
+        "give new_key=",
+        because="below 1, sharing keys adds noise",
+    ),
+    Check(
+        name="predictions that are not finite",
+        of="shifts",
+        value=lambda result: (result["not_finite"].sum(), np.nan),
+        at_most=0,
+        passed="every prediction is finite",
+        failed="some predictions are not finite: damp more, or take a smaller rate",
+        because="statistics that use them are NaN",
+        method=True,
+    ),
+    Check(
+        name="longest draw's steps over the median draw's",
+        of="shifts",
+        value=_spread_of_lengths,
+        at_most=5.0,
+        passed="every draw contributes to the mean shifts",
+        failed="a few draws with very long steps decide the mean shifts, as the exact derivative of an "
+        "unstable training has them: take a damped response, or retrain",
+        because="one draw of 5 times the median length adds as much variance as 25 others",
+        method=True,
+    ),
+    Check(
+        name="error of mean shifts, relative",
+        of="shifts",
+        value=_noise,
+        at_most=1 / 3,
+        passed="mean shifts are precise enough for their sign and rank",
+        failed="mean shifts drown in noise: take {more} many draws",
+        because="their sign is then three errors clear",
+        more_draws=True,
+    ),
+    Check(
+        name="length of predicted steps over retrained",
+        of="linear_range",
+        value=lambda result: _over_draws(result["norm_ratio"]),
+        at_least=1 / MOST_RATIO,
+        at_most=MOST_RATIO,
+        passed="predicted steps are about as long as retrained ones",
+        failed="predicted steps have the wrong length: expand about the centre, damp more where they "
+        "are too long and less where too short, or remove less at a time",
+        because="the range within which `sample` and `attribute` do not warn",
+        method=True,
+    ),
+    Check(
+        name="cosine of predicted and retrained steps",
+        of="linear_range",
+        value=lambda result: _over_draws(result["cosine"]),
+        at_least=LEAST_COSINE,
+        passed="predicted steps point where retraining goes",
+        failed="predicted steps point elsewhere: another curvature, or retrain",
+        because="the same",
+        method=True,
+    ),
+    Check(
+        name="predicted steps out of range, of all",
+        of="linear_range",
+        value=_out_of_range,
+        at_most=0.25,
+        passed="most single steps are in range, not only their median",
+        failed="many single steps have the wrong length or direction, though their median may be right",
+        because="a median over draws hides those whose derivative exploded",
+        method=True,
+    ),
+    Check(
+        name="correlation with retraining under other seeds",
+        of="across_seeds",
+        value=_correlation,
+        at_least=0.7,
+        passed="mean shifts agree with retraining under other seeds",
+        failed="mean shifts disagree with retraining under other seeds, however right they are for "
+        "their own: take another method, or retrain",
+        because="half of the variance of retrained mean shifts is then predicted",
+        method=True,
+    ),
+    Check(
+        name="responses at old weights and halfway, apart",
+        of="linear_range",
+        value=_halves,
+        at_most=0.5,
+        passed="the outcome is close to linear in the weights over these steps",
+        failed="the outcome bends within the step: expand at='centre', or remove less at a time",
+        because="where the outcome is quadratic, the response at the old weights is off by as much",
+    ),
+    Check(
+        name="residual of the solve",
+        of="residuals",
+        value=_median,
+        at_most=0.5,
+        passed="the curvature's inverse is close to the inverse of its whole matrix",
+        failed="the solve leaves most of the gradient: take a more exact curvature (gram, "
+        "conjugate_gradient with this one as preconditioner), or more damping",
+        because="0 is exact, 1 no better than no solution",
+    ),
+    Check(
+        name="share of measurements in flat directions",
+        of="null_space",
+        value=lambda result: _over_draws(result["share"]),
+        at_most=0.5,
+        passed="measurements depend on directions in which the curvature is known",
+        failed="measurements depend on directions that the data leave open, where predictions are set "
+        "by the damping: compare dampings, or unroll",
+        because="half of the squared gradient must lie where the curvature is known",
+    ),
+    Check(
+        name="correlation with the exact response",
+        of="along_training",
+        value=_agreement,
+        at_least=LEAST_COSINE,
+        passed="the response agrees with the exact derivative of training",
+        failed="the response is not the exact derivative: training has not converged, so take segments "
+        "or unroll; where the exact one explodes (growth in linear_range), trust neither",
+        because="it points the same way",
+    ),
+    Check(
+        name="Pareto k-hat, largest",
+        of="pareto_k",
+        value=_largest_k,
+        at_most=USABLE_K,
+        passed="importance weights carry the sample",
+        failed="importance weights rest on few draws: remove less, take more draws, match moments, or "
+        "retrain",
+        because="above, the estimates mean nothing (Vehtari et al., arXiv 1507.02646)",
+    ),
+    Check(
+        name="the same, for errors to hold",
+        of="pareto_k",
+        value=_largest_k,
+        at_most=GOOD_K,
+        passed="errors of importance sampling hold",
+        failed="errors of importance sampling come out up to half too small: take more draws, match "
+        "moments, or retrain where it matters",
+        because="above, the weights have no finite variance",
+    ),
+    Check(
+        name="chance of PIT values as uneven",
+        of="calibration",
+        value=lambda result: (result["pooled_p_value"], np.nan),
+        at_least=0.05,
+        passed="retrained draws are distributed as predicted",
+        failed="retrained draws are not distributed as predicted: plots.calibration shows whether the "
+        "prediction is shifted, too narrow or too wide",
+        because="a test at that level",
+    ),
+    Check(
+        name="coverage of 90% intervals",
+        of="calibration",
+        value=_coverage,
+        at_least=0.85,
+        at_most=0.95,
+        passed="predicted intervals cover what they claim",
+        failed="predicted intervals do not cover what they claim: do not read them as intervals",
+        because="more or less misleads, by chance or not",
+    ),
+    Check(
+        name="the same chance without any prediction",
+        of="unmoved",
+        value=lambda result: (result["pooled_p_value"], np.nan),
+        at_most=0.05,
+        passed="retraining moved the distribution visibly, so calibration tests the prediction",
+        failed="the distribution before fits the retrained draws as well, so calibration can refute "
+        "a prediction and not confirm it: retrain more draws, or remove more",
+        because="else calibration cannot confirm the prediction",
+    ),
+)
+"""Every check, in the order in which a verdict shows them."""

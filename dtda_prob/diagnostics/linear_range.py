@@ -1,4 +1,4 @@
-"""How far the steps asked for lie within the range of a transform."""
+"""Check predicted steps against retraining with the same keys."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,8 @@ from dtda_prob.transforms import PushForward
 from dtda_prob.transforms.push_forward import check_differentiable
 from dtda_prob.typing import Params, PRNGKey, Weights, check_key
 
-_ENDS = ("old", "midpoint")
+ENDS = ("old", "midpoint")
+FIELDS = ("norm_ratio", "cosine", "halves", "growth")
 
 
 def linear_range(
@@ -30,29 +31,29 @@ def linear_range(
     num_draws: int = 4,
     num_segments: int = 4,
 ) -> xr.Dataset:
-    """Say how far the steps asked for lie within the range of a transform.
+    """Compare predicted steps with retrained ones, to see whether they are in a transform's range.
 
     Costs a training and two or three pushes for each draw and perturbation.
 
     Args:
-        push_forward: what predicts.
+        push_forward: the transform that predicts.
         key: key of the draws.
         perturbations: weights `(perturbation, datum)`; all must drop the same number of rows.
         num_draws: number of draws.
         num_segments: points along training at which `growth` is taken.
 
     Returns:
-        Per draw and perturbation: `norm_ratio`, the length (over queries) of the predicted step
-        over that of the step of retraining with the same key, and `cosine`, of the angle between
-        them: both 1 where the prediction is right. `halves`, for transforms with a response: the
-        difference between the responses at the old weights and halfway, relative to the latter: 0
-        where the outcome is linear in the weights, and near 1 where a derivative is useless.
-        `growth`: the exact derivative of the parameters along the step after each share of
-        training, as a norm: where it explodes, training is unstable and its derivative of no use.
+        Per draw and perturbation `norm_ratio`, the length (over queries) of the predicted step divided
+        by the length of the step of retraining with the same key, and `cosine`, of the angle between
+        them: both 1 if the prediction is right. For transforms with a response `halves`, the difference
+        between the responses at the old weights and halfway, relative to the latter: 0 where the
+        outcome is linear in the weights, near 1 where a derivative is useless. And `growth`, the norm
+        of the exact derivative of the parameters along the step after each share of training: if it
+        explodes, training is unstable and its derivative useless.
 
     Raises:
         ValueError: for bad weights, perturbations that drop different numbers of rows, or a kernel
-            without a derivative, whose draws do not follow the weights one by one.
+            without a derivative, whose single draws do not follow the weights.
     """
     check_key(key)
     check_differentiable(push_forward.training, "linear_range")
@@ -60,19 +61,14 @@ def linear_range(
     weights = weights if weights.ndim == 2 else weights.expand_dims("perturbation")
     removed = np.unique(num_removed(weights))
     if len(removed) > 1:
-        raise ValueError(f"perturbations drop {removed.tolist()} rows: diagnose them apart")
+        raise ValueError(f"perturbations drop {removed.tolist()} rows: diagnose each number separately")
     fitting = push_forward.matched(int(removed[0]))
-    variants = [] if fitting.at is None else [replace(fitting, at=at) for at in _ENDS]
+    variants = [] if fitting.at is None else [replace(fitting, at=at) for at in ENDS]
     measure = partial(_steps, fitting, variants, num_segments)
     pairs = _over_pairs(measure, key, num_draws, weights)
-    names = ("norm_ratio", "cosine", "halves", "growth")
-    dims = ("draw", "perturbation")
-    fields = {
-        name: (dims if name != "growth" else (*dims, "share"), values)
-        for name, values in zip(names, pairs, strict=True)
-    }
-    shares = np.linspace(0, 1, pairs[-1].shape[-1] + 1)[1:]
-    coords = {"share": shares}
+    dims = ("draw", "perturbation", "share")
+    fields = {name: (dims[: each.ndim], each) for name, each in zip(FIELDS, pairs, strict=True)}
+    coords = {"share": np.linspace(0, 1, pairs[-1].shape[-1] + 1)[1:]}
     if "perturbation" in weights.coords:
         coords["perturbation"] = weights["perturbation"].values
     return xr.Dataset(fields, coords, attrs={"transform": push_forward.name})
@@ -133,4 +129,4 @@ def _over_pairs(
         return jax.lax.map(of_draw, draw_keys(key, num_draws))
 
     rows = jnp.asarray(weights.values, jnp.result_type(float))
-    return [np.asarray(found) for found in each(rows)]
+    return [np.asarray(values) for values in each(rows)]

@@ -1,4 +1,4 @@
-"""Does an outcome have one mode: Hartigan's dip, and how often chance gives as much."""
+"""Does a measured value have one mode: Hartigan's dip test."""
 
 from functools import cache
 from typing import NamedTuple
@@ -14,9 +14,9 @@ class Modes(NamedTuple):
     """A test of one mode against several.
 
     Attributes:
-        dip: the largest difference between the distribution function of the draws and that of the
-            nearest distribution with one mode.
-        p_value: share of samples of a uniform distribution, of the same size, whose dip is as large.
+        dip: the largest difference between the distribution function of the draws and the nearest
+            distribution function with one mode.
+        p_value: share of uniform samples of the same size whose dip is as large.
     """
 
     dip: Float[np.ndarray, "..."]
@@ -26,29 +26,29 @@ class Modes(NamedTuple):
 def modes(draws: Float[np.ndarray, "draw ..."], num_null: int = 1999, seed: int = 0) -> Modes:
     """Test whether draws come from a distribution with one mode (Hartigan and Hartigan, 1985).
 
-    The null is the uniform distribution, the hardest of one mode: there the p-value is exact, (1 + how
-    many of `num_null` uniform samples dip as much) / (1 + `num_null`), and for a distribution with a
-    true peak it is conservative. A small one says that there are several modes; a large one says
-    little where draws are few. NaN where a draw is not finite.
+    The null is the uniform distribution, the least favourable one with a single mode: there the
+    p-value, (1 + number of `num_null` uniform samples with as large a dip) / (1 + `num_null`), is
+    exact; for a peaked distribution it is conservative. A small p-value means several modes; a large
+    one means little if draws are few. NaN where a draw is not finite.
 
     Args:
-        draws: draws first; every other axis is tested by itself.
+        draws: leading axis the draws; all others are tested separately.
         num_null: uniform samples; the smallest p-value is 1 / (1 + `num_null`).
         seed: seed of the uniform samples.
     """
     flat = np.asarray(draws, float).reshape(len(draws), -1)
-    found = np.array([dip(column) for column in flat.T])
-    as_large = num_null - np.searchsorted(_null(len(draws), num_null, seed), found - 1e-12)
-    p_value = np.where(np.isnan(found), np.nan, (1 + as_large) / (1 + num_null))
-    return Modes(found.reshape(draws.shape[1:]), p_value.reshape(draws.shape[1:]))
+    dips = np.array([dip(column) for column in flat.T])
+    as_large = num_null - np.searchsorted(_null(len(draws), num_null, seed), dips - 1e-12)
+    p_value = np.where(np.isnan(dips), np.nan, (1 + as_large) / (1 + num_null))
+    return Modes(dips.reshape(draws.shape[1:]), p_value.reshape(draws.shape[1:]))
 
 
 def dip(draws: Float[np.ndarray, " draw"]) -> float:
-    """Give the dip of one set of draws: 0 is one mode, 1/4 two separate points of equal mass.
+    """Compute the dip of one set of draws: 0 is one mode, 1/4 two separate points of equal mass.
 
-    The algorithm is that of Hartigan (1985, AS 217): a modal interval shrinks while the greatest
-    convex minorant of the distribution function and its least concave majorant, on that interval, lie
-    further apart than what is given away outside. Hulls are isotonic regressions of slopes.
+    Hartigan's algorithm (1985, AS 217): a modal interval shrinks while the greatest convex minorant of
+    the distribution function and its least concave majorant on that interval are further apart than the
+    distance already incurred outside. Hulls are isotonic regressions of slopes.
     """
     if not np.isfinite(draws).all():
         return np.nan
@@ -71,7 +71,7 @@ def dip(draws: Float[np.ndarray, " draw"]) -> float:
 
 
 def _modal_interval(apart: Points, convex: Int[np.ndarray, " i"], concave: Int[np.ndarray, " j"]):
-    """Give the ends of the interval around where the hulls lie furthest apart, at a corner of one."""
+    """Return the ends of the interval around the corner where the hulls are furthest apart."""
     on_convex, on_concave = (corners[np.argmax(apart[corners])] for corners in (convex, concave))
     if apart[on_convex] > apart[on_concave]:
         return int(on_convex), int(concave[concave >= on_convex][0])
@@ -79,7 +79,7 @@ def _modal_interval(apart: Points, convex: Int[np.ndarray, " i"], concave: Int[n
 
 
 def _hull(x: Points, y: Points, increasing: bool) -> tuple[Int[np.ndarray, " corner"], Points]:
-    """Give the corners and values of the greatest convex minorant, or the least concave majorant."""
+    """Return corners and values of the greatest convex minorant, or of the least concave majorant."""
     width = np.diff(x)
     slopes = isotonic_regression(np.diff(y) / width, weights=width, increasing=increasing)
     return slopes.blocks, np.interp(x, x[slopes.blocks], y[slopes.blocks])

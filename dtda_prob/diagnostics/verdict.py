@@ -1,4 +1,4 @@
-"""What can be trusted here and what not: all diagnostics on a page, in numbers and in words."""
+"""What can be trusted and what not: all diagnostics on one page, in numbers and in words."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +11,21 @@ import pandas as pd
 import xarray as xr
 
 from dtda_prob.attribution import Arms, draw_arms
+from dtda_prob.diagnostics.across_seeds import (
+    candidates,
+    cheaper,
+    compare_shifts,
+    recommend,
+    retrained_shifts,
+    shifts,
+)
 from dtda_prob.diagnostics.along_training import along_training
 from dtda_prob.diagnostics.calibration import calibration, check_apart, keys_of
-from dtda_prob.diagnostics.checks import Check, check
-from dtda_prob.diagnostics.coupling import coupling
-from dtda_prob.diagnostics.draws import LEAST_DRAWS, draws
+from dtda_prob.diagnostics.checks import Finding, findings
 from dtda_prob.diagnostics.linear_range import linear_range
-from dtda_prob.diagnostics.null_space import null_space
-from dtda_prob.diagnostics.pareto import k_hats
-from dtda_prob.diagnostics.residuals import residuals
+from dtda_prob.diagnostics.posterior import k_hats
+from dtda_prob.diagnostics.sampling import LEAST_DRAWS, coupling, draws
+from dtda_prob.diagnostics.solves import null_space, residuals
 from dtda_prob.perturbations import num_removed
 from dtda_prob.studies.perturbed import perturbed
 from dtda_prob.studies.run import Where
@@ -34,12 +40,12 @@ NUM_CHAINS = 4
 
 
 class Verdict(NamedTuple):
-    """What a prediction rests on.
+    """Whether a prediction can be trusted.
 
     Attributes:
-        table: a row a check, with `value`, `error`, `threshold` and `passed`; see `checks.Check`.
-        text: what can be trusted and what not, with what to do, and what was not looked at.
-        results: what each diagnostic gave, by name.
+        table: one row per check, with `value`, `error`, `threshold` and `passed`; see `checks.Check`.
+        text: what can be trusted and what not, what to do about it, and what was not checked.
+        results: the result of each diagnostic, by name.
     """
 
     table: pd.DataFrame
@@ -47,7 +53,7 @@ class Verdict(NamedTuple):
     results: dict[str, Any]
 
     def to_dataset(self) -> xr.Dataset:
-        """Give the table, along `check`, with the text as an attribute: what a study can keep of it."""
+        """Return the table along `check`, with the text as an attribute, to be saved in a study."""
         return self.table.rename_axis("check").to_xarray().assign_attrs(text=self.text)
 
     def __str__(self) -> str:
@@ -66,25 +72,26 @@ def verdict(
     shares: Sequence[float] = (1.0,),
     progress: bool = True,
 ) -> Verdict:
-    """Run the diagnostics that apply, and say what can be trusted and what not.
+    """Run the diagnostics that apply, and summarise what can be trusted and what not.
 
-    Draws, their coupling and the error of the shifts are those of `attribute` with this key. The
-    perturbations of the longest predicted steps are retrained for a few draws, and where the transform
-    has a curvature, its solve, its null space and its agreement with the exact response are looked at.
-    Thresholds and their reasons stand in `diagnostics.checks`. Every number is computed here.
+    The draws are the same as in `attribute` with this key. The perturbations with the longest predicted
+    steps are retrained for a few draws, and a transform's curvature is checked by its solve, its null
+    space and its agreement with the exact response. If steps are out of range, other methods are tried
+    on them, and the one that does better is named. Thresholds and their reasons are in
+    `diagnostics.checks`.
 
     Args:
-        source: a push-forward; or a training, which retrains, and has only its draws to be looked at.
+        source: a push-forward; or a training, which retrains, and has only its draws to be checked.
         key: key of the draws.
         perturbations: weights `(perturbation, datum)`.
         num_draws: number of draws, a multiple of 4 and at least 16; where the kernel keeps several
             states of a run, at least 4 from each, and at least 3 runs.
-        retrained: a sample set of retraining at the same perturbations with another key, for the
-            calibration of the prediction.
-        direction: how it is predicted, see `attribute`; the cheaper one if None.
-        num_checked: perturbations that are retrained, and draws that are looked at in detail.
+        retrained: a sample set of retraining at the same perturbations with another key, to calibrate
+            the prediction.
+        direction: how to predict, see `attribute`; the cheaper direction if None.
+        num_checked: number of perturbations that are retrained, and of draws checked in detail.
         shares: shares of training after which the response is compared with the exact one, which costs
-            a `pull` of both for two draws each; none if empty.
+            a `pull` of both for two draws each; skipped if empty.
         progress: show progress bars on a terminal.
 
     Raises:
@@ -93,13 +100,13 @@ def verdict(
     num_states = training_of(source).kernel.num_states
     num_chains = _count_chains(training_of(source), num_draws)
     if perturbations is None:
-        raise ValueError("perturbations=None: say which, as leave_one_out or groups give them")
+        raise ValueError("perturbations=None: pass weights, such as leave_one_out(program)")
     arms = draw_arms(
         source,
         key,
         num_draws,
         perturbations,
-        direction=direction or _cheaper(source, len(np.atleast_2d(perturbations))),
+        direction=direction or cheaper(source, len(np.atleast_2d(perturbations))),
         where=Where(progress=progress),
     )
     all_weights = perturbed(training_of(source).program, perturbations).weights()
@@ -109,40 +116,51 @@ def verdict(
         results |= _calibrations(old, new, retrained, key)
     left_out: dict[str, str] = {}
     if isinstance(source, PushForward):
-        longest = np.argsort(-_lengths(results["shifts"]))[:num_checked]
-        weights = all_weights[np.sort(longest)]
+        longest = np.sort(np.argsort(-_lengths(results["shifts"]))[:num_checked])
+        weights = all_weights[longest]
         for name, run in _of_transform(source, key, weights, num_checked, shares).items():
             _attempt(name, run, results, left_out)
+        if "linear_range" in results:
+            change = new - old
+            square = (change**2).sum([dim for dim in change.dims if dim != "draw"])
+            results["shifts"] = results["shifts"].assign(length=np.sqrt(square))
+            own = (arms.new.astype(float) - arms.old)[:, :, longest]
+            compare = partial(_across_seeds, source, key, weights, own, results)
+            _attempt("across_seeds", compare, results, left_out)
     return judge(results, left_out)
 
 
 def judge(results: Mapping[str, Any], left_out: Mapping[str, str] | None = None) -> Verdict:
-    """Give the verdict on results that are at hand, such as stored ones.
+    """Compute the verdict on existing results, such as stored ones.
 
     Args:
-        results: what diagnostics gave, by their names; any of those in `Verdict.results`.
+        results: results of diagnostics, by name, as in `Verdict.results`.
         left_out: diagnostics that did not apply, and why.
 
     Raises:
-        ValueError: for names that are no diagnostic's, or none at all.
+        ValueError: for unknown names, or no results.
     """
-    checks = check(results)
-    if not checks:
-        raise ValueError("results are empty: give the result of one diagnostic at least")
-    rows = [one._asdict() for one in checks]
-    table = pd.DataFrame(rows).set_index("name")[["value", "error", "threshold", "passed"]]
-    return Verdict(table, _write(checks, left_out or {}), dict(results))
+    made = findings(results)
+    if not made:
+        raise ValueError("results are empty: pass the result of at least one diagnostic")
+    rows = {one.check.name: (one.value, one.error, one.check.threshold(), one.passed) for one in made}
+    table = pd.DataFrame.from_dict(rows, "index", columns=["value", "error", "threshold", "passed"])
+    return Verdict(
+        table.rename_axis("name"),
+        _write(made, left_out or {}, results.get("across_seeds")),
+        dict(results),
+    )
 
 
 def _count_chains(training: Training, num_draws: int) -> int:
-    """Count the blocks of draws to compare: runs, where several states of a run are draws."""
+    """Return the number of blocks of draws to compare: runs, where each has several states."""
     runs, several = training.num_runs(num_draws), training.kernel.num_states > 1
     num_chains = runs if several else NUM_CHAINS
     if num_draws % num_chains or num_draws < num_chains * LEAST_DRAWS or (several and runs < 3):
         raise ValueError(
             f"num_draws={num_draws} must be a multiple of {num_chains} and at least "
-            f"{num_chains * LEAST_DRAWS}, for {'3 or more runs' if several else 'blocks of seeds'} "
-            "to be compared"
+            f"{num_chains * LEAST_DRAWS}, to compare "
+            f"{'3 or more runs' if several else 'blocks of seeds'}"
         )
     return num_chains
 
@@ -169,9 +187,9 @@ def _of_draws(old: xr.DataArray, new: xr.DataArray, num_chains: int, num_states:
 def _of_transform(
     source: PushForward, key: PRNGKey, weights: xr.DataArray, num_draws: int, shares: Sequence[float]
 ) -> dict[str, Callable[[], Any]]:
-    """Give the diagnostics that retrain, solve or weigh, of training as the perturbations run it.
+    """Return the diagnostics of a transform, matched to training on the perturbed data.
 
-    Importance weights carry the distribution and not each draw, so that draws have no steps.
+    Importance weights carry the distribution and not single draws, so that draws have no steps.
     """
     if source.push == source.training.push:
         return {}
@@ -179,20 +197,37 @@ def _of_transform(
     if fitting.weigh is not None:
         return {"pareto_k": partial(k_hats, fitting, weights)}
     range_of = partial(linear_range, source, key, weights, num_draws=num_draws)
-    found: dict[str, Callable[[], Any]] = {"linear_range": range_of}
+    chosen: dict[str, Callable[[], Any]] = {"linear_range": range_of}
     if fitting.curvature is not None:
         which = fitting.training, fitting.curvature, key
-        found["residuals"] = partial(residuals, *which)
-        found["null_space"] = partial(null_space, *which, num_draws=num_draws)
+        chosen["residuals"] = partial(residuals, *which)
+        chosen["null_space"] = partial(null_space, *which, num_draws=num_draws)
     if fitting.curvature is not None and fitting.at is not None and shares:
-        found["along_training"] = partial(along_training, fitting, key, shares=shares, num_draws=2)
-    return found
+        chosen["along_training"] = partial(along_training, fitting, key, shares=shares, num_draws=2)
+    return chosen
+
+
+def _across_seeds(
+    source: PushForward, key: PRNGKey, weights: xr.DataArray, own: np.ndarray, results: dict[str, Any]
+) -> xr.Dataset:
+    """Compare mean shifts with retraining under other seeds; with other methods' where they are off."""
+    truth = retrained_shifts(source, key, weights, 2 * len(results["linear_range"]["draw"]))
+    compared = compare_shifts({source.name: own}, truth)
+    if not any(
+        one.check.method and not one.passed for one in findings(results | {"across_seeds": compared})
+    ):
+        return compared
+    predicted = {source.name: own}
+    for name, other in candidates(source.training).items():
+        if other.curvature is not None or source.curvature is not None:
+            predicted[name] = shifts(other, key, weights, len(own))
+    return compare_shifts(predicted, truth)
 
 
 def _calibrations(
     old: xr.DataArray, new: xr.DataArray, retrained: xr.DataTree | xr.DataArray, key: PRNGKey
 ) -> dict[str, xr.Dataset]:
-    """Calibrate what was predicted, and what there was before, against the same retrained draws."""
+    """Calibrate the prediction, and the sample before, against the same retrained draws."""
     if isinstance(retrained, xr.DataTree):
         check_apart(np.asarray(jax.random.key_data(draw_keys(key, len(old)))), keys_of(retrained))
     truth = draws_of(retrained)
@@ -205,18 +240,11 @@ def _calibrations(
 def _attempt(
     name: str, run: Callable[[], Any], results: dict[str, Any], left_out: dict[str, str]
 ) -> None:
-    """Run a diagnostic, or keep why it does not apply."""
+    """Run a diagnostic, or record why it does not apply."""
     try:
         results[name] = run()
     except (ValueError, NotImplementedError) as error:
         left_out[name] = str(error)
-
-
-def _cheaper(source: Source, num_perturbations: int) -> Literal["pull", "push"]:
-    if isinstance(source, Training):
-        return "push"
-    by_push = source.cost.push * num_perturbations
-    return "push" if np.isnan(source.cost.pull) or by_push <= source.cost.pull else "pull"
 
 
 def _labelled(source: Source, arms: Arms, weights: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
@@ -229,20 +257,25 @@ def _labelled(source: Source, arms: Arms, weights: xr.DataArray) -> tuple[xr.Dat
 
 
 def _lengths(shifts: xr.Dataset) -> np.ndarray:
-    """Give the length of each mean shift over all else; one that is not finite comes first."""
+    """Return the length of each mean shift; one that is not finite counts as the longest."""
     square = shifts["mean"] ** 2
     lengths = square.sum([dim for dim in square.dims if dim != "perturbation"], skipna=False)
     return lengths.fillna(np.inf).values
 
 
-def _write(checks: list[Check], left_out: Mapping[str, str]) -> str:
-    passed = [one for one in checks if one.passed]
-    failed = [one for one in checks if not one.passed]
+def _write(made: list[Finding], left_out: Mapping[str, str], compared: xr.Dataset | None) -> str:
+    passed = [one for one in made if one.passed]
+    failed = [one for one in made if not one.passed]
+    better = "" if compared is None else recommend(compared)
     parts = [
-        f"{len(passed)} of {len(checks)} checks are passed.",
-        *_listed("What can be trusted:", [one.says for one in passed]),
-        *_listed("What cannot, and what to do:", [_told(one) for one in failed]),
-        *_listed("Not looked at:", [f"{name}: {why}" for name, why in left_out.items()]),
+        f"{len(passed)} of {len(made)} checks are passed.",
+        *_listed(
+            "Take another method, since more draws of this one would not help:",
+            [better] if better else [],
+        ),
+        *_listed("What can be trusted:", [one.text for one in passed]),
+        *_listed("What cannot, and what to do:", [_remedy(one, bool(better)) for one in failed]),
+        *_listed("Not checked:", [f"{name}: {why}" for name, why in left_out.items()]),
     ]
     return "\n".join(parts)
 
@@ -252,6 +285,7 @@ def _listed(heading: str, items: list[str]) -> list[str]:
     return [heading, *(wrap(item) for item in items)] if items else []
 
 
-def _told(one: Check) -> str:
+def _remedy(one: Finding, wrong: bool) -> str:
     error = "" if np.isnan(one.error) else f" +- {one.error:.1g}"
-    return f"{one.says} ({one.name}: {one.value:.3g}{error}, wanted {one.threshold})"
+    text = one.text.split(": ")[0] if wrong and one.check.more_draws else one.text
+    return f"{text} ({one.check.name}: {one.value:.3g}{error}, wanted {one.check.threshold()})"

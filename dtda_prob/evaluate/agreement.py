@@ -9,7 +9,7 @@ import scipy.stats
 import xarray as xr
 from jaxtyping import Float
 
-from dtda_prob.evaluate.correlations import (
+from dtda_prob.correlations import (
     lengthened,
     mean_of_known,
     pearson,

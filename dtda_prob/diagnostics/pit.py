@@ -1,4 +1,4 @@
-"""Ranks of one arm's draws among the other's, which have an exact law where the two arms are alike."""
+"""Ranks of one arm's draws among the other's, whose distribution is exact where both arms are alike."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,11 +11,11 @@ Counts = Int[np.ndarray, "observed cell"]
 
 
 class Ranks(NamedTuple):
-    """Where observed draws stand among n predicted ones, cell by cell.
+    """Where each observed draw falls among n predicted ones, cell by cell.
 
     Attributes:
-        below: predicted draws that are smaller.
-        tied: predicted draws that are equal.
+        below: number of predicted draws that are smaller.
+        tied: number of predicted draws that are equal.
     """
 
     below: Counts
@@ -34,10 +34,10 @@ def rank(predicted: Cells, observed: Cells) -> Ranks:
 
 
 def share_within(ranks: Ranks, num_predicted: int, low: float, high: float) -> Float[np.ndarray, "..."]:
-    """Give the chance that the PIT value of each draw lies between two probabilities.
+    """Compute the probability that the PIT value of each draw lies between two levels.
 
-    A draw with r of n predicted draws below it and t equal to it has a PIT value that is uniform
-    between r / (n + 1) and (r + t + 1) / (n + 1).
+    The PIT value of a draw with r of n predicted draws below it and t equal to it is uniform between
+    r / (n + 1) and (r + t + 1) / (n + 1).
     """
     start, width = ranks.below / (num_predicted + 1), (ranks.tied + 1) / (num_predicted + 1)
     inside = np.minimum(start + width, high) - np.maximum(start, low)
@@ -47,10 +47,10 @@ def share_within(ranks: Ranks, num_predicted: int, low: float, high: float) -> F
 def differences(
     predicted: Cells, observed: Cells, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "place cell"], Iterator[Float[np.ndarray, "place cell"]]]:
-    """Give the ECDF of PIT values less the uniform's at k / (n + 1), and an endless supply of nulls.
+    """Compute the ECDF of PIT values minus the uniform's at k / (n + 1), with an endless null sample.
 
-    Where both arms are independent draws of one law, which draws are called predicted is a matter of
-    chance: each null calls others so, the same for all cells, which share their draws' seeds. Ties are
+    If both arms are independent draws of one distribution, their labels are exchangeable: each null
+    permutes them, in the same way for all cells, since cells share the seeds of their draws. Ties are
     broken at random.
     """
     pooled = np.concatenate([predicted, observed])
@@ -65,9 +65,10 @@ def differences(
 
 
 def spread_of_null(num_predicted: int, num_observed: int) -> Float[np.ndarray, " place"]:
-    """Give the standard deviation of these differences where both arms are alike.
+    """Compute the standard deviation of these differences under the null.
 
-    Observed draws below the k-th of n predicted ones are beta-binomial with parameters k and n + 1 - k.
+    The number of observed draws below the k-th of n predicted ones is beta-binomial with parameters k
+    and n + 1 - k.
     """
     share = np.arange(1, num_predicted + 1) / (num_predicted + 1)
     excess = (num_predicted + num_observed + 1) / (num_predicted + 2)
@@ -75,7 +76,7 @@ def spread_of_null(num_predicted: int, num_observed: int) -> Float[np.ndarray, "
 
 
 def _difference(is_predicted: Bool[np.ndarray, "draw cell"]) -> Float[np.ndarray, "place cell"]:
-    """Of draws in order: at its k-th predicted draw the ECDF of the observed is known exactly."""
+    """Evaluate the ECDF of the observed at each predicted draw, where it is known exactly."""
     num_draws, num_cells = is_predicted.shape
     position = np.nonzero(is_predicted.T)[1]
     places = position.reshape(num_cells, -1).T

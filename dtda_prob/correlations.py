@@ -1,4 +1,4 @@
-"""Correlations along the last axis of arrays, and what noise takes from them."""
+"""Correlations along the last axis of arrays, and their attenuation by noise."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import scipy.stats
 
 def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Correlate along the last axis; NaN where either is constant."""
-    moved = np.ptp(first, axis=-1) * np.ptp(second, axis=-1) > 0
+    varies = np.ptp(first, axis=-1) * np.ptp(second, axis=-1) > 0
     first, second = (x - x.mean(-1, keepdims=True) for x in (first, second))
     scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
-    return np.where(moved, (first * second).sum(-1), np.nan) / np.where(moved, scale, 1.0)
+    return np.where(varies, (first * second).sum(-1), np.nan) / np.where(varies, scale, 1.0)
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -20,7 +20,7 @@ def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def mean_of_known(values: np.ndarray, axis: Any) -> np.ndarray:
-    """Average those that have a value; NaN where none has."""
+    """Average the finite values; NaN where no value is finite."""
     known = np.isfinite(values)
     count = known.sum(axis)
     total = np.where(known, values, 0.0).sum(axis)
@@ -28,10 +28,10 @@ def mean_of_known(values: np.ndarray, axis: Any) -> np.ndarray:
 
 
 def lengthened(reliability: np.ndarray) -> np.ndarray:
-    """Carry the correlation between halves to the reliability of the whole (Spearman and Brown)."""
+    """Extrapolate the correlation between halves to the reliability of the whole (Spearman-Brown)."""
     return 2 * reliability / np.where(reliability > -1, 1 + reliability, np.nan)
 
 
 def root_of_positive(reliability: np.ndarray) -> np.ndarray:
-    """Give the root, by which noise attenuates a correlation; NaN where there is none."""
+    """Compute the root, by which noise attenuates a correlation; NaN where it is not positive."""
     return np.sqrt(np.where(reliability > 0, reliability, np.nan))
