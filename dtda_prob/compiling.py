@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import numpy as np
 
 MAX_COMPILED = 256
@@ -62,6 +63,11 @@ def is_traced(leaf: Any) -> bool:
     if isinstance(leaf, np.ndarray | np.generic):
         return leaf.dtype.kind in "biufcV"
     return isinstance(leaf, jax.Array | float)
+
+
+def is_tracer(value: Any) -> bool:
+    """Return whether a value is known only when the code that is compiled now runs."""
+    return isinstance(value, jax.core.Tracer)
 
 
 @dataclass(frozen=True)

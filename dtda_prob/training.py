@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from dtda_prob import kernels
+from dtda_prob.compiling import is_tracer
 from dtda_prob.measures import Measure
 from dtda_prob.module import Module
 from dtda_prob.program import Program
@@ -112,13 +113,14 @@ class Training(Module):
         """Return the cost of training in gradients over all rows; 1 where it takes no step."""
         return self.kernel.num_passes(self.program) or 1.0
 
-    def total_step_size(self) -> float:
+    def total_step_size(self) -> float | Float[Array, ""]:
         """Compute the time of training: how far it moves a parameter whose gradient is 1 throughout.
 
         Raises:
             ValueError: if the kernel's steps are not proportional to gradients.
         """
-        return float(self.kernel.segment_sizes(self.program, 1).sum())
+        total = self.kernel.segment_sizes(self.program, 1).sum()
+        return total if is_tracer(total) else float(total)
 
     def stats(self, outcome: Outcome, weights: Weights) -> dict[str, Array]:
         """Compute statistics of the end of a run.

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from dtda_prob.compiling import is_tracer
 from dtda_prob.module import Module
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
-Sizes = Float[np.ndarray, " step"]
+Sizes = Float[np.ndarray | Array, " step"]
 Masks = PyTree[Bool[np.ndarray, "..."]]
 """A mask for each parameter, in the program's tree."""
 Step = tuple[Any, Float[Array, ""]]
@@ -195,13 +196,16 @@ class Kernel(Module):
         ends, means = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
         return Path(ends, means, jnp.concatenate(losses))
 
-    def segment_sizes(self, program: Program, num_segments: int) -> Float[np.ndarray, " segment"]:
+    def segment_sizes(
+        self, program: Program, num_segments: int
+    ) -> Float[np.ndarray | Array, " segment"]:
         """Return the total step size of each segment of `path`; see `Phase.step_sizes`."""
         sizes = []
         for phase in self.phases:
             steps = phase.step_sizes(program)
             sizes += [steps[a : a + n].sum() for a, n in segments(phase, program, num_segments)]
-        return np.array(sizes)
+        traced = any(is_tracer(size) for size in sizes)
+        return jnp.stack(sizes) if traced else np.array(sizes)
 
 
 class Phase(Kernel):

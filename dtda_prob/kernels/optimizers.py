@@ -10,7 +10,7 @@ import optax
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, PyTree
 
-from dtda_prob.compiling import compiled
+from dtda_prob.compiling import compiled, is_tracer
 from dtda_prob.kernels.kernel import Masks
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, Weights
@@ -70,7 +70,7 @@ def _parts(state: Any) -> list[Any]:
 
 def step_sizes(
     optimizer: Optimizer, rate: float, program: Program, num_steps: int
-) -> Float[np.ndarray, " step"]:
+) -> Float[np.ndarray | Array, " step"]:
     """Run the optimizer on a constant gradient, from parameters at zero.
 
     Momentum, schedules and weight decay are all in the distance it covers. Frozen parameters are left
@@ -81,9 +81,11 @@ def step_sizes(
     """
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _shapes(program))
     once, twice = (
-        np.asarray(compiled(_distances)(optimizer, num_steps, rate, zeros, slope), float)
-        for slope in (1e-3, 2e-3)
+        compiled(_distances)(optimizer, num_steps, rate, zeros, slope) for slope in (1e-3, 2e-3)
     )
+    if is_tracer(once):  # Its rate is an argument; it was checked when it was bound.
+        return once.max(1) / 1e-3
+    once, twice = np.asarray(once, float), np.asarray(twice, float)
     trained = (once != 0).any(0)
     once, twice = once[:, trained], twice[:, trained]
     if not np.allclose(twice, 2 * once, rtol=1e-3) or not np.allclose(once, once[:, :1], rtol=1e-3):

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from dtda_prob.compiling import is_tracer
 from dtda_prob.kernels.kernel import Kernel, Masks, Phase, Sizes, State, Step
 from dtda_prob.kernels.settings import check_between
 from dtda_prob.module import call
@@ -295,8 +296,10 @@ class Averaged(PhaseWrapper):
     def step_sizes(self, program: Program) -> Sizes:
         """Return how far the average moves at each step where the iterates move so far."""
         sizes = self.phase.step_sizes(program)
-        rates = np.asarray(self.average.rate(jnp.arange(1, len(sizes) + 1), len(sizes)))
-        places = np.zeros(len(sizes) + 1)
+        rates = self.average.rate(jnp.arange(1, len(sizes) + 1), len(sizes))
+        if is_tracer(sizes):
+            return _moves_of_average(rates, jnp.cumsum(jnp.asarray(sizes)))
+        rates, places = np.asarray(rates), np.zeros(len(sizes) + 1)
         for count, iterate in enumerate(np.cumsum(sizes)):
             places[count + 1] = places[count] + rates[count] * (iterate - places[count])
         return np.diff(places)
@@ -354,3 +357,13 @@ class Rounded(PhaseWrapper):
 
     def step(self, key: PRNGKey, state: Any, program: Program, weights: Weights) -> Step:
         return self.phase.step(key, state, program.cast(self.dtype), weights)
+
+
+def _moves_of_average(rates: Array, places: Array) -> Array:
+    """Return how far an average moves at each step, after iterates at these places."""
+
+    def body(mean: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        moved = pair[0] * (pair[1] - mean)
+        return mean + moved, moved
+
+    return jax.lax.scan(body, jnp.zeros_like(places[0]), (rates.astype(places.dtype), places))[1]

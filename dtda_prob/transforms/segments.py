@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from dtda_prob.curvature import Curvature, kronecker
-from dtda_prob.curvature.filters import Decay, Flow
+from dtda_prob.curvature.filters import Decay, Flow, is_traced
 from dtda_prob.training import Training
 from dtda_prob.transforms.influence import change_of_gradient, solves_cost
 from dtda_prob.transforms.push_forward import Cost, check_single, side_key
@@ -86,7 +86,7 @@ class segments(LinearResponse):
         return Cost(1.0 + self.extra_cost() + push, 1.0 + pull)
 
 
-def segment_times(training: Training, num_segments: int) -> np.ndarray:
+def segment_times(training: Training, num_segments: int) -> np.ndarray | jax.Array:
     """Return the total step size of each segment.
 
     Raises:
@@ -95,7 +95,7 @@ def segment_times(training: Training, num_segments: int) -> np.ndarray:
     """
     with jax.ensure_compile_time_eval():
         times = training.kernel.segment_sizes(training.program, num_segments)
-    if not np.isfinite(times).all():
+    if not is_traced(times) and not np.isfinite(times).all():
         raise ValueError("the kernel ends at rest, so that its segments have no end: use `influence`")
     if times.size == 0:
         raise ValueError("the kernel takes no step, so that it has no segments: use `influence`")
