@@ -19,8 +19,9 @@ from click.testing import CliRunner, Result
 import dtda_prob as dtda
 from dtda_prob import cli, demo
 from dtda_prob.cli import experiment as experiments
-from dtda_prob.cli import options
+from dtda_prob.cli import step
 from dtda_prob.cli.main import COMMANDS, SHELLS, free_folder
+from dtda_prob.studies import run
 
 EXPERIMENT = """
 import numpy as np
@@ -120,13 +121,13 @@ REFUSED = {
     "engine": ((*SAMPLE, "--engine", "gpu"), 2, "'gpu' is not one of: here, devices, processes"),
     "no processes": ((*SAMPLE, "--engine", "processes:0"), 2, "is not one of"),
     "no number": ((*SAMPLE, "--draws", "many"), 2, "'many' is not a valid integer"),
-    "label": ((*SAMPLE, "--remove", "row 1,row 99"), 2, "no datum is called 'row 99'"),
+    "label": ((*SAMPLE, "--remove", "row 1,row 99"), 2, "no example has the label 'row 99'"),
     "both": ((*SAMPLE, "--remove", "row 1", "--weights", "pairs"), 2, "not both"),
     "no weights": ((*SAMPLE, "--weights", "nothing"), 2, "it defines again, dtda"),
     "no weights at all": ((*SAMPLE, "--weights", "names"), 2, "names holds no weights"),
-    "draws": ((*SAMPLE, "--draws", "6"), 1, "multiple of num_chains=4"),
+    "draws": ((*SAMPLE, "--draws", "6"), 2, "6 must be a positive multiple of 4"),
     "name": ((*SAMPLE, "--name", "a/b"), 1, "must be made of letters"),
-    "method": ((*ATTRIBUTE, "--method", "shapley"), 2, "'shapley' is none of unroll"),
+    "method": ((*ATTRIBUTE, "--method", "shapley"), 2, "'shapley' is not one of unroll"),
     "divergence": ((*ATTRIBUTE, "--divergence", "distance"), 1, "distance"),
     "nothing perturbed": (("push", "mine.py", "s.zarr"), 2, "say which data are perturbed"),
     "nowhere to keep": (("diagnose", "mine.py", "s.zarr"), 1, "begin with: dtda sample mine.py"),
@@ -253,7 +254,7 @@ def test_a_step_that_is_done_costs_nothing_and_says_what_comes_next(study, monke
     assert "prediction  mean +- error" in again.stdout
     assert again.stdout.endswith("Next: dtda attribute mine.py s.zarr\n")
     scored = invoke(*ATTRIBUTE, "--method", "exactly", "--draws", "4", "--top", "2")
-    assert "Told from none (*) at a false discovery rate of 0.1" in scored.stdout
+    assert "Significant (*, FDR <= 10%): " in scored.stdout
     assert scored.stdout.endswith("Next: dtda diagnose mine.py s.zarr\n")
     command, file, *more = STEPS["retrained"]
     both = invoke(command, file, "s.zarr", *more, "--draws", "8")
@@ -263,7 +264,7 @@ def test_a_step_that_is_done_costs_nothing_and_says_what_comes_next(study, monke
     assert "has 'full' already" in refused.stderr
     other = invoke(*SAMPLE, "--draws", "8", "--seed", "1")
     assert other.exit_code == 1
-    assert "key is [0, 1], stored [0, 0]" in other.stderr
+    assert "key is 0, 1, stored 0, 0" in other.stderr
 
 
 def test_info_tells_what_is_there_and_what_is_damaged(study, monkeypatch):
@@ -480,13 +481,32 @@ def test_info_of_another_description_has_no_traceback(study, tmp_path, changes):
         assert isinstance(result.exception, SystemExit | None), result.exception
 
 
+def test_a_folder_that_is_moved_while_it_is_written_is_safe(folder, monkeypatch):
+    Path("mine.py").write_text(EXPERIMENT)
+    compute = run._Written.__call__
+
+    def moved(self, block):
+        Path("s.zarr").rename("elsewhere.zarr")
+        return compute(self, block)
+
+    monkeypatch.setattr(run._Written, "__call__", moved)
+    result = invoke(*SAMPLE, "--draws", "8")
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 1
+    assert "if it was moved. What is finished is safe" in said
+    assert not Path("s.zarr").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert invoke("sample", "mine.py", "elsewhere.zarr", "--draws", "8").exit_code == 0
+
+
 def test_without_a_home_nothing_is_kept_and_nothing_fails(monkeypatch):
     def no_home(*arguments, **options):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setattr("platformdirs.user_cache_path", no_home)
-    options.keep_compilations()
+    step.keep_compilations()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,18 @@ HOW = (
     "or let `dtda new` write a file to start from"
 )
 
+PLAIN = ("unroll", "influence", "segments", "trajectory", "cosine", "covariance", "newton", "retrain")
+"""Push-forwards that need a training and no other argument."""
+
+method_option = click.option(
+    "--method",
+    help=f"Push-forward: {', '.join(PLAIN)}, or a variable of the experiment.  "
+    "[default: the experiment's own, or unroll]",
+)
+weights_option = click.option(
+    "--weights", metavar="VARIABLE", help="Perturbed data: weights that the experiment defines."
+)
+
 _loaded: dict[Path, ModuleType] = {}
 
 
@@ -35,6 +48,52 @@ class Experiment(NamedTuple):
         from dtda_prob.training import Training
 
         return self.source if isinstance(self.source, Training) else self.source.training
+
+    def push_forward(self, method: str | None) -> "PushForward":
+        """Return the push-forward of `--method`, with default settings if it is a name of ours.
+
+        Raises:
+            click.BadParameter: if there is no such method.
+        """
+        from dtda_prob import transforms
+
+        if method is None and isinstance(self.source, transforms.PushForward):
+            return self.source
+        name = method or "unroll"
+        value = vars(self.module).get(name)
+        if isinstance(value, transforms.PushForward):
+            return value
+        if name not in PLAIN:
+            raise click.BadParameter(
+                f"{name!r} is not one of {', '.join(PLAIN)}, nor a PushForward that "
+                f"{self.module.__file__} defines",
+                param_hint="--method",
+            )
+        return getattr(transforms, name)(self.training)
+
+    def perturbed(self, removed: Sequence[str], weights: str | None) -> Any:
+        """Return the weights of `--remove` or `--weights`; None for all data.
+
+        Raises:
+            click.UsageError: if both are given.
+            click.BadParameter: for an unknown label or variable.
+        """
+        if removed and weights:
+            raise click.UsageError("pass --remove or --weights, not both")
+        if not removed and not weights:
+            return None
+        from dtda_prob.perturbations import check_weights, remove
+
+        program = self.training.program
+        if not weights:
+            return remove(program, _labels(program.labels, removed))
+        try:
+            return check_weights(program, self.variable(weights))
+        except (ValueError, TypeError) as error:
+            raise click.BadParameter(
+                f"{weights} holds no weights, which dtda.remove or dtda.leave_one_out return: {error}",
+                param_hint="--weights",
+            ) from error
 
     def variable(self, name: str) -> Any:
         """Return a variable of the file.
@@ -72,6 +131,20 @@ def user_frame(error: BaseException) -> traceback.FrameSummary | None:
     files = set(map(str, _loaded))
     frames = reversed(traceback.extract_tb(error.__traceback__))
     return next((frame for frame in frames if frame.filename in files), None)
+
+
+def _labels(labels: Any, chosen: Sequence[str]) -> list[Any]:
+    """Return the labels with these texts: each text is one, or several separated by commas."""
+    known = {str(label): label for label in labels.tolist()}
+    names = [part for text in chosen for part in ([text] if text in known else text.split(","))]
+    unknown = [name for name in map(str.strip, names) if name not in known]
+    if unknown:
+        some = ", ".join(list(known)[:5])
+        raise click.BadParameter(
+            f"no example has the label {unknown[0]!r}; the {len(known)} labels are {some}, ...",
+            param_hint="--remove",
+        )
+    return [known[name.strip()] for name in names]
 
 
 def _split(words: str) -> tuple[Path, str]:
@@ -121,7 +194,7 @@ def _beside(folder: Path, before: set[str]) -> list[ModuleType]:
 
 
 def _send_by_value(modules: list[ModuleType]) -> None:
-    """Let other processes receive the user's functions, which they could not import."""
+    """Pickle the user's functions by value, since other processes could not import them."""
     import cloudpickle
 
     for module in modules:

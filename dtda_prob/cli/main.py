@@ -9,13 +9,13 @@ from typing import Any, TextIO
 
 import click
 
-from dtda_prob.cli.attributing import attribute
-from dtda_prob.cli.checking import diagnose, evaluate
-from dtda_prob.cli.drawing import push, sample
+from dtda_prob.cli.attribute import attribute
+from dtda_prob.cli.check import diagnose, evaluate
 from dtda_prob.cli.experiment import user_frame
 from dtda_prob.cli.new import new
-from dtda_prob.cli.options import keep_compilations
 from dtda_prob.cli.output import printable
+from dtda_prob.cli.sample import push, sample
+from dtda_prob.cli.step import keep_compilations
 from dtda_prob.cli.store import info, report
 
 INTERRUPTED = 130

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dtda_prob.cli.output import emit
+from dtda_prob.cli.output import Result, emit
 from dtda_prob.cli.table import MISSING, Columns, read_columns
 
 WIDTH = 100
@@ -51,7 +51,7 @@ def new(file: Path, csv: Path | None, target: str | None, label: str | None, mis
     with file.open("x", encoding="utf-8") as out:
         out.write(text)
     said = [f"Written to {file}: {lines[0]}.", *lines[1:], "Read it, change what you like; then:"]
-    emit(False, said, {}, ["dtda", "sample", str(file), "study.zarr"])
+    emit(False, Result(said, {}, ["dtda", "sample", str(file), "study.zarr"]))
 
 
 def of_table(file: Path, csv: Path, target: str, label: str | None, columns: Columns) -> str:

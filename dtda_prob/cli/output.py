@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -14,27 +14,33 @@ LONGEST = 60
 """Characters of a word in a table."""
 
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to stderr."
+)
+
+
+class Result(NamedTuple):
+    """The result of a command: lines for people, data for programs, the words of the next command."""
+
+    lines: Sequence[str]
+    data: dict[str, Any]
+    then: Sequence[str] = ()
+
+
 def say(message: str) -> None:
     """Print progress to stderr."""
     click.echo(printable(message), err=True)
 
 
-def emit(as_json: bool, lines: Sequence[str], result: dict[str, Any], then: Sequence[str] = ()) -> None:
-    """Print the result.
-
-    Args:
-        as_json: whether it is printed for programs.
-        lines: for people.
-        result: for programs; what is not finite becomes null.
-        then: the words of the next command, if there is one.
-    """
+def emit(as_json: bool, result: Result) -> None:
+    """Print a result for programs, where what is not finite becomes null, or for people."""
     if as_json:
-        click.echo(json.dumps(_plain(result), allow_nan=False))
+        click.echo(json.dumps(_plain(result.data), allow_nan=False))
         return
-    for line in lines:
+    for line in result.lines:
         click.echo(printable(line))
-    if then:
-        click.echo(printable(f"Next: {shlex.join(then)}"))
+    if result.then:
+        click.echo(printable(f"Next: {shlex.join(result.then)}"))
 
 
 def printable(text: str) -> str:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.options import json_option
-from dtda_prob.cli.output import MOST_ROWS, aligned, emit, say
+from dtda_prob.cli.output import MOST_ROWS, Result, aligned, emit, json_option, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +35,7 @@ def info(store: Path, verify: bool, as_json: bool) -> None:
         damaged = read[read["status"] == "damaged"].to_dict("records")
         lines += _damage(store, len(read), damaged)
         result |= {"verified": len(read), "damaged": damaged}
-    emit(as_json, lines, result, ["dtda", "report", str(store)])
+    emit(as_json, Result(lines, result, ["dtda", "report", str(store)]))
     if damaged:
         click.get_current_context().exit(1)
 
@@ -59,15 +58,17 @@ def report(store: Path, output: Path, as_json: bool) -> None:
     size = output.stat().st_size
     where = f"Written to {output} ({size / 1e6:.1f} MB). Open it in a browser:"
     result = {"store": store, "output": output, "bytes": size}
-    emit(as_json, [f"{where} {output.resolve().as_uri()}"], result)
+    emit(as_json, Result([f"{where} {output.resolve().as_uri()}"], result))
 
 
 def _table(table: "pd.DataFrame") -> list[str]:
     from dtda_prob.report.numbers import size
 
     shown = table.assign(
-        finished=table["finished"].map("{:.0%}".format), bytes=table["bytes"].map(size)
-    )
+        transform=table["transform"].str.partition("(")[0],  # without its settings
+        finished=table["finished"].map("{:.0%}".format),
+        bytes=table["bytes"].map(size),
+    ).drop(columns="seconds")
     shown[COUNTS] = shown[COUNTS].astype(object).where(shown[COUNTS] != 0, "")
     kept = [name for name in shown if (shown[name].astype(str) != "").any()]
     head = ["name", *("size" if name == "bytes" else name for name in kept)]
@@ -76,10 +77,10 @@ def _table(table: "pd.DataFrame") -> list[str]:
 
 def _damage(store: Path, total: int, damaged: list[dict[str, Any]]) -> list[str]:
     if not damaged:
-        return [f"Verified: none of {total} shards is damaged."]
+        return [f"Verified: none of {total} parts is damaged."]
     return [
-        f"{len(damaged)} of {total} shards are damaged:",
-        *aligned([(one["name"], one["shard"]) for one in damaged], MOST_ROWS),
+        f"{len(damaged)} of {total} parts are damaged:",
+        *aligned([(one["name"], one["part"], one["file"]) for one in damaged], MOST_ROWS),
         f"To discard them, in Python: dtda_prob.repair({str(store)!r}). Then run again the commands "
         "that made them.",
     ]

@@ -89,7 +89,7 @@ def scores_of(part: Part, top: int, data: Looks) -> Scores | None:
     dataset = part.dataset
     if "score" not in dataset or not dataset["score"].size:
         return None
-    block = int(part.about.get("blocks", {}).get("query", 1))
+    block = int(part.about.get("grid", {}).get("query", 1))
     return Scores(part.name, dataset, str(dataset["score"].dims[-1]), top, data, block)
 
 

@@ -15,8 +15,8 @@ import dtda_prob as dtda
 from dtda_prob.report.looks import texts
 
 TYPES = {
-    "blocks": dict,
     "data": dict,
+    "grid": dict,
     "kernel": (dict, str),
     "key": list,
     "kind": str,

@@ -174,7 +174,6 @@ def _measure(about: dict[str, Any]) -> str:
 def holds(study: Study) -> Table:
     """Return a row for each part: what it is, how large, and what it took."""
     table = study.table.loc[[part.name for part in study.parts]]
-    seconds = list(map(_seconds, study.parts))
     counts = {name: table[name.lower()].to_numpy() for name in ("Draws", "Perturbations", "Queries")}
     frame = pd.DataFrame(
         {
@@ -185,14 +184,14 @@ def holds(study: Study) -> Table:
             **counts,
             "Finished": table["finished"].to_numpy(float),
             "Diverging": table["diverging"].to_numpy(),
-            "Time": seconds,
+            "Time": table["seconds"].to_numpy(),
             "Size": table["bytes"].to_numpy(),
         }
     )
     shown = {name: [f"{n:,}" if n else NONE for n in values] for name, values in counts.items()} | {
         "Finished": [f"{x:.0%}" if x == 1 else told(False, "", f"{x:.0%}") for x in frame["Finished"]],
         "Diverging": [told(False, "", f"{n:,}") if n else "0" for n in frame["Diverging"]],
-        "Time": list(map(duration, seconds)),
+        "Time": list(map(duration, table["seconds"])),
         "Size": list(map(size, frame["Size"])),
     }
     notes = {
@@ -203,13 +202,6 @@ def holds(study: Study) -> Table:
         "Size": "on disk",
     }
     return Table("Everything in the study", frame, shown, notes)
-
-
-def _seconds(part: Part) -> float:
-    """Return the time that a part took; NaN if it was not recorded."""
-    shards = part.tree.children.get("shards", xr.DataTree()).to_dataset()
-    finished = shards.get("finished")
-    return np.nan if finished is None else float(finished.sel(fact="milliseconds").sum()) / 1000
 
 
 def plain_name(qualified: str) -> str:

@@ -156,7 +156,7 @@ def _rows(root: Path, name: str, nodes: Nodes) -> Iterator[tuple]:
         yield printable(name), part, status, damaged.get(part, ""), float("nan")
     if not _record_dims(name, nodes):
         return
-    done, seconds = done_counts(root, name, nodes), _seconds(root, name, nodes)
+    done, seconds = done_counts(root, name, nodes), seconds_of(root, name, nodes)
     record = nodes[f"{name}/{DONE}"]
     assert isinstance(record, Array)
     for place in np.ndindex(done.shape):
@@ -168,7 +168,7 @@ def _rows(root: Path, name: str, nodes: Nodes) -> Iterator[tuple]:
         yield name, place, status, bad, float(seconds[place]) if inside else float("nan")
 
 
-def _seconds(root: Path, name: str, nodes: Nodes) -> np.ndarray:
+def seconds_of(root: Path, name: str, nodes: Nodes) -> np.ndarray:
     """Read how long each block took, NaN where that is not known."""
     record = nodes[f"{name}/{SECONDS}"]
     assert isinstance(record, Array)

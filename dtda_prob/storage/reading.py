@@ -15,6 +15,7 @@ from dtda_prob.storage.complete import (
     finished,
     is_whole,
     names_of,
+    seconds_of,
 )
 from dtda_prob.storage.documents import AGAIN, refuse, root_of
 from dtda_prob.storage.errors import StoreError, printable
@@ -72,7 +73,8 @@ def contents(path: str | Path) -> pd.DataFrame:
         A row for each name: its `kind` ("sample set", "scores", "effects", or what `save` was given),
         the `transform` and `measure` of its draws, how many `draws` are finished, the numbers of
         `perturbations`, `queries` and `data`, the share of its blocks that is `finished` (1 of what was
-        saved whole), the number of draws that are `diverging`, and its `bytes` on disk.
+        saved whole), the number of draws that are `diverging`, the `seconds` that its blocks took (NaN
+        of what was saved whole), and its `bytes` on disk.
 
     Raises:
         StoreError: if it is no store, or is not safe to open.
@@ -80,7 +82,7 @@ def contents(path: str | Path) -> pd.DataFrame:
     root = root_of(path)
     nodes = inspect(root, complete=False)
     rows = {name: _row(root, name, nodes) for name in names_of(nodes)}
-    columns = ["kind", "transform", "measure", *COUNTED, "finished", "diverging", "bytes"]
+    columns = ["kind", "transform", "measure", *COUNTED, "finished", "diverging", "seconds", "bytes"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
 
 
@@ -133,20 +135,21 @@ def num_diverging(root: Path, name: str, nodes: Nodes) -> int:
 
 def _row(root: Path, name: str, nodes: Nodes) -> list[Any]:
     about, sizes = description(nodes, name), _sizes(name, nodes)
-    block, share = about.get("grid"), 1.0
+    block, share, seconds = about.get("grid"), 1.0, np.nan
     if block and f"{name}/blocks/done" in nodes:
         counts, dim = done_counts(root, name, nodes), next(iter(block))
         done = finished(name, counts, block, sizes.get(dim, 0))
         share = float((counts > 0).mean()) if counts.size else 1.0
         share = min(share, done.mean()) if done.size and not done.all() and share == 1 else share
         sizes[dim] = int(done.sum())
+        seconds = float(np.nansum(seconds_of(root, name, nodes)))
     numbers = [max((sizes.get(dim, 0) for dim in dims), default=0) for dims in COUNTED.values()]
     numbers[0] = numbers[0] * sizes.get("chain", 1) or about.get("num_draws") or 0
     measure = (about.get("measure") or {}).get("name", "")
     texts = [about.get("kind", "tree"), about.get("transform", ""), measure]
     size = sum(file.stat().st_size for file in (root / name).rglob("*") if file.is_file())
     shown = [printable(str(text)[:LONGEST]) for text in texts]
-    return [*shown, *numbers, share, num_diverging(root, name, nodes), size]
+    return [*shown, *numbers, share, num_diverging(root, name, nodes), seconds, size]
 
 
 def _sizes(name: str, nodes: Nodes) -> dict[str, int]:

@@ -55,6 +55,10 @@ def writing(path: Path, attributes: dict[str, str]) -> Generator[None]:
         raise StoreError(
             f"store={str(path)!r} is being written by another process; wait for it, or name another"
         ) from None
+    except StoreError as error:
+        if path.exists():
+            raise
+        raise explained(OSError(errno.ENOENT, str(error)), path) from error
     except OSError as error:
         elsewhere = error.errno == errno.ENOENT and (path / NODE).exists()
         if error.errno not in WHY or elsewhere:

@@ -1,72 +1,142 @@
-"""Arguments and options that commands share, and the engine that they name."""
+"""A step of a study: what all commands that compute share."""
 
 import multiprocessing
 import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import reduce, wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+from dtda_prob.cli import experiment as experiments
+from dtda_prob.cli.output import Result, emit, json_option, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dtda_prob.studies.price import Price
+    from dtda_prob.studies.run import Where
 
 STORE = click.Path(path_type=Path, file_okay=False)
 ENGINES = "here, devices, processes, processes:N, or the address of a Dask scheduler (tcp://host:8786)"
 CACHE_BYTES = 2**30
+EXAMPLES = "examples"
 
 
-class Request(NamedTuple):
-    """What all commands that compute are asked.
+class Step(NamedTuple):
+    """What every command that computes is given.
 
     Attributes:
         experiment: `file.py:name`.
         store: folder of the study.
-        name: of the result in the study; None for the command's own.
+        name: of the result in the study.
         seed: of all randomness.
-        engine: where it is computed, as given.
+        engine: where to compute, as given.
         resume: whether to resume an existing result.
-        as_json: whether to print one JSON object.
     """
 
     experiment: str
     store: Path
-    name: str | None
+    name: str
     seed: int
     engine: str
     resume: bool
-    as_json: bool
+
+    def load(self) -> experiments.Experiment:
+        """Import the experiment."""
+        return experiments.load(self.experiment)
 
     @property
     def words(self) -> list[str]:
         """Return the arguments that the next command has too."""
         return [self.experiment, str(self.store)]
 
+    def contents(self) -> "pd.DataFrame | None":
+        """Return the contents of the study, if it exists."""
+        import dtda_prob as dtda
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to stderr."
-)
+        return dtda.contents(self.store) if self.store.exists() else None
+
+    def existing(self) -> "pd.Series | None":
+        """Return what the study has under this name.
+
+        Raises:
+            click.ClickException: if it has something, and is not to be resumed.
+        """
+        table = self.contents()
+        if table is None or self.name not in table.index:
+            return None
+        if not self.resume:
+            raise click.ClickException(
+                f"{str(self.store)!r} has {self.name!r} already; omit --no-resume to resume it, or "
+                "choose another --name"
+            )
+        return table.loc[self.name]
+
+    @contextmanager
+    def where(self, effects: str = "") -> Generator["Where"]:
+        """Yield where to compute and to keep the result; close the engine."""
+        import dtda_prob as dtda
+
+        with _computing(self.engine) as engine:
+            yield dtda.Where(self.store, self.name, engine, effects=effects)
+
+    def announce(self, task: str, price: "Callable[[], Price] | None") -> dict[str, Any]:
+        """Print the cost of a task before it starts; None if everything is there already."""
+        if price is None:
+            say(f"{task}: looking up what the study has.")
+            return {"cost": None}
+        say(f"{task}: compiling, and trying a few draws ...")
+        cost = price()
+        elsewhere = self.engine not in ("here", "devices")
+        say(f"{task}: {cost}{f', if computed here instead of by {self.engine}' if elsewhere else ''}.")
+        if cost.bytes > cost.memory:
+            say("Warning: this is more memory than a device has; it may fail, or be slow.")
+        return {"cost": cost._asdict()}
+
+    def keep_examples(self, experiment: experiments.Experiment) -> None:
+        """Save what a report shows of each example, unless it is there.
+
+        A variable `show` of the experiment's file may hold options of `report.examples`.
+        """
+        import dtda_prob as dtda
+
+        if EXAMPLES not in dtda.contents(self.store).index:
+            shown = dtda.report.examples(experiment.training, **getattr(experiment.module, "show", {}))
+            dtda.save(shown, self.store, name=EXAMPLES, kind=EXAMPLES)
 
 
-def computes(name: str) -> Callable[[Callable], Callable]:
-    """Add the arguments and options of all commands that compute; `name` is shown in the help."""
+def computes(name: str, shown: str = "") -> Callable[[Callable[..., Result]], Callable]:
+    """Add the arguments and options of all commands that compute, and print their result.
 
-    def decorate(function: Callable) -> Callable:
+    Args:
+        name: of the result in the study by default; empty if the command chooses it.
+        shown: the default name in the help.
+    """
+
+    def decorate(function: Callable[..., Result]) -> Callable:
         @wraps(function)
-        def run(**given: Any) -> Any:
+        def run(as_json: bool, **given: Any) -> None:
             keep_compilations()
-            common = {field: given.pop(field) for field in Request._fields}
-            return function(Request(**common), **given)
+            common = {field: given.pop(field) for field in Step._fields}
+            step = Step(**common)
+            step = step._replace(name=step.name or name)
+            with redirect_stdout(sys.stderr) if as_json else nullcontext():
+                result = function(step, **given)
+            emit(as_json, result)
 
-        return reduce(lambda made, parameter: parameter(made), reversed(_parameters(name)), run)
+        return reduce(lambda made, add: add(made), reversed(_parameters(shown or name)), run)
 
     return decorate
 
 
-def _parameters(name: str) -> list[Callable[[Callable], Callable]]:
+def _parameters(name: str) -> Sequence[Callable[[Callable], Callable]]:
     return [
         click.argument("experiment", type=click.Path()),
         click.argument("store", type=STORE),
@@ -90,7 +160,7 @@ def _parameters(name: str) -> list[Callable[[Callable], Callable]]:
 
 
 def keep_compilations() -> None:
-    """Let JAX keep compiled code in the user's cache folder, unless the environment names another.
+    """Set JAX to keep compiled code in the user's cache folder, unless the environment names another.
 
     Each machine has its own folder, since code for one processor may not run on another, of at most a
     GiB. Call before JAX is imported; processes that are started inherit it. Without a home folder,
@@ -117,7 +187,7 @@ def _check_engine(context: click.Context, parameter: click.Parameter, words: str
 
 
 @contextmanager
-def computing(words: str) -> Generator[Any]:
+def _computing(words: str) -> Generator[Any]:
     """Yield the engine of `--engine`, and close it."""
     workers = _num_processes(words)
     if workers is not None:

@@ -1,0 +1,126 @@
+"""`dtda attribute`: scores of all examples, or of perturbations."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtda_prob.cli.experiment import method_option, weights_option
+from dtda_prob.cli.output import Result, aligned
+from dtda_prob.cli.step import Step, computes
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+NUM_QUERIES = 2
+"""Queries whose scores are listed; --json has all of them."""
+MEANING = "A positive mean score: removing the example raises the measurement."
+
+
+@click.command(
+    epilog="Example: dtda attribute experiment.py study.zarr --divergence mean --divergence variance"
+)
+@computes("scores")
+@click.option("--draws", default=16, show_default=True, help="Number of draws, at least 3.")
+@method_option
+@click.option(
+    "--divergence",
+    "divergences",
+    multiple=True,
+    default=["mean", "wasserstein"],
+    show_default=True,
+    help="Definition of influence; repeat it for several.",
+)
+@weights_option
+@click.option("--top", default=10, show_default=True, help="Examples to list for each query.")
+@click.option(
+    "--rate", default=0.1, show_default=True, help="False discovery rate of significant examples."
+)
+@click.option(
+    "--keep-effects/--no-keep-effects",
+    default=True,
+    show_default=True,
+    help="Keep the effect of each example on each draw (4 bytes each), so that more draws extend them.",
+)
+def attribute(
+    step: Step,
+    draws: int,
+    method: str | None,
+    divergences: tuple[str, ...],
+    weights: str | None,
+    top: int,
+    rate: float,
+    keep_effects: bool,
+) -> Result:
+    """Score how far each example moves each query.
+
+    A score is a divergence between the distributions of the query's measurement with and without the
+    example.
+
+    EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
+    study.
+    """
+    experiment = step.load()
+    new, source = experiment.perturbed((), weights), experiment.push_forward(method)
+    import jax
+
+    import dtda_prob as dtda
+    from dtda_prob.attribution import price_of_scores
+
+    key, there = jax.random.key(step.seed), step.existing()
+    can_pull = source.cost.pull == source.cost.pull  # else NaN
+    effects = f"{step.name}.effects" if keep_effects and can_pull else ""
+    with step.where(effects) as where:
+        price = partial(price_of_scores, source, key, draws, new, where=where)
+        is_done = there is not None and there.finished == 1
+        cost = step.announce(f"Scores by {source.name}", None if is_done else price)
+        scores = dtda.attribute(source, key, draws, divergences, new, where=where).load()
+    step.keep_examples(experiment)
+    findings = _findings(scores, top, rate)
+    saved = f"Scores by {source.name}, {draws} draws, are saved as {step.name} in {step.store}."
+    result = {"store": step.store, "name": step.name, "draws": draws, **cost, **findings}
+    return Result([saved, *_lines(scores, findings)], result, ["dtda", "diagnose", *step.words])
+
+
+def _findings(scores: "xr.Dataset", top: int, rate: float) -> dict[str, Any]:
+    """Return the strongest examples of each query by each divergence, and how many are significant."""
+    import dtda_prob as dtda
+
+    counts = dtda.scores.influential(scores, rate).groupby(level="divergence").size()
+    names = scores["divergence"].values.tolist()
+    table = dtda.scores.strongest(scores, top)
+    table = table.assign(label=table.index.get_level_values(-1))
+    by_query: Any = table.groupby(level=["divergence", "query"], sort=False)
+    return {
+        "measure": scores.attrs["measure"],
+        "rate": rate,
+        "influential": {name: int(counts.get(name, 0)) for name in names},
+        "scores": [
+            {"divergence": name, "query": query, "strongest": rows.to_dict("records")}
+            for (name, query), rows in by_query
+        ],
+    }
+
+
+def _lines(scores: "xr.Dataset", findings: dict[str, Any]) -> list[str]:
+    """Return the strongest examples of the first queries by the first divergence, and all counts."""
+    from dtda_prob.report.numbers import plain, with_error
+
+    lines = []
+    for one in findings["scores"][: min(NUM_QUERIES, scores.sizes["query"])]:
+        head = f"query {one['query']}", f"{one['divergence']} score of {findings['measure']} +- error"
+        rows = [
+            (
+                each["label"],
+                plain(with_error(each["score"], each["error"])),
+                "*" if each["q_value"] <= findings["rate"] else "",
+            )
+            for each in one["strongest"]
+        ]
+        lines += aligned([(*head, ""), *rows])
+    *_, dim = scores["score"].dims
+    things = "perturbations" if dim == "perturbation" else "examples"
+    counts = ", ".join(f"{count} by {name}" for name, count in findings["influential"].items())
+    pairs = f"{scores.sizes['query']} queries x {scores.sizes[dim]} {things}"
+    lines.append(f"Significant (*, FDR <= {findings['rate']:.0%}): {counts}, of {pairs}.")
+    return [*lines, *([MEANING] if "mean" in findings["influential"] else [])]
