@@ -78,18 +78,16 @@ def compute(
         Exception: what the function raises, with a note that names the item.
     """
     if engine is None:
-        yield from ((item, _here(function, item)) for item in items)
+        for item in items:
+            try:
+                result = function(item)
+            except Exception as error:
+                error.add_note(f"raised by {item}")
+                raise
+            yield item, result
         return
     with _pool(engine) as pool, _packed(function, pool, beside) as packed:
         yield from _collect(lambda item: pool.executor.submit(_call, packed, item), items, pool.watch)
-
-
-def _here(function: Callable[[Any], Any], item: Any) -> Any:
-    try:
-        return function(item)
-    except Exception as error:
-        error.add_note(f"raised by {item}")
-        raise
 
 
 def _collect(

@@ -1,13 +1,17 @@
 """Scores against retraining and closed forms, on regression and a small network."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import xarray as xr
-from tables import NUM_DATA, ones, train, train_network
+from tables import NUM_DATA, blown_up, ones, train, train_network
 
 import dtda_prob as dtda
+from dtda_prob.studies.check import Steps, advice
 from dtda_prob.studies.source import draw_keys
 
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
@@ -238,3 +242,151 @@ def test_groups_that_drop_different_numbers_of_rows_cannot_share_a_pull(training
         options=dtda.Options(check=False),
     )
     assert np.isfinite(pushed["score"]).all()
+
+
+# Certainty where there is none, and requests that cannot work
+
+
+def regression_of(x, y, kernel=None) -> dtda.Training:
+    program = dtda.Program(dtda.zoo.linear_regression, np.asarray(x, np.float32), y=y)
+    kernel = dtda.kernels.exact() if kernel is None else kernel
+    return dtda.Training(program, kernel, dtda.measures.prediction(np.eye(2, dtype=np.float32)))
+
+
+def test_copies_share_an_interval_of_ranks():
+    """Six rows alike have all ranks; of seven with two copies these two have the same interval."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(7, 2)), rng.normal(size=7)
+    x[6], y[6] = x[2], y[2]
+    alike = dtda.attribute(
+        dtda.influence(regression_of(np.ones((6, 2)), np.ones(6))), KEY, 16, ["mean"],
+        options=dtda.Options(top=2, check=False),
+    ).isel(divergence=0)  # fmt: skip
+    close(alike["rank_lower"], 1)
+    close(alike["rank_upper"], 6)
+    close(alike["rank_probability"], 1 / 6, rtol=1e-6)
+    close(alike["top_probability"], 2 / 6, rtol=1e-6)
+    copied = dtda.attribute(dtda.influence(regression_of(x, y)), KEY, 16, ["mean"], options=QUIET)
+    for name in ("rank_lower", "rank_upper", "top_probability"):
+        close(copied[name].isel(datum=2), copied[name].isel(datum=6))
+    inside = (copied["rank_lower"] <= copied["rank"]) & (copied["rank"] <= copied["rank_upper"])
+    assert inside.isel(datum=[2, 6]).all()
+
+
+QUIET = dtda.Options(check=False)
+
+
+def test_one_model_is_not_ten():
+    rng = np.random.default_rng(0)
+    checkpoint = dtda.kernels.pretrained({"slopes": np.array([1.0, -1.0], np.float32)})
+    training = regression_of(rng.normal(size=(8, 2)), rng.normal(size=8), checkpoint)
+    source = dtda.influence(training, dtda.curvature.dense(damping=1.0), at="old")
+    with pytest.warns(RuntimeWarning, match="2 of 2 queries: all draws are the same model"):
+        scores = dtda.attribute(source, KEY, 10, ["mean"], options=QUIET)
+    assert np.isfinite(scores["score"]).all()
+    for name in ("error", "lower", "upper", "p_value", "q_value", "rank_lower", "top_probability"):
+        assert np.isnan(scores[name]).all(), name
+
+
+@pytest.mark.parametrize("direction", ["pull", "push"])
+def test_settings_that_vary_are_no_examples(direction):
+    program = dtda.vary(train("exact").program, "prior")
+    training = dtda.Training(program, dtda.kernels.exact(), train("exact").measure)
+    source = dtda.influence(training, at="old")
+    scores = dtda.attribute(source, KEY, 4, ["mean"], direction=direction, options=QUIET)
+    assert scores["datum"].values.tolist() == list(range(NUM_DATA))
+    plain = dtda.influence(train("exact"), at="old")
+    plain = dtda.attribute(plain, KEY, 4, ["mean"], direction=direction, options=QUIET)
+    close(scores["q_value"], plain["q_value"], rtol=1e-3)
+
+
+def test_a_direction_is_taken_that_the_source_has():
+    training = train("exact")
+    by_push = dtda.importance(training, OTHER, num_draws=100)
+    weights = dtda.leave_one_out(training.program, [0, 1])
+    scores = dtda.attribute(by_push, KEY, 4, ["mean"], weights, options=QUIET)
+    assert scores["score"].sizes["perturbation"] == 2
+    with pytest.raises(ValueError, match=r"direction='pull': importance.* has 'push'"):
+        dtda.attribute(by_push, KEY, 4, ["mean"], direction="pull")
+    with pytest.raises(ValueError, match=r"direction='push': .* has 'pull'"):
+        dtda.attribute(dtda.cosine(train("sgd by epoch")), KEY, 4, ["mean"], direction="push")
+
+
+def scalar(old, new):
+    return float((new - old).mean())
+
+
+def unreduced(old, new):
+    return new - old
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"divergences": []}, "empty list: name one"),
+        ({"divergences": "mean"}, r"divergences='mean' must be a list: write \['mean'\]"),
+        ({"divergences": [scalar]}, r"'scalar' gives shape \(\) .* reduce the first axis"),
+        ({"divergences": [unreduced]}, r"'unreduced' gives shape \(16, 1, 2\)"),
+        ({"perturbations": np.ones((0, NUM_DATA))}, "hold no perturbation"),
+        ({"perturbations": np.ones((0, NUM_DATA)), "direction": "push"}, "hold no perturbation"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_anything_is_drawn(given, words, training, monkeypatch):
+    monkeypatch.setattr("dtda_prob.studies.run._in_memory", None)
+    with pytest.raises(ValueError, match=words):
+        dtda.attribute(dtda.unroll(training), KEY, 4, **given)
+
+
+def test_no_sample_is_drawn_of_no_perturbation(training):
+    with pytest.raises(ValueError, match="hold no perturbation"):
+        dtda.sample(training, KEY, 4, np.ones((0, NUM_DATA)))
+
+
+@pytest.mark.parametrize("level", [-1.0, 0.0, 1.0, 2.0, np.nan])
+def test_levels_lie_between_0_and_1(level):
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        dtda.Options(level=level)
+
+
+def test_states_of_a_run_say_how_many_draws_fit():
+    late = dtda.kernels.keep(dtda.kernels.sgd(optax.sgd(0.05), num_steps=6, batch_size=4), 5)
+    source = dtda.influence(train(late))
+    with pytest.raises(ValueError, match=r"num_draws=8: .* num_states=5 .* take num_draws=15"):
+        dtda.attribute(source, KEY, 8, ["mean"])
+    with pytest.raises(ValueError, match="take num_draws=10"):
+        dtda.sample(source, KEY, 4)
+    with pytest.raises(ValueError, match=r"sample has no .*level"):
+        dtda.sample(source, KEY, 10, options=dtda.Options(level=0.5))
+    rule = dtda.until(dtda.settled(0.01), start=3, most=4)
+    assert dtda.attribute(source, KEY, rule, ["mean"], options=QUIET).attrs["num_draws"] == 15
+
+
+ADVICE = [
+    (
+        "influence",
+        {"at": "old"},
+        5.0,
+        [1],
+        "Expand at the middle .*, damp more, or retrain",
+    ),
+    ("influence", {}, 5.0, [1], "^Damp more, or retrain"),
+    ("influence", {}, 0.1, [1], "^Damp less, or retrain"),
+    ("influence", {}, 5.0, [1, 2], "^Damp more, remove less at a time, or retrain"),
+    ("unroll", {}, 5.0, [1], "^Take a damped response, such as influence.*segments.*, or retrain"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "ratio", "data", "words"), ADVICE)
+def test_advice_about_the_range_fits_what_was_done(name, given, ratio, data, words, training):
+    source = getattr(dtda, name)(training, **given)
+    steps = Steps(np.zeros(1, int), np.array([ratio]), np.array([0.9]))
+    weights = dtda.remove(training.program, data).expand_dims(perturbation=[0])
+    assert re.search(words, advice(source, steps, weights))
+
+
+def test_predictions_beside_retraining_are_checked_too(training):
+    weights = dtda.leave_one_out(training.program, [1, 2])
+    source = blown_up(training, -10.0)
+    with pytest.warns(RuntimeWarning, match="out of its range"):
+        dtda.evaluate.predictions(source, KEY, 4, weights, direction="push")
+    dtda.evaluate.predictions(source, KEY, 4, weights, direction="push", check=False)

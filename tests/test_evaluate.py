@@ -28,12 +28,12 @@ def subsets(training):
 
 @pytest.fixture(scope="module")
 def truth(training, subsets):
-    return evaluate.retrainings(training, OTHER, subsets, num_retrainings=8, progress=False)
+    return evaluate.retrainings(training, OTHER, subsets, num_retrainings=8)
 
 
 @pytest.fixture(scope="module")
 def predicted(training, subsets):
-    return evaluate.predictions(dtda.unroll(training), KEY, 4, subsets, progress=False)
+    return evaluate.predictions(dtda.unroll(training), KEY, 4, subsets, check=False)
 
 
 # Both arms.
@@ -51,15 +51,14 @@ def test_arms_are_samples_of_training_with_their_keys(training, truth, subsets):
 
 
 def test_a_prediction_of_dropped_rows_starts_from_all_of_them(training, predicted, subsets):
-    again = evaluate.retrainings(training, KEY, subsets[:1], num_retrainings=4, progress=False)
+    again = evaluate.retrainings(training, KEY, subsets[:1], num_retrainings=4)
     close(predicted["full"], again["full"], rtol=1e-5)
 
 
 def test_independent_arms_share_no_key(training):
     same = np.ones((2, NUM_DATA))
     coupled, independent = (
-        evaluate.retrainings(training, KEY, same, num_retrainings=3, coupled=c, progress=False)
-        for c in (True, False)
+        evaluate.retrainings(training, KEY, same, num_retrainings=3, coupled=c) for c in (True, False)
     )
     close(coupled["perturbed"][:, :, 1], coupled["full"], rtol=1e-6)
     draws = np.stack([independent["full"], *independent["perturbed"].transpose("perturbation", ...)])
@@ -69,16 +68,14 @@ def test_independent_arms_share_no_key(training):
 
 def test_arms_that_a_study_keeps_are_those_in_memory(training, truth, predicted, subsets, tmp_path):
     """And the second call trains for nothing."""
-    study = {"store": tmp_path / "study", "progress": False}
+    where = dtda.Where(tmp_path / "study")
     for _ in range(2):
-        true = evaluate.retrainings(training, OTHER, subsets, num_retrainings=8, **study)
-        guess = evaluate.predictions(dtda.unroll(training), KEY, 4, subsets, **study)
+        true = evaluate.retrainings(training, OTHER, subsets, num_retrainings=8, where=where)
+        guess = evaluate.predictions(dtda.unroll(training), KEY, 4, subsets, where=where, check=False)
     xr.testing.assert_identical(true, truth)
     xr.testing.assert_identical(guess, predicted)
     names = {name for name, _ in dtda.verify(tmp_path / "study").index}
     assert names == {"retrained.all_data", "retrained.perturbed", "predicted", "predicted.all_data"}
-    with pytest.raises(TypeError, match=r"\['stor'\] are no options; there are \['engine', 'name'"):
-        evaluate.retrainings(training, OTHER, subsets, num_retrainings=8, stor="study")
 
 
 def test_arms_are_stored_and_compared_again(truth, predicted, tmp_path):
@@ -205,7 +202,7 @@ def test_vector_measurements_are_compared_as_vectors():
     measure = dtda.measures.prediction(jnp.ones((2, 3)))
     training = dtda.Training(train_network().program, train_network().kernel, measure)
     data = dtda.leave_one_out(training.program, range(3))
-    found = evaluate.predictions(dtda.unroll(training), KEY, 1, data, progress=False)
+    found = evaluate.predictions(dtda.unroll(training), KEY, 1, data, check=False)
     assert found["perturbed"].dims == ("draw", "query", "perturbation", "output")
     shift = (found["perturbed"] - found["full"]).mean("draw")
     close(evaluate.effects(found)["value"][0], np.linalg.norm(shift, axis=-1), rtol=1e-4)
@@ -250,7 +247,7 @@ def test_groups_are_left_out_by_label(training):
     assert list(result["perturbation"].values) == ["a", "b", "c"]
     assert np.isfinite(result["lds_error"]).all()
     again = evaluate.predictions(
-        dtda.retrain(training), KEY, 3, dtda.groups(training.program, by), direction="push"
+        dtda.retrain(training), KEY, 3, dtda.groups(training.program, by), direction="push", check=False
     )
     close(result["predicted"], evaluate.effects(again)["value"])
 
@@ -308,15 +305,13 @@ def test_what_does_not_match_is_refused(predicted, truth, name):
 @pytest.fixture(scope="module")
 def curves(training):
     rankings = {1: [3, 0, 7, 5], 3: [2, 1, 9, 4]}
-    return evaluate.removal_curves(
-        training, KEY, rankings, [1, 3], num_draws=3, num_random=2, progress=False
-    )
+    return evaluate.removal_curves(training, KEY, rankings, [1, 3], num_draws=3, num_random=2)
 
 
 def test_a_curve_is_retraining_without_the_first_of_a_ranking(training, curves):
     assert curves["perturbed"].dims == ("draw", "query", "order", "count")
     without = dtda.remove(training.program, [2, 1, 9])
-    truth = evaluate.retrainings(training, KEY, without, num_retrainings=3, progress=False)
+    truth = evaluate.retrainings(training, KEY, without, num_retrainings=3)
     close(curves["perturbed"].sel(query=3, order="ranking", count=3), truth["perturbed"][:, 3, 0], 1e-4)
     close(curves["full"].sel(query=3), truth["full"][:, 3], rtol=1e-4)
 
@@ -330,7 +325,6 @@ def test_random_orders_are_the_same_for_predictions(training, curves):
         num_draws=3,
         num_random=2,
         direction="push",
-        progress=False,
     )
     close(retrained["perturbed"], curves["perturbed"].sel(query=[1]), rtol=1e-4)
 
@@ -397,9 +391,7 @@ def test_the_error_of_an_area_is_its_spread():
 def test_pruning_removes_the_highest_scores_and_pairs_draws(training):
     harm = np.arange(NUM_DATA, dtype=float)
     scores = {"last": harm, "either end": np.stack([harm, -harm])}
-    arms = evaluate.pruning(
-        training, KEY, scores, share=0.25, num_random=3, num_retrainings=4, progress=False
-    )
+    arms = evaluate.pruning(training, KEY, scores, share=0.25, num_random=3, num_retrainings=4)
     assert arms["rule"].values.tolist() == ["last", *["either end"] * 2, *["random"] * 3]
     assert (arms["weights"].sum("datum") == 9).all()
     assert not arms["weights"][0, 9:].any()

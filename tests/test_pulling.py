@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tables import NUM_QUERIES, SOME, draw, ones, train
+from tables import NUM_QUERIES, draw, ones, train
 
 import dtda_prob as dtda
 from dtda_prob import kernels
 from dtda_prob.compiling import _jitted
-from dtda_prob.studies.pull import pull_block
+from dtda_prob.studies.perturbed import perturbed
+from dtda_prob.studies.pull import pull_runs, responses
 from dtda_prob.studies.source import draw_keys
 
 KEY = jax.random.key(0)
@@ -38,7 +39,7 @@ def test_blocks_are_the_single_pulls_of_their_runs_and_queries(make, kernel, poi
     alone = pulled_alone(push_forward, keys, ones(), point, np.arange(NUM_QUERIES))
     before = _jitted.cache_info().misses
     blocks = [np.array(block) for block in ([0, 1, 2], [2, 1, 3])]
-    found = [pull_block(push_forward, keys, ones(), point, block) for block in blocks]
+    found = [pull_runs(push_forward, None, keys, ones(), point, block) for block in blocks]
     assert _jitted.cache_info().misses <= before + 1
     for block, values in zip(blocks, found, strict=True):
         for ours, expected in zip(values, alone, strict=True):
@@ -46,19 +47,7 @@ def test_blocks_are_the_single_pulls_of_their_runs_and_queries(make, kernel, poi
             close(ours, np.take(expected, block, axis), rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"queries": np.array([0, NUM_QUERIES])}, "positions from 0 to 3"),
-        ({"queries": np.array([-1])}, "positions from 0 to 3"),
-        ({"queries": np.array([0.0])}, "float64 of shape"),
-        ({"queries": np.array([], int)}, "row of positions"),
-        ({"queries": np.array([[0]])}, "row of positions"),
-        ({"keys": draw_keys(KEY, 0)}, "pass one per run"),
-        ({"mesh": jax.make_mesh((1,), ("data",))}, "axis 'draw'"),
-    ],
-)
-def test_blocks_that_cannot_be_pulled_are_refused(changed, message):
-    given = {"keys": draw_keys(KEY, 1), "start": ones(), "point": None, "queries": SOME} | changed
-    with pytest.raises(ValueError, match=message):
-        pull_block(dtda.unroll(train("exact")), **given)
+def test_a_mesh_has_an_axis_of_draws():
+    mesh, source = jax.make_mesh((1,), ("data",)), dtda.unroll(train("exact"))
+    with pytest.raises(ValueError, match="axis 'draw'"):
+        responses(source, KEY, 1, perturbed(source.training.program, None), mesh=mesh)

@@ -408,7 +408,7 @@ ASKED_WRONGLY = [
         {"num_draws": dtda.until(lambda scores: scores)},
         r"num_draws=until\(\.\.\.\).* number",
     ),
-    ({"direction": "push", "effects": "e"}, "effects='e' .* leave it out, or pull"),
+    ({"direction": "push", "effects": "e"}, "effects='e' come from a pull: omit them"),
     ({"effects": "scores"}, "effects='scores' have the name of the scores; choose another"),
     ({"store": None, "effects": "e"}, "effects='e' are kept in a store: name one"),
 ]

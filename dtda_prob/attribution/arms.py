@@ -182,11 +182,10 @@ def comparison(
 
 
 def directions(source: Source) -> tuple[Direction, ...]:
-    """Return the directions of a source: push of a training, and what a transform has a cost for."""
+    """Return the directions of a source, which a transform declares; a training only pushes."""
     if isinstance(source, Training):
         return ("push",)
-    costs: dict[Direction, float] = {"pull": source.cost.pull, "push": source.cost.push}
-    return tuple(name for name, cost in costs.items() if not np.isnan(cost))
+    return source.directions
 
 
 def part(both: xr.Dataset | Responses, queries: slice, runs: slice = slice(None)) -> xr.Dataset:
@@ -200,7 +199,7 @@ def part(both: xr.Dataset | Responses, queries: slice, runs: slice = slice(None)
 
 
 def arms_of(both: xr.Dataset) -> Arms:
-    """Lay out both arms by draw, in double precision where small changes are added to values."""
+    """Return both arms by draw, in double precision where small changes are added to values."""
     old = by_draw(both["value"])[:, :, None]
     if "moved" in both:
         return Arms(old, by_draw(both["moved"]))
@@ -208,7 +207,7 @@ def arms_of(both: xr.Dataset) -> Arms:
 
 
 def by_draw(array: xr.DataArray) -> Values:
-    """Lay out the states of all runs as draws; of R runs, draw i is of run i modulo R."""
+    """Return the states of all runs as draws; of R runs, draw i is of run i modulo R."""
     if "state" not in array.dims:
         return array.values
     values = array.transpose("state", "run", ...).values

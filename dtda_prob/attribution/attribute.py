@@ -48,7 +48,7 @@ def attribute(
 
     Args:
         source: a push-forward, or a training (which retrains, by push).
-        key: one typed key; draws are those of `sample` with this key.
+        key: one typed key; draws are the same as in `sample` with this key.
         num_draws: number of draws, at least 3; or `until(rule)`, to draw until scores are sure. Where
             the kernel keeps several states of a run, these are draws too, and errors are taken from run
             to run, of which there must be 3.
@@ -76,7 +76,7 @@ def attribute(
     Raises:
         ValueError: for bad weights, unknown divergences or direction, or too few draws; if draws are to
             be added until a rule is met, in a store. All of it before anything is drawn.
-        StoreError: if the store, or its scores of this name, are those of something else; see `sample`.
+        StoreError: if the store, or its scores of this name, belong to something else; see `sample`.
         OSError: if the store cannot be written to; what is finished is safe.
 
     Warns:
@@ -119,12 +119,12 @@ def resolved(divergences: Divergences, compared: Comparison) -> tuple[Divergence
     """Return divergences by name or function, tried on noise.
 
     Raises:
-        ValueError: if there is none, one is unknown, or does not reduce draws alone.
+        ValueError: if the list is empty, or one is unknown or does not reduce draws alone.
     """
     if isinstance(divergences, str) or callable(divergences) or isinstance(divergences, Divergence):
         raise ValueError(f"divergences={divergences!r} must be a list: write [{divergences!r}]")
     if not len(divergences):
-        raise ValueError("divergences are empty: name one, such as 'mean'")
+        raise ValueError("divergences is an empty list: name one, such as 'mean'")
     chosen = tuple(resolve(divergence) for divergence in divergences)
     for divergence in chosen:
         tried(divergence, compared)
@@ -181,7 +181,9 @@ def _check_where(num_draws: int | Until, compared: Comparison, where: Where) -> 
     if not where.store:
         raise ValueError(f"effects={where.effects!r} are kept in a store: name one")
     if compared.direction != "pull":
-        raise ValueError(f"effects={where.effects!r} are those of a pull; leave it out, or pull")
+        raise ValueError(
+            f"effects={where.effects!r} come from a pull: omit them, or take direction='pull'"
+        )
     if where.effects == where.named("scores").name:
         raise ValueError(f"effects={where.effects!r} have the name of the scores; choose another")
 
@@ -192,9 +194,9 @@ def _warn_identical(scores: xr.Dataset) -> None:
     unknown = (scores["error"].isnull() & scores["score"].notnull()).all(("divergence", last))
     if unknown.any():
         warnings.warn(
-            f"{int(unknown.sum())} of {unknown.size} queries: all draws are the same model, which does "
-            "not say how training varies, so that errors and p-values are NaN; train from other keys "
-            "instead of one checkpoint, or read the scores as those of this model",
+            f"{int(unknown.sum())} of {unknown.size} queries: all draws are the same model, whatever "
+            "the key, so that errors and p-values are NaN; give each draw its own training instead "
+            "of one checkpoint, or read the scores as statements about this one model",
             RuntimeWarning,
             stacklevel=3,
         )

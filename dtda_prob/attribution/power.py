@@ -100,7 +100,7 @@ def power_of(
 
 
 def _components(divergence: Divergence, old: Values, new: Values) -> xr.Dataset:
-    """Give the variance of true scores over data, and that of a score's noise from one draw."""
+    """Return the variance of true scores over examples, and of a score's noise from one draw."""
     chosen = divergence.of(old.ndim == 4)
     if not chosen.has_contributions:
         raise ValueError(
@@ -123,12 +123,12 @@ def _components(divergence: Divergence, old: Values, new: Values) -> xr.Dataset:
 
 
 def _own(contributions: Values) -> Values:
-    """Take off what all data share, which moves no datum against another."""
+    """Subtract what all examples share, which moves no example against another."""
     return contributions - contributions.mean(-1, keepdims=True)
 
 
 def _variance(contributions: Values) -> Float[np.ndarray, " query"]:
-    """Give the mean over data of the variance over draws."""
+    """Return the mean over examples of the variance over draws."""
     return contributions.var(0, ddof=1).mean(-1)
 
 
@@ -154,7 +154,7 @@ def _tabulate(parts: xr.Dataset, needed: xr.DataArray, num_draws: int) -> pd.Dat
 
 
 def _advise(table: pd.DataFrame, correlation: float) -> str:
-    """Say it for the median query."""
+    """Write the advice for the median query."""
     return "\n".join(
         f"{name}: to correlate {correlation:g} with the true scores, {_number(row['coupled_draws'])} "
         f"coupled draws or {_number(row['independent_draws'])} independent ones (the median query); "

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import scipy.stats
 import xarray as xr
+from jaxtyping import Array
 
 from dtda_prob.attribution.arms import Arms, Comparison, Values, arms_of, part
 from dtda_prob.attribution.ranks import rank_pairs
@@ -16,6 +17,7 @@ from dtda_prob.divergences.meaning import encoded
 from dtda_prob.studies.identity import of_program
 from dtda_prob.studies.options import Options
 from dtda_prob.studies.pull import Responses
+from dtda_prob.typing import PRNGKey
 
 MOST_ELEMENTS = 2**22
 """Numbers per block of pairs that are compared at once."""
@@ -227,10 +229,13 @@ def tried(divergence: Divergence, comparison: Comparison) -> str:
 
 def noise(comparison: Comparison, num_draws: int, several: int) -> np.ndarray:
     """Make up measured values of one query, which add up to 1 where they are vectors."""
-    training = comparison.training
-    weights = training.program.full_weights()
-    value = jax.eval_shape(training.draw, jax.random.key(0), weights).value
-    output = value.shape[1 + (training.kernel.num_states > 1) :]
+    program, measure = comparison.training.program, comparison.training.measure
+
+    def value_of(key: PRNGKey) -> Array:
+        return measure.readout(measure.outputs(program.init(key)))
+
+    value = jax.eval_shape(value_of, jax.random.key(0))  # of an untrained model: training is not traced
+    output = value.shape[1:]
     noise = np.random.default_rng(0).uniform(size=(num_draws, 1, several, *output))
     # Shares that add up to 1 are fit for any divergence, those between probabilities too.
     shares = noise / noise.sum(-1, keepdims=True) if output else noise

@@ -21,8 +21,8 @@ class Until(NamedTuple):
 def until(rule: Rule, *, start: int = 8, most: int = 256) -> Until:
     """Ask `attribute` for as many draws as it takes, doubling their number until a rule is met.
 
-    Draws that there are are kept, and more are added to them: the result is that of the final number of
-    draws. Intervals hold for a number of draws that is fixed beforehand; looking several times makes
+    Draws are kept, and more are added to them: the result is the same as for the final number of draws.
+    Intervals hold for a number of draws that is fixed beforehand; looking several times makes
     them a little too short, the less the fewer the looks.
 
     Args:

@@ -71,7 +71,7 @@ _UNWEIGHTED = (AutoDAIS, AutoSemiDAIS, AutoLaplaceApproximation)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Replace a model, for making a guide that does not call it yet."""
+    """Stand in for a model that a guide is made of, and does not call yet."""
 
 
 def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:

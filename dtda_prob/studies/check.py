@@ -11,22 +11,22 @@ from dtda_prob.perturbations import num_removed
 from dtda_prob.studies.draw import values
 from dtda_prob.studies.source import Source, matched, start_of, training_of
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward
+from dtda_prob.transforms import PushForward, retrain
 from dtda_prob.typing import PRNGKey
 
 NUM_CHECKED = 4
-"""Perturbations that are retrained: those of the longest predicted steps."""
+"""Perturbations that are retrained, with the longest predicted steps."""
 LEAST_COSINE, MOST_RATIO = 0.5, 3.0
 """A step is in range if it points about the right way, and is about as long as it should be."""
 Values = Float[np.ndarray, "perturbation query *output"]
 
 
 class Steps(NamedTuple):
-    """Predicted steps of the measurement beside those of retraining, with the same key.
+    """Predicted steps of the measurement beside retrained ones, with the same key.
 
     Attributes:
         perturbation: which perturbations were retrained.
-        norm_ratio: length of the predicted step over that of the retrained one.
+        norm_ratio: length of the predicted step over the length of the retrained one.
         cosine: of the angle between them.
     """
 
@@ -64,7 +64,7 @@ def compare_steps(
 ) -> Steps:
     """Retrain one draw at the perturbations of the longest predicted steps.
 
-    Where a run has several states, steps are those of their mean.
+    Where a run has several states, their mean makes the step.
 
     Args:
         source: what predicted.
@@ -90,7 +90,7 @@ def has_range(source: Source) -> TypeGuard[PushForward]:
     Steps of retraining never are. Where a draw jumps (a kernel without a derivative, importance
     weights), it is not the draw that follows the weights, but its distribution.
     """
-    if isinstance(source, Training) or source.push == source.training.push:
+    if isinstance(source, Training | retrain):
         return False
     return not (source.training.kernel.not_differentiable or source.weigh)
 
@@ -120,7 +120,7 @@ def _is_at_old(source: PushForward) -> bool:
 
 
 def _bases(source: Source, key: PRNGKey, weights: xr.DataArray, old: Any) -> Values:
-    """Return the value that each step starts from: that of the training on the rows that are left."""
+    """Return the value that each step starts from, trained on the rows that are left."""
     removed, bases = num_removed(weights), {}
     for count in np.unique(removed):
         training = matched(training_of(source), int(count), weights.values)

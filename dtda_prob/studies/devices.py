@@ -1,7 +1,7 @@
 """Compiled calls that are split over the devices of one process."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -30,6 +30,11 @@ def num_devices(mesh: Mesh | None, axis: str | None = None) -> int:
     return mesh.size if axis is None else dict(mesh.shape).get(axis, 1)
 
 
+def whole(size: int, multiple: int) -> int:
+    """Round up to a multiple, at least one."""
+    return -(-max(1, size) // multiple) * multiple
+
+
 def spread(
     function: Callable,
     mesh: Mesh | None,
@@ -49,7 +54,7 @@ def spread(
         out: how the result is split.
     """
     if mesh is None:
-        return lambda *arguments: function(same, *arguments)
+        return partial(function, same)
     traced, static = split(same)
 
     def share(traced: Any, *arguments: Any) -> Any:
@@ -57,4 +62,4 @@ def spread(
 
     specs = (PartitionSpec(), *specs)
     shared = jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
-    return lambda *arguments: shared(traced, *arguments)
+    return partial(shared, traced)

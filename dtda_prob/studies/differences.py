@@ -77,7 +77,7 @@ TRACED = ("objective", "init", "training", "observe", "push")
 
 
 def differences(stored: Identity, here: Identity) -> list[str]:
-    """Return a sentence for each difference between two identities; versions alone are none.
+    """Return a sentence for each difference between two identities; versions are left out.
 
     Args:
         stored: parts that JSON held, from a store of anyone.

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 
 from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import num_removed
-from dtda_prob.studies.devices import all_devices, mesh_of, num_devices, spread
+from dtda_prob.studies.devices import all_devices, mesh_of, num_devices, spread, whole
 from dtda_prob.studies.digests import of_array, of_key, of_weights
 from dtda_prob.studies.identity import of_program, of_source
 from dtda_prob.studies.reading import VALUE, read
@@ -207,7 +207,7 @@ class Draws:
     def call(self, size: int | None = None) -> tuple[compiled, tuple[Any, ...]]:
         """Return the compiled call that pushes a chunk, or `size` pairs, with arguments to try it on.
 
-        Where perturbations drop different numbers of rows, the call is that of the most rows.
+        Where perturbations drop different numbers of rows, this is the call for the largest number.
         """
         count = max(self.fittings)
         source = self.fittings[count]
@@ -263,7 +263,7 @@ class Draws:
 
 
 def draws(source: Source, key: PRNGKey, num_runs: int, weights: xr.DataArray, **settings: Any) -> Draws:
-    """Lay out draws in blocks of about `chunk_size` pairs; further settings are fields of `Draws`.
+    """Build the task that draws, in blocks of about `chunk_size` pairs; `settings` fill `Draws`.
 
     Raises:
         ValueError: if what is kept has not the same shape for all perturbations.
@@ -338,11 +338,6 @@ def in_chunks(
 def filled(places: np.ndarray, size: int) -> np.ndarray:
     """Repeat the last place, so that all calls have one shape."""
     return np.pad(places, (0, size - len(places)), mode="edge")
-
-
-def whole(size: int, multiple: int) -> int:
-    """Round up to a multiple, at least one."""
-    return -(-max(1, size) // multiple) * multiple
 
 
 @compiled

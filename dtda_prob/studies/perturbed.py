@@ -86,7 +86,7 @@ class LeaveOneOut(Perturbed):
         return -response[..., chosen] * np.asarray(start)[chosen]
 
     def weights(self, chosen: np.ndarray | slice = slice(None)) -> xr.DataArray:
-        """Lay out the removal of some of the examples."""
+        """Return weights that remove some of the examples, one at a time."""
         positions = self.positions[chosen]
         rows = np.tile(np.asarray(self.program.initial_weights, float), (len(positions), 1))
         rows[np.arange(len(positions)), positions] = 0.0
@@ -170,7 +170,7 @@ def check_some(weights: xr.DataArray) -> xr.DataArray:
     """Return weights, refusing an empty set of perturbations.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if a set of perturbations is empty.
     """
     if 0 in weights.shape:
         raise ValueError(f"weights of shape {weights.shape} hold no perturbation; give at least one")

@@ -212,7 +212,7 @@ def _advise(name: str, seconds: pd.Series, what: str) -> str:
 
 
 def _room(rows: dict[str, Price], chunk_size: int) -> str:
-    """Say what a chunk takes, and whether it fits."""
+    """Write what a chunk takes, and whether it fits."""
     largest = max(
         (rows[name] for name in ("retrain", "push")), key=lambda row: np.nan_to_num(row.bytes)
     )

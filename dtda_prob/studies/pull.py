@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from dtda_prob.compiling import compiled
-from dtda_prob.studies.devices import all_devices, num_devices, spread
+from dtda_prob.studies.devices import all_devices, num_devices, spread, whole
 from dtda_prob.studies.digests import of_key
 from dtda_prob.studies.identity import of_program, of_source
 from dtda_prob.studies.perturbed import Perturbed
@@ -23,7 +23,7 @@ from dtda_prob.transforms.push_forward import of_queries
 from dtda_prob.typing import PRNGKey, Queries, Weights
 
 MOST_ELEMENTS = 2**24
-"""Elements of the responses that are pulled at once, unless those of a single query are more."""
+"""Elements of the responses that are pulled at once, unless a single query has more."""
 Pulled = tuple[Float[Array, "run ..."], Float[Array, "run ... datum"]]
 
 
@@ -106,12 +106,12 @@ class Responses:
             `key` of each run.
         """
         runs, queries = (np.arange(part.start, part.stop) for part in block)
-        filled = np.pad(queries, (0, max(0, self.block[1] - len(queries))), mode="edge")
-        keys = keys_of(self.key, self.first + runs)
-        pulled = pull_block(self.source, keys, self.start, self.point, filled, self.devices)
+        keys = keys_of(self.key, self.first + self._filled(runs, 0, "draw"))
+        columns = self._filled(queries, 1, "query").astype(np.int32)
+        pulled = pull_runs(self.source, self.devices, keys, self.start, self.point, columns)
         axis = query_axis(self.training)
-        asked = (slice(None),) * axis + (slice(len(queries)),)
-        value, response = (leaf[asked] for leaf in pulled)
+        asked = (slice(len(runs)), *[slice(None)] * (axis - 1), slice(len(queries)))
+        value, response = (np.asarray(leaf)[asked] for leaf in pulled)
         change = np.moveaxis(self.perturbed.change(response, self.start), -1, axis + 1)
         return self.labelled(value, change, runs, queries)
 
@@ -128,6 +128,11 @@ class Responses:
             "key": (["run", "word"], words),
         }
         return xr.Dataset(variables, self.coords.isel(run=runs, query=queries).coords)
+
+    def _filled(self, positions: np.ndarray, dim: int, axis: str) -> np.ndarray:
+        """Repeat the last position, up to a whole block and a multiple of the devices."""
+        size = whole(max(len(positions), self.block[dim]), num_devices(self.devices, axis))
+        return np.pad(positions, (0, size - len(positions)), mode="edge")
 
     @cached_property
     def start(self) -> Weights:
@@ -160,12 +165,12 @@ def responses(
     mesh: Mesh | None = None,
     first: int = 0,
 ) -> Responses:
-    """Lay out responses for some perturbed datasets, a run on each device at a time.
+    """Build the task that pulls responses for some perturbed datasets, a run on each device at a time.
 
     `columns` queries are pulled at once, those that fit into memory if None; see `Responses`.
 
     Raises:
-        ValueError: if the perturbations drop different numbers of rows.
+        ValueError: if the perturbations drop different numbers of rows, or for other axes of the mesh.
     """
     removed = perturbed.num_removed()
     if len(removed) > 1:
@@ -177,52 +182,12 @@ def responses(
     source = source.matched(int(removed[0]))
     numbers = max(len(perturbed), len(source.training.program.labels))
     columns = columns or queries_at_once(source.training, numbers)
-    runs = num_devices(all_devices() if mesh is None else mesh, "draw")
-    return Responses(source, key, num_runs, perturbed, (runs, columns), mesh, first)
-
-
-def pull_block(
-    source: PushForward,
-    keys: Key[Array, " run"],
-    start: Weights,
-    point: Weights | None,
-    queries: Int[np.ndarray, " block"],
-    mesh: Mesh | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return values of runs at the start, and their responses there or at another point, by queries.
-
-    Runs come one after another, so that memory holds the work of one and the responses of the block.
-    Where value and response train alike, each run trains once; it trains again for each block. Over a
-    mesh, runs are split along its axis "draw" and the queries along "query", and filled up by
-    repetition where they do not divide; numbers are those of one device up to rounding.
-
-    Args:
-        source: the push-forward.
-        keys: one per run.
-        start: the weights of the values.
-        point: the weights of the responses; `start` if None.
-        queries: their positions in the measure.
-        mesh: devices, with an axis "draw" and perhaps one "query"; the default device if None.
-
-    Returns:
-        Values `(run, *state, block, *output)` and responses `(run, *state, block, *output, datum)`.
-
-    Raises:
-        ValueError: for no key, positions that are none of the measure's, or other axes of the mesh.
-    """
-    chosen = check_queries(source.training, queries)
-    if len(keys) == 0:
-        raise ValueError("keys are empty: pass one per run")
     if mesh is not None and ("draw" not in mesh.shape or not {*mesh.shape} <= {"draw", "query"}):
         raise ValueError(
             f"mesh must have an axis 'draw' and perhaps one 'query', got {tuple(mesh.shape)}"
         )
-    runs = _repeated(len(keys), num_devices(mesh, "draw"))
-    places = _repeated(len(chosen), num_devices(mesh, "query"))
-    pulled = pull_runs(source, mesh, keys[runs], start, point, chosen[places])
-    asked = (slice(len(keys)), *[slice(None)] * (query_axis(source.training) - 1), slice(len(chosen)))
-    values, responses = (np.asarray(leaf)[asked] for leaf in pulled)
-    return values, responses
+    runs = num_devices(all_devices() if mesh is None else mesh, "draw")
+    return Responses(source, key, num_runs, perturbed, (runs, columns), mesh, first)
 
 
 @compiled
@@ -234,7 +199,24 @@ def pull_runs(
     point: Weights | None,
     queries: Queries,
 ) -> Pulled:
-    """Map over runs, and split them and the queries over the mesh, if there is one."""
+    """Return values of runs at the start, and their responses there or at another point, by queries.
+
+    Runs come one after another, so that memory holds the work of one and the responses of the block.
+    Where value and response train alike, each run trains once; it trains again for each block. Over a
+    mesh, runs are split along its axis "draw" and the queries along "query"; one device gives the
+    same numbers up to rounding.
+
+    Args:
+        source: the push-forward.
+        mesh: devices, with an axis "draw" and perhaps one "query"; the default device if None.
+        keys: one per run.
+        start: the weights of the values.
+        point: the weights of the responses; `start` if None.
+        queries: their positions in the measure.
+
+    Returns:
+        Values `(run, *state, block, *output)` and responses `(run, *state, block, *output, datum)`.
+    """
     point = start if point is None else point
 
     def runs(
@@ -262,28 +244,3 @@ def queries_at_once(training: Training, elements: int) -> int:
 def query_axis(training: Training) -> int:
     """Return the axis of queries in what is pulled of several runs."""
     return 1 + (training.kernel.num_states > 1)
-
-
-def check_queries(training: Training, queries: Int[np.ndarray, " block"]) -> Int[np.ndarray, " block"]:
-    """Return positions of queries as an array.
-
-    Raises:
-        ValueError: if they are not a row of integers, or not positions in the measure.
-    """
-    chosen, total = np.asarray(queries), len(training.measure.queries)
-    if chosen.ndim != 1 or len(chosen) == 0 or not np.issubdtype(chosen.dtype, np.integer):
-        raise ValueError(
-            f"queries must be a row of positions, (block,) integers; got {chosen.dtype} of shape "
-            f"{chosen.shape}"
-        )
-    if chosen.min() < 0 or chosen.max() >= total:
-        raise ValueError(
-            f"queries must be positions from 0 to {total - 1}, as many as the measure has; got "
-            f"{chosen.min()} to {chosen.max()}"
-        )
-    return chosen.astype(np.int32)
-
-
-def _repeated(length: int, parts: int) -> Int[np.ndarray, " position"]:
-    """Return all positions, repeated from the first one on up to a multiple of the parts."""
-    return np.arange(-(-length // parts) * parts) % length

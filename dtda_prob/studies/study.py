@@ -20,7 +20,7 @@ from dtda_prob.studies.identity import surroundings, versions
 
 @contextmanager
 def study(path: Path, program: dict[str, Any]) -> Generator[None]:
-    """Hold the store of a program's study for writing; make it if it does not exist.
+    """Open the store of a program's study for writing; make it if it does not exist.
 
     Raises:
         StoreError: if the store belongs to another program or other data, is damaged, or in use.
@@ -38,7 +38,7 @@ def study(path: Path, program: dict[str, Any]) -> Generator[None]:
             )
         if told := differences(stored, here if program else surroundings()):
             raise StoreError(
-                f"store={str(path)!r} is that of another program or other data: {'; '.join(told)}. "
+                f"store={str(path)!r} belongs to another program or other data: {'; '.join(told)}. "
                 "Name another store, or go on with what it was begun with"
             )
         if told := other_versions(stored, here):

@@ -87,7 +87,7 @@ def draws_of(sample: xr.DataTree | xr.DataArray) -> xr.DataArray:
 
 
 def in_chains(array: np.ndarray, num_chains: int) -> np.ndarray:
-    """Deal draws out to chains: `(draw, ...)` to `(chain, draw, ...)`."""
+    """Distribute draws over chains: `(draw, ...)` to `(chain, draw, ...)`."""
     return array.reshape(-1, num_chains, *array.shape[1:]).swapaxes(0, 1)
 
 

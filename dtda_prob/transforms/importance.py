@@ -37,12 +37,12 @@ class Population(Module):
     Attributes:
         params: stacked draws.
         log_density: log of the unnormalised posterior density of each.
-        relative_size: effective number of draws over their number, at most 1.
+        effective: effective number of draws, an integer: it sets the length of the tail.
     """
 
     params: Params
     log_density: Float[Array, " draw"]
-    relative_size: float
+    effective: int
 
 
 class Weighted(NamedTuple):
@@ -161,7 +161,7 @@ class importance(PushForward):
         draws = _traced(self.population.params)
         moved = jax.vmap(lambda theta: _move(theta, shift, scale))(draws)
         ratios = self._log_ratios(moved, new)
-        log_weights, pareto_k = psis_weights(ratios, self.population.relative_size)
+        log_weights, pareto_k = psis_weights(ratios, self.population.effective / len(ratios))
         return Weighted(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
 
     def _log_ratios(self, params: Params, weights: Weights) -> Float[Array, " draw"]:
@@ -191,17 +191,17 @@ def draw_population(training: Training, key: PRNGKey, num_runs: int) -> Populati
         return params, -scale * jax.vmap(lambda theta: program.objective(theta, weights))(params)
 
     params, log_density = draw(jax.random.split(key, num_runs))
-    return Population(params, log_density, _relative_size(params, num_runs))
+    return Population(params, log_density, _effective(params, num_runs))
 
 
-def _relative_size(params: Params, num_runs: int) -> float:
-    """Return the effective over the actual number of draws, averaged over parameters, at most 1."""
+def _effective(params: Params, num_runs: int) -> int:
+    """Return the effective number of draws, averaged over parameters, at most their number."""
     rows = jax.vmap(lambda one: ravel_pytree(one)[0])(params)
     if len(rows) == num_runs:
-        return 1.0
+        return num_runs
     sizes = jax.jit(effective_sample_size)(rows.reshape(num_runs, -1, rows.shape[1]))
-    mean, num_draws = float(np.mean(sizes)), len(rows)
-    return min(1.0, mean / num_draws) if np.isfinite(mean) and mean > 0 else 1.0
+    mean = float(np.mean(sizes))
+    return max(1, min(len(rows), round(mean))) if np.isfinite(mean) and mean > 0 else len(rows)
 
 
 def _traced(params: Params) -> Params:
