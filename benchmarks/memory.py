@@ -157,8 +157,8 @@ def first_of_all(scores) -> np.ndarray:
 
 
 def first_of_mean(scores) -> np.ndarray:
-    """Give the first ten data of the mean score over queries."""
-    mean = np.abs(scores["score"].mean("query"))
+    """Give the first ten examples by mean absolute score over queries."""
+    mean = np.abs(scores["score"]).mean("query")
     return mean["datum"].values[np.argsort(-mean.values)[:10]][None]
 
 

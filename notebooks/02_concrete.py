@@ -285,7 +285,7 @@ figure.tight_layout()
 # explained by either, since such rows act together and first order underrates them. The first
 # figure shows it: without the oldest mixes some predictions spread out far more than either
 # push-forward says. A constant rate costs precision rather than the prediction. (The default
-# network is small; the full size has that of the benchmarks, 128-128-128, and fewer draws.)
+# network is small; the full size has the network of the benchmarks, 128-128-128, and fewer draws.)
 
 # %%
 findings, tests = {}, {}

@@ -200,7 +200,7 @@ def scores_of(program):
 # ## Pruning
 #
 # `evaluate.pruning` removes the fifth that each rule scores highest and trains again, all rules
-# with the same keys, other ones than those of the scores. A rule makes one choice for each seed of
+# with the same keys, which differ from the keys of the scores. A rule makes one choice for each seed of
 # the procedure. "Mean over error" is another reading of the same draws: it removes first what is
 # harmful for sure. The wrong labels themselves, where there are some, are what a perfect ranking
 # would remove.
@@ -256,7 +256,7 @@ print(program)
 # Left: the rank correlation of a ranking with one from as many other draws, all seeds in pairs. A
 # single draw's scores share part of their order with another's, the mean over draws much more.
 # Right, where labels are wrong: the share of them among the images that are removed, which no rule
-# was told of. Bars are 90 % intervals, on the left over resampled seeds.
+# knew. Bars are 90 % intervals, on the left over resampled seeds.
 
 
 # %%
@@ -425,7 +425,7 @@ pd.concat({name: pd.DataFrame({rule: told(name, rule) for rule in rules}) for na
 # of about a half, and at the top, where the wrong labels are, more.
 #
 # With the labels as they are the claim fails, and the other way round: all removals cost, random
-# ones least, those of the averaged ranking most. The table above says why. Adding up promised that
+# ones least, the averaged ranking's most. The table above says why. Adding up promised that
 # the loss would nearly vanish, and it rose: a fifth of the data is far beyond the range in which
 # single effects add up. What influence calls harmful on clean data are images near the boundaries
 # of classes, or so it seems; one at a time they raise the validation loss of a network that has

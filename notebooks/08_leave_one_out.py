@@ -3,11 +3,11 @@
 #
 # Leave-one-out is not broken but noisy: averaged or coupled retrainings agree with predictions.
 #
-# This is the paper's remark on leave-one-out (arXiv 2506.12965): a single retraining without a
-# datum says little about what the datum does, because training is random; the mean over many does.
-# We leave out random data one at a time, predict by unrolled differentiation how far the mean of
+# This is the paper's remark on leave-one-out (arXiv 2506.12965): a single retraining without an
+# example says little about what the example does, because training is random; the mean over many does.
+# We leave out random examples one at a time, predict by unrolled differentiation how far the mean of
 # each query's loss moves, and retrain with other seeds. *Independent*: no two trainings share a
-# seed. *Coupled*: the training with and the one without the datum share initialisation and batches.
+# seed. *Coupled*: the training with and the one without the example share initialisation and batches.
 # Three settings: the handwritten digits of scikit-learn with all 1,437 images and with only 100,
 # and UCI Concrete (896 rows; I-Cheng Yeh 1998, CC BY 4.0), all with small perceptrons.
 
@@ -169,7 +169,7 @@ for name, found in studies.items():
         curves[name, arms] = curve(found[arms], predicted, np.random.default_rng(1))
 
 # %% [markdown]
-# The figure: correlation against the number of retrainings for each datum. Circles: coupled;
+# The figure: correlation against the number of retrainings for each example. Circles: coupled;
 # squares: independent; bars are 90 % intervals. Lines: what the pilot of 8 draws expects of a
 # perfect prediction. Points that stay below their line where it has come near 1 show the
 # prediction's own error.
@@ -234,12 +234,12 @@ pd.DataFrame(rows).set_index("setting")
 # one independent retraining gives less than 0.3; and the correlation with independent retrainings
 # rises from one to all of them, by more than its error. (At the default size, 32 data, the
 # independent curves of 1437 digits and of Concrete hardly leave zero, and their rise may not be
-# told from none; the full size tells.)
+# significant; at full size it is.)
 #
-# Where it falls short at full size, and why. *Concrete, four coupled retrainings*: what a datum
-# does depends on the seed there, so that even differences of coupled trainings vary by more than
-# they differ from datum to datum; the pilot says beforehand that ten and more are needed, and the
-# prediction is a mean over seeds that differ as much. *100 digits, one independent retraining*:
+# Where it falls short at full size, and why. *Concrete, four coupled retrainings*: what an
+# example does depends on the seed there, so that even differences of coupled trainings vary by more
+# than they differ from example to example; the pilot says beforehand that ten and more are needed,
+# and the prediction is a mean over seeds that differ as much. *100 digits, one independent retraining*:
 # each image is a hundredth of the data and does so much that one retraining already shows some of
 # it (the pilot expects about 0.27), so that 0.3 is within the interval. That is noise smaller than
 # we had set down, not leave-one-out failing.

@@ -51,11 +51,11 @@ training = dtda.Training(program, kernel, dtda.measures.margin(averaged(split.x_
 
 # %% [markdown]
 # Scores of all pairs by unrolled differentiation, no retraining. `spread_without_shift` lists the
-# pairs whose removal changes the standard deviation of the margin (told from none at a false
+# pairs whose removal changes the standard deviation of the margin (significant at a false
 # discovery rate of 0.1, query by query), while its mean moves by less than half of that, at the far
 # end of its interval.
 #
-# *shift* is the change of the mean and *spread* that of the standard deviation, both in standard
+# *shift* is the change of the mean and *spread* the change of the standard deviation, both in standard
 # deviations of the margin over seeds.
 
 # %%
@@ -72,7 +72,7 @@ listed = listed.reorder_levels(["query", "datum"])
 listed.head(10).round(4)
 
 # %% [markdown]
-# How rare is this? Each point is a pair: the size of its shift against that of its spread. What is
+# How rare is this? Each point is a pair: the size of its shift against its spread. What is
 # listed lies far to the right of the diagonal; most pairs move the mean by more than the spread.
 
 # %%
@@ -215,7 +215,7 @@ figure.tight_layout()
 # %% [markdown]
 # What must hold: there are such pairs; over those listed, retrained spread grows with predicted
 # spread (the slope through 0, its error by the jackknife over blocks of seeds); and the share of
-# listed pairs that is confirmed is larger than that of other pairs of the same images (the 90 %
+# listed pairs that is confirmed is larger than the share of other pairs of the same images (the 90 %
 # intervals of the two shares, Wilson's, do not meet). (At the default size some two dozen pairs are
 # listed, so that the interval of their share is wide.)
 #

@@ -230,6 +230,7 @@ def test_means_over_queries_are_those_of_all_at_once(study, monkeypatch):
         one = whole.isel(divergence=i)
         np.testing.assert_allclose(mean["score"], one["score"].mean("query"))
         np.testing.assert_allclose(mean["error"], one["error"].mean("query"))
+        np.testing.assert_allclose(mean["size"], abs(one["score"]).mean("query"))
         np.testing.assert_array_equal(mean["significant"], (one["q_value"] <= 0.1).sum("query"))
 
 
@@ -489,7 +490,7 @@ class skewed(dtda.divergences.Divergence):
 
 def test_directions_are_those_of_the_divergences_scored():
     """Also where a divergence is the user's own."""
-    scores = dtda.attribute(training(), KEY, 4, ["mean", "wasserstein", skewed()], check=False)
+    scores = dtda.attribute(training(), KEY, 4, ["mean", "wasserstein", skewed()])
     own, mean, distance = (
         directions.meaning_of(scores.attrs, name, "squared_error")
         for name in ("skewed", "mean", "wasserstein")

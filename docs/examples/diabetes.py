@@ -1,4 +1,4 @@
-"""Which patients does a regression lean on? It is trained exactly, so that retraining checks it."""
+"""Which patients does a regression depend on? It is fitted exactly, so retraining checks the scores."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Which counties does a regression lean on? Whole groups are removed, and some refitted."""
+"""Which counties does a regression depend on? Whole groups are removed, and some refitted."""
 
 import jax
 import jax.numpy as jnp

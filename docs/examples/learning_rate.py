@@ -1,4 +1,4 @@
-"""What if the learning rate were another? A setting of training is a perturbation like the data."""
+"""What if the learning rate were different? Settings can be perturbed like the data."""
 
 import jax
 import optax

@@ -1,4 +1,4 @@
-"""Data that change how much a prediction varies from seed to seed, and hardly its mean."""
+"""Examples that change how much a prediction varies from seed to seed, and hardly its mean."""
 
 import jax
 import optax
@@ -12,8 +12,8 @@ measure = dtda.measures.margin(digits.x_test[:20], y=digits.y_test[:20])
 training = dtda.Training(program, kernel, measure)
 
 scores = dtda.attribute(dtda.unroll(training), jax.random.key(0), 128, ["mean", "variance"])
-agreement = dtda.scores.agreement(scores).sel(divergence="mean", other="variance")
-print(f"rankings by mean and by variance: Spearman {float(agreement.mean()):.2f} over queries")
+correlation = dtda.scores.rank_correlation(scores).sel(divergence="mean", other="variance")
+print(f"rankings by mean and by variance: Spearman {float(correlation.mean()):.2f} over queries")
 
 listed = dtda.scores.spread_without_shift(scores, rate=0.1)
 print(f"{len(listed)} pairs of query and digit move the spread and hardly the mean")

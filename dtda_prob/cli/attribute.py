@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 NUM_QUERIES = 2
 """Queries whose scores are listed; --json has all of them."""
-MEANING = "A positive mean score: removing the example raises the measurement."
 
 
 @click.command(
@@ -104,6 +103,7 @@ def _findings(scores: "xr.Dataset", top: int, rate: float) -> dict[str, Any]:
 
 def _lines(scores: "xr.Dataset", findings: dict[str, Any]) -> list[str]:
     """Return the strongest examples of the first queries by the first divergence, and all counts."""
+    from dtda_prob.divergences.meaning import decoded
     from dtda_prob.report.numbers import plain, with_error
 
     lines = []
@@ -123,4 +123,10 @@ def _lines(scores: "xr.Dataset", findings: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{count} by {name}" for name, count in findings["influential"].items())
     pairs = f"{scores.sizes['query']} queries x {scores.sizes[dim]} {things}"
     lines.append(f"Significant (*, FDR <= {findings['rate']:.0%}): {counts}, of {pairs}.")
-    return [*lines, *([MEANING] if "mean" in findings["influential"] else [])]
+    change = "the change" if dim == "perturbation" else "removing the example"
+    meanings = [
+        f"A positive {name} score: {change} {meaning.positive} {meaning.quantity}."
+        for name, meaning in decoded(scores.attrs).items()
+        if meaning.signed
+    ]
+    return [*lines, *meanings]

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from arviz_plots import PlotCollection, visuals
 
+from dtda_prob.datasets import dataset_of
 from dtda_prob.plots.panels import (
     band,
     bars,
@@ -21,7 +22,7 @@ from dtda_prob.plots.panels import (
 
 
 def agreement(
-    result: xr.Dataset,
+    result: xr.Dataset | xr.DataTree,
     queries: Sequence[Any],
     divergence: str = "mean",
     *,
@@ -30,12 +31,12 @@ def agreement(
     """Draw retrained against predicted effects with their standard errors, one panel a query.
 
     Args:
-        result: what `evaluate.agreement` gives.
+        result: from `evaluate.agreement`, or loaded from a study.
         queries: labels of the queries to draw.
         divergence: whose effects to draw.
         backend: of arviz-plots.
     """
-    chosen = result.sel(query=list(queries), divergence=divergence)
+    chosen = dataset_of(result).sel(query=list(queries), divergence=divergence)
     points = on_axes(
         x=chosen["predicted"],
         y=chosen["retrained"],
@@ -46,8 +47,9 @@ def agreement(
     panels.map(diagonal, "diagonal", color="gray", alpha=0.7)
     panels.map(bars, "errors", alpha=0.5)
     panels.map(visuals.scatter_xy, "points")
-    found = dict(zip(queries, chosen["spearman"].values, strict=True))
-    titled(panels, {q: f"query {q}, Spearman {r:.2f}" for q, r in found.items()}, "query")
+    correlations = dict(zip(queries, chosen["spearman"].values, strict=True))
+    titles = {q: f"query {q}\nSpearman {r:.2f}" for q, r in correlations.items()}
+    titled(panels, titles, "query")
     return label_axes(panels, f"predicted {divergence}", f"retrained {divergence}")
 
 
@@ -56,11 +58,10 @@ def agreement_by_draws(
 ) -> PlotCollection:
     """Draw the score against the number of draws, one panel a divergence and one line a method.
 
-    The gray line is the most that a perfect prediction could reach: the root of the truth's
-    reliability.
+    The gray line is what a perfect prediction would reach: the root of the truth's reliability.
 
     Args:
-        results: by name of the method, what `evaluate.agreement_by_draws` gives.
+        results: by name of the method, from `evaluate.agreement_by_draws`.
         backend: of arviz-plots.
     """
     table = xr.concat(
@@ -89,13 +90,13 @@ def removal_curves(
     level: float = 0.9,
     backend: str = "matplotlib",
 ) -> PlotCollection:
-    """Draw the measurement against the number of data removed: medians, and bands over draws.
+    """Draw the measurement against the number of examples removed: medians, and bands over draws.
 
-    Each of `curves` gives a line for its ranking; random orders are drawn together, from the first of
-    them.
+    Each of `curves` has a line for its ranking; random orders are drawn together, from the first of
+    the curves.
 
     Args:
-        curves: by name ("retrained", "predicted", ...), what `evaluate.removal_curves` gives.
+        curves: by name ("retrained", "predicted", ...), from `evaluate.removal_curves`.
         queries: labels of the queries to draw.
         level: share of the draws inside the bands.
         backend: of arviz-plots.
@@ -116,7 +117,7 @@ def removal_curves(
     panels.map(visuals.line_xy, "lines")
     titled(panels, {query: f"query {query}" for query in queries}, "query")
     panels.add_legend("kind")
-    return label_axes(panels, "data removed", str(first.attrs["measure"]))
+    return label_axes(panels, "examples removed", str(first.attrs["measure"]))
 
 
 def pruning(
@@ -125,7 +126,7 @@ def pruning(
     """Draw how much better each rule is than another: paired differences with their intervals.
 
     Args:
-        table: what `evaluate.compare_rules` gives.
+        table: from `evaluate.compare_rules`.
         versus: the rule that others are compared with.
         backend: of arviz-plots.
     """
@@ -142,7 +143,7 @@ def pruning(
 
 
 def _draws_by_count(curves: xr.Dataset, orders: Sequence[Any], queries: Sequence[Any]) -> xr.DataArray:
-    """Give the draws of some orders after each removal, count 0 being training on all data."""
+    """Return the draws of some orders after each removal; count 0 is training on all data."""
     chosen = curves.sel(query=list(queries), order=list(orders))
     whole = chosen["full"].expand_dims(order=chosen["order"], count=[0])
     draws = xr.concat([whole, chosen["perturbed"]], "count").transpose(..., "draw", "order")

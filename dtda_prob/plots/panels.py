@@ -1,5 +1,6 @@
-"""Panels and marks that the pictures share, on any backend of arviz-plots."""
+"""Panels and marks shared by the pictures, on any backend of arviz-plots."""
 
+import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -8,12 +9,12 @@ import xarray as xr
 from arviz_plots import PlotCollection, visuals
 from arviz_plots.plot_collection import backend_from_object
 
-ACROSS, SIDE, DOTS = 4, 3.5, 100
-"""Panels in a row, inches of their sides, and dots of an inch."""
+ACROSS, SIDE, DOTS, WIDTH = 4, 3.5, 100, 26
+"""Panels in a row, inches of their sides, dots of an inch, and characters across a title."""
 
 
 def on_axes(**arrays: xr.DataArray) -> xr.Dataset:
-    """Stack what goes on each axis (`x`, `y`, `x_error`, ...), as visuals want it."""
+    """Stack the values on each axis (`x`, `y`, `x_error`, ...), as visuals expect."""
     plain = [array.reset_coords(drop=True) for array in xr.broadcast(*arrays.values())]
     axes = xr.DataArray(list(arrays), dims="plot_axis", name="plot_axis")
     return xr.concat(plain, axes, coords="minimal").to_dataset(name="effect")
@@ -34,7 +35,7 @@ def panels_of(data: xr.Dataset, dim: str, backend: str, **options: Any) -> PlotC
 
 
 def _figure(size: tuple[float, float], backend: str) -> dict[str, Any]:
-    """Size a figure in inches, and where there are none, in dots."""
+    """Return the size of a figure, in inches for matplotlib and in dots otherwise."""
     if backend == "matplotlib":
         return {"figsize": size, "figsize_units": "inches", "layout": "constrained"}
     return {"figsize": (DOTS * size[0], DOTS * size[1]), "figsize_units": "dots"}
@@ -79,12 +80,17 @@ def rows(da: xr.DataArray, target: Any, names: Sequence[str], **kwargs: Any) -> 
 
 
 def titled(panels: PlotCollection, titles: Mapping[Hashable, str], dim: str) -> None:
-    """Give each panel its title, by its label."""
+    """Set the title of each panel, by its label."""
 
     def title(da: xr.DataArray, target: Any, sel: Mapping[str, Any], **info: Any) -> Any:
-        return visuals.labelled_title(da, target, text=titles[np.asarray(sel[dim]).item()])
+        return visuals.labelled_title(da, target, text=wrapped(titles[np.asarray(sel[dim]).item()]))
 
     panels.map(title, "title", subset_info=True, ignore_aes="all")
+
+
+def wrapped(text: str) -> str:
+    """Break lines so that a title stays within its panel."""
+    return "\n".join(textwrap.fill(line, WIDTH) for line in text.splitlines())
 
 
 def label_axes(panels: PlotCollection, x: str, y: str) -> PlotCollection:

@@ -1,4 +1,4 @@
-"""Pictures of scores: shift against spread of all data, and how sure ranks are."""
+"""Pictures of scores: shift against spread of all examples, and the intervals of ranks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,25 +8,30 @@ import xarray as xr
 from arviz_plots import PlotCollection, visuals
 from arviz_plots.plot_collection import backend_from_object
 
+from dtda_prob.datasets import dataset_of
 from dtda_prob.plots.panels import bars, label_axes, on_axes, panels_of, titled
 
 
 def shift_against_spread(
-    scores: xr.Dataset, queries: Sequence[Any], rate: float = 0.1, *, backend: str = "matplotlib"
+    scores: xr.Dataset | xr.DataTree,
+    queries: Sequence[Any],
+    rate: float = 0.1,
+    *,
+    backend: str = "matplotlib",
 ) -> PlotCollection:
     """Draw what each removal does to the mean and to the spread of a measurement, one panel a query.
 
-    Both are in standard deviations of the measurement over draws: the change of its mean, and that of
-    its standard deviation to first order. Bars are standard errors, of the data alone whose variance
-    influence is told from none at the false discovery rate, which stand out.
+    Both are in standard deviations of the measurement over draws: the change of its mean, and the
+    change of its standard deviation to first order. Examples whose variance score is significant at
+    the false discovery rate stand out, with bars for their standard errors.
 
     Args:
-        scores: what `attribute` gives for a measure of numbers, with divergences "mean" and "variance".
+        scores: from `attribute` or a study, of a scalar measure, by "mean" and "variance".
         queries: labels of the queries to draw.
         rate: false discovery rate.
         backend: of arviz-plots.
     """
-    chosen = scores.sel(query=list(queries))
+    chosen = dataset_of(scores).sel(query=list(queries))
     mean, variance = (chosen.sel(divergence=name) for name in ("mean", "variance"))
     sd = chosen["sd"]
     points = on_axes(
@@ -35,37 +40,37 @@ def shift_against_spread(
         x_error=mean["error"] / sd,
         y_error=variance["error"] / (2 * sd**2),
     )
-    told = points.where((variance["q_value"] <= rate).reset_coords(drop=True))
+    significant = points.where((variance["q_value"] <= rate).reset_coords(drop=True))
     panels = panels_of(points, "query", backend)
     panels.map(visuals.scatter_xy, "others", color="gray", alpha=0.5)
-    panels.map(bars, "errors", data=told, alpha=0.5)
-    panels.map(visuals.scatter_xy, "told", data=told)
-    count = told["effect"].sel(plot_axis="x").notnull().sum(str(mean["score"].dims[-1]))
+    panels.map(bars, "errors", data=significant, alpha=0.5)
+    panels.map(visuals.scatter_xy, "significant", data=significant)
+    count = significant["effect"].sel(plot_axis="x").notnull().sum(str(mean["score"].dims[-1]))
     titles = {
-        q: f"query {q}: {n} change the spread" for q, n in zip(queries, count.values, strict=True)
+        q: f"query {q}\n{n} change the spread" for q, n in zip(queries, count.values, strict=True)
     }
     titled(panels, titles, "query")
     return label_axes(panels, "change of the mean, in sd", "relative change of the sd")
 
 
 def ranks(
-    scores: xr.Dataset,
+    scores: xr.Dataset | xr.DataTree,
     queries: Sequence[Any],
     divergence: str = "mean",
     top: int = 10,
     *,
     backend: str = "matplotlib",
 ) -> PlotCollection:
-    """Draw the ranks of the first data with their intervals over resamples, one panel a query.
+    """Draw the ranks of the first examples with intervals over resamples, one panel a query.
 
     Args:
-        scores: what `attribute` gives.
+        scores: from `attribute` or a study.
         queries: labels of the queries to draw.
         divergence: whose ranking to draw.
-        top: how many data of each query.
+        top: how many examples of each query.
         backend: of arviz-plots.
     """
-    chosen = scores.sel(query=list(queries), divergence=divergence)
+    chosen = dataset_of(scores).sel(query=list(queries), divergence=divergence)
     last = str(chosen["rank"].dims[-1])
     first = [_first(chosen.sel(query=query), last, top) for query in queries]
     table = xr.concat(first, xr.DataArray(list(queries), dims="query", name="query"), join="override")
@@ -78,7 +83,7 @@ def ranks(
     names = {query: one["name"].values for query, one in zip(queries, first, strict=True)}
     panels.map(_rows, "rows", subset_info=True, ignore_aes="all", store_artist=False, names=names)
     titled(panels, {query: f"query {query}" for query in queries}, "query")
-    return label_axes(panels, f"rank by {divergence}", last)
+    return label_axes(panels, f"rank by {divergence}", last.replace("datum", "example"))
 
 
 def _first(one: xr.Dataset, last: str, top: int) -> xr.Dataset:

@@ -110,8 +110,8 @@ def over_queries(scores: Scores) -> list[xr.Dataset]:
     """Average scores over all queries, a block at a time.
 
     Returns:
-        For each divergence, by example: the mean `score`, an upper bound of its `error`, and the number
-        of queries for which it is `significant`.
+        For each divergence, by example: the mean `score`, an upper bound of its `error`, the mean
+        absolute score (`size`), and the number of queries for which it is `significant`.
     """
     dataset, number = scores.dataset, scores.dataset.sizes["query"]
     across = dataset.sizes["divergence"] * dataset.sizes[scores.dim]
@@ -121,12 +121,13 @@ def over_queries(scores: Scores) -> list[xr.Dataset]:
 
     def summed(block: xr.Dataset) -> xr.Dataset:
         block = block.load()
-        known = block[["score", "error"]].assign(significant=block["q_value"] <= RATE)
+        known = block[["score", "error"]].assign(size=abs(block["score"]))
+        known = known.assign(significant=block["q_value"] <= RATE)
         return known.sum("query", skipna=False)
 
     blocks = [summed(fields.isel(query=slice(i, i + step))) for i in range(0, number, step)]
     total = sum(blocks[1:], blocks[0])
-    means = total.assign({name: total[name] / number for name in ("score", "error")})
+    means = total.assign({name: total[name] / number for name in ("score", "error", "size")})
     return [means.isel(divergence=i) for i in range(dataset.sizes["divergence"])]
 
 
@@ -190,15 +191,16 @@ def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> T
 
 def _of_mean(scores: Scores, mean: xr.Dataset, divergence: str) -> Table:
     meaning = scores.meaning(divergence)
-    score, queries = mean["score"].values, scores.dataset.sizes["query"]
-    mean = mean.assign(rank=(scores.dim, 1 + np.argsort(np.argsort(-np.abs(np.nan_to_num(score))))))
-    one = mean.isel({scores.dim: ends(score, scores.top, meaning.signed)}).sortby("rank")
-    value = {name: one[name].values for name in ("score", "error")}
+    queries = scores.dataset.sizes["query"]
+    order = np.argsort(-np.nan_to_num(mean["size"].values), kind="stable")[: scores.top]
+    one = mean.isel({scores.dim: order})
+    value = {name: one[name].values for name in ("score", "error", "size")}
     number, said = _scaled(value, meaning.unit)
     score, error, hits = (one[name].values for name in ("score", "error", "significant"))
     columns = {
-        "Rank": (one["rank"].values, None),
+        "Rank": (1 + np.arange(len(order)), None),
         **_identity(scores, one),
+        f"Mean absolute score{said}": number("size"),
         **_effect("On average", meaning, score, np.abs(score) > 2 * error),
         f"Mean score{said}": number("score"),
         f"Error at most{said}": number("error"),
@@ -206,16 +208,16 @@ def _of_mean(scores: Scores, mean: xr.Dataset, divergence: str) -> Table:
         "Significant": (hits, [f"{hit} of {queries} queries" for hit in hits]),
     }
     notes = {
-        "Rank": "1 is the largest mean, whatever its sign",
+        "Rank": "1 is the largest mean absolute score",
         "On average": "effect of the change; unclear within two errors of zero",
         f"Error at most{said}": MEAN_ERROR,
         "Mean score, drawn": "mark: mean score; line: error at most, either way",
         "Significant": f"at a false discovery rate of {RATE:.0%}",
     }
     note = (
-        f"{count(len(score), 'row')} of {scores.dataset.sizes[scores.dim]:,}, the largest "
-        f"{_ways(meaning)}, over all {count(queries, 'query', 'queries')}. A mean hides queries that "
-        "move in opposite directions."
+        f"{count(len(score), 'row')} of {scores.dataset.sizes[scores.dim]:,}, by their mean absolute "
+        f"score over {count(queries, 'query', 'queries')}: a signed mean hides queries that move in "
+        "opposite directions."
     )
     caption = f"Most influential {scores.things} by {divergence}, averaged over all queries"
     return _table(scores, caption, columns, notes, note, one)

@@ -1,4 +1,4 @@
-"""Scores of groups: per class, per source, over queries, with errors that know of shared draws."""
+"""Scores of groups: per class, per source, over queries, with errors that account for shared draws."""
 
 from collections.abc import Hashable, Sequence
 
@@ -6,23 +6,24 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from dtda_prob.datasets import dataset_of
 from dtda_prob.divergences.expansion import Expansion
 
 
 def aggregate(
-    scores: xr.Dataset, by: Sequence[Hashable] | np.ndarray, over: str = "datum"
+    scores: xr.Dataset | xr.DataTree, by: Sequence[Hashable] | np.ndarray, over: str = "datum"
 ) -> xr.Dataset:
-    """Average scores over groups of data, or of queries.
+    """Average scores over groups of examples, or of queries.
 
     A group that holds a score that is not finite has none. This is the mean effect of single removals
-    in a group; the effect of removing the whole group at once is that of `attribute` with
-    `perturbations.groups`. Errors are right though all scores of a study share their draws: the
-    contribution of each draw is averaged first.
+    in a group; for the effect of removing the whole group at once, `attribute` the perturbations of
+    `groups`. Errors account for the draws that all scores of a study share: the contributions of each
+    draw are averaged first.
 
     Args:
-        scores: what `attribute` gives with kept contributions, or what this gives.
-        by: the group of each datum (or query).
-        over: the dimension that is grouped: "datum", "perturbation" or "query".
+        scores: from `attribute` with kept contributions, or from this function.
+        by: the group of each example (or query).
+        over: the dimension that is grouped: `"datum"`, `"perturbation"` or `"query"`.
 
     Returns:
         A dataset with dimension `group` (or `query_group`) in the place of `over`, and variables
@@ -31,19 +32,20 @@ def aggregate(
     Raises:
         ValueError: if contributions were not kept, or `by` does not fit.
     """
+    scores = dataset_of(scores)
     _check(scores, by, over)
     name = "query_group" if over == "query" else "group"
     labels = xr.DataArray(np.asarray(by), dims=over, name=name)
     grouped = scores[["score", "contribution"]].assign_coords({name: labels}).groupby(name)
-    found = grouped.mean(skipna=False)
-    error, freedom = _error_and_freedom(found["contribution"], found["score"])
+    means = grouped.mean(skipna=False)
+    error, freedom = _error_and_freedom(means["contribution"], means["score"])
     reach = scipy.stats.t.ppf((1 + scores.attrs["level"]) / 2, freedom) * error
     size = xr.ones_like(labels, dtype=int).assign_coords({name: labels}).groupby(name).sum()
-    return found.assign(
+    return means.assign(
         error=error,
-        lower=found["score"] - reach,
-        upper=found["score"] + reach,
-        size=size.drop_vars(name, errors="ignore").assign_coords({name: found[name]}),
+        lower=means["score"] - reach,
+        upper=means["score"] + reach,
+        size=size.drop_vars(name, errors="ignore").assign_coords({name: means[name]}),
     ).assign_attrs(scores.attrs)
 
 
