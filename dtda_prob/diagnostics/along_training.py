@@ -6,13 +6,14 @@ from dataclasses import replace
 import jax
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from dtda_prob import kernels
+from dtda_prob.compiling import compiled
 from dtda_prob.correlations import pearson, spearman
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.transforms import PushForward, unroll
-from dtda_prob.typing import PRNGKey, check_key
+from dtda_prob.typing import PRNGKey, Weights, check_key
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 MEASURES = ("pearson", "spearman", "norm_ratio")
@@ -69,13 +70,14 @@ def _at_share(push_forward: PushForward, keys: Array, share: float) -> tuple[np.
     training = replace(whole, kernel=kernels.truncate(whole.kernel, share))
     weights = training.program.full_weights()
     at = {} if push_forward.at is None else {"at": "old"}
-    pulls = replace(push_forward, training=training, **at).pull, unroll(training, at="old").pull
+    methods = replace(push_forward, training=training, **at), unroll(training, at="old")
+    return _agreement(*(np.asarray(each, float) for each in compiled(_pulls)(methods, keys, weights)))
 
-    @jax.jit
-    def both(keys: Array) -> tuple[Array, Array]:
-        return jax.lax.map(lambda key: tuple(pull(key, weights) for pull in pulls), keys)
 
-    return _agreement(*(np.asarray(response, float) for response in both(keys)))
+def _pulls(
+    methods: Sequence[PushForward], keys: Key[Array, " draw"], weights: Weights
+) -> tuple[Array, ...]:
+    return jax.lax.map(lambda key: tuple(each.pull(key, weights) for each in methods), keys)
 
 
 def _agreement(response: Response, exact: Response) -> tuple[np.ndarray, ...]:

@@ -1,8 +1,6 @@
 """Check predicted steps against retraining with the same keys."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
+from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import check_weights, num_removed
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
@@ -64,8 +63,9 @@ def linear_range(
         raise ValueError(f"perturbations drop {removed.tolist()} rows: diagnose each number separately")
     fitting = push_forward.matched(int(removed[0]))
     variants = [] if fitting.at is None else [replace(fitting, at=at) for at in ENDS]
-    measure = partial(_steps, fitting, variants, num_segments)
-    pairs = _over_pairs(measure, key, num_draws, weights)
+    rows = jnp.asarray(weights.values, jnp.result_type(float))
+    keys = draw_keys(key, num_draws)
+    pairs = [np.asarray(each) for each in compiled(_pairs)(fitting, variants, num_segments, keys, rows)]
     dims = ("draw", "perturbation", "share")
     fields = {name: (dims[: each.ndim], each) for name, each in zip(FIELDS, pairs, strict=True)}
     coords = {"share": np.linspace(0, 1, pairs[-1].shape[-1] + 1)[1:]}
@@ -74,59 +74,45 @@ def linear_range(
     return xr.Dataset(fields, coords, attrs={"transform": push_forward.name})
 
 
-def _steps(
+def _pairs(
     push_forward: PushForward,
     variants: list[PushForward],
     num_segments: int,
-    key: PRNGKey,
-    new: Weights,
-) -> tuple[Array, Array, Array, Array]:
-    training, old = push_forward.training, push_forward.training.program.full_weights()
-    base = training.draw(key, old).value
-    true = (training.draw(key, new).value - base).ravel()
-    predicted = (push_forward.push(key, old, new).value - base).ravel()
-    ratio = jnp.linalg.norm(predicted) / jnp.linalg.norm(true)
-    cosine = predicted @ true / (jnp.linalg.norm(predicted) * jnp.linalg.norm(true))
-    return (
-        ratio,
-        cosine,
-        _halves(variants, key, old, new),
-        _growth(training, key, new, num_segments),
-    )
+    keys: Key[Array, " draw"],
+    rows: Float[Array, "perturbation datum"],
+) -> tuple[Array, ...]:
+    """Compare steps for each draw and perturbation, one at a time."""
+    old = push_forward.training.program.full_weights()
+
+    def of_draw(key: PRNGKey) -> tuple[Array, ...]:
+        base = push_forward.training.draw(key, old).value
+
+        def of_pair(new: Weights) -> tuple[Array, ...]:
+            true = (push_forward.training.draw(key, new).value - base).ravel()
+            predicted, *ends = (
+                (each.push(key, old, new).value - base).ravel() for each in (push_forward, *variants)
+            )
+            length, norm = jnp.linalg.norm(predicted), jnp.linalg.norm(true)
+            growth = _growth(push_forward.training, key, old, new, num_segments)
+            return length / norm, predicted @ true / (length * norm), _apart(*ends), growth
+
+        return jax.lax.map(of_pair, rows)
+
+    return jax.lax.map(of_draw, keys)
 
 
-def _halves(variants: list[PushForward], key: PRNGKey, old: Weights, new: Weights) -> Array:
-    """Compare the responses at the old weights and halfway, along the step."""
-    if not variants:
+def _apart(*ends: Array) -> Array:
+    """Compute how far responses at the old weights and halfway are apart; NaN without responses."""
+    if not ends:
         return jnp.full((), jnp.nan)
-    base = variants[0].training.draw(key, old).value
-    there, halfway = (variant.push(key, old, new).value - base for variant in variants)
-    return jnp.linalg.norm(there - halfway) / jnp.linalg.norm(halfway)
+    start, halfway = ends
+    return jnp.linalg.norm(start - halfway) / jnp.linalg.norm(halfway)
 
 
 def _growth(
-    training: Training, key: PRNGKey, new: Weights, num_segments: int
+    training: Training, key: PRNGKey, old: Weights, new: Weights, num_segments: int
 ) -> Float[Array, " share"]:
-    old = training.program.full_weights()
-
     def ends(weights: Weights) -> Params:
         return training.kernel.path(key, training.program, weights, num_segments).ends
 
-    tangents = jax.jvp(ends, (old,), (new - old,))[1]
-    return jax.vmap(optax.tree.norm)(tangents)
-
-
-def _over_pairs(
-    function: Callable, key: PRNGKey, num_draws: int, weights: xr.DataArray
-) -> list[np.ndarray]:
-    """Map over draws and perturbations, one at a time."""
-
-    @jax.jit
-    def each(rows: Float[Array, "perturbation datum"]) -> Any:
-        def of_draw(key: PRNGKey) -> Any:
-            return jax.lax.map(lambda new: function(key, new), rows)
-
-        return jax.lax.map(of_draw, draw_keys(key, num_draws))
-
-    rows = jnp.asarray(weights.values, jnp.result_type(float))
-    return [np.asarray(values) for values in each(rows)]
+    return jax.vmap(optax.tree.norm)(jax.jvp(ends, (old,), (new - old,))[1])

@@ -11,12 +11,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
+from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import check_weights
 from dtda_prob.studies.tree import values_of
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward, importance
-from dtda_prob.transforms.importance import Weighted
-from dtda_prob.typing import PRNGKey, check_key
+from dtda_prob.typing import PRNGKey, Weights, check_key
 
 SAMPLE = ["chain", "draw"]
 COMPONENTS = ("prior", "likelihood")
@@ -66,23 +66,25 @@ def k_hats(push_forward: PushForward, perturbations: Any) -> xr.DataArray:
     Raises:
         ValueError: if the transform has no importance weights.
     """
-    weigh = push_forward.weigh
-    if weigh is None:
+    if not isinstance(push_forward, importance):
         raise ValueError(f"{push_forward.name} has no importance weights; `importance` has")
     weights = check_weights(push_forward.training.program, perturbations)
     dtype = push_forward.training.program.full_weights().dtype
 
-    @jax.jit
-    def each(rows: Float[Array, "perturbation datum"]) -> tuple[Array, Array]:
-        return jax.lax.map(lambda new: _k_hat(weigh(new)), rows)
-
-    values, num_draws = each(jnp.atleast_2d(jnp.asarray(weights.values, dtype)))
+    rows = jnp.atleast_2d(jnp.asarray(weights.values, dtype))
+    values, num_draws = compiled(_each_k_hat)(push_forward, rows)
     like = weights.isel(datum=0, drop=True)
     return _graded(like.copy(data=np.asarray(values).reshape(like.shape)), int(num_draws[0]))
 
 
-def _k_hat(weighed: Weighted) -> tuple[Array, Array]:
-    return weighed.pareto_k, jnp.asarray(weighed.log_weights.size)
+def _each_k_hat(
+    push_forward: importance, rows: Float[Array, "perturbation datum"]
+) -> tuple[Array, Array]:
+    def of_row(new: Weights) -> tuple[Array, Array]:
+        weighted = push_forward.weigh(new)
+        return weighted.pareto_k, jnp.asarray(weighted.log_weights.size)
+
+    return jax.lax.map(of_row, rows)
 
 
 def _graded(k_hat: xr.DataArray, num_draws: int) -> xr.DataArray:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
+from dtda_prob.compiling import compiled
 from dtda_prob.curvature import Curvature
 from dtda_prob.curvature.curvature import Spectrum
 from dtda_prob.curvature.filters import NullSpace
@@ -43,25 +44,9 @@ def residuals(training: Training, curvature: Curvature, key: PRNGKey) -> xr.Data
     check_key(key)
     if curvature.matrix is None:
         raise ValueError(f"{curvature} has no matrix, so it leaves no residual")
-    matrix, damping = resolve(curvature.matrix), curvature.damping_after(training.total_step_size)
+    damping = curvature.damping_after(training.total_step_size)
     curvature.check(training.program)
-    ending, weights = training.single(), training.program.full_weights()
-
-    @jax.jit
-    def measure(key: PRNGKey) -> Float[Array, "query *output"]:
-        params = ending.draw(key, weights).params
-        h = Quadratic(training.program, matrix, side_key(key), params, weights)
-        spectrum = curvature.decompose(h)
-        inverse = curvature.inverse(spectrum, params, training.total_step_size)
-
-        def residual(gradient: Params) -> Float[Array, ""]:
-            solution = spectrum.apply(inverse, gradient)
-            damped = optax.tree.add_scale(h.product(solution), damping, solution)
-            return optax.tree.norm(optax.tree.sub(damped, gradient)) / optax.tree.norm(gradient)
-
-        return map_gradients(residual, ending, params)
-
-    values = np.asarray(measure(draw_keys(key, 1)[0]))
+    values = np.asarray(compiled(_residuals)(training, curvature, damping, draw_keys(key, 1)[0]))
     dims = ("query", "output")[: values.ndim]
     return xr.DataArray(values, {"query": training.measure.queries}, dims, name="residual")
 
@@ -104,23 +89,8 @@ def null_space(
             "block_diagonal or diagonal"
         )
     curvature.check(training.program)
-    ending = training.single()
-    weights = training.program.full_weights()
-
-    @jax.jit
-    def measure(key: PRNGKey) -> tuple[Float[Array, "query *output"], Array, Array]:
-        params = ending.draw(key, weights).params
-        spectrum = curvature.at(training.program, side_key(key), params, weights)
-        flat = NullSpace(curvature.cutoff(params) if rtol is None else rtol)
-        # Sketches start from the side key itself, and would know a probe that was drawn with it.
-        probe_key = jax.random.fold_in(side_key(key), 1)
-        probe = optax.tree.random_like(probe_key, params, jax.random.normal)
-        shares = map_gradients(lambda gradient: _share(spectrum, flat, gradient), ending, params)
-        return shares, _share(spectrum, flat, probe), _lost(spectrum, probe)
-
-    share, random_share, lost = (
-        np.asarray(part) for part in jax.lax.map(measure, draw_keys(key, num_draws))
-    )
+    keys = draw_keys(key, num_draws)
+    share, random_share, lost = map(np.asarray, compiled(_shares)(training, curvature, rtol, keys))
     if (lost > 1e-2).any():
         raise ValueError(
             f"curvature={curvature} works between random directions and has no eigenvalues on all "
@@ -132,6 +102,41 @@ def null_space(
         {"query": training.measure.queries},
         attrs={"curvature": repr(curvature)},
     )
+
+
+def _residuals(
+    training: Training, curvature: Curvature, damping: Any, key: PRNGKey
+) -> Float[Array, "query *output"]:
+    ending, weights = training.single(), training.program.full_weights()
+    params = ending.draw(key, weights).params
+    h = Quadratic(training.program, resolve(curvature.matrix), side_key(key), params, weights)
+    spectrum = curvature.decompose(h)
+    inverse = curvature.inverse(spectrum, params, training.total_step_size)
+
+    def residual(gradient: Params) -> Float[Array, ""]:
+        solution = spectrum.apply(inverse, gradient)
+        damped = optax.tree.add_scale(h.product(solution), damping, solution)
+        return optax.tree.norm(optax.tree.sub(damped, gradient)) / optax.tree.norm(gradient)
+
+    return map_gradients(residual, ending, params)
+
+
+def _shares(
+    training: Training, curvature: Curvature, rtol: float | None, keys: Key[Array, " draw"]
+) -> tuple[Float[Array, "draw query *output"], Array, Array]:
+    ending, weights = training.single(), training.program.full_weights()
+
+    def of_draw(key: PRNGKey) -> tuple[Array, Array, Array]:
+        params = ending.draw(key, weights).params
+        spectrum = curvature.at(training.program, side_key(key), params, weights)
+        flat = NullSpace(curvature.cutoff(params) if rtol is None else rtol)
+        # Sketches start from the side key itself, and would know a probe that was drawn with it.
+        probe_key = jax.random.fold_in(side_key(key), 1)
+        probe = optax.tree.random_like(probe_key, params, jax.random.normal)
+        shares = map_gradients(lambda gradient: _share(spectrum, flat, gradient), ending, params)
+        return shares, _share(spectrum, flat, probe), _lost(spectrum, probe)
+
+    return jax.lax.map(of_draw, keys)
 
 
 def map_gradients(function: Callable[[Params], Any], training: Training, params: Params) -> Any:
