@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 import warnings
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from strangers import rewritten
 
 import dtda_prob as dtda
 from dtda_prob import cli, demo
@@ -445,16 +445,8 @@ def test_an_experiment_that_prints_leaves_stdout_to_the_result(folder):
 
 def test_info_escapes_what_a_terminal_would_act_on(study, tmp_path):
     folder, _ = study
-    path = tmp_path / "hostile.zarr"
-    shutil.copytree(folder / "s.zarr", path)
     hostile = "\x1b[2J\x1b]0;title\x07" + 100_000 * "x"
-    for file in (path / "zarr.json", path / "full/zarr.json"):
-        node = json.loads(file.read_text())
-        listed = node.get("consolidated_metadata", {}).get("metadata", {}).get("full")
-        for each in [listed] if listed else [node]:
-            about = json.loads(each["attributes"]["dtda_prob"])
-            each["attributes"]["dtda_prob"] = json.dumps(about | {"transform": hostile})
-        file.write_text(json.dumps(node))
+    path = rewritten(folder / "s.zarr", tmp_path, "full", transform=hostile)
     result = invoke("info", str(path))
     assert result.exit_code == 0
     assert "\\x1b[2J" in result.stdout
@@ -463,20 +455,13 @@ def test_info_escapes_what_a_terminal_would_act_on(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"measure": "x"}, {"blocks": "evil"}, {"transform": 7}, {"kind": ["scores"]}]
+    "changes", [{"measure": "x"}, {"grid": "evil"}, {"transform": 7}, {"kind": ["scores"]}]
 )
 def test_info_of_another_description_has_no_traceback(study, tmp_path, changes):
     folder, _ = study
-    path = tmp_path / "other.zarr"
-    shutil.copytree(folder / "s.zarr", path)
-    for file in (path / "zarr.json", path / "full/zarr.json"):
-        node = json.loads(file.read_text())
-        listed = node.get("consolidated_metadata", {}).get("metadata", {}).get("full")
-        for each in [listed] if listed else [node]:
-            about = json.loads(each["attributes"]["dtda_prob"])
-            each["attributes"]["dtda_prob"] = json.dumps(about | changes)
-        file.write_text(json.dumps(node))
-    for command in (("info", str(path)), ("info", str(path), "--verify")):
+    path = str(rewritten(folder / "s.zarr", tmp_path, "full", **changes))
+    page = str(tmp_path / "report.html")
+    for command in (("info", path), ("info", path, "--verify"), ("report", path, "--output", page)):
         result = invoke(*command)
         assert isinstance(result.exception, SystemExit | None), result.exception
 
