@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import optax
 import pytest
 from tables import (
@@ -314,6 +316,54 @@ def test_labels_do_not_change_numbers():
     names = [f"row {i}" for i in range(12)]
     plain, named = (train("exact", regression(labels=labels)) for labels in (None, names))
     assert (plain.draw(KEY, ones()).value == named.draw(KEY, ones()).value).all()
+
+
+def partly_frozen(x, y):
+    frozen, free = numpyro.param("frozen", jnp.full(3, 0.5)), numpyro.param("free", jnp.zeros(3))
+    with numpyro.plate("data", len(x)) as i:
+        mean = x[i] @ (frozen + free) + x[i] ** 2 @ frozen * free[0]
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y[i])
+
+
+FROZEN = {
+    "dense": dtda.influence,
+    "gram": lambda t: dtda.influence(t, dtda.curvature.gram(damping=1e-9)),
+    "nystroem": lambda t: dtda.influence(t, dtda.curvature.nystroem(rank=3, damping=1e-9)),
+    "kronecker": lambda t: dtda.influence(t, dtda.curvature.kronecker("gauss_newton", damping=1e-9)),
+    "newton": dtda.newton,
+    "segments": lambda t: dtda.segments(t, dtda.curvature.dense("gauss_newton")),
+}
+
+
+@pytest.mark.parametrize("transform", FROZEN)
+def test_parameters_that_the_optimizer_never_moves_take_no_part(transform, x64):
+    """At a query of the frozen part alone nothing responds; elsewhere the response is training's."""
+    optimizer = optax.chain(optax.sgd(0.2), optax.transforms.freeze({"frozen": True, "free": False}))
+    program = dtda.Program(partly_frozen, *regression_data())
+    values = dtda.measures.function(lambda params: jnp.array([params["frozen"][0], params["free"][0]]))
+    kernel = dtda.kernels.sgd(optimizer, num_steps=400)
+    training = dtda.Training(program, kernel, values)
+    response = pull(FROZEN[transform](training), ones())
+    assert (response[0] == 0).all()
+    close(response[1], pull(dtda.unroll(training), ones())[1], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("transform", [dtda.trajectory, dtda.cosine, dtda.covariance])
+def test_gradients_and_walks_leave_frozen_parameters_alone(transform, x64):
+    optimizer = optax.chain(optax.sgd(0.2), optax.transforms.freeze({"frozen": True, "free": False}))
+    program = dtda.Program(partly_frozen, *regression_data())
+    values = dtda.measures.function(lambda params: jnp.array([params["frozen"][0], params["free"][0]]))
+    training = dtda.Training(program, dtda.kernels.sgd(optimizer, num_steps=3), values)
+    options = {"step_size": 1e-3, "num_samples": 4} if transform is dtda.covariance else {}
+    response = pull(transform(training, **options), ones())
+    assert (response[0] == 0).all()
+    assert (response[1] != 0).any()
+
+
+def test_where_nothing_moves_nothing_is_asked_for():
+    kernel = dtda.kernels.sgd(optax.set_to_zero(), num_steps=2)
+    with pytest.raises(ValueError, match="moves no parameter"):
+        dtda.influence(train(kernel))
 
 
 def test_costs_count_trainings():

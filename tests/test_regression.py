@@ -136,7 +136,7 @@ def test_reweighing_to_the_same_weights_keeps_every_draw():
     training = train(dtda.kernels.exact(), measure=slopes)
     push_forward = dtda.importance(training, KEY, num_draws=100)
     assert (push(push_forward, ones(), ones()).value == draw(training, ones()).value).all()
-    with pytest.raises(NotImplementedError, match="covariance"):
+    with pytest.raises(NotImplementedError, match="direction='push'"):
         push_forward.pull(KEY, ones())
 
 
@@ -149,7 +149,7 @@ def test_the_cosine_is_that_of_gradients(x64):
     expected, some = -(gradients / lengths[:, None]).T, np.array([2, 0])
     close(pull(dtda.cosine(training), ones()), expected, rtol=1e-9)
     close(pull(dtda.cosine(training), ones(), some), expected[some], rtol=1e-9)
-    with pytest.raises(NotImplementedError, match="no scale"):
+    with pytest.raises(NotImplementedError, match="direction='pull'"):
         dtda.cosine(training).push(KEY, ones(), ones())
 
 
@@ -216,3 +216,35 @@ def test_conjugate_gradients_that_do_not_converge_give_nan_in_both_directions():
     push_forward = dtda.influence(training, curvature)
     assert jnp.isnan(pull(push_forward, ones())).any()
     assert jnp.isnan(push(push_forward, ones(), ones().at[0].set(0.0)).value).any()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda t: dtda.influence(t, at="old"),
+        dtda.influence,
+        dtda.newton,
+        lambda t: dtda.newton(t, num_steps=2),
+    ],
+    ids=["influence at the old weights", "influence", "newton", "newton, two steps"],
+)
+def test_draws_of_a_posterior_are_carried_with_their_spread(transform, x64):
+    """Each as a stationary point, draws would change their covariance by twice as much."""
+    training = train(dtda.kernels.exact(), measure=slopes)
+    old, new = ones(), ones().at[3].set(0.9)
+    keys = jax.random.split(KEY, 4000)
+    several = jax.jit(jax.vmap(transform(training).push, (0, None, None)))
+    drawn = jax.jit(jax.vmap(training.draw, (0, None)))(keys, old).value
+    change = np.cov(several(keys, old, new).value.T) - np.cov(drawn.T)
+    expected = np.linalg.inv(precision(new)) - np.linalg.inv(precision(old))
+    assert np.linalg.norm(change - expected) < 0.1 * np.linalg.norm(expected)
+    moved = several(keys, old, new).value.mean(0) - drawn.mean(0)
+    close(moved, mode(new) - mode(old), rtol=0.02, atol=1e-4)
+
+
+def test_where_a_draw_of_a_posterior_has_no_derivative_the_response_is_at_the_draw_itself():
+    """Draws at other weights are others, so that the spread about them is not the draw's own."""
+    training = train(dtda.kernels.nuts(num_warmup=20, num_samples=4), measure=slopes)
+    assert dtda.influence(training).at == "old"
+    assert dtda.influence(training).matched(0, ones()).at == "old"
+    assert dtda.influence(train("exact")).at == "centre"

@@ -85,8 +85,8 @@ class Curvature(Module):
     def passes(self, program: Program, num_solves: int) -> float:
         """Return the cost of a decomposition and so many solves, in gradients over all data."""
 
-    def check(self, program: Program) -> None:
-        """Check that the method suits the program.
+    def check(self, program: Program, moving: Moving = EVERYTHING) -> None:
+        """Check that the method suits the program and the parameters that move.
 
         Raises:
             ValueError: if the matrix or the prior does not.
@@ -97,7 +97,8 @@ class Curvature(Module):
         if matrix.factored:
             check_features(matrix, program)
         if self.prior != "any":
-            check_prior(program, type(self).__name__, isotropic=self.prior == "isotropic")
+            isotropic = self.prior == "isotropic"
+            check_prior(program, type(self).__name__, moving, isotropic=isotropic)
 
     def check_time(self, time: Callable[[], Scalar]) -> None:
         """Check that "auto" gives a damping that the method can take, else raise ValueError."""

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from dtda_prob.curvature.curvature import Curvature, Eigen, Spectrum
 from dtda_prob.curvature.filters import Damped, Damping, Filter, Scalar, as_damping
 from dtda_prob.curvature.matrices import MatrixLike
+from dtda_prob.curvature.moving import EVERYTHING, Moving
 from dtda_prob.curvature.quadratic import Quadratic, num_params, params_of
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey
@@ -58,10 +59,10 @@ class conjugate_gradient(Iterative):
     tolerance: float = eqx.field(default=1e-4, kw_only=True)
     max_steps: int = eqx.field(default=200, kw_only=True)
 
-    def check(self, program: Program) -> None:
-        super().check(program)
+    def check(self, program: Program, moving: Moving = EVERYTHING) -> None:
+        super().check(program, moving)
         if self.preconditioner is not None:
-            self.preconditioner.check(program)
+            self.preconditioner.check(program, moving)
 
     def decompose(self, h: Quadratic) -> Spectrum:
         near = None
@@ -114,9 +115,9 @@ class lanczos(Curvature):
     prior = "isotropic"
     factored = False
 
-    def check(self, program: Program) -> None:
-        super().check(program)
-        size = num_params(params_of(program))
+    def check(self, program: Program, moving: Moving = EVERYTHING) -> None:
+        super().check(program, moving)
+        size = num_params(params_of(program, moving))
         if not 1 <= self.rank <= size:
             raise ValueError(
                 f"rank={self.rank} must lie between 1 and the {size} parameters of the program"

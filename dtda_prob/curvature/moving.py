@@ -37,13 +37,31 @@ class Moving(Module):
 EVERYTHING = Moving()
 
 
+def moving_of(masks: PyTree) -> Moving:
+    """Return what moves by masks like the parameters; see `Kernel.moves`.
+
+    Raises:
+        ValueError: if nothing moves.
+    """
+    leaves, structure = jax.tree.flatten(masks)
+    if not any(np.any(mask) for mask in leaves):
+        raise ValueError("training moves no parameter, so that nothing responds to the data")
+    if all(np.all(mask) for mask in leaves):
+        return EVERYTHING
+    return Moving(structure.unflatten([_shortened(np.asarray(mask)) for mask in leaves]))
+
+
+def _shortened(mask: np.ndarray) -> Any:
+    return bool(mask.all()) if mask.all() or not mask.any() else mask
+
+
 def _part(mask: Any, leaf: Any) -> Any:
-    if not np.any(mask):
-        return None
-    return leaf if np.all(mask) else jnp.where(mask, leaf, 0)
+    if isinstance(mask, bool):
+        return leaf if mask else None
+    return jnp.where(mask, leaf, 0)
 
 
 def _put(mask: Any, new: Any, old: Any) -> Any:
-    if not np.any(mask):
-        return old
-    return new if np.all(mask) else jnp.where(mask, new, old)
+    if isinstance(mask, bool):
+        return new if mask else old
+    return jnp.where(mask, new, old)

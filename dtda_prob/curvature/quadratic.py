@@ -164,9 +164,9 @@ def num_params(params: Params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def params_of(program: Program) -> Params:
-    """Return shapes and types of a program's parameters."""
-    return jax.eval_shape(program.init, jax.random.key(0))
+def params_of(program: Program, moving: Moving = EVERYTHING) -> Params:
+    """Return shapes and types of a program's parameters that move."""
+    return jax.eval_shape(lambda key: moving.part(program.init(key)), jax.random.key(0))
 
 
 def flat(rows: Params) -> Float[Array, "row parameter"]:
@@ -182,7 +182,7 @@ def columns(product: Callable[[Params], Params], params: Params, at_once: int = 
     return (whole + whole.T) / 2
 
 
-def check_prior(program: Program, method: str, *, isotropic: bool) -> None:
+def check_prior(program: Program, method: str, moving: Moving, *, isotropic: bool) -> None:
     """Check that a method can take the prior in.
 
     Raises:
@@ -193,13 +193,13 @@ def check_prior(program: Program, method: str, *, isotropic: bool) -> None:
         return
     key = jax.random.key(0)
     params = program.init(key)
-    h = Quadratic(program, hessian(), key, params, program.full_weights())
+    h = Quadratic(program, hessian(), key, params, program.full_weights(), moving)
     diagonal = h.prior_diagonal()
     if isotropic:
         mean = float(h.prior_scale())
         diagonal = jax.tree.map(lambda x: jnp.full_like(x, mean), diagonal)
     for sign_key in jax.random.split(key, SIGNS):
-        signs = optax.tree.random_like(sign_key, params, jax.random.rademacher)
+        signs = optax.tree.random_like(sign_key, h.point, jax.random.rademacher)
         pairs = zip(*map(jax.tree.leaves, (h.prior_product(signs), signs, diagonal)), strict=True)
         if not all(np.allclose(got, sign * d, rtol=1e-3, atol=1e-8) for got, sign, d in pairs):
             kind = "a multiple of the identity" if isotropic else "diagonal"

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from dtda_prob.curvature.curvature import Curvature, Eigen, Spectrum
 from dtda_prob.curvature.filters import Filter
 from dtda_prob.curvature.matrices import MatrixLike, num_features
+from dtda_prob.curvature.moving import EVERYTHING, Moving
 from dtda_prob.curvature.quadratic import Quadratic, flat, num_params, params_of
 from dtda_prob.program import Program
 from dtda_prob.typing import Params
@@ -34,9 +35,9 @@ class nystroem(Curvature):
 
     prior = "isotropic"
 
-    def check(self, program: Program) -> None:
-        super().check(program)
-        check_rank("rank", self.rank, self.matrix, program)
+    def check(self, program: Program, moving: Moving = EVERYTHING) -> None:
+        super().check(program, moving)
+        check_rank("rank", self.rank, self.matrix, program, moving)
 
     def decompose(self, h: Quadratic) -> Spectrum:
         theta, unravel = ravel_pytree(h.point)
@@ -78,9 +79,9 @@ class projection(Curvature):
 
     prior = "isotropic"
 
-    def check(self, program: Program) -> None:
-        super().check(program)
-        check_rank("dimension", self.dimension, self.matrix, program)
+    def check(self, program: Program, moving: Moving = EVERYTHING) -> None:
+        super().check(program, moving)
+        check_rank("dimension", self.dimension, self.matrix, program, moving)
 
     def decompose(self, h: Quadratic) -> Spectrum:
         theta, _ = ravel_pytree(h.point)
@@ -117,10 +118,12 @@ class Projected(Spectrum):
         return unravel(self.directions @ solved)
 
 
-def check_rank(name: str, rank: int, matrix: MatrixLike | None, program: Program) -> None:
+def check_rank(
+    name: str, rank: int, matrix: MatrixLike | None, program: Program, moving: Moving
+) -> None:
     """Check that a sketch is no larger than the rank of its matrix; raise ValueError otherwise."""
     assert matrix is not None
-    size, features = num_params(params_of(program)), num_features(matrix, program)
+    size, features = num_params(params_of(program, moving)), num_features(matrix, program)
     largest = min(size, features * program.num_rows)
     if not 1 <= rank <= largest:
         raise ValueError(

@@ -177,12 +177,15 @@ class Objective(Module):
         gradient = self._gradient(params)
         return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
 
-    def gradient_norms(self, params: Params, batch_size: int = 64) -> Float[Array, " datum"]:
-        """Compute the norm of the gradient of each example's loss; see `gradients`."""
+    def gradient_norms(
+        self, params: Params, batch_size: int = 64, part: Callable[[Params], Params] | None = None
+    ) -> Float[Array, " datum"]:
+        """Compute the norm of each example's gradient, or of a part of it; see `gradients`."""
         gradient = self._gradient(params)
 
         def norm(index: Int[Array, ""]) -> Float[Array, ""]:
-            return optax.tree.norm(gradient(index))
+            whole = gradient(index)
+            return optax.tree.norm(whole if part is None else part(whole))
 
         return jax.lax.map(norm, jnp.arange(self.num_data), batch_size=batch_size)
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 from dtda_prob.training import STATES_AT_ONCE
 from dtda_prob.transforms.push_forward import (
     Cost,
+    Restricted,
     Space,
     check_posterior,
     check_single,
@@ -19,7 +20,7 @@ from dtda_prob.transforms.response import LinearResponse
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 
-class covariance(LinearResponse):
+class covariance(LinearResponse, Restricted):
     """Move every draw by minus the covariance of losses and measurement near the outcome.
 
     Under a posterior proportional to exp(-n L(theta, w) / temperature) an expectation has the
@@ -104,11 +105,12 @@ class covariance(LinearResponse):
 
     def _walk(self, key: PRNGKey, start: Params, weights: Weights) -> Params:
         """Sample the local posterior; states are stacked."""
-        scale = self.training.program.num_rows / self.temperature
+        scale, outcome = self.training.program.num_rows / self.temperature, start
+        start = centre = self.moving.part(outcome)
 
-        def log_density(params: Params) -> Array:
-            distance = optax.tree.norm(optax.tree.sub(params, start), squared=True)
-            objective = self.training.program.objective(params, weights)
+        def log_density(part: Params) -> Array:
+            distance = optax.tree.norm(optax.tree.sub(part, centre), squared=True)
+            objective = self.training.program.objective(self.moving.whole(part, outcome), weights)
             return -scale * objective - self.pull_to_outcome / 2 * distance
 
         kernel = blackjax.sgld(lambda params, _: jax.grad(log_density)(params))
@@ -123,7 +125,8 @@ class covariance(LinearResponse):
         warm_key, key = jax.random.split(key)
         if self.num_warmup:
             start, _ = jax.lax.scan(step, start, jax.random.split(warm_key, self.num_warmup))
-        return jax.lax.scan(several, start, jax.random.split(key, self.num_samples))[1]
+        parts = jax.lax.scan(several, start, jax.random.split(key, self.num_samples))[1]
+        return jax.vmap(lambda part: self.moving.whole(part, outcome))(parts)
 
 
 _LEAST = {

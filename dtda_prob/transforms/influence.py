@@ -1,6 +1,7 @@
 """Influence functions: implicit differentiation at the outcome of training, and Newton steps."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -10,8 +11,8 @@ from dtda_prob.curvature import Curvature, dense
 from dtda_prob.training import Training
 from dtda_prob.transforms.push_forward import (
     Cost,
-    PushForward,
     Response,
+    Restricted,
     is_at,
     measured,
     side_key,
@@ -25,12 +26,20 @@ def _as_curvature(curvature: Curvature | None) -> Curvature:
     return dense() if curvature is None else curvature
 
 
-class influence(LinearResponse):
+class influence(LinearResponse, Restricted):
     """Treat the outcome of training as a stationary point of the objective.
 
     Removing example k moves the parameters by + H^+ g_k / n, with g_k the gradient of its loss and H
     the curvature of the objective at the outcome (Koh and Liang, arXiv 1703.04730; as the limit of
-    unrolling, Mlodozeniec et al., arXiv 2506.12965).
+    unrolling, Mlodozeniec et al., arXiv 2506.12965). Parameters that training does
+    not move take no part.
+
+    A draw from a posterior is no stationary point, and moved as if it were one its distance from the
+    mode would change by twice what is right for the spread. There it moves by the mean of its own step
+    and that of the mode, which is found by a Newton step: the change of mean and covariance is exact to
+    first order for a Gaussian posterior, and to leading order in n for others. It costs a second
+    decomposition. Where such a draw has no derivative (`nuts`), draws at other weights are not coupled
+    to it, so that at="centre" is at="old".
 
     Attributes:
         training: the stochastic kernel.
@@ -49,8 +58,14 @@ class influence(LinearResponse):
 
     by_state = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kernel = self.training.kernel
+        if kernel.temperature is not None and kernel.not_differentiable and is_at(self.at, "centre"):
+            self.at = "old"
+
     def __check_init__(self) -> None:
-        self.curvature.check(self.training.program)
+        self.curvature.check(self.training.program, self.moving)
         self.curvature.check_time(self.training.total_step_size)
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
@@ -76,25 +91,29 @@ class influence(LinearResponse):
         """Return an outcome at these weights with its derivative."""
         outcome, here = jax.lax.stop_gradient(outcome), _here(weights)
 
+        def step(params: Params, weights: Weights) -> Params:
+            change = self.change_of_gradient(params, weights)
+            return optax.tree.scale(-1, solver(self, key, params, here)(change))
+
         def moved(params: Params, weights: Weights) -> Params:
-            spectrum = self.curvature.at(self.training.program, side_key(key), params, here)
-            inverse = self.curvature.inverse(spectrum, params, self.training.total_step_size)
-            change = change_of_gradient(self.training, params, weights)
-            return optax.tree.sub(params, spectrum.apply(inverse, change))
+            return self.added(
+                params, posterior_step(self, key, params, here, partial(step, weights=weights))
+            )
 
         own = weights_of_states(self.training, weights)
         params = self.training.each_state(moved)(outcome.params, own)
         return measured(self.training, outcome, params)
 
 
-class newton(PushForward):
+class newton(Restricted):
     """Take Newton steps on the perturbed objective, from the sample at the old weights.
 
     Each step is theta <- theta - H(theta, new)^+ (grad L(theta, new) - grad L(theta_old, old)): the
     gradient that training left is left again. The curvature is that of the perturbed objective,
     without the removed examples: one step is the rescaled influence function, exact where the
     objective is quadratic. Not linear in the new weights; `pull` is its derivative at the old ones,
-    which equals that of `influence`.
+    the same as the derivative of `influence`. Draws from a posterior move as in `influence`, and
+    parameters that training does not move take no part.
 
     Attributes:
         training: the stochastic kernel.
@@ -113,23 +132,25 @@ class newton(PushForward):
     def __check_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps={self.num_steps} must be at least 1")
-        self.curvature.check(self.training.program)
+        self.curvature.check(self.training.program, self.moving)
         self.curvature.check_time(self.training.total_step_size)
 
     def carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         """Move each state of an outcome by the steps."""
         outcome = jax.lax.stop_gradient(outcome)
-        gradient = jax.grad(self.training.program.objective)
+
+        def step(start: Params, new: Weights) -> Params:
+            left_over = jax.lax.stop_gradient(self.gradient(start, old))
+            total = optax.tree.zeros_like(self.moving.part(start))
+            for _ in range(self.num_steps):
+                params = self.added(start, total)
+                residual = optax.tree.sub(self.gradient(params, new), left_over)
+                here = jax.lax.stop_gradient((params, new))
+                total = optax.tree.sub(total, solver(self, key, *here)(residual))
+            return total
 
         def moved(params: Params, new: Weights) -> Params:
-            left_over = jax.lax.stop_gradient(gradient(params, old))
-            for _ in range(self.num_steps):
-                here = jax.lax.stop_gradient((params, new))
-                spectrum = self.curvature.at(self.training.program, side_key(key), *here)
-                inverse = self.curvature.inverse(spectrum, here[0], self.training.total_step_size)
-                residual = optax.tree.sub(gradient(params, new), left_over)
-                params = optax.tree.sub(params, spectrum.apply(inverse, residual))
-            return params
+            return self.added(params, posterior_step(self, key, params, old, partial(step, new=new)))
 
         own = weights_of_states(self.training, new)
         params = self.training.each_state(moved)(outcome.params, own)
@@ -151,10 +172,34 @@ def solves_cost(training: Training, curvature: Curvature, num_solves: int) -> fl
     return curvature.passes(training.program, num_solves) / training.num_passes()
 
 
-def change_of_gradient(training: Training, params: Params, weights: Weights) -> Params:
-    """Return grad L(params, weights) less its own value: zero, with the derivative d grad L / dw."""
-    gradient = jax.grad(training.program.objective)(params, weights)
-    return optax.tree.sub(gradient, jax.lax.stop_gradient(gradient))
+def solver(
+    transform: influence | newton, key: PRNGKey, params: Params, weights: Weights
+) -> Callable[[Params], Params]:
+    """Return v -> H^+ v at these parameters and weights."""
+    training, curvature = transform.training, transform.curvature
+    spectrum = curvature.at(training.program, side_key(key), params, weights, transform.moving)
+    point = transform.moving.part(params)
+    return partial(spectrum.apply, curvature.inverse(spectrum, point, training.total_step_size))
+
+
+def posterior_step(
+    transform: influence | newton,
+    key: PRNGKey,
+    params: Params,
+    weights: Weights,
+    step: Callable[[Params], Params],
+) -> Params:
+    """Return the step of a draw: its own, or in a posterior the mean of its own and the mode's.
+
+    A step is -H^+ g at a point, g the change of the gradient. With noise e = params - mode the own step
+    holds -H^+ (dH) e, by which the covariance H^-1 / n would change twice as much as it does.
+    """
+    own = step(params)
+    if transform.training.kernel.temperature is None:
+        return own
+    to_mode = solver(transform, key, params, weights)(transform.gradient(params, weights))
+    mode = transform.added(params, optax.tree.scale(-1, jax.lax.stop_gradient(to_mode)))
+    return optax.tree.scale(0.5, optax.tree.add(own, step(mode)))
 
 
 def _here(weights: Weights) -> Weights:

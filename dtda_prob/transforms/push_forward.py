@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from dtda_prob.curvature import Curvature
 from dtda_prob.curvature.filters import is_traced
+from dtda_prob.curvature.moving import Moving, moving_of
 from dtda_prob.module import Module, call, shown
 from dtda_prob.training import Training
 from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
@@ -115,6 +118,37 @@ class PushForward(Module):
     def _lacks(self, direction: Direction) -> str:
         others = " or ".join(f"direction={each!r}" for each in self.directions)
         return f"{type(self).__name__} has no {direction}; use {others}"
+
+
+class Restricted(PushForward):
+    """A push-forward in which only the parameters that training moves take part.
+
+    Attributes:
+        training: the stochastic kernel.
+        moving: these parameters; the others (frozen by the optimizer, or given) stay where they are.
+    """
+
+    moving: Moving = eqx.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.moving = moving_of(self.training.kernel.moves(self.training.program))
+
+    def change_of_gradient(self, params: Params, weights: Weights) -> Params:
+        """Return grad L(params, weights) less its value: zero, with the derivative d grad L / dw."""
+        gradient = self.gradient(params, weights)
+        return optax.tree.sub(gradient, jax.lax.stop_gradient(gradient))
+
+    def gradient(self, params: Params, weights: Weights) -> Params:
+        """Return grad L(params, weights) with respect to what moves."""
+
+        def objective(part: Params) -> Float[Array, ""]:
+            return self.training.program.objective(self.moving.whole(part, params), weights)
+
+        return jax.grad(objective)(self.moving.part(params))
+
+    def added(self, params: Params, step: Params) -> Params:
+        """Return the parameters with a step of what moves."""
+        return self.moving.whole(optax.tree.add(self.moving.part(params), step), params)
 
 
 def is_at(at: At | None, name: str) -> bool:

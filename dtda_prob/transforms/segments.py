@@ -9,8 +9,8 @@ import optax
 from dtda_prob.curvature import Curvature, kronecker
 from dtda_prob.curvature.filters import Decay, Flow, is_traced
 from dtda_prob.training import Training
-from dtda_prob.transforms.influence import change_of_gradient, solves_cost
-from dtda_prob.transforms.push_forward import Cost, check_single, side_key
+from dtda_prob.transforms.influence import solves_cost
+from dtda_prob.transforms.push_forward import Cost, Restricted, check_single, side_key
 from dtda_prob.transforms.response import LinearResponse
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
@@ -19,7 +19,7 @@ def _as_curvature(curvature: Curvature | None) -> Curvature:
     return kronecker() if curvature is None else curvature
 
 
-class segments(LinearResponse):
+class segments(LinearResponse, Restricted):
     """Unroll a few segments of training, each with one curvature and one gradient.
 
     In a segment of total step size t and curvature H, a displacement decays by exp(-H t), and the
@@ -53,7 +53,7 @@ class segments(LinearResponse):
                 "dense, gram, kronecker, lanczos, nystroem, projection, block_diagonal or diagonal"
             )
         segment_times(self.training, self.num_segments)
-        self.curvature.check(self.training.program)
+        self.curvature.check(self.training.program, self.moving)
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, with the derivative of the segments."""
@@ -63,17 +63,17 @@ class segments(LinearResponse):
 
         def through(displacement: Params, segment: tuple[Params, jax.Array]) -> tuple[Params, None]:
             params, time = segment
-            spectrum = self.curvature.at(training.program, side_key(key), params, here)
+            spectrum = self.curvature.at(training.program, side_key(key), params, here, self.moving)
             kept = spectrum.apply(Decay(time), displacement)
-            added = spectrum.apply(Flow(time), change_of_gradient(training, params, weights))
+            added = spectrum.apply(Flow(time), self.change_of_gradient(params, weights))
             return optax.tree.sub(kept, added), None
 
         last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
         times = segment_times(training, self.num_segments)
         times = jnp.asarray(times, jnp.result_type(*jax.tree.leaves(last)))
-        start = optax.tree.zeros_like(last)
+        start = optax.tree.zeros_like(self.moving.part(last))
         moved, _ = jax.lax.scan(through, start, (path.means, times))
-        params = optax.tree.add(last, moved)
+        params = self.added(last, moved)
         return Outcome(params, *training.observe(params), path.losses, {})
 
     @property

@@ -1,16 +1,17 @@
 """Gradients along training: TracIn, gradient dot products and cosines."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from dtda_prob.transforms.influence import change_of_gradient
 from dtda_prob.transforms.push_forward import (
     Cost,
-    PushForward,
     Response,
+    Restricted,
     Space,
     check_single,
     measured,
@@ -21,7 +22,7 @@ from dtda_prob.transforms.segments import segment_times
 from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 
-class trajectory(LinearResponse):
+class trajectory(LinearResponse, Restricted):
     """Add up gradient steps at checkpoints, as TracIn does.
 
     The response is -sum_c t_c (grad m)(theta_c) . (grad loss_k)(theta_c) / n, with theta_c the
@@ -56,8 +57,8 @@ class trajectory(LinearResponse):
 
         def step(total: Outcome, checkpoint: tuple[Params, Array]) -> tuple[Outcome, None]:
             params, time = checkpoint
-            change = change_of_gradient(training, params, weights)
-            moved = measured(training, base, optax.tree.add_scale(params, -time, change))
+            change = self.change_of_gradient(params, weights)
+            moved = measured(training, base, self.added(params, optax.tree.scale(-time, change)))
             return jax.tree.map(lambda t, m: t + m - jax.lax.stop_gradient(m), total, moved), None
 
         times = segment_times(training, self.num_checkpoints)
@@ -73,7 +74,7 @@ class trajectory(LinearResponse):
         return Cost(1.0 + self.extra_cost(), pull)
 
 
-class cosine(PushForward):
+class cosine(Restricted):
     """Compare directions of gradients: minus their cosine, averaged over checkpoints (GradCos).
 
     A similarity without a scale, which ranks examples and predicts nothing: it has `pull` and no
@@ -112,13 +113,15 @@ class cosine(PushForward):
         def value_at(params: Params) -> Float[Array, "query *output"]:
             return of_queries(self.training, self.training.observe(params)[1], queries)
 
-        value, pullback = jax.vjp(value_at, params)
+        whole = partial(self.moving.whole, params=params)
+        point = self.moving.part(params)
+        value, pullback = jax.vjp(lambda part: value_at(whole(part)), point)
         basis = jnp.eye(value.size, dtype=value.dtype).reshape(value.size, *value.shape)
-        lengths = program.gradient_norms(params)
+        lengths = program.gradient_norms(params, part=self.moving.part)
 
         def row(cotangent: Array) -> Float[Array, " example"]:
             slope = pullback(cotangent)[0]
-            along = jax.jvp(program.losses, (params,), (slope,))[1]
+            along = jax.jvp(lambda part: program.losses(whole(part)), (point,), (slope,))[1]
             scale = lengths * optax.tree.norm(slope)
             return jnp.where(scale > 0, along / jnp.where(scale > 0, scale, 1.0), 0.0)
 
