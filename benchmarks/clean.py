@@ -64,7 +64,7 @@ def draws_of(function: Callable, num_draws: int) -> np.ndarray:
 
 
 def own(width: int, num_epochs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give each datum's own loss and margin, and the derivative of its loss by its weight, in draws."""
+    """Give each example's loss and margin, and the derivative of its loss by its weight, in draws."""
     loss = trained(measures.loss(SPLIT.x_train, y=LABELS), width, num_epochs)
     margin = trained(measures.margin(SPLIT.x_train, y=LABELS), width, num_epochs)
     ekfac = dtda.influence(loss, curvature.kronecker())
@@ -78,7 +78,7 @@ def own(width: int, num_epochs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def on_validation(
     transform: Callable[[Training], PushForward], width: int, num_epochs: int, num_draws: int
 ) -> np.ndarray:
-    """Give the derivative of the mean validation loss by each weight: positive where a datum harms."""
+    """Give the derivative of the mean validation loss by each weight: positive where one harms."""
     loss = measures.loss(SPLIT.x_test[VALIDATION], y=SPLIT.y_test[VALIDATION])
     push_forward = transform(trained(measures.averaged(loss), width, num_epochs))
     return draws_of(push_forward.pull, num_draws)[:, 0]
@@ -89,7 +89,7 @@ def ekfac(training: Training) -> PushForward:
 
 
 def scores_of(width: int, num_epochs: int, num_draws: int) -> Scores:
-    """Give scores in draws, `(draw, datum)`, higher where the label is more suspect."""
+    """Give scores in draws, `(draw, example)`, higher where the label is more suspect."""
     loss, margin, slope = own(width, num_epochs)
     return {
         "loss": loss,

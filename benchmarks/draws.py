@@ -90,9 +90,11 @@ def spread_alone(training: Training, key: jax.Array) -> pd.DataFrame:
         dtda.unroll(few), predict, 256, ["mean", "variance"], options=dtda.Options(num_resamples=0)
     )
     found = dtda.scores.spread_without_shift(scores, rate=0.05)
-    data = found.index.get_level_values("datum").unique().tolist()
+    data = found.index.get_level_values("example").unique().tolist()
     arms = draw_arms(few, retrain, 512, dtda.leave_one_out(few.program, data))
-    rows = [confirm(arms, scores, query, data.index(datum), datum) for query, datum in found.index]
+    rows = [
+        confirm(arms, scores, query, data.index(example), example) for query, example in found.index
+    ]
     return pd.DataFrame(rows).set_index(["test digit", "training digit"])
 
 
@@ -107,15 +109,17 @@ def few_digits() -> Training:
     return Training(program, kernel, dtda.measures.margin(split.x_test[:40], y=split.y_test[:40]))
 
 
-def confirm(arms: Arms, scores: xr.Dataset, query: int, position: int, datum: int) -> dict[str, object]:
+def confirm(
+    arms: Arms, scores: xr.Dataset, query: int, position: int, example: int
+) -> dict[str, object]:
     old, new = arms.old[:, query, 0], arms.new[:, query, position]
     sd = old.std(ddof=1)
-    predicted = scores.sel(query=query, datum=datum)
+    predicted = scores.sel(query=query, example=example)
     mean, variance = estimate("mean", old, new), estimate("variance", old, new)
     predicted_sd = float(predicted["sd"])
     return {
         "test digit": query,
-        "training digit": datum,
+        "training digit": example,
         "shift, predicted": float(predicted["score"].sel(divergence="mean")) / predicted_sd,
         "shift": mean.value / sd,
         "shift, interval": interval(mean.lower / sd, mean.upper / sd),
@@ -151,7 +155,7 @@ def pairs(training: Training, key: jax.Array) -> pd.DataFrame:
 
 def score_seconds(arms: Arms, name: str, options: dtda.Options) -> float:
     start = time.perf_counter()
-    score_arms(arms, (resolve(name),), "datum", True, options)
+    score_arms(arms, (resolve(name),), "example", True, options)
     return time.perf_counter() - start
 
 

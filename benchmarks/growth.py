@@ -121,7 +121,7 @@ def scoring() -> pd.DataFrame:
     """Compare both arms of 16 draws at 4 queries, by data (2,000 to 8,000) and by draws (8 to 32).
 
     "Bare" is values, errors and intervals; "whole" with p-values from 20 permutations and ranks over
-    100 resamples. Microseconds are those of a pair of query and datum.
+    100 resamples. Microseconds are those of a pair of query and example.
     """
     rows, numbers, draws = [], (2_000, 4_000, 8_000), (8, 16, 32)
     for name in ("mean", "wasserstein"):
@@ -310,14 +310,14 @@ def score_seconds(name: str, num_draws: int, num_data: int, options: dtda.Option
     rng = np.random.default_rng(SEED)
     old = rng.normal(size=(num_draws, 4, 1)).astype(np.float32)
     new = old + 0.1 * rng.normal(size=(num_draws, 4, num_data)).astype(np.float32)
-    score = partial(score_arms, Arms(old, new), (resolve(name),), "datum", True, options)
+    score = partial(score_arms, Arms(old, new), (resolve(name),), "example", True, options)
     return min(timed(score) for _ in range(3))
 
 
 def stored(size: int) -> dict[str, float]:
     """Give seconds to write, record and read a shard of so many numbers, the least of three."""
     values = np.random.default_rng(SEED).normal(size=(1, size)).astype(np.float32)
-    tree = xr.DataTree(xr.Dataset({"effect": (("run", "datum"), values)}))
+    tree = xr.DataTree(xr.Dataset({"effect": (("run", "example"), values)}))
     seconds = []
     with tempfile.TemporaryDirectory() as folder, kept(Path(folder) / "study", tree) as group:
         for place in range(4):

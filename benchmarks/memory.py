@@ -5,7 +5,7 @@ pixels: SGD with momentum 0.9, rate 0.05, batches of 200, one epoch; influence f
 dense Gauss-Newton matrix, losses of the queries. Each row is a process of its own that has compiled
 nothing yet. Its memory is all that is resident, Python, JAX and the compiler included (`VmHWM`);
 what is on disk are the files' own sizes. Effects are a number of 4 bytes for each draw of each pair
-of query and datum; scores 12 numbers of 8 bytes a pair and divergence (score, error, intervals,
+of query and example; scores 12 numbers of 8 bytes a pair and divergence (score, error, intervals,
 ranks, rates), and what is not asked for takes no space.
 
 Run with `uv run python benchmarks/memory.py`, or with a folder to keep the stores in, which needs
@@ -145,7 +145,7 @@ def read(case: dict) -> dict:
 def first_of_one(scores) -> np.ndarray:
     """Give the first ten data of a query."""
     ranks = scores["rank"].isel(query=[700])
-    return ranks["datum"].values[np.argsort(ranks.values, axis=1)[:, :10]]
+    return ranks["example"].values[np.argsort(ranks.values, axis=1)[:, :10]]
 
 
 def first_of_all(scores) -> np.ndarray:
@@ -153,13 +153,13 @@ def first_of_all(scores) -> np.ndarray:
     ranks = scores["rank"]
     query, place = np.nonzero(ranks.values <= 10)
     order = np.lexsort((ranks.values[query, place], query))
-    return ranks["datum"].values[place[order]].reshape(-1, 10)
+    return ranks["example"].values[place[order]].reshape(-1, 10)
 
 
 def first_of_mean(scores) -> np.ndarray:
     """Give the first ten examples by mean absolute score over queries."""
     mean = np.abs(scores["score"]).mean("query")
-    return mean["datum"].values[np.argsort(-mean.values)[:10]][None]
+    return mean["example"].values[np.argsort(-mean.values)[:10]][None]
 
 
 READINGS = {

@@ -5,7 +5,7 @@ writes them to `docs/benchmarks/posterior.md`. The posterior is that of a logist
 breast_cancer (569 data, 30 standardised features, standard normal coefficients and intercept), drawn
 by NUTS: 8 chains of 500 steps of warm-up and 1000 states. What is compared comes from chains of its
 own: ArviZ (by `diagnostics.sensitivity`) from one sample, `importance` from its population, `influence`
-from a third sample, refits from chains without the datum. Errors are Monte Carlo standard errors that
+from a third sample, refits from chains without the example. Errors are Monte Carlo standard errors that
 count correlation along chains; those of slopes and correlations are the jackknife's over chains.
 """
 
@@ -68,7 +68,7 @@ def owed() -> xr.Dataset:
 
 @cache
 def weighed(temperature: float = 1.0) -> xr.Dataset:
-    """Give importance weights of each datum's removal, with densities and values of the population."""
+    """Give importance weights of each example's removal, with densities and values of the draws."""
     made = training(temperature)
     num_draws = NUM_CHAINS * NUM_SAMPLES
     push = dtda.importance(made, jax.random.key(1), num_draws=num_draws)
@@ -93,10 +93,10 @@ def weighed(temperature: float = 1.0) -> xr.Dataset:
 
     return xr.Dataset(
         {
-            "weights": chained(weights.T, "datum"),
-            "log_likelihood": chained(densities, "datum"),
+            "weights": chained(weights.T, "example"),
+            "log_likelihood": chained(densities, "example"),
             "values": chained(values, "query"),
-            "k_hat": ("datum", np.asarray(k_hat)),
+            "k_hat": ("example", np.asarray(k_hat)),
         }
     )
 
@@ -116,7 +116,7 @@ def by_weights() -> tuple:
 
 
 def leave_one_out() -> pd.DataFrame:
-    """Compare log predictive densities of each datum given all others, by ArviZ and by `importance`.
+    """Compare log predictive densities of each example given all others, by ArviZ and by `importance`.
 
     z is their difference over its error: its standard deviation is 1 where they agree to Monte Carlo
     error. k-hat is the larger of both. "Sure" data have a log density above -0.01: k-hat has no scale,
@@ -178,23 +178,27 @@ def refits() -> pd.DataFrame:
     """
     (density, error), arviz, tree = by_weights(), owed(), refitted()
     rows = []
-    for place, datum in enumerate(chosen()):
-        own = tree["log_likelihood/log_likelihood"].isel(perturbation=place, datum=datum).astype(float)
+    for place, example in enumerate(chosen()):
+        own = (
+            tree["log_likelihood/log_likelihood"]
+            .isel(perturbation=place, example=example)
+            .astype(float)
+        )
         alike = xr.ones_like(own) / own.size
         refit, refit_error = log_density(alike, own)
         rows.append(
             {
-                "datum": int(datum),
-                "k-hat": float(arviz["k_hat"][datum]),
-                "ArviZ": float(arviz["elpd_loo"][datum]),
-                "its error": float(arviz["elpd_loo_error"][datum]),
-                "importance": float(density[datum]),
-                "error of importance": float(error[datum]),
+                "example": int(example),
+                "k-hat": float(arviz["k_hat"][example]),
+                "ArviZ": float(arviz["elpd_loo"][example]),
+                "its error": float(arviz["elpd_loo_error"][example]),
+                "importance": float(density[example]),
+                "error of importance": float(error[example]),
                 "refit": float(refit),
                 "error of refit": float(refit_error),
             }
         )
-    return pd.DataFrame(rows).set_index("datum")
+    return pd.DataFrame(rows).set_index("example")
 
 
 @cache
@@ -204,7 +208,7 @@ def transported(temperature: float = 1.0) -> xr.DataArray:
     pull, weights = jax.jit(push.pull), program().full_weights()
     keys = jax.random.split(jax.random.key(3), NUM_CHAINS)
     responses = np.stack([np.asarray(pull(key, weights)).mean(0) for key in keys])
-    return -xr.DataArray(responses.astype(float), dims=("chain", "query", "datum"))
+    return -xr.DataArray(responses.astype(float), dims=("chain", "query", "example"))
 
 
 def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) -> xr.DataArray:
@@ -254,11 +258,11 @@ def _agreement(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:
 
 
 def _pairs(temperature: float, chains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give shifts by both, `(datum, query)`, in posterior standard deviations."""
+    """Give shifts by both, `(example, query)`, in posterior standard deviations."""
     spread = weighed(temperature)["values"].std(SAMPLE)
     first = transported(temperature).isel(chain=chains).mean("chain")
     second = carried(temperature, chains)
-    return tuple((part / spread).transpose("datum", "query").values for part in (first, second))
+    return tuple((part / spread).transpose("example", "query").values for part in (first, second))
 
 
 def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -277,22 +281,22 @@ def mean_shifts_of_refits() -> pd.DataFrame:
     tree = refitted()["posterior_predictive/asked"].astype(float)
     before = drawn(training(), 4)["posterior_predictive/asked"].astype(float)
     rows = []
-    for place, datum in enumerate(chosen()):
+    for place, example in enumerate(chosen()):
         true = (tree.isel(perturbation=place).mean("draw") - before.mean("draw")).values / spread
         error = np.sqrt((true.var(0, ddof=1) / NUM_CHAINS).sum())
         several = {
-            "influence": transported().mean("chain").isel(datum=datum).values,
-            "importance": carried().isel(datum=datum).values,
-            "ArviZ": owed()["mean_shift"].isel(datum=datum).values,
+            "influence": transported().mean("chain").isel(example=example).values,
+            "importance": carried().isel(example=example).values,
+            "ArviZ": owed()["mean_shift"].isel(example=example).values,
         }
-        row = {"datum": int(datum), "k-hat": float(found["k_hat"][datum])}
+        row = {"example": int(example), "k-hat": float(found["k_hat"][example])}
         row |= {"length of refit": np.linalg.norm(true.mean(0)), "its error": error}
         for name, shift in several.items():
             a, b = shift / spread, true.mean(0)
             row[f"{name}, ratio"] = np.linalg.norm(a) / np.linalg.norm(b)
             row[f"{name}, cosine"] = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
         rows.append(row)
-    return pd.DataFrame(rows).set_index("datum")
+    return pd.DataFrame(rows).set_index("example")
 
 
 if __name__ == "__main__":

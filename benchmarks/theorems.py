@@ -43,7 +43,7 @@ TEMPERATURES = (1.0, 0.1, 0.01, 0.001, 0.0001)
 
 
 def flat_regression(x, y, family: Callable) -> None:
-    """Have no prior, so that slopes that no datum sees are where they started."""
+    """Have no prior, so that slopes that no example sees are where they started."""
     slopes = numpyro.param("slopes", lambda key: jax.random.normal(key, (x.shape[1],)))
     with numpyro.plate("data", len(x)) as i:
         numpyro.sample("y", family(x[i] @ slopes), obs=y[i])
@@ -235,7 +235,7 @@ def ring(y) -> None:
 
 
 class Case:
-    """A ring of minima, and a datum that weighs less: what displacements are tried on."""
+    """A ring of minima, and an example that weighs less: what displacements are tried on."""
 
     def __init__(self, step: float):
         y, self.step = 0.5 * np.random.default_rng(SEED).normal(size=20), step

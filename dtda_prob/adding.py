@@ -17,7 +17,7 @@ class Addition(NamedTuple):
 
     Attributes:
         program: the model bound to the data and the new rows, which weigh 0 to begin with.
-        weights: `(perturbation, datum)`, new rows at 1.
+        weights: `(perturbation, example)`, new rows at 1.
     """
 
     program: Program
@@ -44,7 +44,7 @@ def add(
     Args:
         program: the model and its data, which lie along the first axis of its arguments.
         rows: by name of the model's argument, its new rows; None for an argument that looks as if it
-            had a row per datum and has not.
+            had a row per example and has not.
         labels: one name per new row; by default the next numbers, or "new 0", "new 1", ...
         together: add all rows in one perturbation; if not, one perturbation for each.
 
@@ -52,8 +52,8 @@ def add(
         The program and the weights.
 
     Raises:
-        ValueError: for unknown arguments, rows that do not fit, arguments with a row per datum that are
-            not named, labels that do not fit, or data along another axis.
+        ValueError: for unknown arguments, rows that do not fit, arguments with a row per example that
+            are not named, labels that do not fit, or data along another axis.
 
     >>> import jax.numpy as jnp
     >>> from dtda_prob import zoo
@@ -98,7 +98,7 @@ def _count(rows: Mapping[str, Any]) -> int:
 def _check_no_rows(name: str, value: Any, num_data: int) -> None:
     if any(holds_rows(leaf, num_data) for leaf in jax.tree.leaves(value)):
         raise ValueError(
-            f"rows leaves out argument {name!r}, which has one row per datum; give its new rows, or "
+            f"rows leaves out argument {name!r}, which has one row per example; give its new rows, or "
             "None if it is something else"
         )
 

@@ -103,7 +103,7 @@ def digits_training(split: Split, num_queries: int) -> dtda.Training:
 def most_supporting(scores: xr.Dataset, query: int, share: float) -> np.ndarray:
     """Return the share of the examples whose removal is predicted to raise the loss of a query most."""
     effect = scores["score"].sel(divergence="mean", query=query)
-    return effect.sortby(-effect)["datum"].values[: round(share * effect.sizes["datum"])]
+    return effect.sortby(-effect)["example"].values[: round(share * effect.sizes["example"])]
 
 
 def _remove_groups(
@@ -183,10 +183,10 @@ def _strongest(scores: xr.Dataset, split: Split) -> str:
     ]
     for query in scores["query"].values[:NUM_GROUPS]:
         one = scores.sel(divergence="mean", query=query)
-        best = one.sortby("rank").isel(datum=slice(3))
+        best = one.sortby("rank").isel(example=slice(3))
         moves = ", ".join(
             f"#{label} (a {split.y_train[label]}) by {float(s):+.1e} +- {float(e):.0e}"
-            for label, s, e in zip(best["datum"].values, best["score"], best["error"], strict=True)
+            for label, s, e in zip(best["example"].values, best["score"], best["error"], strict=True)
         )
         lines.append(f"   test {query} (a {split.y_test[query]}): {moves}")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""Perturbed datasets as weights: one non-negative number per datum, labelled.
+"""Perturbed datasets as weights: one non-negative number per example, labelled.
 
-Every constructor returns an `xarray.DataArray` with dimension `datum`, or `(perturbation, datum)`
+Every constructor returns an `xarray.DataArray` with dimension `example`, or `(perturbation, example)`
 for several. Its attribute `removal` says what weight 0 means in a retraining: `"reweight"` keeps the
-batches and the number of steps and gives the datum no weight; `"drop"` takes the row out, so that as
+batches and the number of steps and gives the example no weight; `"drop"` takes the row out, so that as
 many epochs run over fewer rows.
 """
 
@@ -53,7 +53,7 @@ def upweight(program: Program, data: Data, factor: float = 2.0) -> xr.DataArray:
 def leave_one_out(
     program: Program, data: Data | None = None, *, removal: Removal = "reweight"
 ) -> xr.DataArray:
-    """Remove one datum at a time: one perturbation for each of `data` (of all data if None)."""
+    """Remove one example at a time: one perturbation for each of `data` (of all data if None)."""
     data = program.labels[program.initial_weights > 0] if data is None else data
     positions = positions_of(program, data)
     weights = np.tile(program.initial_weights, (len(positions), 1))
@@ -103,7 +103,7 @@ def groups(
 
     Args:
         program: the program whose data they are.
-        by: the group of each datum, or a mapping from group names to labels of data.
+        by: the group of each example, or a mapping from group names to labels of data.
         removal: what weight 0 means in a retraining.
 
     Raises:
@@ -134,8 +134,8 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
 
     Args:
         program: the program to weigh.
-        weights: None for the data as they are, an array of shape `(datum,)` or
-            `(perturbation, datum)`, or one of the arrays made here.
+        weights: None for the data as they are, an array of shape `(example,)` or
+            `(perturbation, example)`, or one of the arrays made here.
 
     Raises:
         ValueError: for the wrong length, other data labels, or weights negative or not finite.
@@ -145,19 +145,19 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
     shape, wanted = np.shape(weights), len(program.labels)
     if shape[-1:] != (wanted,) or len(shape) > 2:
         raise ValueError(
-            f"weights must have shape ({wanted},) or (perturbation, {wanted}), one per datum"
+            f"weights must have shape ({wanted},) or (perturbation, {wanted}), one per example"
             f"{' and number of a setting' if program.settings else ''}; got {shape}"
         )
     if not isinstance(weights, xr.DataArray):
         names = np.arange(len(weights)) if len(shape) == 2 else None
         weights = labelled(program, np.asarray(weights), "reweight", names)
-    if weights.dims[-1] != "datum":
-        raise ValueError(f"the last dimension of weights must be 'datum'; got {weights.dims}")
-    if not np.array_equal(weights["datum"], program.labels):
+    if weights.dims[-1] != "example":
+        raise ValueError(f"the last dimension of weights must be 'example'; got {weights.dims}")
+    if not np.array_equal(weights["example"], program.labels):
         raise ValueError("weights are labelled for other data than the program's")
     of_data = weights.values[..., : program.num_data]
     if not (np.isfinite(weights.values).all() and (of_data >= 0).all()):
-        raise ValueError("weights must be finite and at least 0 (0 removes a datum)")
+        raise ValueError("weights must be finite and at least 0 (0 removes an example)")
     if weights.ndim == 2 and weights.dims[0] not in weights.coords:
         weights = weights.assign_coords({weights.dims[0]: np.arange(len(weights))})
     return weights.astype(float, copy=False)
@@ -206,7 +206,7 @@ def positions_of(program: Program, data: Data) -> np.ndarray:
     if (positions >= program.num_data).any():
         raise ValueError(f"data={names[positions >= program.num_data].tolist()} are settings, not data")
     if not len(positions) > 0:
-        raise ValueError("data is empty; name at least one datum")
+        raise ValueError("data is empty; name at least one example")
     return positions
 
 
@@ -217,14 +217,14 @@ def labelled(
     if removal not in ("reweight", "drop"):
         raise ValueError(f"removal={removal!r} must be 'reweight' or 'drop'")
     if removal == "drop" and (weights[..., : program.num_data].sum(-1) == 0).any():
-        raise ValueError("a perturbation drops every datum; leave at least one")
-    coords: dict[str, Any] = {"datum": program.labels}
+        raise ValueError("a perturbation drops every example; leave at least one")
+    coords: dict[str, Any] = {"example": program.labels}
     if names is not None:
         coords["perturbation"] = names
     attrs: dict[str, Any] = {"removal": removal}
     if program.settings:
         names_of_settings = [label for each in program.settings for label in each.labels()]
-        coords["setting"] = ("datum", [""] * program.num_data + names_of_settings)
+        coords["setting"] = ("example", [""] * program.num_data + names_of_settings)
         attrs["num_data"] = program.num_data
-    dims = ("datum",) if names is None else ("perturbation", "datum")
+    dims = ("example",) if names is None else ("perturbation", "example")
     return xr.DataArray(weights, dims=dims, coords=coords, name="weights", attrs=attrs)

@@ -21,7 +21,7 @@ class Relabelling(NamedTuple):
 
     Attributes:
         program: the model bound to the data and the copies, which are weighed 0 to begin with.
-        weights: `(perturbation, datum)`, originals at 0 and their copies at 1.
+        weights: `(perturbation, example)`, originals at 0 and their copies at 1.
     """
 
     program: Program
@@ -45,8 +45,8 @@ def relabel(
     Args:
         program: the model and its data, which lie along the first axis of its arguments.
         data: labels of the data to change.
-        changes: by name of the model's argument, its new rows (labels, or inputs), one for each datum.
-        together: change all data in one perturbation; if not, one perturbation for each datum.
+        changes: by name of the model's argument, its new rows (labels or inputs), one for each example.
+        together: change all data in one perturbation; if not, one perturbation for each example.
 
     Returns:
         The program and the weights. Copies are labelled by the next numbers, or "... relabelled".

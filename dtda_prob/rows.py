@@ -30,7 +30,7 @@ def arguments(program: Program, named: Mapping[str, Any], what: str) -> inspect.
 
 
 def holds_rows(leaf: Any, num_data: int) -> bool:
-    """Say whether an array has one row per datum."""
+    """Say whether an array has one row per example."""
     return isinstance(leaf, Array | np.ndarray) and leaf.shape[:1] == (num_data,)
 
 
@@ -38,7 +38,7 @@ def extend(value: Any, rows: Any, num_data: int, num_rows: int, name: str) -> An
     """Append rows to every array of an argument.
 
     Args:
-        value: the argument, a pytree of arrays with one row per datum.
+        value: the argument, a pytree of arrays with one row per example.
         rows: the new rows, in the same form.
         num_data: rows there are.
         num_rows: rows there will be more.
@@ -50,7 +50,7 @@ def extend(value: Any, rows: Any, num_data: int, num_rows: int, name: str) -> An
 
     def append(leaf: Any, new: Any) -> Any:
         if leaf.shape[:1] != (num_data,):
-            raise ValueError(f"{name} must have one row per datum; it has shape {leaf.shape}")
+            raise ValueError(f"{name} must have one row per example; it has shape {leaf.shape}")
         new, wanted = jnp.asarray(new, leaf.dtype), (num_rows, *leaf.shape[1:])
         if new.shape != wanted:
             raise ValueError(f"{name} must have shape {wanted}; got {new.shape}")

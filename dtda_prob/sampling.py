@@ -48,7 +48,7 @@ def sample(
         key: one typed key.
         num_draws: number of draws, a multiple of the number of chains (4), and of the states that the
             kernel keeps of each run.
-        weights: one per example, or several perturbations `(perturbation, datum)`; ones if None.
+        weights: one per example, or several perturbations `(perturbation, example)`; ones if None.
         old: where a push-forward starts; all data, weighted as the rows that are left, if None.
         keep: what else to keep: "parameters", "losses" (of each step), and what ArviZ's leave-one-out
             and power-scaling functions work on, "log_likelihood" and "log_prior".

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 Params = PyTree
 """Parameters of a program in unconstrained space: a dict from site name to array or pytree."""
 
-Weights = Float[Array, " datum"]
-"""One non-negative weight per datum: 1 as is, 0 removed, 2 doubled."""
+Weights = Float[Array, " example"]
+"""One non-negative weight per example: 1 as is, 0 removed, 2 doubled."""
 
 PRNGKey = Key[Array, ""]
 """One typed key, from `jax.random.key`."""
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 class Draw(Protocol):
-    """The stochastic kernel: one key and one weight per datum give one outcome."""
+    """The stochastic kernel: one key and one weight per example give one outcome."""
 
     def __call__(self, key: PRNGKey, weights: Weights) -> Outcome: ...
 
@@ -53,7 +53,7 @@ Queries = Int[Array, " block"]
 
 
 class Pull(Protocol):
-    """Give d value / d weights at `weights`: shape `(*state, query, *output, datum)`.
+    """Give d value / d weights at `weights`: shape `(*state, query, *output, example)`.
 
     Given `queries`, it is that of these alone: `pull(key, weights, queries)` is
     `pull(key, weights)[queries]`, with the queries that were asked for in place of all. Blocks of one
@@ -64,7 +64,7 @@ class Pull(Protocol):
 
     def __call__(
         self, key: PRNGKey, weights: Weights, queries: Queries | None = None
-    ) -> Float[Array, "... datum"]: ...
+    ) -> Float[Array, "... example"]: ...
 
 
 Objective = Callable[[Params], Float[Array, ""]]

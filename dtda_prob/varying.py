@@ -74,11 +74,11 @@ def part(program: Program, array: Any, name: str) -> Any:
 
     Args:
         program: one whose settings `vary`.
-        array: such as a response, `(query, datum)`.
+        array: such as a response, `(query, example)`.
         name: of the setting.
 
     Returns:
-        An array with the setting's own axes for the last one: `(query, datum, feature)` for inputs.
+        An array with the setting's own axes for the last one: `(query, example, feature)` for inputs.
 
     Raises:
         ValueError: if the setting does not vary.

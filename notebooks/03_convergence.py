@@ -59,13 +59,13 @@ concrete = dtda.zoo.concrete()
 # %% [markdown]
 # ## Responses of several transforms
 #
-# A response is the derivative of a measurement with respect to the weight of each datum. `pull` gives
+# A response is the derivative of a measurement with respect to the weight of each example. `pull` gives
 # it for all queries and data at once. All transforms here see the very same trainings.
 
 
 # %%
 def pulls(transforms):
-    """The responses of some transforms, (run, query, datum), in one compiled call."""
+    """The responses of some transforms, (run, query, example), in one compiled call."""
     weights = next(iter(transforms.values())).training.program.full_weights()
 
     def each(key):
@@ -78,7 +78,7 @@ def pulls(transforms):
 # ## Generalised linear models: to rounding
 #
 # Forty mixes of concrete, four features of which and two sums of these: six slopes, four dimensions.
-# There is no prior, so two directions of slopes are seen by no datum, and the Hessian is singular.
+# There is no prior, so two directions of slopes are seen by no example, and the Hessian is singular.
 # Steps decay as t^-0.75, so that they add up to infinity and their squares do not. The response is
 # that of all slopes.
 

@@ -124,7 +124,7 @@ studies = {name: study(name) for name in size.independent}
 
 # %%
 def shifts(arms):
-    """Give the change of each draw, (draw, query, datum)."""
+    """Give the change of each draw, (draw, query, example)."""
     return (arms["perturbed"] - arms["full"]).transpose("draw", "query", "perturbation").values
 
 
@@ -186,7 +186,7 @@ for panel, (name, found) in zip(panels[0], studies.items(), strict=True):
         panel.plot(counts, means, mark, color="k", mfc="k" if mark == "o" else "w", label=arms)
         expected = found["pilot"].correlation.sel(arms=arms, divergence="mean").mean("query")
         panel.plot(expected["draws"], expected, line, color="0.3", lw=1, label=f"{arms}, by the pilot")
-    panel.set(xscale="log", xlabel="retrainings for each datum", title=name, ylim=(-0.3, 1.02))
+    panel.set(xscale="log", xlabel="retrainings for each example", title=name, ylim=(-0.3, 1.02))
     panel.axhline(0, color="0.8", lw=0.8)
 panels[0, 0].set_ylabel("correlation of predicted and\nretrained shift over data")
 panels[0, 0].legend(fontsize=7, loc="lower right")

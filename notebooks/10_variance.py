@@ -68,7 +68,7 @@ scores = dtda.attribute(
     options=dtda.Options(num_resamples=0),
 )
 listed = dtda.scores.spread_without_shift(scores, rate=RATE)
-listed = listed.reorder_levels(["query", "datum"])
+listed = listed.reorder_levels(["query", "example"])
 listed.head(10).round(4)
 
 # %% [markdown]
@@ -109,7 +109,7 @@ figure.tight_layout()
 
 # %%
 strongest = listed.iloc[: size.most] if len(listed) else predicted.abs().nlargest(2, "spread")
-images = np.unique(strongest.index.get_level_values("datum"))
+images = np.unique(strongest.index.get_level_values("example"))
 arms = dtda.evaluate.retrainings(
     training, retrain_key, dtda.leave_one_out(program, images), num_retrainings=size.retrain
 )
@@ -132,7 +132,7 @@ def changes(arms):
         "spread_lower": spread.lower / (2 * sd**2),
         "spread_upper": spread.upper / (2 * sd**2),
     }
-    index = pd.MultiIndex.from_product([arms["query"].values, images], names=["query", "datum"])
+    index = pd.MultiIndex.from_product([arms["query"].values, images], names=["query", "example"])
     return pd.DataFrame({name: values.ravel() for name, values in columns.items()}, index)
 
 
@@ -190,12 +190,12 @@ figure.tight_layout()
 # %%
 pairs = strongest.index[:3]
 figure, panels = plt.subplots(len(pairs), 4, figsize=(10, 2.6 * len(pairs)), dpi=80, squeeze=False)
-for row, (query, datum) in zip(panels, pairs, strict=True):
+for row, (query, example) in zip(panels, pairs, strict=True):
     old = arms["full"].sel(query=query).values
-    new = arms["perturbed"].sel(query=query, perturbation=datum).values
+    new = arms["perturbed"].sel(query=query, perturbation=example).values
     pictures = {
         f"test image {query}, a {split.y_test[query]}": split.x_test[query],
-        f"training image {datum}, a {split.y_train[datum]}": split.x_train[datum],
+        f"training image {example}, a {split.y_train[example]}": split.x_train[example],
     }
     for panel, (title, image) in zip(row[:2], pictures.items(), strict=True):
         panel.imshow(image.reshape(28, 28), cmap="gray_r")

@@ -67,8 +67,8 @@ def timed(what, function, *args):
 # By default the speeches are those of 1790 to 1799, and completions come from that of 1800, all of
 # them in a file beside this notebook. At full size every fourth of all speeches with fewer than
 # 50,000 characters is trained on, so that they span 230 years (fetched once with `npm pack`), and
-# completions come from three others, of three ages. A datum is a window of one speech; windows do not
-# overlap.
+# completions come from three others, of three ages. An example is a window of one speech; windows do
+# not overlap.
 
 
 # %%

@@ -47,7 +47,7 @@ size = claims.sized(
 # ## The program
 #
 # The log of radon depends on the floor where it is measured, and on the county, whose level is drawn
-# about a line in the uranium of its soil with spread tau: partial pooling. The county is the datum.
+# about a line in the uranium of its soil with spread tau: partial pooling. The county is the example.
 # Its level is integrated out, in closed form: the houses of a county are then jointly normal, with
 # covariance sigma^2 I + tau^2 11', and five sums over them say all. That leaves five parameters, and
 # no funnel.
@@ -363,7 +363,7 @@ plt.show()
 # %% [markdown]
 # ## Leave one group out
 #
-# As the county is the datum, ArviZ's leave-one-out leaves one *group* out: the log density of all
+# As the county is the example, ArviZ's leave-one-out leaves one *group* out: the log density of all
 # houses of a county given all other counties. Refits say what it is for the counties that were
 # refitted.
 
@@ -372,7 +372,7 @@ owed = dtda.diagnostics.sensitivity(full)
 again = refitted["log_likelihood/log_likelihood"]
 density = np.stack(
     [
-        again.isel(perturbation=k, datum=d).transpose("chain", "draw").values.astype(float)
+        again.isel(perturbation=k, example=d).transpose("chain", "draw").values.astype(float)
         for k, d in enumerate(refit)
     ]
 )

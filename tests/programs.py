@@ -38,10 +38,10 @@ class Case(NamedTuple):
     Attributes:
         model: with its data along the first axis of `args`.
         args: the data.
-        log_likelihood: of each datum by hand, from parameters on their supports.
-        changed: the same data but for what is observed of datum 1.
+        log_likelihood: of each example by hand, from parameters on their supports.
+        changed: the same data but for what is observed of example 1.
         plate: the plate that holds the data.
-        local: latent sites that belong to a datum.
+        local: latent sites that belong to an example.
         batches: whether the model indexes its data.
         by_numpyro: whether NumPyro gives the density of the model as it stands.
     """
@@ -57,7 +57,7 @@ class Case(NamedTuple):
 
 
 def other(y: Any, value: Any = 1) -> np.ndarray:
-    """Observe something else of datum 1."""
+    """Observe something else of example 1."""
     return np.concatenate([y[:1], np.full_like(y[1:2], value), y[2:]])
 
 
@@ -107,7 +107,7 @@ def subsampled(y, size=3):
         numpyro.sample("y", dist.Normal(level), obs=y[i])
 
 
-# Latent sites of a datum.
+# Latent sites of an example.
 
 
 def schools(y):
@@ -212,7 +212,7 @@ def gaussian_process(x, y):
         numpyro.sample("y", dist.Exponential(jnp.exp(values[i])), obs=y[i])
 
 
-# Discrete latent sites of a datum.
+# Discrete latent sites of an example.
 
 
 def mixture(y):
@@ -256,7 +256,7 @@ def outliers(y):
 
 
 def hidden_chain(sequences):
-    """A hidden Markov model, one sequence a datum, by a forward pass."""
+    """A hidden Markov model, one sequence an example, by a forward pass."""
     stay = numpyro.sample("stay", dist.Beta(2.0, 2.0))
     table = jnp.log(jnp.array([[stay, 1 - stay], [1 - stay, stay]]))
 
@@ -363,7 +363,7 @@ PROGRAMS: dict[str, Case] = {
         (other(CLASSES, 2),),
         local=("probs",),
     ),
-    "parameter of a datum": Case(
+    "parameter of an example": Case(
         local_param, (Y,), lambda p: normal(Y, p["level"] + p["shift"]), (other(Y),)
     ),
     "masked by handler": Case(

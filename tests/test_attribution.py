@@ -44,8 +44,8 @@ def test_the_mean_score_is_minus_the_mean_response(training, scores):
 
 
 def test_scores_have_labels_ranks_errors_and_nulls(scores):
-    assert scores["score"].dims == ("divergence", "query", "datum")
-    assert scores.sizes == {"divergence": 4, "query": 4, "datum": NUM_DATA}
+    assert scores["score"].dims == ("divergence", "query", "example")
+    assert scores.sizes == {"divergence": 4, "query": 4, "example": NUM_DATA}
     assert scores.attrs["num_draws"] == 6
     signed = scores.sel(divergence=["mean", "variance"])
     assert (signed["lower"] <= signed["score"] + 1e-12).all()
@@ -53,10 +53,10 @@ def test_scores_have_labels_ranks_errors_and_nulls(scores):
     assert (scores["lower"] <= scores["upper"] + 1e-12).all()
     assert (scores["q_value"] >= scores["p_value"] - 1e-12).all()
     assert (scores["rank_lower"] <= scores["rank_upper"]).all()
-    assert scores["top_probability"].sel(divergence="mean").sum("datum").values == pytest.approx(10)
-    assert scores["score"].to_dataframe().index.names == ["divergence", "query", "datum"]
-    top = np.abs(scores["score"]).argmax("datum")
-    assert (scores["rank"].isel(datum=top) == 1).all()
+    assert scores["top_probability"].sel(divergence="mean").sum("example").values == pytest.approx(10)
+    assert scores["score"].to_dataframe().index.names == ["divergence", "query", "example"]
+    top = np.abs(scores["score"]).argmax("example")
+    assert (scores["rank"].isel(example=top) == 1).all()
     assert sorted(scores["rank"].isel(divergence=1, query=2).values) == list(range(1, NUM_DATA + 1))
     assert np.isnan(scores["null"].sel(divergence="mean")).all()
     assert np.isfinite(scores["null"].sel(divergence="energy")).all()
@@ -69,7 +69,7 @@ def test_the_effect_of_a_group_is_the_response_along_it(training, scores):
         dtda.unroll(training, at="old"), KEY, 6, ["mean"], groups, options=dtda.Options(check=False)
     )
     single = scores.sel(divergence="mean")["score"]
-    summed = np.stack([single[:, by == g].sum("datum") for g in range(3)], -1)
+    summed = np.stack([single[:, by == g].sum("example") for g in range(3)], -1)
     close(grouped["score"].sel(divergence="mean"), summed, rtol=1e-3, atol=1e-6)
     assert list(grouped["perturbation"].values) == [0, 1, 2]
 
@@ -175,7 +175,7 @@ def test_responses_that_are_not_finite_are_reported_and_never_averaged_away():
 
 def test_draws_are_added_until_a_rule_is_met(training):
     def twelve(scores):
-        return scores["score"].notnull().all("datum") & (scores.attrs["num_draws"] >= 12)
+        return scores["score"].notnull().all("example") & (scores.attrs["num_draws"] >= 12)
 
     source = dtda.unroll(training)
     enough = dtda.until(twelve, start=6, most=50)
@@ -268,9 +268,9 @@ def test_copies_share_an_interval_of_ranks():
     close(alike["top_probability"], 2 / 6, rtol=1e-6)
     copied = dtda.attribute(dtda.influence(regression_of(x, y)), KEY, 16, ["mean"], options=QUIET)
     for name in ("rank_lower", "rank_upper", "top_probability"):
-        close(copied[name].isel(datum=2), copied[name].isel(datum=6))
+        close(copied[name].isel(example=2), copied[name].isel(example=6))
     inside = (copied["rank_lower"] <= copied["rank"]) & (copied["rank"] <= copied["rank_upper"])
-    assert inside.isel(datum=[2, 6]).all()
+    assert inside.isel(example=[2, 6]).all()
 
 
 QUIET = dtda.Options(check=False)
@@ -294,7 +294,7 @@ def test_settings_that_vary_are_no_examples(direction):
     training = dtda.Training(program, dtda.kernels.exact(), train("exact").measure)
     source = dtda.influence(training, at="old")
     scores = dtda.attribute(source, KEY, 4, ["mean"], direction=direction, options=QUIET)
-    assert scores["datum"].values.tolist() == list(range(NUM_DATA))
+    assert scores["example"].values.tolist() == list(range(NUM_DATA))
     plain = dtda.influence(train("exact"), at="old")
     plain = dtda.attribute(plain, KEY, 4, ["mean"], direction=direction, options=QUIET)
     close(scores["q_value"], plain["q_value"], rtol=1e-3)

@@ -239,7 +239,7 @@ def test_scores_are_ranked_by_size_with_their_errors(study):
         assert len(sizes) == 3
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[0] == pytest.approx(float(abs(there["score"]).max()))
-        best = there.sel(datum=one["strongest"][0]["label"])
+        best = there.sel(example=one["strongest"][0]["label"])
         assert one["strongest"][0]["error"] == pytest.approx(float(best["error"]))
     told = dtda.scores.influential(scores, 0.1).groupby(level="divergence").size().to_dict()
     assert {name: count for name, count in said["influential"].items() if count} == told

@@ -333,7 +333,7 @@ def test_a_learned_scale_has_a_fisher_matrix(x64):
     found = solve(curvatures.dense(curvatures.fisher(2000)), program, all_ones, np.ones(4))
     inverse = ravel_pytree(params)[1](found)
     close(inverse["slope"], 1 / 3.5, rtol=0.1)  # mean of x^2 over variance 1
-    close(inverse["spread"], 1 / 2, rtol=0.1)  # of the log scale, 2 a datum
+    close(inverse["spread"], 1 / 2, rtol=0.1)  # of the log scale, 2 an example
 
 
 def hierarchical(x, y):

@@ -102,7 +102,7 @@ def arms_of(old, new, seed, arms="independent"):
         {
             "full": (("draw", "query"), old),
             "perturbed": (("draw", "query", "perturbation"), new),
-            "weights": (("perturbation", "datum"), np.eye(new.shape[-1])),
+            "weights": (("perturbation", "example"), np.eye(new.shape[-1])),
             "key": (("draw", "word"), np.stack([np.full(draws, seed), np.arange(draws)], 1)),
         },
         coords={"query": np.arange(new.shape[1]), "perturbation": np.arange(new.shape[2])},
@@ -393,7 +393,7 @@ def test_pruning_removes_the_highest_scores_and_pairs_draws(training):
     scores = {"last": harm, "either end": np.stack([harm, -harm])}
     arms = evaluate.pruning(training, KEY, scores, share=0.25, num_random=3, num_retrainings=4)
     assert arms["rule"].values.tolist() == ["last", *["either end"] * 2, *["random"] * 3]
-    assert (arms["weights"].sum("datum") == 9).all()
+    assert (arms["weights"].sum("example") == 9).all()
     assert not arms["weights"][0, 9:].any()
     found = evaluate.compare_rules(arms)
     losses = arms["perturbed"].mean("query")
@@ -423,7 +423,7 @@ def test_errors_of_rules_count_draws_and_choices():
 
 WRONG = np.arange(NUM_DATA) < 2
 UNFIT = {
-    "short score": (lambda t: evaluate.mislabels({"s": [1.0]}, WRONG), "one number per datum"),
+    "short score": (lambda t: evaluate.mislabels({"s": [1.0]}, WRONG), "one number per example"),
     "missing score": (lambda t: evaluate.mislabels({"s": WRONG * np.nan}, WRONG), "not finite for 12"),
     "nothing wrong": (lambda t: evaluate.mislabels({"s": WRONG}, WRONG * 0), "wrong marks 0 of 12"),
     "no such count": (lambda t: evaluate.mislabels({"s": WRONG}, WRONG, [13]), r"counts=\[13\]"),

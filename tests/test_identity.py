@@ -84,7 +84,7 @@ def other(array, place=(0,)):
 
 
 CHANGES = {
-    "a datum": (
+    "an example": (
         {"x": other(X, (3, 1))},
         "data: argument x (float32 of shape (12, 3)) holds other values",
     ),
@@ -95,7 +95,7 @@ CHANGES = {
     ),
     "an argument": ({"noise": 0.25}, "data: argument noise is 0.25, stored 0.5"),
     "kind of an argument": ({"noise": 1}, "data: argument noise is int, stored float"),
-    "name of a datum": ({"labels": ["new", *LABELS[1:]]}, "data: the labels of the examples differ"),
+    "name of an example": ({"labels": ["new", *LABELS[1:]]}, "data: the labels of the examples differ"),
     "prior": ({"model": model_of(prior=1.0)}, "program: the objective differs"),
     "activation": ({"model": model_of(activation=jax.nn.relu)}, "program: the objective differs"),
     "a constant": ({"model": model_of(shift=np.ones(1))}, "program: the objective differs"),

@@ -423,7 +423,7 @@ def test_adam_has_a_derivative_without_a_gradient_where_its_root_is_kept_from_ze
 
 
 def dropping(x, y=None, train=True):
-    """Drop half of the features of each datum at random."""
+    """Drop half of the features of each example at random."""
     slopes = numpyro.sample("slopes", dist.Normal().expand([3]).to_event(1))
     with numpyro.plate("data", len(x)) as i:
         kept = jax.random.bernoulli(numpyro.prng_key(), 0.5, x[i].shape) if train else 0.5

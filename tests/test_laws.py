@@ -196,7 +196,7 @@ def test_responses_are_averaged_over_several_expansion_points(x64):
     close(moved, sum(each) / 3 @ (new - ones()), rtol=1e-8)
 
 
-def test_where_rows_are_dropped_the_average_is_over_the_points_that_hold_the_datum(x64):
+def test_where_rows_are_dropped_the_average_is_over_the_points_that_hold_the_example(x64):
     training = train("sgd by epoch").drop(4)
     points = jnp.ones((3, 12)).at[jnp.arange(3)[:, None], jnp.arange(12).reshape(3, 4)].set(0.0)
     averaged = dtda.unroll(training, at=points, space="measurement")

@@ -97,7 +97,7 @@ def test_the_groups_of_a_tree(full):
     assert {"objective", "gradient_norm", "diverging", "key", "losses"} == set(stats.data_vars)
     assert stats["losses"].dims == ("chain", "draw", "step")
     assert full["posterior"]["slopes"].shape == (4, 4, 3)
-    assert full["constant_data"]["weights"].dims == ("datum",)
+    assert full["constant_data"]["weights"].dims == ("example",)
     about = json.loads(full.attrs["dtda_prob"])
     assert about["transform"] == "training"
     assert set(about["versions"]) >= {"jax", "numpyro"}
@@ -118,7 +118,7 @@ def test_labels_of_data_and_queries_reach_the_tree():
     tree = dtda.sample(training, KEY, 4, weights)
     assert list(tree["posterior_predictive"]["query"].values) == names
     assert list(tree["posterior_predictive"]["perturbation"].values) == ["row 3"]
-    assert list(tree["constant_data"]["datum"].values) == labels
+    assert list(tree["constant_data"]["example"].values) == labels
 
 
 def test_vector_measurements_have_an_output_dimension():

@@ -60,9 +60,9 @@ def test_weights_by_hand(name):
     np.testing.assert_array_equal(weights, expected)
     assert weights.attrs["removal"] == "reweight"
     if perturbations is None:
-        assert weights.dims == ("datum",)
+        assert weights.dims == ("example",)
     else:
-        assert weights.dims == ("perturbation", "datum")
+        assert weights.dims == ("perturbation", "example")
         assert list(weights["perturbation"].values) == list(perturbations)
 
 
@@ -78,7 +78,7 @@ def test_every_constructor_labels_the_data(program):
         check_weights(program, np.ones(6)),
     )
     for weights in made:
-        np.testing.assert_array_equal(weights["datum"], program.labels)
+        np.testing.assert_array_equal(weights["example"], program.labels)
         xr.testing.assert_identical(check_weights(program, weights), weights)
 
 
@@ -97,7 +97,7 @@ def test_removal_is_kept_and_says_how_many_rows_go(removal):
 
 
 def test_weights_without_a_removal_take_no_rows_out():
-    bare = xr.DataArray(np.zeros((2, 6)), dims=("perturbation", "datum"))
+    bare = xr.DataArray(np.zeros((2, 6)), dims=("perturbation", "example"))
     np.testing.assert_array_equal(num_removed(bare), [0, 0])
 
 
@@ -113,7 +113,7 @@ def test_random_subsets_have_the_size(keep, size):
     weights = random_subsets(PROGRAM, KEY, 20, keep)
     assert weights.shape == (20, 6)
     assert set(np.unique(weights)) == {0.0, 1.0}
-    np.testing.assert_array_equal(weights.sum("datum"), np.full(20, size))
+    np.testing.assert_array_equal(weights.sum("example"), np.full(20, size))
 
 
 def test_random_subsets_are_a_function_of_the_key():
@@ -138,7 +138,7 @@ def test_larger_subsets_of_one_key_hold_the_smaller():
 
 
 def labelled(program):
-    return xr.DataArray(np.ones(6), dims="datum", coords={"datum": program.labels})
+    return xr.DataArray(np.ones(6), dims="example", coords={"example": program.labels})
 
 
 REFUSED = {
@@ -151,8 +151,8 @@ REFUSED = {
     "mask": (lambda: remove(PROGRAM, np.eye(6, dtype=bool)[0]), "labels twice"),
     "empty": (lambda: remove(PROGRAM, []), "data is empty"),
     "empty names": (lambda: leave_one_out(NAMED, []), "data is empty"),
-    "nothing left": (lambda: remove(PROGRAM, range(6), removal="drop"), "drops every datum"),
-    "one group": (lambda: groups(PROGRAM, ["red"] * 6, removal="drop"), "drops every datum"),
+    "nothing left": (lambda: remove(PROGRAM, range(6), removal="drop"), "drops every example"),
+    "one group": (lambda: groups(PROGRAM, ["red"] * 6, removal="drop"), "drops every example"),
     "removal": (lambda: remove(PROGRAM, [0], removal="delete"), "removal='delete' must be"),
     "negative factor": (lambda: upweight(PROGRAM, [0], -1.0), "factor=-1.0 must be"),
     "infinite factor": (lambda: upweight(PROGRAM, [0], np.inf), "factor=inf must be"),
@@ -176,11 +176,11 @@ REFUSED = {
     "others' order": (lambda: check_weights(PROGRAM, labelled(PROGRAM)[::-1]), "for other data"),
     "other rows": (
         lambda: check_weights(PROGRAM, xr.DataArray(np.ones(6), dims="row")),
-        "last dimension of weights must be 'datum'",
+        "last dimension of weights must be 'example'",
     ),
     "transposed": (
         lambda: check_weights(PROGRAM, random_subsets(PROGRAM, KEY, 6).T),
-        "last dimension of weights must be 'datum'",
+        "last dimension of weights must be 'example'",
     ),
 }
 

@@ -65,7 +65,7 @@ def test_objective_is_linear_in_the_weights(name):
 
 
 @each
-def test_what_is_observed_of_a_datum_of_weight_zero_does_not_matter(name):
+def test_what_is_observed_of_an_example_of_weight_zero_does_not_matter(name):
     laws = found(name)[1]
     close(laws["changed"], laws["whole"][0])
     assert np.isfinite(laws["whole"][0])
@@ -77,7 +77,7 @@ def test_batches_average_to_the_objective_and_its_gradient(name):
     close(jax.tree.map(lambda leaf: leaf.mean(0), laws["batches"]), laws["whole"])
 
 
-@pytest.mark.parametrize("name", ["parameter of a datum", "groups as data"])
+@pytest.mark.parametrize("name", ["parameter of an example", "groups as data"])
 def test_order_does_not_matter(name):
     params = bind(name).init(jax.random.key(1))
     shuffled = jax.jit(bind(name).objective)(params, WEIGHTS, ORDER)
@@ -104,7 +104,7 @@ def test_gradients_of_data_add_up(name):
 
 
 @each
-def test_latent_sites_of_a_datum_are_known(name):
+def test_latent_sites_of_an_example_are_known(name):
     assert set(bind(name).local) == set(PROGRAMS[name].local)
 
 
@@ -184,7 +184,7 @@ def test_removing_an_observation_of_a_time_series_masks_it():
 
 
 def both(name, measure):
-    """Predict the removal of a datum by unrolling, and retrain."""
+    """Predict the removal of an example by unrolling, and retrain."""
     kernel = dtda.kernels.sgd(optax.sgd(0.02), num_epochs=2, batch_size=2)
     training = dtda.Training(bind(name), kernel, measure)
     push, key, ones = dtda.unroll(training).push, jax.random.key(0), jnp.ones(NUM)
@@ -265,7 +265,7 @@ def test_discrete_sites_that_data_share_are_summed_with_weights_as_powers():
         lambda program: dtda.measures.loss(Y)(program),
     ],
 )
-def test_what_goes_datum_by_datum_is_refused_where_data_share_discrete_sites(ask):
+def test_what_goes_example_by_example_is_refused_where_data_share_discrete_sites(ask):
     with pytest.raises(
         NotImplementedError, match=r"examples share the discrete latent sites \['side'\]"
     ):

@@ -153,7 +153,7 @@ def test_the_cosine_is_that_of_gradients(x64):
         dtda.cosine(training).push(KEY, ones(), ones())
 
 
-def test_removing_a_datum_moves_parameters_by_plus_inverse_hessian_times_gradient_over_n(x64):
+def test_removing_an_example_moves_parameters_by_plus_inverse_hessian_times_gradient_over_n(x64):
     program = regression()
     training = train(dtda.kernels.exact(0.0), program, slopes)
     params = draw(training, ones()).params
@@ -164,7 +164,7 @@ def test_removing_a_datum_moves_parameters_by_plus_inverse_hessian_times_gradien
     close(pushed.value - draw(training, ones()).value, moved, rtol=1e-8)
 
 
-def test_retraining_is_the_closed_form_without_the_datum(x64):
+def test_retraining_is_the_closed_form_without_the_example(x64):
     training = train(CONVERGED, measure=slopes)
     effect = pull(dtda.retrain(training), ones())
     without = np.ones(NUM_DATA)

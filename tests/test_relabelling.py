@@ -97,7 +97,7 @@ def test_other_perturbations_leave_copies_out():
     copies = [weights.values[..., NUM_DATA : NUM_DATA + 2] for weights in made]
     assert not any(copy.any() for copy in copies)
     assert made[2].shape == (NUM_DATA, NUM_DATA + 2)
-    assert (made[3].sum("datum") == 4).all()
+    assert (made[3].sum("example") == 4).all()
     assert made[5].shape == (1, NUM_DATA + 3)
 
 
@@ -125,7 +125,7 @@ def test_the_response_is_the_difference_of_gradients(x64):
 
 @pytest.mark.parametrize("direction", ["pull", "push"])
 def test_single_data_are_attributed_beside_copies_as_without_them(direction):
-    """A copy that is not there has no influence to lose, and stays away when another datum goes."""
+    """A copy that is not there has no influence to lose, and stays away when another example goes."""
     mode = dtda.kernels.exact(temperature=0.0)
     plain, beside = (
         dtda.attribute(
@@ -161,7 +161,7 @@ REFUSED = {
     "unknown argument": ({"labels": LABELS}, r"changes names \['labels'\]"),
     "nothing": ({}, "changes names"),
     "too few rows": ({"y": LABELS[:1]}, r"must have shape \(2,\); got \(1,\)"),
-    "not of data": ({"noise": LABELS}, "changes\\['noise'\\] must have one row per datum"),
+    "not of data": ({"noise": LABELS}, "changes\\['noise'\\] must have one row per example"),
 }
 
 

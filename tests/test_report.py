@@ -217,7 +217,7 @@ def test_rows_are_the_largest_in_either_direction_with_their_errors(study, parse
     one = scores.isel(query=0).sel(divergence="mean")
     order = one["score"].values.argsort()
     keys = {attrs["data-key"] for attrs in parsed.named("td")}
-    assert {str(one["datum"].values[i]) for i in (*order[:3], *order[-3:])} <= keys
+    assert {str(one["example"].values[i]) for i in (*order[:3], *order[-3:])} <= keys
     for name in ("score", "error", "q_value"):
         assert {str(float(value)) for value in one[name].values[order[-3:]]} <= keys
 
@@ -385,7 +385,7 @@ def test_few_features_are_a_row_with_names():
     tree = dtda.report.examples(training(), columns=["a", "b", "c"])
     np.testing.assert_allclose(tree["data"]["row"].sel(column="b"), x[:, 1], rtol=1e-6)
     np.testing.assert_allclose(tree["queries"]["target"].values[:, 0], y[:3], rtol=1e-6)
-    assert tree["data"]["datum"].values[0] == f"{HOSTILE[0]} 0"
+    assert tree["data"]["example"].values[0] == f"{HOSTILE[0]} 0"
 
 
 def test_rows_of_a_table_replace_inputs():
@@ -395,7 +395,7 @@ def test_rows_of_a_table_replace_inputs():
     table = pd.DataFrame({"colour": "<b>red</b>", "size": np.arange(len(labels))}, index=labels)
     tree = dtda.report.examples(source, rows=table)
     assert tree["queries"]["row"].sel(column="size").values.tolist()[0] == str(len(x))
-    features = looks(tree, "data", "datum").features([str(labels[1])])
+    features = looks(tree, "data", "example").features([str(labels[1])])
     assert features.to_dict("list") == {"colour": ["<b>red</b>"], "size": [1]}
     numbers = dtda.report.examples(source, rows=table[["size"]])["data"]["row"]
     assert numbers.values[:, 0].tolist() == list(range(len(x)))
@@ -404,11 +404,11 @@ def test_rows_of_a_table_replace_inputs():
 def test_some_examples_are_kept_and_the_rest_is_named(monkeypatch):
     source = images((8, 8))
     chosen = dtda.report.examples(source, data=[4, 1], classes=["a", "b", "c"])["data"].to_dataset()
-    assert chosen["datum"].values.tolist() == [4, 1]
+    assert chosen["example"].values.tolist() == [4, 1]
     assert set(chosen["target"].values) <= {"a", "b", "c"}
     monkeypatch.setattr(import_module("dtda_prob.report.examples"), "MOST_BYTES", 200)
     first = dtda.report.examples(source)["data"].to_dataset()
-    assert 0 < first.sizes["datum"] < 6
+    assert 0 < first.sizes["example"] < 6
     assert "all but the first" in first.attrs["left_out"]
 
 

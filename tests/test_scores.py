@@ -17,7 +17,7 @@ from dtda_prob.studies.options import Options
 RNG = np.random.default_rng
 NUM_DATA, NUM_QUERIES = 40, 3
 SHIFTED, SPREAD = slice(0, 5), slice(5, 8)
-QUERIES, LABELS = ["a", "b", "c"], np.array([f"datum {i}" for i in range(NUM_DATA)])
+QUERIES, LABELS = ["a", "b", "c"], np.array([f"example {i}" for i in range(NUM_DATA)])
 
 
 def arms_of(num_draws: int, seed: int = 0, noise: float = 0.05) -> Arms:
@@ -32,9 +32,11 @@ def arms_of(num_draws: int, seed: int = 0, noise: float = 0.05) -> Arms:
 
 def score(arms: Arms, names=("mean", "variance", "wasserstein"), coupled=True, **options) -> xr.Dataset:
     options = Options(**options)
-    scores = score_arms(arms, tuple(map(resolve, names)), "datum", coupled, options)
+    scores = score_arms(arms, tuple(map(resolve, names)), "example", coupled, options)
     attrs = {"level": options.level, "top": options.top}
-    return scores.assign_coords(divergence=list(names), query=QUERIES, datum=LABELS).assign_attrs(attrs)
+    return scores.assign_coords(divergence=list(names), query=QUERIES, example=LABELS).assign_attrs(
+        attrs
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +46,12 @@ def scores():
 
 def test_what_moves_is_influential_and_what_does_not_is_not(scores):
     found = read.influential(scores, rate=0.05)
-    assert found.index.names == ["divergence", "query", "datum"]
-    assert list(found.loc["mean"].loc["a"].index[:5]) == [f"datum {i}" for i in range(5)]
+    assert found.index.names == ["divergence", "query", "example"]
+    assert list(found.loc["mean"].loc["a"].index[:5]) == [f"example {i}" for i in range(5)]
     expected = {"mean": SHIFTED, "variance": SPREAD}
     for name, moved in expected.items():
         listed = set(found.loc[name].loc["b"].index)
-        assert set(scores["datum"].values[moved]) <= listed
+        assert set(scores["example"].values[moved]) <= listed
         assert len(listed) <= moved.stop - moved.start + 2
 
 
@@ -69,7 +71,7 @@ def test_false_discoveries_stay_below_their_rate(coupled):
         if coupled:
             new = 0.9 * old + np.sqrt(1 - 0.9**2) * new
         arms = Arms(old, new)
-        found.append((score(arms, coupled=coupled, num_resamples=0)["q_value"] <= 0.1).any("datum"))
+        found.append((score(arms, coupled=coupled, num_resamples=0)["q_value"] <= 0.1).any("example"))
     rate = xr.concat(found, "family").mean(("family", "query"))
     assert (rate <= 0.1 + 2 * np.sqrt(0.09 / 120)).all()
 
@@ -87,7 +89,7 @@ def test_ranks_of_large_effects_are_sure_and_those_of_none_are_not(scores):
     assert list(mean["rank"][SHIFTED]) == [1, 2, 3, 4, 5]
     assert (mean["rank_probability"][SHIFTED] > 0.85).all()
     assert (mean["rank_upper"] - mean["rank_lower"])[8:].median() > 10
-    assert scores["top_probability"].sel(divergence="mean").sum("datum").values == pytest.approx(10)
+    assert scores["top_probability"].sel(divergence="mean").sum("example").values == pytest.approx(10)
 
 
 def test_ranks_vary_over_repetitions_as_over_resamples():
@@ -96,13 +98,13 @@ def test_ranks_vary_over_repetitions_as_over_resamples():
     sure = xr.concat(
         [one["rank_probability"].where(one["rank"] == 1)[0, :, :2] for one in repeated], "other"
     )
-    assert float(sure.mean()) == pytest.approx(float((first**2).sum("datum").mean()), abs=0.12)
+    assert float(sure.mean()) == pytest.approx(float((first**2).sum("example").mean()), abs=0.12)
 
 
 def test_spread_without_shift_finds_what_changes_the_spread_alone(scores):
     found = read.spread_without_shift(scores, rate=0.05, ratio=0.8)
-    listed = set(found.index.get_level_values("datum"))
-    assert listed <= set(scores["datum"].values[SPREAD])
+    listed = set(found.index.get_level_values("example"))
+    assert listed <= set(scores["example"].values[SPREAD])
     assert len(listed) >= 2
     assert (found["largest_shift"] <= 0.8 * found["spread"]).all()
     assert np.allclose(found["spread"].mean(), (1.5**2 - 1) / 2, rtol=0.3)
@@ -120,7 +122,7 @@ def test_the_ranking_over_all_queries_does_not_cancel_signs(scores):
     """An example that raises one query and lowers the others is the first of all."""
     flipped = scores.assign(score=scores["score"] * xr.DataArray([1, -1, 0], dims="query"))
     best = read.overall(flipped, 3).loc["mean"]
-    assert best.index[0] == scores["datum"].values[0]
+    assert best.index[0] == scores["example"].values[0]
     assert abs(best["mean"].iloc[0]) < 0.1 * best["size"].iloc[0]
     assert best["size"].is_monotonic_decreasing
     assert read.overall(xr.DataTree(scores), 3).equals(read.overall(scores, 3))
@@ -142,11 +144,11 @@ def test_groups_average_scores_and_know_that_draws_are_shared(scores):
     assert float(found["error"].sel(divergence="mean").mean()) == pytest.approx(float(spread), rel=0.25)
 
 
-def test_a_group_of_one_is_its_datum_and_queries_can_be_grouped_too(scores):
-    single = read.aggregate(scores, scores["datum"].values)
+def test_a_group_of_one_is_its_example_and_queries_can_be_grouped_too(scores):
+    single = read.aggregate(scores, scores["example"].values)
     for name in ("score", "error", "lower", "upper"):
         one, other = (found[name].sel(divergence="mean") for found in (single, scores))
-        one = one.sel(group=other["datum"].values).transpose("query", "group")
+        one = one.sel(group=other["example"].values).transpose("query", "group")
         np.testing.assert_allclose(one.values, other.values, rtol=1e-6)
     by_query = read.aggregate(single, ["x", "x", "y"], over="query")
     assert by_query["score"].sizes == {"divergence": 3, "query_group": 2, "group": NUM_DATA}
@@ -239,14 +241,14 @@ def test_what_is_not_finite_spoils_its_own_scores_and_group_alone():
 @pytest.mark.parametrize("num", [3, 100])
 def test_the_strongest_are_those_of_the_highest_ranks(scores, num):
     table = read.strongest(scores, num)
-    assert table.index.names == ["divergence", "query", "datum"]
+    assert table.index.names == ["divergence", "query", "example"]
     each = min(num, NUM_DATA)
     assert len(table) == 3 * NUM_QUERIES * each
     for name in ("mean", "wasserstein"):
         one = scores.sel(divergence=name, query="b")
         listed = table.loc[name].loc["b"]
         assert listed["rank"].is_monotonic_increasing
-        assert list(listed.index) == list(one.sortby("rank")["datum"].values[:each])
-        np.testing.assert_array_equal(listed["score"], one["score"].sel(datum=listed.index))
+        assert list(listed.index) == list(one.sortby("rank")["example"].values[:each])
+        np.testing.assert_array_equal(listed["score"], one["score"].sel(example=listed.index))
     with pytest.raises(ValueError, match="num=0 must be at least 1"):
         read.strongest(scores, 0)

@@ -46,7 +46,7 @@ def test_densities_are_those_of_the_draws(tree):
     likelihood = stats.norm.logpdf(y, slopes @ x.T, NOISE)
     close(tree["log_likelihood/log_likelihood"], likelihood, rtol=1e-4, atol=1e-4)
     close(tree["log_prior/slopes"], stats.norm.logpdf(slopes, 0, PRIOR).sum(-1), rtol=1e-4)
-    assert tree["log_likelihood/log_likelihood"].dims == ("chain", "draw", "datum")
+    assert tree["log_likelihood/log_likelihood"].dims == ("chain", "draw", "example")
 
 
 def test_a_prior_is_that_of_the_support_at_weight_one():
@@ -73,7 +73,7 @@ def test_perturbations_have_densities_of_their_own():
     training = train("exact", measure=dtda.measures.parameters())
     weights = dtda.leave_one_out(training.program, [0, 1])
     several = dtda.sample(training, KEY, 4, weights, keep=KEPT)
-    assert several["log_likelihood/log_likelihood"].dims == ("chain", "draw", "perturbation", "datum")
+    assert several["log_likelihood/log_likelihood"].dims == ("chain", "draw", "perturbation", "example")
     with pytest.raises(ValueError, match=r"weights of shape \(2, 12\)"):
         sensitivity(several)
 
@@ -83,10 +83,10 @@ def test_arviz_takes_the_tree_as_it_is(tree, found):
     loo = arviz_stats.loo(tree, pointwise=True)
     close(loo.elpd_i, found["elpd_loo"], atol=0.02)
     shift, k_hat = arviz_stats.loo_influence(tree, group="posterior", var_names=["slopes"])
-    assert set(k_hat.sizes) == {"slopes_dim_0", "datum"}
+    assert set(k_hat.sizes) == {"slopes_dim_0", "example"}
     own = np.abs(found["mean_shift"]) / tree["posterior_predictive/parameters"].std(("chain", "draw"))
-    shift = shift["slopes"].transpose("slopes_dim_0", "datum")
-    close(shift, own.transpose("query", "datum"), rtol=0.1, atol=0.01)
+    shift = shift["slopes"].transpose("slopes_dim_0", "example")
+    close(shift, own.transpose("query", "example"), rtol=0.1, atol=0.01)
     for name in ("prior", "likelihood"):
         power = arviz_stats.psense(tree, group=name)["slopes"]
         close(power, found["power_scaling"].sel(component=name), rtol=1e-3)
@@ -108,7 +108,7 @@ def test_mean_shifts_are_exact_within_their_errors(found):
     full = posterior(np.ones(NUM_DATA))[0]
     shifts = [posterior(np.asarray(ones().at[i].set(0.0)))[0] - full for i in range(NUM_DATA)]
     good = found["k_hat"].values < 0.5
-    z = (found["mean_shift"].transpose("datum", "query") - shifts) / found["mean_shift_error"]
+    z = (found["mean_shift"].transpose("example", "query") - shifts) / found["mean_shift_error"]
     assert (np.abs(z.values[good]) < 4).all()
     assert found["mean_shift_error"].max("query").values[good].max() < 0.02
 
@@ -169,7 +169,7 @@ def test_what_is_no_sample_of_a_posterior_on_all_data_is_refused(tree, group, re
     elif replaced is None:
         del changed[group]
     else:
-        changed[group] = xr.Dataset({name: ("datum", value) for name, value in replaced.items()})
+        changed[group] = xr.Dataset({name: ("example", value) for name, value in replaced.items()})
     with pytest.raises(ValueError, match=message):
         sensitivity(changed)
 

@@ -125,7 +125,7 @@ def vectors():
 SAMPLES = {
     "several": lambda: {"weights": text(3), "keep": EVERYTHING},
     "another dimension": lambda: {
-        "weights": xr.DataArray(np.ones((2, 12)), {"datum": range(12)}, ("set", "datum"))
+        "weights": xr.DataArray(np.ones((2, 12)), {"example": range(12)}, ("set", "example"))
     },
     "several states": lambda: {
         "source": train(LATE),

@@ -17,7 +17,7 @@ NUM_DATA = 20
 
 
 def logistic(x, y):
-    """Have no prior: slopes that no datum sees stay where they started."""
+    """Have no prior: slopes that no example sees stay where they started."""
     slopes = numpyro.param("slopes", lambda key: jax.random.normal(key, (x.shape[1],)))
     with numpyro.plate("data", len(x)) as i:
         numpyro.sample("y", dist.Bernoulli(logits=x[i] @ slopes), obs=y[i])

@@ -146,13 +146,13 @@ def push(found: Study) -> Figure:
 
 
 def pull(found: Study) -> Figure:
-    """Show a row of the response: what one more of each datum does to the prediction."""
+    """Show a row of the response: what one more of each example does to the prediction."""
     figure, axes = plt.subplots(figsize=(8, 2.8))
     axes.axhline(0, color=GREY, lw=0.8)
     axes.plot(found.x, found.response.T, color=ORANGE, alpha=0.2, lw=0.8)
     axes.plot(found.x, found.response.mean(0), "o-", color=ORANGE, ms=4, label="mean of 32 draws")
     axes.axvline(PLACE, color=GREY, ls=":", lw=1)
-    axes.set(xlabel="x of the datum", ylabel="d prediction / d weight", title="a row of the response")
+    axes.set(xlabel="x of the example", ylabel="d prediction / d weight", title="a row of the response")
     axes.legend()
     return figure
 

@@ -27,9 +27,9 @@ scores = dtda.attribute(dtda.influence(training), jax.random.key(0), 32, ["mean"
 print(dtda.scores.strongest(scores.sel(query=[0]), 4).round(4).to_string())
 
 # Every one of the ten highest ranks, trained again without the patient.
-first = scores.sel(divergence="mean", query=0).sortby("rank").isel(datum=slice(10))
+first = scores.sel(divergence="mean", query=0).sortby("rank").isel(example=slice(10))
 truth = dtda.attribute(
-    training, jax.random.key(1), 32, ["mean"], dtda.leave_one_out(program, first["datum"].values)
+    training, jax.random.key(1), 32, ["mean"], dtda.leave_one_out(program, first["example"].values)
 )
 retrained = truth["score"].sel(divergence="mean", query=0)
 error = float(truth["error"].sel(divergence="mean", query=0).max())

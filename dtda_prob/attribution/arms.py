@@ -161,7 +161,7 @@ def comparison(
     Args:
         source: a push-forward, or a training.
         key: one typed key.
-        perturbations: weights `(perturbation, datum)`, or `(datum,)` for one dataset; each example
+        perturbations: weights `(perturbation, example)`, or `(example,)` for one dataset; each example
             removed in turn if None.
         direction: "pull" or "push"; if None pull where the source can, unless keys are new.
         new_key: see `Comparison`.

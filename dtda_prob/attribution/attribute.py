@@ -53,8 +53,8 @@ def attribute(
             the kernel keeps several states of a run, these are draws too, and errors are taken from run
             to run, of which there must be 3.
         divergences: names, `Divergence`s or functions `(old, new) -> value`.
-        perturbations: weights `(perturbation, datum)`, or `(datum,)` for a single dataset; the removal
-            of each example in turn if None.
+        perturbations: weights `(perturbation, example)`, or `(example,)` for a single dataset; the
+            removal of each example in turn if None.
         direction: "pull" or "push"; pull where the source can if None, unless `options.new_key` is set.
         options: how scores are estimated; see `Options`.
         where: the store that keeps scores, the engine that computes them, and whether to show progress;
@@ -63,7 +63,7 @@ def attribute(
             kept as sample sets of their own. The same call goes on where one was interrupted.
 
     Returns:
-        A dataset with dimensions `divergence`, `query` and `datum` (or `perturbation`) and variables
+        A dataset with dimensions `divergence`, `query` and `example` (or `perturbation`) and variables
         `score`, `error` (standard error), `lower` and `upper` (the interval), `null`, `p_value` (see
         `divergences.estimate`), `q_value` (the false discovery rate at which the example counts as
         influential, among all examples of the query), `rank` (1 is the largest absolute score of a

@@ -65,7 +65,7 @@ def power(
     Args:
         source: a training, or a push-forward.
         key: key of the pilot.
-        perturbations: weights `(perturbation, datum)`; the removal of each example in turn if None.
+        perturbations: weights `(perturbation, example)`; the removal of each example in turn if None.
         divergences: see `attribute`.
         num_draws: draws of the pilot; 8 runs if None.
         correlation: what the study should reach, over examples, for each query.

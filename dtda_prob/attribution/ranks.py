@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from dtda_prob.divergences.expansion import Expansion
 
-Ranks = Float[np.ndarray, "... datum"]
+Ranks = Float[np.ndarray, "... example"]
 
 
 class Ranking(NamedTuple):
@@ -40,7 +40,7 @@ def rank_pairs(expansion: Expansion, top: int, level: float, num_resamples: int,
     copies of a row or a query without effect have, share an interval.
 
     Args:
-        expansion: scores `(query, datum)` with the contributions of draws.
+        expansion: scores `(query, example)` with the contributions of draws.
         top: how many are among the first.
         level: probability of the interval.
         num_resamples: number of resamples.
@@ -55,7 +55,7 @@ def rank_pairs(expansion: Expansion, top: int, level: float, num_resamples: int,
     return Ranking(rank, *(np.stack(field) for field in zip(*rows, strict=True)))
 
 
-def rank_of(values: Float[np.ndarray, "... datum"]) -> Ranks:
+def rank_of(values: Float[np.ndarray, "... example"]) -> Ranks:
     """Return ranks by absolute value, 1 the largest; NaN has none, equal values keep their order."""
     order = np.argsort(-np.abs(values), axis=-1, kind="stable")
     ranks = np.empty(values.shape)
@@ -63,7 +63,7 @@ def rank_of(values: Float[np.ndarray, "... datum"]) -> Ranks:
     return np.where(np.isnan(values), np.nan, ranks)
 
 
-def tied_ranks(values: Float[np.ndarray, "... datum"]) -> tuple[Ranks, Ranks]:
+def tied_ranks(values: Float[np.ndarray, "... example"]) -> tuple[Ranks, Ranks]:
     """Return the first and the last rank of those that are equal to each value."""
     order = np.argsort(-np.abs(values), axis=-1)
     ordered = np.abs(np.take_along_axis(values, order, -1))

@@ -42,7 +42,7 @@ def across_seeds(
     Args:
         methods: by name, what predicts; all of one training.
         key: key of the draws that predict; retrainings have another one.
-        perturbations: weights `(perturbation, datum)`.
+        perturbations: weights `(perturbation, example)`.
         num_draws: draws that predict.
         num_retrainings: retrainings per perturbation, at least 4.
 

@@ -17,7 +17,7 @@ from dtda_prob.typing import PRNGKey, Weights, check_key
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 MEASURES = ("pearson", "spearman", "norm_ratio")
-Response = Float[np.ndarray, "draw query *output datum"]
+Response = Float[np.ndarray, "draw query *output example"]
 
 
 def along_training(

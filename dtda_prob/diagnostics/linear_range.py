@@ -37,7 +37,7 @@ def linear_range(
     Args:
         push_forward: the transform that predicts.
         key: key of the draws.
-        perturbations: weights `(perturbation, datum)`; all must drop the same number of rows.
+        perturbations: weights `(perturbation, example)`; all must drop the same number of rows.
         num_draws: number of draws.
         num_segments: points along training at which `growth` is taken.
 
@@ -79,7 +79,7 @@ def _pairs(
     variants: list[PushForward],
     num_segments: int,
     keys: Key[Array, " draw"],
-    rows: Float[Array, "perturbation datum"],
+    rows: Float[Array, "perturbation example"],
 ) -> tuple[Array, ...]:
     """Compare steps for each draw and perturbation, one at a time."""
     old = push_forward.training.program.full_weights()

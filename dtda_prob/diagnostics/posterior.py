@@ -43,7 +43,7 @@ def pareto_k(
     Args:
         training: the stochastic kernel, which must draw from a posterior.
         key: key of the population.
-        perturbations: weights `(perturbation, datum)`.
+        perturbations: weights `(perturbation, example)`.
         num_draws: size of the population.
         match_moments: see `importance`.
 
@@ -73,12 +73,12 @@ def k_hats(push_forward: PushForward, perturbations: Any) -> xr.DataArray:
 
     rows = jnp.atleast_2d(jnp.asarray(weights.values, dtype))
     values, num_draws = compiled(_each_k_hat)(push_forward, rows)
-    like = weights.isel(datum=0, drop=True)
+    like = weights.isel(example=0, drop=True)
     return _graded(like.copy(data=np.asarray(values).reshape(like.shape)), int(num_draws[0]))
 
 
 def _each_k_hat(
-    push_forward: importance, rows: Float[Array, "perturbation datum"]
+    push_forward: importance, rows: Float[Array, "perturbation example"]
 ) -> tuple[Array, Array]:
     def of_row(new: Weights) -> tuple[Array, Array]:
         weighted = push_forward.weigh(new)
@@ -205,10 +205,10 @@ def _num_draws(sample: xr.DataArray) -> int:
 
 
 def _warn(left_out: xr.Dataset) -> None:
-    bad = left_out["datum"].values[left_out["grade"].values == "bad"]
+    bad = left_out["example"].values[left_out["grade"].values == "bad"]
     if len(bad):
         warnings.warn(
-            f"k-hat of {len(bad)} of {left_out.sizes['datum']} examples is above "
+            f"k-hat of {len(bad)} of {left_out.sizes['example']} examples is above "
             f"{left_out.attrs['k_hat_limit']:.2f}, {bad[:5].tolist()} among them: their estimates rest "
             "on few draws; take more draws, or refit without these examples",
             RuntimeWarning,

@@ -83,7 +83,7 @@ def verdict(
     Args:
         source: a push-forward; or a training, which retrains, and has only its draws to be checked.
         key: key of the draws.
-        perturbations: weights `(perturbation, datum)`.
+        perturbations: weights `(perturbation, example)`.
         num_draws: number of draws, a multiple of 4 and at least 16; where the kernel keeps several
             states of a run, at least 4 from each, and at least 3 runs.
         retrained: a sample set of retraining at the same perturbations with another key, to calibrate

@@ -35,7 +35,7 @@ def predictions(
         push_forward: what predicts.
         key: key of the draws; another one than that of the truth.
         num_draws: number of draws.
-        perturbations: weights `(perturbation, datum)`.
+        perturbations: weights `(perturbation, example)`.
         direction: "pull" (one response a draw serves all perturbations) or "push"; see `attribute`.
         check: retrain one draw at the longest steps, and warn where they are out of range.
         where: see `Where`; what is kept is called "predicted" if it has no name.
@@ -43,7 +43,7 @@ def predictions(
     Returns:
         A dataset with `full`, the measurement on all data, `(draw, query[, output])`; `perturbed`, on
         each perturbed dataset, `(draw, query, perturbation[, output])`; `weights`,
-        `(perturbation, datum)`; and `key`, the key of each draw. Attributes say the source, the
+        `(perturbation, example)`; and `key`, the key of each draw. Attributes say the source, the
         measure, whether both arms share keys ("coupled" or "independent") and the removal. To store
         it: `dtda.save(xarray.DataTree(dataset), path)`.
 
@@ -73,7 +73,7 @@ def retrainings(
     Args:
         training: the stochastic kernel.
         key: key of the retrainings; another one than that of predictions.
-        perturbations: weights `(perturbation, datum)`.
+        perturbations: weights `(perturbation, example)`.
         num_retrainings: retrainings per perturbation.
         coupled: whether trainings on all data and on perturbed data share keys; if not, no two
             trainings share one.
@@ -112,13 +112,13 @@ def _arms(compared: Comparison, num_draws: int, where: Where, check: bool) -> xr
         {
             "full": (("draw", "query", *output), full),
             "perturbed": (("draw", "query", "perturbation", *output), arms.new),
-            "weights": (("perturbation", "datum"), weights.values),
+            "weights": (("perturbation", "example"), weights.values),
             "key": (("draw", "word"), key_data),
         },
         coords={
             "query": training.measure.queries,
             "perturbation": compared.perturbed.labels,
-            "datum": weights["datum"].values,
+            "example": weights["example"].values,
         },
         attrs={
             "source": "retrain" if isinstance(source, Training) else source.name,

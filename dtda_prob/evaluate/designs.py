@@ -51,7 +51,7 @@ def compare(
         push_forward: what predicts.
         key: key of the draws that predict.
         retrain_key: key of the retrainings.
-        perturbations: weights `(perturbation, datum)`.
+        perturbations: weights `(perturbation, example)`.
         divergences: see `effects`.
         num_draws: draws that predict.
         num_retrainings: retrainings per perturbation, an even number of at least 6: halves give the
@@ -110,7 +110,7 @@ def leave_one_out(
         retrain_key: key of the retrainings.
         data: labels of the data to leave out, one at a time.
         divergences: see `effects`.
-        removal: what a retraining does with the datum.
+        removal: what a retraining does with the example.
         **options: those of `compare`.
     """
     each = perturb.leave_one_out(push_forward.training.program, data, removal=removal)
@@ -133,7 +133,7 @@ def leave_groups_out(
         push_forward: what predicts.
         key: key of the draws that predict.
         retrain_key: key of the retrainings.
-        by: the group of each datum, or a mapping from names to labels of data.
+        by: the group of each example, or a mapping from names to labels of data.
         divergences: see `effects`.
         removal: what a retraining does with the group; groups of different sizes that are dropped
             need `direction="push"`.

@@ -8,11 +8,11 @@ import scipy.stats
 import xarray as xr
 from jaxtyping import Bool, Float
 
-Scores = Float[np.ndarray, "score datum"]
+Scores = Float[np.ndarray, "score example"]
 
 
 def mislabels(
-    scores: Mapping[str, Any], wrong: Bool[np.ndarray, " datum"] | Any, counts: Sequence[int] = ()
+    scores: Mapping[str, Any], wrong: Bool[np.ndarray, " example"] | Any, counts: Sequence[int] = ()
 ) -> xr.Dataset:
     """Say how well each score separates wrong labels from right ones.
 
@@ -21,8 +21,8 @@ def mislabels(
     error, and that of the difference between two scores, is DeLong's (Biometrics 44, 1988).
 
     Args:
-        scores: by name, one number per datum, higher where the label is more suspect.
-        wrong: whether each datum's label is wrong.
+        scores: by name, one number per example, higher where the label is more suspect.
+        wrong: whether each example's label is wrong.
         counts: numbers of most suspect data for which to give the precision; the number of wrong labels
             if none are given.
 
@@ -65,7 +65,7 @@ def mislabels(
 def _areas(
     wrong: Float[np.ndarray, "score wrong"], right: Float[np.ndarray, "score right"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give the areas and their covariance, from how each datum compares with the other kind."""
+    """Give the areas and their covariance, from how each example compares with the other kind."""
     ranks = scipy.stats.rankdata(np.concatenate([wrong, right], 1), axis=1)
     num_wrong, num_right = wrong.shape[1], right.shape[1]
     above = (ranks[:, :num_wrong] - scipy.stats.rankdata(wrong, axis=1)) / num_right
@@ -85,7 +85,7 @@ def _check_score(name: str, score: Any, wrong: np.ndarray) -> np.ndarray:
     score = np.asarray(score, float)
     if score.shape != wrong.shape:
         raise ValueError(
-            f"score {name!r} must be one number per datum, {wrong.shape}; got {score.shape}"
+            f"score {name!r} must be one number per example, {wrong.shape}; got {score.shape}"
         )
     if not np.isfinite(score).all():
         raise ValueError(f"score {name!r} is not finite for {(~np.isfinite(score)).sum()} data")

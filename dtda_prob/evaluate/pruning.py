@@ -15,7 +15,7 @@ from dtda_prob.studies.run import HERE, Where
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey
 
-Choices = Float[np.ndarray, "choice datum"]
+Choices = Float[np.ndarray, "choice example"]
 
 
 def pruning(
@@ -36,9 +36,9 @@ def pruning(
         training: the stochastic kernel, with a scalar measure to be made small on average over
             queries, such as the loss of test data.
         key: key of the retrainings.
-        scores: by name of the rule, `(datum,)`, higher where a datum is to go first; or
-            `(choice, datum)` for a rule that is itself random (from one draw, say), over whose choices
-            results are averaged.
+        scores: by name of the rule, `(example,)`, higher where an example is to go first; or
+            `(choice, example)` for a rule that is itself random (from one draw, say), over whose
+            choices results are averaged.
         share: share of the data to remove.
         num_random: random choices, as the rule "random".
         num_retrainings: retrainings per choice.

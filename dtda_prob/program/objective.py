@@ -137,7 +137,7 @@ class Objective(Module):
             model = _ConstrainParams(model, self.structure.params)
         return potential_energy(model, self.args, self.kwargs, params, enum=shared) / self.num_rows
 
-    def losses(self, params: Params) -> Float[Array, " datum"]:
+    def losses(self, params: Params) -> Float[Array, " example"]:
         """Compute -log p(y_i | theta) of each example.
 
         The objective is linear in the weights, so this is its derivative with respect to them.
@@ -179,7 +179,7 @@ class Objective(Module):
 
     def gradient_norms(
         self, params: Params, batch_size: int = 64, part: Callable[[Params], Params] | None = None
-    ) -> Float[Array, " datum"]:
+    ) -> Float[Array, " example"]:
         """Compute the norm of each example's gradient, or of a part of it; see `gradients`."""
         gradient = self._gradient(params)
 

@@ -62,7 +62,7 @@ def examples(
         data: labels of the examples to keep; all if None.
 
     Returns:
-        A tree with `data` (dimension `datum`) and `queries` (dimension `query`, empty if the measure
+        A tree with `data` (dimension `example`) and `queries` (dimension `query`, empty if the measure
         has no inputs), each with as many as exist of `thumbnail` (uint8: pixels by row, column and
         channel), `row` (by `column`; text if any column of `rows` is) and `target` (text, or numbers
         by `site`). The attribute `left_out` says what is not shown and why.
@@ -73,8 +73,8 @@ def examples(
     """
     program, look = training.program, Look(shape, columns, rows, classes)
     labels = np.asarray(program.labels[: program.num_data])
-    shown = _gather(program, program.args, program.kwargs, xr.DataArray(labels, dims="datum"), look)
-    shown = _first(shown) if data is None else shown.sel(datum=list(data))
+    shown = _gather(program, program.args, program.kwargs, xr.DataArray(labels, dims="example"), look)
+    shown = _first(shown) if data is None else shown.sel(example=list(data))
     queries = xr.DataArray(np.asarray(training.measure.queries), dims="query")
     parts = {"data": shown, "queries": xr.Dataset(coords={"query": queries.values})}
     if training.measure.asked is not None:
@@ -85,13 +85,13 @@ def examples(
 
 def _first(shown: xr.Dataset) -> xr.Dataset:
     """Keep as many of the first examples as there is room for."""
-    number = shown.sizes["datum"]
+    number = shown.sizes["example"]
     most = MOST_BYTES * number // max(shown.nbytes, MOST_BYTES)
     if most == number:
         return shown
     text = f"all but the first {most} of {number} examples (choose with data=)"
     texts = filter(None, [shown.attrs["left_out"], text])
-    return shown.isel(datum=slice(most)).assign_attrs(left_out="; ".join(texts))
+    return shown.isel(example=slice(most)).assign_attrs(left_out="; ".join(texts))
 
 
 def _gather(

@@ -62,7 +62,7 @@ class Scores(NamedTuple):
     @property
     def is_by_example(self) -> bool:
         """Return whether single examples were removed."""
-        return self.dim == "datum"
+        return self.dim == "example"
 
     @property
     def things(self) -> str:

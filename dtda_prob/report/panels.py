@@ -72,7 +72,7 @@ class Panels(NamedTuple):
 def panels_of(study: Study, choice: Choice) -> Panels:
     """Gather what is shown query by query."""
     tree = next((part.tree for part in study.of_kind("examples")), None)
-    data, queries = looks(tree, "data", "datum"), looks(tree, "queries", "query")
+    data, queries = looks(tree, "data", "example"), looks(tree, "queries", "query")
     gathered = Panels([], [], [], [], _left_out_of(tree))
     for group in groups_of(study):
         if choice.of(group.queries):

@@ -11,7 +11,7 @@ from dtda_prob.divergences.expansion import Expansion
 
 
 def aggregate(
-    scores: xr.Dataset | xr.DataTree, by: Sequence[Hashable] | np.ndarray, over: str = "datum"
+    scores: xr.Dataset | xr.DataTree, by: Sequence[Hashable] | np.ndarray, over: str = "example"
 ) -> xr.Dataset:
     """Average scores over groups of examples, or of queries.
 
@@ -23,7 +23,7 @@ def aggregate(
     Args:
         scores: from `attribute` with kept contributions, or from this function.
         by: the group of each example (or query).
-        over: the dimension that is grouped: `"datum"`, `"perturbation"` or `"query"`.
+        over: the dimension that is grouped: `"example"`, `"perturbation"` or `"query"`.
 
     Returns:
         A dataset with dimension `group` (or `query_group`) in the place of `over`, and variables

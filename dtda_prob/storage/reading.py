@@ -25,7 +25,7 @@ COUNTED = {
     "draws": ("draw", "run"),
     "perturbations": ("perturbation",),
     "queries": ("query",),
-    "data": ("datum", "example"),
+    "data": ("example",),
 }
 """The dimensions that each column counts."""
 LONGEST = 200

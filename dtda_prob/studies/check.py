@@ -70,7 +70,7 @@ def compare_steps(
         source: what predicted.
         key: the key that draws were made with, the first of which is retrained.
         moved: what was predicted for the first draw, for each perturbation.
-        weights: the perturbations, `(perturbation, datum)`.
+        weights: the perturbations, `(perturbation, example)`.
         old: where the push-forward started.
     """
     base = _bases(source, key, weights, old)
@@ -124,6 +124,6 @@ def _bases(source: Source, key: PRNGKey, weights: xr.DataArray, old: Any) -> Val
     removed, bases = num_removed(weights), {}
     for count in np.unique(removed):
         training = matched(training_of(source), int(count), weights.values)
-        start = xr.DataArray(np.asarray(start_of(training, old)), dims="datum")
+        start = xr.DataArray(np.asarray(start_of(training, old)), dims="example")
         bases[count] = values(training, key, 1, start, chunk_size=1).mean(0)
     return np.stack([bases[count] for count in removed])

@@ -53,7 +53,7 @@ class Draws:
         source: what is drawn from.
         key: one typed key.
         num_runs: number of runs, a multiple of `num_chains`.
-        weights: perturbed datasets, `(perturbation, datum)`, or a single one, `(datum,)`.
+        weights: perturbed datasets, `(perturbation, example)`, or a single one, `(example,)`.
         block: extents of a block along `dims`.
         old: where a push-forward starts; see `sample`.
         keep: what is kept beside the value, see `reading.read`.
@@ -104,7 +104,7 @@ class Draws:
         return 1 if self.has_states else self.num_chains
 
     @property
-    def rows(self) -> Float[np.ndarray, "perturbation datum"]:
+    def rows(self) -> Float[np.ndarray, "perturbation example"]:
         """Return the weights of all perturbations."""
         return np.atleast_2d(self.weights.values)
 
@@ -358,7 +358,7 @@ def carry_pairs(
     keys: Key[Array, " pair"],
     outcomes: Outcome,
     old: Weights,
-    new: Float[Array, "pair datum"],
+    new: Float[Array, "pair example"],
 ) -> dict[str, Array]:
     """Carry outcomes that are there to new weights, all at once, and read them a few at a time."""
 
@@ -377,7 +377,7 @@ def push_pairs(
     mesh: Mesh | None,
     keys: Key[Array, " pair"],
     old: Weights,
-    new: Float[Array, "*pair datum"],
+    new: Float[Array, "*pair example"],
 ) -> dict[str, Array]:
     """Push all pairs at once, and read them a few at a time."""
     axis = None if new.ndim == 1 else 0

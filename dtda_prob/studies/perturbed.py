@@ -14,7 +14,7 @@ from dtda_prob.program import Program
 from dtda_prob.studies.digests import of_array, of_weights
 from dtda_prob.typing import Weights
 
-Response = Float[np.ndarray, "... datum"]
+Response = Float[np.ndarray, "... example"]
 Change = Float[np.ndarray, "... perturbation"]
 
 
@@ -37,7 +37,7 @@ class Perturbed(ABC):
 
     @abstractmethod
     def weights(self, chosen: np.ndarray | slice = slice(None)) -> xr.DataArray:
-        """Return the weights of some of the datasets, `(perturbation, datum)`."""
+        """Return the weights of some of the datasets, `(perturbation, example)`."""
 
     @abstractmethod
     def centre(self, start: Weights) -> Weights | None:
@@ -68,7 +68,7 @@ class LeaveOneOut(Perturbed):
     @property
     def dim(self) -> str:
         """Return the dimension of the examples."""
-        return "datum"
+        return "example"
 
     @property
     def positions(self) -> np.ndarray:
@@ -109,7 +109,7 @@ class LeaveOneOut(Perturbed):
 
 @dataclass(frozen=True, eq=False)
 class Rows(Perturbed):
-    """Perturbed datasets given by their weights, `(perturbation, datum)`."""
+    """Perturbed datasets given by their weights, `(perturbation, example)`."""
 
     rows: xr.DataArray
 
@@ -152,7 +152,7 @@ def perturbed(program: Program, perturbations: Any) -> Perturbed:
 
     Args:
         program: whose examples are weighted.
-        perturbations: a set already; weights `(perturbation, datum)`, or `(datum,)` for a single
+        perturbations: a set already; weights `(perturbation, example)`, or `(example,)` for a single
             dataset; None for each example removed in turn.
 
     Raises:

@@ -95,7 +95,7 @@ def plan(
         push_forward: the transform; it is matched to the rows that are dropped.
         key: key of the pilot.
         num_draws: draws that the study takes.
-        perturbations: weights `(perturbation, datum)`; the removal of each example in turn if None.
+        perturbations: weights `(perturbation, example)`; the removal of each example in turn if None.
         chunk_size: trainings per compiled call, over all devices; see `Options`.
 
     Returns:

@@ -24,7 +24,7 @@ from dtda_prob.typing import PRNGKey, Queries, Weights
 
 MOST_ELEMENTS = 2**24
 """Elements of the responses that are pulled at once, unless a single query has more."""
-Pulled = tuple[Float[Array, "run ..."], Float[Array, "run ... datum"]]
+Pulled = tuple[Float[Array, "run ..."], Float[Array, "run ... example"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +215,7 @@ def pull_runs(
         queries: their positions in the measure.
 
     Returns:
-        Values `(run, *state, block, *output)` and responses `(run, *state, block, *output, datum)`.
+        Values `(run, *state, block, *output)` and responses `(run, *state, block, *output, example)`.
     """
     point = start if point is None else point
 

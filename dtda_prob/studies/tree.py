@@ -136,5 +136,5 @@ def _key_words(draws: "Draws", along: np.ndarray) -> np.ndarray:
 def _own_dims(group: str, name: str, number: int) -> list[str]:
     if group == "posterior":
         return [f"{name}_dim_{i}" for i in range(number)]
-    dims = {VALUE: ["query", "output"], "log_likelihood": ["datum"], STATS: ["step"]}
+    dims = {VALUE: ["query", "output"], "log_likelihood": ["example"], STATS: ["step"]}
     return dims.get(group, [])[:number]

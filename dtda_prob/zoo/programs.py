@@ -15,7 +15,7 @@ type Activation = Callable[[Array], Array]
 def classifier(widths: Sequence[int], num_classes: int, activation: Activation = jnp.tanh) -> Callable:
     """Build a multilayer perceptron with categorical observations.
 
-    The program is called as `model(x, y=None)` with `x` of shape `(datum, feature)`.
+    The program is called as `model(x, y=None)` with `x` of shape `(example, feature)`.
 
     Args:
         widths: units of each hidden layer.
@@ -23,7 +23,7 @@ def classifier(widths: Sequence[int], num_classes: int, activation: Activation =
         activation: what each hidden unit applies.
     """
 
-    def model(x: Float[Array, "datum feature"], y: Int[Array, " datum"] | None = None) -> None:
+    def model(x: Float[Array, "example feature"], y: Int[Array, " example"] | None = None) -> None:
         layers = _layers((x.shape[-1], *widths, num_classes))
         with numpyro.plate("data", len(x)) as i:
             logits = _perceptron(layers, x[i], activation)
@@ -37,7 +37,7 @@ def regressor(
 ) -> Callable:
     """Build a multilayer perceptron with Gaussian observations of known noise.
 
-    The program is called as `model(x, y=None)` with `x` of shape `(datum, feature)`.
+    The program is called as `model(x, y=None)` with `x` of shape `(example, feature)`.
 
     Args:
         widths: units of each hidden layer.
@@ -45,7 +45,7 @@ def regressor(
         noise: standard deviation of the observations.
     """
 
-    def model(x: Float[Array, "datum feature"], y: Float[Array, " datum"] | None = None) -> None:
+    def model(x: Float[Array, "example feature"], y: Float[Array, " example"] | None = None) -> None:
         layers = _layers((x.shape[-1], *widths, 1))
         with numpyro.plate("data", len(x)) as i:
             means = _perceptron(layers, x[i], activation).squeeze(-1)
@@ -55,8 +55,8 @@ def regressor(
 
 
 def linear_regression(
-    x: Float[Array, "datum feature"],
-    y: Float[Array, " datum"] | None = None,
+    x: Float[Array, "example feature"],
+    y: Float[Array, " example"] | None = None,
     noise: float = 1.0,
     prior: float = 1.0,
 ) -> None:
