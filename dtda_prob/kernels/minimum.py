@@ -1,49 +1,17 @@
 """A minimum of an objective, with the derivative of the implicit function theorem."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from dtda_prob.kernels.settings import check_positive
-
 Vector = Float[Array, " parameter"]
 Potential = Callable[[Vector], Float[Array, ""]]
 Linear = Callable[[Vector], Vector]
 Solve = Literal["dense", "conjugate_gradient"]
-
-
-class Search(NamedTuple):
-    """Settings of the search for a minimum, and of the solve for its derivative.
-
-    Attributes:
-        tolerance: the norm of the gradient at which the search converges; None for eps^(3/4), which is
-            6e-6 in single and 2e-12 in double precision.
-        max_steps: steps after which the search stops.
-        memory_size: pairs of steps and gradients that L-BFGS keeps.
-        solve: how the Hessian is inverted in the derivative.
-    """
-
-    tolerance: float | None
-    max_steps: int
-    memory_size: int
-    solve: Solve
-
-
-def check(search: Search) -> None:
-    """Raise if settings are out of range.
-
-    Raises:
-        ValueError: if a number is not positive, or `solve` is unknown.
-    """
-    check_positive(max_steps=search.max_steps, memory_size=search.memory_size)
-    if search.tolerance is not None:
-        check_positive(tolerance=search.tolerance)
-    if search.solve not in get_args(Solve):
-        raise ValueError(f"solve={search.solve!r} must be one of {get_args(Solve)}")
 
 
 class Ending(NamedTuple):
@@ -68,7 +36,14 @@ def not_begun(dtype: Any) -> Ending:
     return Ending(jnp.full((), jnp.inf, dtype), zero, zero, jnp.array(False))
 
 
-def find(potential: Potential, start: Vector, search: Search) -> tuple[Vector, Ending]:
+def find(
+    potential: Potential,
+    start: Vector,
+    tolerance: float | None,
+    max_steps: int,
+    memory_size: int,
+    solve: Solve,
+) -> tuple[Vector, Ending]:
     """Find a minimum near the start by L-BFGS with a zoom line search.
 
     Its derivative with respect to whatever the potential closes over is -H^+ d(grad), by the implicit
@@ -76,9 +51,9 @@ def find(potential: Potential, start: Vector, search: Search) -> tuple[Vector, E
     """
 
     def descend(_: Callable, start: Vector) -> tuple[Vector, Ending]:
-        return _descend(potential, start, search)
+        return _descend(potential, start, tolerance, max_steps, memory_size)
 
-    invert = _by_conjugate_gradient if search.solve == "conjugate_gradient" else _densely
+    invert = _by_conjugate_gradient if solve == "conjugate_gradient" else _densely
     return jax.lax.custom_root(jax.grad(potential), start, descend, invert, has_aux=True)
 
 
@@ -90,17 +65,17 @@ class _Position(NamedTuple):
     num_gradients: Int[Array, ""]
 
 
-def _descend(potential: Potential, start: Vector, search: Search) -> tuple[Vector, Ending]:
+def _descend(
+    potential: Potential, start: Vector, tolerance: float | None, max_steps: int, memory_size: int
+) -> tuple[Vector, Ending]:
     """Step until the gradient is small, steps run out, or the position stops changing."""
-    optimizer = optax.lbfgs(memory_size=search.memory_size)
+    optimizer = optax.lbfgs(memory_size=memory_size)
     evaluate = optax.value_and_grad_from_state(potential)
-    tolerance = jnp.finfo(start.dtype).eps ** 0.75 if search.tolerance is None else search.tolerance
+    least = jnp.finfo(start.dtype).eps ** 0.75 if tolerance is None else tolerance
 
     def carries_on(position: _Position) -> Bool[Array, ""]:
-        steep = _gradient_norm(position.state) > tolerance
-        return (position.num_steps == 0) | (
-            steep & position.moved & (position.num_steps < search.max_steps)
-        )
+        steep = _gradient_norm(position.state) > least
+        return (position.num_steps == 0) | (steep & position.moved & (position.num_steps < max_steps))
 
     def step(position: _Position) -> _Position:
         theta, state, _, num_steps, num_gradients = position
@@ -116,7 +91,7 @@ def _descend(potential: Potential, start: Vector, search: Search) -> tuple[Vecto
     begin = _Position(start, optimizer.init(start), jnp.array(True), zero, zero + 1)
     end = jax.lax.while_loop(carries_on, step, begin)
     norm = _gradient_norm(end.state)
-    return end.theta, Ending(norm, end.num_steps, end.num_gradients, norm <= tolerance)
+    return end.theta, Ending(norm, end.num_steps, end.num_gradients, norm <= least)
 
 
 def _gradient_norm(state: Any) -> Float[Array, ""]:

@@ -1,8 +1,7 @@
 """Kernels of one step that ends at a mode of the objective, or draws from a Gaussian around it."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,8 @@ from jaxtyping import Array, Float, Int
 from dtda_prob.compiling import compiled
 from dtda_prob.kernels import minimum
 from dtda_prob.kernels.kernel import Phase, Sizes, Start, State, Step
-from dtda_prob.kernels.minimum import Ending, Potential, Search, Solve, Vector
+from dtda_prob.kernels.minimum import Ending, Potential, Solve, Vector
+from dtda_prob.kernels.settings import check_positive
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
@@ -26,33 +26,6 @@ class ModeState(NamedTuple):
 
     params: Params
     ending: Ending
-
-
-class Descent(NamedTuple):
-    """A minimum as a vector, and the objective that it minimises."""
-
-    theta: Vector
-    ending: Ending
-    potential: Potential
-    unravel: Callable[[Vector], Params]
-
-
-def _descend(
-    search: Search, key: PRNGKey, params: Params, program: Program, weights: Weights
-) -> Descent:
-    start, unravel = ravel_pytree(params)
-    model_key = jax.random.fold_in(key, MODEL_STREAM)
-
-    def potential(theta: Vector) -> Float[Array, ""]:
-        return program.objective(unravel(theta), weights, key=model_key)
-
-    return Descent(*minimum.find(potential, start, search), potential, unravel)
-
-
-def _num_gradients(search: Search, program: Program) -> Int[Array, ""]:
-    key = jax.random.key(0)
-    descent = _descend(search, key, program.init(key), program, program.full_weights())
-    return descent.ending.num_gradients
 
 
 class lbfgs(Phase):
@@ -87,12 +60,9 @@ class lbfgs(Phase):
     solve: Solve = "dense"
 
     def __check_init__(self) -> None:
-        minimum.check(self.search)
-
-    @property
-    def search(self) -> Search:
-        """Return the settings of the search."""
-        return Search(self.tolerance, self.max_steps, self.memory_size, self.solve)
+        check_positive(tolerance=self.tolerance, max_steps=self.max_steps, memory_size=self.memory_size)
+        if self.solve not in get_args(Solve):
+            raise ValueError(f"solve={self.solve!r} must be one of {get_args(Solve)}")
 
     def init(self, previous: State, program: Program) -> ModeState:
         dtype = ravel_pytree(previous.params)[0].dtype
@@ -104,7 +74,7 @@ class lbfgs(Phase):
     def num_passes(self, program: Program) -> float:
         """Return the gradients of one search; another start or other weights take about as many."""
         with jax.ensure_compile_time_eval():
-            return float(compiled(_num_gradients)(self.search, program))
+            return float(compiled(_num_gradients)(self, program))
 
     def step_sizes(self, program: Program) -> Sizes:
         return np.array([np.inf])
@@ -114,8 +84,27 @@ class lbfgs(Phase):
         return state.ending._asdict() | {"diverging": ~state.ending.converged}
 
     def step(self, key: PRNGKey, state: ModeState, program: Program, weights: Weights) -> Step:
-        rest = _descend(self.search, key, state.params, program, weights)
-        return ModeState(rest.unravel(rest.theta), rest.ending), rest.potential(rest.theta)
+        theta, ending, potential = self.descend(key, state.params, program, weights)
+        return ModeState(ravel_pytree(state.params)[1](theta), ending), potential(theta)
+
+    def descend(
+        self, key: PRNGKey, params: Params, program: Program, weights: Weights
+    ) -> tuple[Vector, Ending, Potential]:
+        """Return a minimum as a vector, statistics of the search, and the objective of a vector."""
+        start, unravel = ravel_pytree(params)
+        model_key = jax.random.fold_in(key, MODEL_STREAM)
+
+        def potential(theta: Vector) -> Float[Array, ""]:
+            return program.objective(unravel(theta), weights, key=model_key)
+
+        settings = self.tolerance, self.max_steps, self.memory_size, self.solve
+        return *minimum.find(potential, start, *settings), potential
+
+
+def _num_gradients(kernel: lbfgs, program: Program) -> Int[Array, ""]:
+    key = jax.random.key(0)
+    _, ending, _ = kernel.descend(key, program.init(key), program, program.full_weights())
+    return ending.num_gradients
 
 
 class laplace(lbfgs):
@@ -146,10 +135,10 @@ class laplace(lbfgs):
         _check_temperature(self.temperature)
 
     def step(self, key: PRNGKey, state: ModeState, program: Program, weights: Weights) -> Step:
-        rest = _descend(self.search, key, state.params, program, weights)
-        root = jnp.linalg.cholesky(program.num_rows * jax.hessian(rest.potential)(rest.theta))
-        theta = _gaussian(key, rest.theta, root, self.temperature)
-        return ModeState(rest.unravel(theta), rest.ending), rest.potential(theta)
+        mode, ending, potential = self.descend(key, state.params, program, weights)
+        root = jnp.linalg.cholesky(program.num_rows * jax.hessian(potential)(mode))
+        theta = _gaussian(key, mode, root, self.temperature)
+        return ModeState(ravel_pytree(state.params)[1](theta), ending), potential(theta)
 
 
 class exact(Phase):
