@@ -88,7 +88,7 @@ def compiled(kernel: str):
     return training, jax.jit(value), y
 
 
-@those(lambda case: case.smooth and case.weighted)
+@those(lambda case: case.smooth and case.weighted and case.num_states == 1)
 def test_a_draw_depends_on_key_and_weights_and_on_no_example_of_weight_zero(kernel, x64):
     _, value, y = compiled(kernel)
     first = value(KEY, ones(), y)
@@ -100,7 +100,7 @@ def test_a_draw_depends_on_key_and_weights_and_on_no_example_of_weight_zero(kern
     close(value(KEY, without, y.at[3].set(100.0)), value(KEY, without, y), rtol=1e-8)
 
 
-@those(lambda case: case.smooth and case.weighted)
+@those(lambda case: case.smooth and case.weighted and case.num_states == 1)
 def test_the_response_is_the_finite_difference(kernel, x64):
     training, value, y = compiled(kernel)
     step = 1e-4 * direction()
@@ -401,7 +401,7 @@ def finite_difference_and_response(training):
 def test_muon_is_differentiated_through_its_matrices(x64):
     """Parameters that are no matrices are Adam's in Muon, so that a network is needed."""
     x, y = np.random.default_rng(2).normal(size=(4, 3)), np.array([0, 1, 2, 0])
-    kernel = kernels.sgd(optax.contrib.muon(0.05), num_steps=8, batch_size=4)
+    kernel = kernels.sgd(optax.contrib.muon(0.05, ns_steps=2), num_steps=8, batch_size=4)
     training = dtda.Training(network(), kernel, dtda.measures.loss(x, y=y))
     close(*finite_difference_and_response(training), rtol=1e-6, atol=1e-12)
 
