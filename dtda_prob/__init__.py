@@ -19,12 +19,21 @@ if TYPE_CHECKING:
         scores,
         zoo,
     )
-    from dtda_prob.adding import add
     from dtda_prob.attribution import attribute, power, precision, settled, until
     from dtda_prob.engine import EngineError
-    from dtda_prob.perturbations import groups, leave_one_out, random_subsets, remove, upweight
+    from dtda_prob.perturbations import (
+        add,
+        changed,
+        groups,
+        leave_one_out,
+        part,
+        random_subsets,
+        relabel,
+        remove,
+        upweight,
+        vary,
+    )
     from dtda_prob.program import Program
-    from dtda_prob.relabelling import relabel
     from dtda_prob.sampling import sample
     from dtda_prob.storage import StoreError, contents, load, repair, save, verify
     from dtda_prob.studies.options import Options
@@ -43,7 +52,6 @@ if TYPE_CHECKING:
         trajectory,
         unroll,
     )
-    from dtda_prob.varying import changed, part, vary
 
 _HOMES = {
     "EngineError": "engine",
@@ -52,9 +60,9 @@ _HOMES = {
     "StoreError": "storage",
     "Training": "training",
     "Where": "studies.run",
-    "add": "adding",
+    "add": "perturbations",
     "attribute": "attribution",
-    "changed": "varying",
+    "changed": "perturbations",
     "contents": "storage",
     "cosine": "transforms",
     "covariance": "transforms",
@@ -64,12 +72,12 @@ _HOMES = {
     "leave_one_out": "perturbations",
     "load": "storage",
     "newton": "transforms",
-    "part": "varying",
+    "part": "perturbations",
     "plan": "studies.price",
     "power": "attribution",
     "precision": "attribution",
     "random_subsets": "perturbations",
-    "relabel": "relabelling",
+    "relabel": "perturbations",
     "remove": "perturbations",
     "repair": "storage",
     "retrain": "transforms",
@@ -82,7 +90,7 @@ _HOMES = {
     "unroll": "transforms",
     "until": "attribution",
     "upweight": "perturbations",
-    "vary": "varying",
+    "vary": "perturbations",
     "verify": "storage",
 }
 _ROOMS = (

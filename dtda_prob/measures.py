@@ -23,7 +23,7 @@ from dtda_prob.module import Module, call
 from dtda_prob.program import Program
 from dtda_prob.program.abstraction import per_structure, remembered
 from dtda_prob.program.coordinates import Coordinates, coordinates
-from dtda_prob.program.data import Named, bound, settle, unbound
+from dtda_prob.program.data import MisfitError, Named, argument, bound, settle, unbound
 from dtda_prob.program.labels import check_labels
 from dtda_prob.program.plates import describe, plate_dim
 from dtda_prob.program.structure import abstract, check_lengths, check_observations
@@ -401,8 +401,8 @@ def _check_axes(program: Program, args: tuple, kwargs: dict) -> None:
     for path, leaf in jax.tree.leaves_with_path(bound((args, kwargs))):
         rows: tuple[int, ...] = np.shape(own[path]) if path in own else ()
         if is_traced(leaf) and rows[:1] == (program.num_data,) and 0 < np.ndim(leaf) < len(rows):
-            name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
-            raise ValueError(
+            name = argument(path)
+            raise MisfitError(
                 f"queries: argument {name!r} has shape {np.shape(leaf)} where the program's has "
                 f"{rows}; a single query needs an axis of its own, x[None]"
             )

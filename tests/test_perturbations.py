@@ -148,7 +148,7 @@ REFUSED = {
     "position for a name": (lambda: remove(NAMED, [1]), "no such labels"),
     "name for a position": (lambda: remove(PROGRAM, ["a"]), "no such labels"),
     "repeated": (lambda: remove(NAMED, ["a", "b", "a"]), "labels twice"),
-    "mask": (lambda: remove(PROGRAM, np.eye(6, dtype=bool)[0]), "labels twice"),
+    "mask": (lambda: remove(PROGRAM, np.eye(6, dtype=bool)[0]), "mask of booleans.*labels.*mask"),
     "empty": (lambda: remove(PROGRAM, []), "data is empty"),
     "empty names": (lambda: leave_one_out(NAMED, []), "data is empty"),
     "nothing left": (lambda: remove(PROGRAM, range(6), removal="drop"), "drops every example"),

@@ -14,7 +14,7 @@ from numpyro import handlers
 from dtda_prob.compiling import compiled
 from dtda_prob.program import discrete
 from dtda_prob.program.abstraction import remembered
-from dtda_prob.program.data import Concrete, bound, holds_pandas, settle
+from dtda_prob.program.data import Concrete, argument, bound, holds_pandas, settle
 from dtda_prob.program.plates import Sites, plate_dim, whole
 from dtda_prob.program.structure import Structure, abstract, structure_of
 from dtda_prob.typing import Params, PRNGKey
@@ -197,7 +197,7 @@ def _warn_of_batches(program: "Program") -> None:
 def _named(error: Exception, args: tuple, kwargs: dict) -> Exception:
     """Name arguments that are no numbers, where the model fails on them."""
     strange = {
-        jax.tree_util.keystr(path, simple=True, separator="."): _kind(leaf)
+        argument(path): _kind(leaf)
         for path, leaf in jax.tree.leaves_with_path((args, kwargs))
         if _kind(leaf)
     }
@@ -205,8 +205,9 @@ def _named(error: Exception, args: tuple, kwargs: dict) -> Exception:
         return error
     told = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
     return ValueError(
-        f"the model fails on arguments that are no arrays of numbers, {told}: {error}; pass arrays of "
-        "numbers (df.to_numpy(), classes as np.unique(y, return_inverse=True)[1])"
+        f"the model fails on arguments that are no arrays of numbers, {told}: "
+        f"{str(error).splitlines()[0]}; pass arrays of numbers (df.to_numpy(), "
+        "classes as np.unique(y, return_inverse=True)[1])"
     )
 
 

@@ -15,6 +15,10 @@ from dtda_prob.compiling import is_traced
 from dtda_prob.module import code
 
 
+class MisfitError(ValueError):
+    """Data that do not fit the model, whether its arguments are traced or not."""
+
+
 class Concrete:
     """A value that stays as it is in compiled code, compared and hashed by its content."""
 
@@ -83,6 +87,11 @@ def concrete(leaf: Any) -> Any:
     return Concrete(leaf) if isinstance(leaf, float) else leaf
 
 
+def argument(path: tuple) -> str:
+    """Return the name or position of an argument by its path in `(args, kwargs)`."""
+    return jax.tree_util.keystr(path[1:], simple=True, separator=".")
+
+
 def like(tree: Any, old: Any) -> Any:
     """Return arguments of which those stay concrete that are so in `old`, of the same structure."""
     return jax.tree.map(lambda new, was: concrete(new) if isinstance(was, Concrete) else new, tree, old)
@@ -103,6 +112,8 @@ def settle(trace: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
     """
     try:
         return tree, trace(tree)
+    except MisfitError:
+        raise
     except Exception as error:
         return _settle_one_by_one(trace, tree, error)
 

@@ -11,7 +11,7 @@ from numpyro.distributions import Unit, constraints
 
 from dtda_prob.compiling import is_traced
 from dtda_prob.program import discrete, indexing
-from dtda_prob.program.data import unbound
+from dtda_prob.program.data import MisfitError, argument, unbound
 from dtda_prob.program.plates import (
     Site,
     Sites,
@@ -127,9 +127,9 @@ def _check_observation(site: Site, plate: str) -> Any:
     inner = base(fn)
     if isinstance(inner, Unit):
         if size in further.values() and size > 1:
-            raise ValueError(_crossed(name, fn.batch_shape, plate, size))
+            raise MisfitError(_crossed(name, fn.batch_shape, plate, size))
         if jnp.size(inner.log_factor) == 1 < size:
-            raise ValueError(_constant(name, plate, size))
+            raise MisfitError(_constant(name, plate, size))
         return fn.log_prob(site["value"])
     if is_latent(site):
         return jnp.zeros(())
@@ -137,9 +137,9 @@ def _check_observation(site: Site, plate: str) -> Any:
     log_prob = _log_prob(site, shape)
     batch = dict(_axes(shape[: len(shape) - fn.event_dim]))
     if log_prob.shape != fn.batch_shape or any(batch.get(axis, 1) != n for axis, n in further.items()):
-        raise ValueError(_crossed(name, log_prob.shape, plate, size))
+        raise MisfitError(_crossed(name, log_prob.shape, plate, size))
     if shape and jnp.size(site["value"]) > 1 and batch.get(dim, 1) != size:
-        raise ValueError(
+        raise MisfitError(
             f"site {name!r}: the observations have shape {shape} and no axis of {size} for plate "
             f"{plate!r}, so that each example would count all of them; leave .to_event out, or move "
             "the axis of examples out of the event"
@@ -152,7 +152,7 @@ def _log_prob(site: Site, shape: tuple[int, ...]) -> Any:
         return jnp.asarray(site["fn"].log_prob(site["value"]))
     except (ValueError, TypeError) as error:
         fn = site["fn"]
-        raise ValueError(
+        raise MisfitError(
             f"site {site['name']!r}: observations of shape {shape} and type "
             f"{jnp.result_type(site['value'])} do not fit {type(base(fn)).__name__} of batch shape "
             f"{fn.batch_shape} and event shape {fn.event_shape} ({error}); give one row per example, "
@@ -184,14 +184,10 @@ def check_lengths(jaxpr: Any, data: Any, size: int, plate: str) -> None:
     """
     if size < 2:
         return
-    named = [
-        jax.tree_util.keystr(path, simple=True, separator=".")
-        for path, leaf in jax.tree.leaves_with_path(data)
-        if is_traced(leaf)
-    ]
+    named = [argument(path) for path, leaf in jax.tree.leaves_with_path(data) if is_traced(leaf)]
     for lookup in indexing.misfits(indexing.lookups(jaxpr, size), size):
         where = "JAX would repeat its last row" if lookup.length < size else "rows would be left out"
-        raise ValueError(
+        raise MisfitError(
             f"argument {named[lookup.leaf]!r} has {lookup.length} rows where plate {plate!r} has "
             f"{size}: {where}; give one row per example"
         )

@@ -1,9 +1,9 @@
-"""Perturbed datasets as weights: one non-negative number per example, labelled.
+"""Perturbed data sets as weights: one non-negative number per example, labelled.
 
 Every constructor returns an `xarray.DataArray` with dimension `example`, or `(perturbation, example)`
 for several. Its attribute `removal` says what weight 0 means in a retraining: `"reweight"` keeps the
-batches and the number of steps and gives the example no weight; `"drop"` takes the row out, so that as
-many epochs run over fewer rows.
+batches and the number of steps and gives the example no weight; `"drop"` takes the row out, so that
+as many epochs run over fewer rows.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from dtda_prob.program import Program
+from dtda_prob.program.labels import check_labels
 from dtda_prob.typing import PRNGKey, check_key
 
 Removal = Literal["reweight", "drop"]
@@ -22,11 +23,13 @@ Data = Sequence[Hashable] | np.ndarray
 
 
 def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr.DataArray:
-    """Weigh these data 0 and all others 1 (and copies that `relabel` made 0, here and below).
+    """Return weights of 0 for these examples and 1 for all others.
+
+    Here and below, rows that `relabel` and `add` appended keep the weight 0.
 
     Args:
-        program: the program whose data they are.
-        data: labels of the data (positions, where the program has no labels).
+        program: the program of the examples.
+        data: labels of the examples (positions, where the program has no labels).
         removal: what weight 0 means in a retraining.
 
     Raises:
@@ -38,7 +41,7 @@ def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr
 
 
 def upweight(program: Program, data: Data, factor: float = 2.0) -> xr.DataArray:
-    """Weigh these data `factor` and all others 1; 2 is what a duplicate would do.
+    """Return weights of `factor` for these examples and 1 for all others; 2 is a duplicate.
 
     Raises:
         ValueError: for unknown or repeated labels, or a factor that is negative or not finite.
@@ -53,7 +56,7 @@ def upweight(program: Program, data: Data, factor: float = 2.0) -> xr.DataArray:
 def leave_one_out(
     program: Program, data: Data | None = None, *, removal: Removal = "reweight"
 ) -> xr.DataArray:
-    """Remove one example at a time: one perturbation for each of `data` (of all data if None)."""
+    """Remove one example at a time: one perturbation for each of `data` (of all examples if None)."""
     data = program.labels[program.initial_weights > 0] if data is None else data
     positions = positions_of(program, data)
     weights = np.tile(program.initial_weights, (len(positions), 1))
@@ -72,10 +75,10 @@ def random_subsets(
     """Keep random subsets of one size, drawn without replacement.
 
     Args:
-        program: the program whose data they are.
+        program: the program of the examples.
         key: randomness of the choice.
         num_subsets: number of perturbations.
-        keep: share of the data kept (a float below 1) or their number (an int).
+        keep: share of the examples kept (a float below 1) or their number (an int).
         removal: what weight 0 means in a retraining.
 
     Raises:
@@ -83,6 +86,10 @@ def random_subsets(
     """
     check_key(key)
     present = np.flatnonzero(program.initial_weights)
+    if isinstance(keep, bool) or not np.isfinite(keep):
+        raise ValueError(f"keep={keep} must be a share below 1 or a number of examples")
+    if num_subsets < 1:
+        raise ValueError(f"num_subsets={num_subsets} must be at least 1")
     size = int(keep) if isinstance(keep, Integral) else round(keep * len(present))
     if not 0 < size < len(present):
         raise ValueError(f"keep={keep} keeps {size} of {len(present)} data; keep some, not all")
@@ -99,11 +106,11 @@ def groups(
     *,
     removal: Removal = "reweight",
 ) -> xr.DataArray:
-    """Remove one group of data at a time.
+    """Remove one group of examples at a time.
 
     Args:
-        program: the program whose data they are.
-        by: the group of each example, or a mapping from group names to labels of data.
+        program: the program of the examples.
+        by: the group of each example, or a mapping from group names to labels of examples.
         removal: what weight 0 means in a retraining.
 
     Raises:
@@ -111,9 +118,11 @@ def groups(
     """
     if isinstance(by, Mapping):
         members = [positions_of(program, data) for data in by.values()]
-        names = np.asarray(list(by))
+        names = check_labels(list(by), len(by), "by", "group")
     else:
         groups_of_data = np.asarray(by)
+        if groups_of_data.shape == (program.num_data,):
+            groups_of_data = check_labels(by, program.num_data, "by", "example")
         if groups_of_data.shape != (program.num_data,):
             raise ValueError(
                 f"by must name the group of each of {program.num_data} data, or map names to data; "
@@ -130,10 +139,10 @@ def groups(
 
 
 def check_weights(program: Program, weights: Any) -> xr.DataArray:
-    """Give weights as a labelled array, refusing those that do not fit the program.
+    """Return weights as a labelled array, refusing what does not fit the program.
 
     Args:
-        program: the program to weigh.
+        program: the program.
         weights: None for the data as they are, an array of shape `(example,)` or
             `(perturbation, example)`, or one of the arrays made here.
 
@@ -148,6 +157,8 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
             f"weights must have shape ({wanted},) or (perturbation, {wanted}), one per example"
             f"{' and number of a setting' if program.settings else ''}; got {shape}"
         )
+    if shape[0] == 0:
+        raise ValueError("weights hold no perturbation; give at least one row")
     if not isinstance(weights, xr.DataArray):
         names = np.arange(len(weights)) if len(shape) == 2 else None
         weights = labelled(program, np.asarray(weights), "reweight", names)
@@ -164,7 +175,7 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
 
 
 def num_removed(weights: xr.DataArray) -> np.ndarray:
-    """Count the rows that each perturbation takes out: none unless its removal is "drop"."""
+    """Count the rows that each perturbation drops: 0 unless its removal is "drop"."""
     zeros = (weights.values[..., : weights.attrs.get("num_data")] == 0).sum(-1)
     return zeros if weights.attrs.get("removal") == "drop" else np.zeros_like(zeros)
 
@@ -172,11 +183,11 @@ def num_removed(weights: xr.DataArray) -> np.ndarray:
 def remove_leading(
     program: Program, ranking: Data, counts: Sequence[int], *, removal: Removal = "reweight"
 ) -> xr.DataArray:
-    """Remove the first data of a ranking: one perturbation for each count, which is its label.
+    """Remove the first examples of a ranking: one perturbation for each count, which labels it.
 
     Args:
-        program: the program whose data they are.
-        ranking: labels of data, those to be removed first in front.
+        program: the program of the examples.
+        ranking: labels of examples, first the one to be removed first.
         counts: how many to remove.
         removal: what weight 0 means in a retraining.
 
@@ -193,8 +204,8 @@ def remove_leading(
 
 
 def positions_of(program: Program, data: Data) -> np.ndarray:
-    """Give the positions of data by their labels; see `remove` for what is refused."""
-    names = np.asarray(data).reshape(-1)
+    """Return the positions of examples by their labels; see `remove` for what is refused."""
+    names = _names(program, data)
     order = np.argsort(program.labels)
     found = np.searchsorted(program.labels, names, sorter=order).clip(max=len(order) - 1)
     positions = order[found]
@@ -205,15 +216,34 @@ def positions_of(program: Program, data: Data) -> np.ndarray:
         raise ValueError(f"data names some of its {len(positions)} labels twice; name each once")
     if (positions >= program.num_data).any():
         raise ValueError(f"data={names[positions >= program.num_data].tolist()} are settings, not data")
-    if not len(positions) > 0:
-        raise ValueError("data is empty; name at least one example")
     return positions
+
+
+def _names(program: Program, data: Data) -> np.ndarray:
+    """Return labels as an array of the type of the program's.
+
+    Raises:
+        ValueError: if nothing is named, or by a mask or labels of another type.
+    """
+    names = np.asarray([data] if isinstance(data, str) else data).reshape(-1)
+    if names.dtype == bool:
+        raise ValueError(
+            "data is a mask of booleans, and labels are wanted: program.labels[:program.num_data][mask]"
+        )
+    if not names.size:
+        raise ValueError("data is empty; name at least one example")
+    kinds = ("U", "iuf")[program.labels.dtype.kind in "iuf"]
+    if names.dtype.kind not in kinds:
+        raise ValueError(
+            f"data={names[:5].tolist()}: no such labels, the program's are like {program.labels[0]!r}"
+        )
+    return names
 
 
 def labelled(
     program: Program, weights: np.ndarray, removal: Removal, names: np.ndarray | None = None
 ) -> xr.DataArray:
-    """Label weights with the program's data, and perturbations with their names."""
+    """Label weights with the program's examples, and perturbations with their names."""
     if removal not in ("reweight", "drop"):
         raise ValueError(f"removal={removal!r} must be 'reweight' or 'drop'")
     if removal == "drop" and (weights[..., : program.num_data].sum(-1) == 0).any():

@@ -1,22 +1,22 @@
-"""Perturbations of what is not data: inputs, priors and hyper-parameters, as further weights."""
+"""Perturbations of inputs, priors and hyper-parameters, as further weights."""
 
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from dtda_prob.perturbations import labelled
+from dtda_prob.perturbations.weights import labelled
 from dtda_prob.program import Program
 
 
 def vary(program: Program, *names: str) -> Program:
-    """Let settings vary beside the weights of the data.
+    """Return the program whose weights hold settings beside the examples.
 
-    The new program's vector of weights holds, behind those of the data, one number for each number of
-    each setting: what is added to an argument of the model (an input, the scale of a prior), or the
-    relative change of a hyper-parameter of the kernel. It is 0 where nothing changes. `pull` then has
-    columns for them too, of which `part` takes those of a setting; `changed` makes perturbations, which
-    every transform predicts and retraining checks.
+    The new program's vector of weights holds, behind the weights of examples, one number for each
+    number of each setting: what is added to an argument of the model (an input, the scale of a prior),
+    or the relative change of a hyper-parameter of the kernel. It is 0 where nothing changes. `pull`
+    then has columns for them too, of which `part` takes one setting's; `changed` makes perturbations,
+    which every transform predicts and retraining checks.
 
     Args:
         program: the model and its data.
@@ -41,7 +41,7 @@ def vary(program: Program, *names: str) -> Program:
 
 
 def changed(program: Program, **values: Any) -> xr.DataArray:
-    """Give the weights at other values of settings, with the data as they are.
+    """Return the weights at other values of settings, with the data as they are.
 
     Args:
         program: one whose settings `vary`.
@@ -70,7 +70,7 @@ def changed(program: Program, **values: Any) -> xr.DataArray:
 
 
 def part(program: Program, array: Any, name: str) -> Any:
-    """Take the columns of a setting from an array whose last axis is that of the weights.
+    """Return the columns of a setting in an array whose last axis is over all weights.
 
     Args:
         program: one whose settings `vary`.
