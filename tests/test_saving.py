@@ -283,7 +283,7 @@ def test_a_store_that_is_moved_while_it_is_written_loses_nothing(tmp_path, monke
         return compute(self, block)
 
     monkeypatch.setattr(Toy, "__call__", moving)
-    with pytest.raises(StoreError, match=r"is gone: .*finished is safe"):
+    with pytest.raises(OSError, match=r"is gone; name it where it is now.* finished is safe"):
         run(Toy(), Where(path))
     assert not path.exists()
     assert len(unfinished(Toy(), Where(moved))) == 6

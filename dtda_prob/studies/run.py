@@ -77,8 +77,8 @@ class Task(Protocol):
 class Where:
     """Where a computation runs, and where its result is kept.
 
-    >>> Where("study.zarr", "without 3").name
-    'without 3'
+    >>> Where("study.zarr", "without_3").name
+    'without_3'
 
     Attributes:
         store: folder of a study; results stay in memory if None.
