@@ -36,7 +36,7 @@ def single_data(training: Training, keys: PRNGKey) -> pd.DataFrame:
     data = jax.random.choice(choice, training.program.num_data, (48,), replace=False)
     rows = {}
     for name, coupled in (("coupled", True), ("independent", False)):
-        result = evaluate.leave_one_out(
+        result = evaluate.loo(
             dtda.unroll(training), predict, retrain, np.asarray(data), coupled=coupled
         )
         rows[f"{name} keys"] = summarise(result, ["pearson", "spearman", "reliability"])

@@ -152,7 +152,7 @@ def _compare(full: np.ndarray, predicted: np.ndarray, retrained: np.ndarray) -> 
 
 def _leave_out(training: dtda.Training, keys: Keys, study: Path) -> xr.Dataset:
     data = jax.random.choice(keys.choice, training.program.num_data, (NUM_LEFT_OUT,), replace=False)
-    return dtda.evaluate.leave_one_out(
+    return dtda.evaluate.loo(
         dtda.unroll(training),
         keys.attribution,
         keys.left_out,

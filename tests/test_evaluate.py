@@ -212,7 +212,7 @@ def test_vector_measurements_are_compared_as_vectors():
 
 
 def test_leave_one_out_agrees_where_the_response_is_exact():
-    result = evaluate.leave_one_out(
+    result = evaluate.loo(
         dtda.unroll(train(CONVERGED, regression(100))),
         KEY,
         OTHER,
@@ -255,9 +255,7 @@ def test_groups_are_left_out_by_label(training):
 def test_agreement_has_no_value_where_nothing_moves():
     still = dtda.measures.function(lambda params: jnp.ones(2), name="still")
     training = dtda.Training(regression(), CONVERGED, still)
-    result = evaluate.leave_one_out(
-        dtda.unroll(training), KEY, OTHER, range(4), num_draws=4, num_retrainings=6
-    )
+    result = evaluate.loo(dtda.unroll(training), KEY, OTHER, range(4), num_draws=4, num_retrainings=6)
     assert np.isnan(result["pearson"]).all()
     assert np.isnan(result["lds"]).all()
     assert (result["num_queries"] == 0).all()
@@ -269,7 +267,7 @@ def test_agreement_has_no_value_where_nothing_moves():
 )
 def test_designs_refuse_shared_seeds_and_odd_halves(training, retrain_key, options, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.leave_one_out(dtda.unroll(training), KEY, retrain_key, [0, 1], **options)
+        evaluate.loo(dtda.unroll(training), KEY, retrain_key, [0, 1], **options)
 
 
 def shared(arms, with_arms):
@@ -283,7 +281,7 @@ MISMATCHED = {
         "differ in 'weights'",
     ),
     "other queries": (lambda guess, true: agree(guess.isel(query=[0]), true), "differ in 'query'"),
-    "no halves": (lambda guess, true: agree(guess, true, num_splits=0), "give num_splits"),
+    "no halves": (lambda guess, true: agree(guess, true, num_splits=0), "pass num_splits"),
     "few draws": (
         lambda guess, true: agree(guess, true.isel(draw=slice(4))),
         "4 runs cannot be split",

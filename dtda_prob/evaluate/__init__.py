@@ -1,4 +1,4 @@
-"""Is the prediction right: predicted against retrained effects, and what attribution is good for."""
+"""Is the prediction right: predicted against retrained effects, and uses of attribution."""
 
 from dtda_prob.evaluate.agreement import agreement as agreement
 from dtda_prob.evaluate.agreement import agreement_by_draws as agreement_by_draws
@@ -8,7 +8,7 @@ from dtda_prob.evaluate.arms import retrainings as retrainings
 from dtda_prob.evaluate.designs import compare as compare
 from dtda_prob.evaluate.designs import lds as lds
 from dtda_prob.evaluate.designs import leave_groups_out as leave_groups_out
-from dtda_prob.evaluate.designs import leave_one_out as leave_one_out
+from dtda_prob.evaluate.designs import loo as loo
 from dtda_prob.evaluate.effects import effects as effects
 from dtda_prob.evaluate.mislabels import mislabels as mislabels
 from dtda_prob.evaluate.pruning import compare_rules as compare_rules

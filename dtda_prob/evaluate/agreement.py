@@ -1,4 +1,4 @@
-"""Predicted against retrained effects: correlations, what noise takes from them, and intervals."""
+"""Predicted against retrained effects: correlations, their attenuation by noise, and intervals."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,8 +24,8 @@ MOST_SPLITS = 2
 """Splits that the reliability of a resample is taken from, at most."""
 FLOOR = (
     "nothing is subtracted from either side: this library's divergences scatter about zero when "
-    "nothing moves, while a function that is given may lie above it by a floor of noise; what noise in "
-    "the truth takes from a correlation is given back in disattenuated"
+    "nothing moves, while a user's function may have a floor of noise; disattenuated corrects "
+    "the attenuation of a correlation by noise in the truth"
 )
 
 
@@ -35,19 +35,19 @@ def agreement(
     """Correlate predicted with retrained effects over perturbations, query by query.
 
     The Spearman correlation over random subsets, averaged over queries, is the linear datamodelling
-    score (Park et al., arXiv 2303.14186) where the divergence is "mean", and the distributional one
+    score (Park et al., arXiv 2303.14186) if the divergence is "mean", and its distributional version
     for any other. Noise in the truth attenuates it by the root of the truth's `reliability`; dividing
     by that root gives the correlation with a truth of infinitely many retrainings (exact for
-    Pearson's, approximate for ranks). Noise in the predictions is theirs, and stays.
+    Pearson's, approximate for ranks). Noise in the predictions is not corrected.
 
     Errors over queries are from resampling perturbations with replacement and halves of the truth's
-    draws without; queries and predictions are held fixed. They lean to the large side where the truth
+    draws without; queries and predictions are held fixed. They are conservative where the truth
     is noisy. Intervals are normal.
 
     Args:
-        predicted: what `effects` gives for predictions.
-        retrained: what `effects` gives for the truth, with `num_splits`, for the same perturbations
-            and divergences; it shares no key with predictions.
+        predicted: the `effects` of predictions.
+        retrained: the `effects` of the truth, with `num_splits`, for the same perturbations and
+            divergences; it shares no key with predictions.
         num_resamples: resamples for the errors.
         level: coverage of the intervals.
 
@@ -55,10 +55,10 @@ def agreement(
         A dataset with `predicted`, `retrained` and their standard errors `predicted_error` and
         `retrained_error`, `(divergence, query, perturbation)`; per query `pearson`, `spearman`, the
         `reliability` of the truth and the `disattenuated` Spearman correlation (NaN where a query's
-        effects are all alike, or the reliability is not positive); and over the queries that have a
+        effects are all the same, or the reliability is not positive); and over the queries that have a
         value (`num_queries`): `lds` (mean Spearman), `lds_reliability` and `lds_disattenuated`, the
-        scores with `_error`, `_lower` and `_upper`. The attribute `floor` says what was done about
-        noise in divergences that cannot be negative.
+        scores with `_error`, `_lower` and `_upper`. The attribute `floor` describes how noise in
+        divergences that cannot be negative was treated.
 
     Raises:
         ValueError: if perturbations or divergences differ, keys are shared, or the truth is not split.
@@ -89,13 +89,13 @@ def agreement(
 
 
 def reliability(retrained: xr.Dataset) -> xr.DataArray:
-    """Give the reliability of the truth, its correlation with another such truth.
+    """Estimate the reliability of the truth, its correlation with another such truth.
 
     It is the Spearman correlation between effects estimated from halves of the draws, averaged over
-    splits and carried to all draws by the formula of Spearman (1910) and Brown (1910).
+    splits and extrapolated to all draws (Spearman 1910; Brown 1910).
 
     Args:
-        retrained: what `effects` gives for the truth, with `num_splits`.
+        retrained: the `effects` of the truth, with `num_splits`.
 
     Returns:
         Shape `(divergence, query)`.
@@ -105,7 +105,7 @@ def reliability(retrained: xr.Dataset) -> xr.DataArray:
     """
     if "halves" not in retrained:
         raise ValueError(
-            "retrained is not split into halves: give num_splits to effects(retrained, ...)"
+            "retrained is not split into halves: pass num_splits to effects(retrained, ...)"
         )
     halves = retrained["halves"].values
     values = lengthened(mean_of_known(spearman(halves[:, 0], halves[:, 1]), 0))
@@ -122,18 +122,18 @@ def agreement_by_draws(
     num_splits: int = 20,
     level: float = 0.9,
 ) -> xr.Dataset:
-    """Give the agreement that the first draws of a prediction reach, against the whole truth.
+    """Compute the agreement of the first draws of a prediction with the whole truth.
 
     Args:
-        predicted: what `predictions` gives.
-        retrained: what `retrainings` gives.
+        predicted: a result of `predictions`.
+        retrained: a result of `retrainings`.
         counts: numbers of draws.
         divergences: what is compared; all but the mean need 3 draws.
         num_splits: splits of the truth into halves.
         level: coverage of the intervals.
 
     Returns:
-        What `agreement` says over queries and query by query, with a first dimension `draws`.
+        The result of `agreement`, over queries and query by query, with a first dimension `draws`.
 
     Raises:
         ValueError: if a count is not among 1, ..., the number of draws; and see `agreement`.
@@ -161,7 +161,7 @@ def _intervals(fields: dict[str, np.ndarray], level: float) -> dict[str, np.ndar
 
 
 def _over_queries(guess: Effects, retrained: xr.Dataset, number: int) -> dict[str, np.ndarray]:
-    """Average over queries, with errors; queries without a value are left out, and counted."""
+    """Average over the queries that have a value, which are counted, with errors."""
     truth, halves = retrained["value"].values, retrained["halves"].values
     rng, size = np.random.default_rng(0), guess.shape[-1]
     everything, draws = np.arange(size), [None] * number
@@ -184,21 +184,21 @@ def _over_queries(guess: Effects, retrained: xr.Dataset, number: int) -> dict[st
 
 
 def _resamples(rng: np.random.Generator, number: int, size: int) -> list[np.ndarray]:
-    """Draw perturbations with replacement, at least 3 different ones, which a correlation needs."""
-    found: list[np.ndarray] = []
-    while len(found) < number:
+    """Draw perturbations with replacement, at least 3 distinct ones, as a correlation needs."""
+    resamples: list[np.ndarray] = []
+    while len(resamples) < number:
         some = rng.integers(size, size=size)
         if len(np.unique(some)) >= min(3, size):
-            found.append(some)
-    return found
+            resamples.append(some)
+    return resamples
 
 
 def _score(
     guess: Effects, truth: Effects, halves: np.ndarray, some: np.ndarray, split: int | None
 ) -> np.ndarray:
-    """Give the raw and the disattenuated score for some perturbations, `(2, divergence)`.
+    """Compute the raw and the disattenuated score for some perturbations, `(2, divergence)`.
 
-    They are those of all the truth's draws, or of the half that a split names.
+    The truth is estimated from all of its draws, or from the half that a split names.
     """
     halves = halves[..., some]
     if split is None:
@@ -209,10 +209,10 @@ def _score(
 
 
 def _crossed_error(by_data: np.ndarray, by_draws: np.ndarray, by_both: np.ndarray) -> np.ndarray:
-    """Give the standard error of what has perturbations and draws for two crossed factors.
+    """Compute a standard error over two crossed factors, perturbations and draws.
 
-    With a, d and i the variances due to either factor and to both, resampling gives a + i, d + i and
-    a + d + 3 i (Owen 2007, The pigeonhole bootstrap), and what is wanted is a + d + i.
+    Let a, d and i be the variances due to either factor and to both. Resampling estimates a + i, d + i
+    and a + d + 3 i (Owen 2007, The pigeonhole bootstrap); the variance is a + d + i.
     """
     a, d, both = (np.var(values, axis=0, ddof=1) for values in (by_data, by_draws, by_both))
     shared = np.clip(both - a - d, 0.0, np.minimum(a, d))
@@ -220,7 +220,7 @@ def _crossed_error(by_data: np.ndarray, by_draws: np.ndarray, by_both: np.ndarra
 
 
 def _reliable(halves: np.ndarray) -> np.ndarray:
-    """Give the reliability of the truth over all queries, `(divergence,)`."""
+    """Estimate the reliability of the truth over all queries, `(divergence,)`."""
     return lengthened(mean_of_known(spearman(halves[:, 0], halves[:, 1]), (0, -1)))
 
 
@@ -247,8 +247,8 @@ def _check_match(predicted: xr.Dataset, retrained: xr.Dataset) -> None:
             )
     if _keys(predicted) & _keys(retrained):
         raise ValueError(
-            "predicted and retrained share keys, so that they agree by their seeds too: draw one of "
-            "them with another key"
+            "predicted and retrained share keys, so they agree by their seeds too: draw one of them "
+            "with another key"
         )
 
 

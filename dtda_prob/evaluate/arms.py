@@ -29,11 +29,11 @@ def predictions(
     check: bool = True,
     where: Where = HERE,
 ) -> xr.Dataset:
-    """Predict the measurement on perturbed data, beside training on all data with the same keys.
+    """Predict the measurement on perturbed data, and on all data with the same keys.
 
     Args:
-        push_forward: what predicts.
-        key: key of the draws; another one than that of the truth.
+        push_forward: the transform that predicts.
+        key: key of the draws; not the key of the truth.
         num_draws: number of draws.
         perturbations: weights `(perturbation, example)`.
         direction: "pull" (one response a draw serves all perturbations) or "push"; see `attribute`.
@@ -43,7 +43,7 @@ def predictions(
     Returns:
         A dataset with `full`, the measurement on all data, `(draw, query[, output])`; `perturbed`, on
         each perturbed dataset, `(draw, query, perturbation[, output])`; `weights`,
-        `(perturbation, example)`; and `key`, the key of each draw. Attributes say the source, the
+        `(perturbation, example)`; and `key`, the key of each draw. Attributes hold the source, the
         measure, whether both arms share keys ("coupled" or "independent") and the removal. To store
         it: `dtda.save(xarray.DataTree(dataset), path)`.
 
@@ -72,7 +72,7 @@ def retrainings(
 
     Args:
         training: the stochastic kernel.
-        key: key of the retrainings; another one than that of predictions.
+        key: key of the retrainings; not the key of predictions.
         perturbations: weights `(perturbation, example)`.
         num_retrainings: retrainings per perturbation.
         coupled: whether trainings on all data and on perturbed data share keys; if not, no two
@@ -80,7 +80,7 @@ def retrainings(
         where: see `Where`; what is kept is called "retrained" if it has no name.
 
     Returns:
-        A dataset like that of `predictions`.
+        A dataset as `predictions` returns it.
 
     Raises:
         ValueError: for bad weights.
@@ -132,5 +132,5 @@ def _arms(compared: Comparison, num_draws: int, where: Where, check: bool) -> xr
 
 def _some(perturbations: Any) -> Any:
     if perturbations is None:
-        raise ValueError("perturbations=None: say which, as leave_one_out or groups give them")
+        raise ValueError("perturbations=None: pass weights, such as leave_one_out(program)")
     return perturbations

@@ -1,4 +1,4 @@
-"""Designs of perturbed datasets on which a push-forward is checked: single data, groups, subsets."""
+"""Designs of perturbed datasets that check a push-forward: single examples, groups, subsets."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
@@ -18,7 +18,7 @@ from dtda_prob.typing import PRNGKey
 
 
 class Options(TypedDict, total=False):
-    """Keyword arguments of `compare`, which the designs hand on to it."""
+    """Keyword arguments that the designs pass on to `compare`."""
 
     num_draws: int
     num_retrainings: int
@@ -42,13 +42,13 @@ def compare(
     num_splits: int = 20,
     where: Where = HERE,
 ) -> xr.Dataset:
-    """Predict and retrain the same perturbations, and say how far they agree; see `agreement`.
+    """Predict and retrain the same perturbations, and measure how far they agree; see `agreement`.
 
     For several push-forwards call `retrainings` once, `predictions` for each, and `agreement` of their
     `effects`.
 
     Args:
-        push_forward: what predicts.
+        push_forward: the transform that predicts.
         key: key of the draws that predict.
         retrain_key: key of the retrainings.
         perturbations: weights `(perturbation, example)`.
@@ -92,7 +92,7 @@ def compare(
     )
 
 
-def leave_one_out(
+def loo(
     push_forward: PushForward,
     key: PRNGKey,
     retrain_key: PRNGKey,
@@ -102,16 +102,16 @@ def leave_one_out(
     removal: Removal = "reweight",
     **options: Unpack[Options],
 ) -> xr.Dataset:
-    """Compare predicted with retrained effects of leaving out single data; see `compare`.
+    """Compare predicted with retrained effects of leaving out single examples; see `compare`.
 
     Args:
-        push_forward: what predicts.
+        push_forward: the transform that predicts.
         key: key of the draws that predict.
         retrain_key: key of the retrainings.
         data: labels of the data to leave out, one at a time.
         divergences: see `effects`.
         removal: what a retraining does with the example.
-        **options: those of `compare`.
+        **options: further arguments of `compare`.
     """
     each = perturb.leave_one_out(push_forward.training.program, data, removal=removal)
     return compare(push_forward, key, retrain_key, each, divergences, **options)
@@ -130,14 +130,14 @@ def leave_groups_out(
     """Compare predicted with retrained effects of leaving out groups; see `compare`.
 
     Args:
-        push_forward: what predicts.
+        push_forward: the transform that predicts.
         key: key of the draws that predict.
         retrain_key: key of the retrainings.
         by: the group of each example, or a mapping from names to labels of data.
         divergences: see `effects`.
         removal: what a retraining does with the group; groups of different sizes that are dropped
             need `direction="push"`.
-        **options: those of `compare`.
+        **options: further arguments of `compare`.
     """
     each = perturb.groups(push_forward.training.program, by, removal=removal)
     return compare(push_forward, key, retrain_key, each, divergences, **options)
@@ -157,17 +157,17 @@ def lds(
     """Compute the linear datamodelling score over random subsets, distributional or of the mean.
 
     Args:
-        push_forward: what predicts; it is matched to the rows that a "drop" leaves.
+        push_forward: the transform that predicts; it is matched to the rows that a "drop" leaves.
         key: key of the draws that predict.
         retrain_key: key of the retrainings and of the subsets.
         divergences: see `effects`.
         num_subsets: number of subsets.
         keep: share or number of data that a subset keeps.
         removal: what a retraining does with the others.
-        **options: those of `compare`.
+        **options: further arguments of `compare`.
 
     Returns:
-        What `agreement` gives; the score of each divergence is `lds`, in [`lds_lower`, `lds_upper`].
+        The result of `agreement`; the score of each divergence is `lds`, in [`lds_lower`, `lds_upper`].
     """
     _check_apart(key, retrain_key)
     subset_key, retrain_key = jax.random.split(retrain_key)
@@ -178,4 +178,4 @@ def lds(
 
 def _check_apart(key: PRNGKey, retrain_key: PRNGKey) -> None:
     if (jax.random.key_data(key) == jax.random.key_data(retrain_key)).all():
-        raise ValueError("retrain_key is key: give other keys, or prediction and truth share seeds")
+        raise ValueError("retrain_key is key: pass another key, or prediction and truth share seeds")

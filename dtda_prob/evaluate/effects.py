@@ -30,10 +30,10 @@ def effects(
     """Estimate divergences between both arms, for each query and perturbation.
 
     Args:
-        arms: what `predictions` or `retrainings` gives.
+        arms: a result of `predictions` or `retrainings`.
         divergences: one or several names, `Divergence`s or functions `(old, new) -> value`.
-        num_splits: how often the draws are split into random halves, and the divergence estimated
-            from either; `agreement` needs it of the truth.
+        num_splits: number of random splits of the draws into halves, from each of which the divergence
+            is estimated; `agreement` needs them for the truth.
         num_permutations: permutations for null levels.
         seed: seed of the splits and permutations.
 
@@ -48,11 +48,11 @@ def effects(
             if one needs what the measure does not give.
     """
     chosen = [resolve(divergence) for divergence in _listed(divergences)]
-    found = [_effect(arms, divergence, num_permutations, seed) for divergence in chosen]
+    estimates = [_effect(arms, divergence, num_permutations, seed) for divergence in chosen]
     several = [dim for dim in arms["perturbed"].dims if dim not in ("draw", "output")]
     dims = ("divergence", *several)
     fields: dict[str, Any] = {
-        name: (dims, np.stack([getattr(e, name) for e in found])) for name in _Effect._fields
+        name: (dims, np.stack([getattr(e, name) for e in estimates])) for name in _Effect._fields
     }
     if num_splits:
         halves = _halves(arms, chosen, num_splits, np.random.default_rng(seed))
@@ -74,7 +74,7 @@ def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, see
     num_states = _num_states(arms)
     if len(old) < 3 * num_states and divergence.name == "mean":
         return _mean_of_few(old, new, vector)
-    found = estimate(
+    estimated = estimate(
         divergence,
         old,
         new,
@@ -84,11 +84,11 @@ def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, see
         seed=seed,
         num_states=num_states,
     )
-    return _Effect(found.value, found.error, found.null)
+    return _Effect(estimated.value, estimated.error, estimated.null)
 
 
 def _mean_of_few(old: np.ndarray, new: np.ndarray, vector: bool) -> _Effect:
-    """Give the shift of the mean of a draw or two, whose error nothing can be said of."""
+    """Compute the shift of the mean of one or two draws, whose error is unknown."""
     shift = (new - old.astype(float)).mean(0)
     value = np.linalg.norm(shift, axis=-1) if vector else shift
     return _Effect(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
@@ -111,10 +111,10 @@ def _halves(
 
 
 def first_draws(arms: xr.Dataset, count: int) -> xr.Dataset:
-    """Give the first draws: where runs have several states, all states of the first runs.
+    """Return the first draws: where runs have several states, all states of the first runs.
 
     Raises:
-        ValueError: if they are no whole runs.
+        ValueError: if they are not whole runs.
     """
     num_states = _num_states(arms)
     if count % num_states:
@@ -124,7 +124,7 @@ def first_draws(arms: xr.Dataset, count: int) -> xr.Dataset:
 
 
 def _num_states(arms: xr.Dataset) -> int:
-    """Give the draws of each run: of R runs, draw i is of run i modulo R."""
+    """Return the number of draws in each run: of R runs, draw i belongs to run i modulo R."""
     return int(arms.attrs.get("num_states", 1))
 
 

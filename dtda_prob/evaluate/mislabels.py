@@ -1,4 +1,4 @@
-"""How well scores single out data whose labels are known to be wrong."""
+"""How well scores identify examples whose labels are known to be wrong."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,35 +14,35 @@ Scores = Float[np.ndarray, "score example"]
 def mislabels(
     scores: Mapping[str, Any], wrong: Bool[np.ndarray, " example"] | Any, counts: Sequence[int] = ()
 ) -> xr.Dataset:
-    """Say how well each score separates wrong labels from right ones.
+    """Measure how well each score separates wrong labels from right ones.
 
     The area under the receiver operating characteristic is the share of pairs (one wrong, one right
     label) in which the wrong one has the higher score, ties counting half (Mann and Whitney). Its
-    error, and that of the difference between two scores, is DeLong's (Biometrics 44, 1988).
+    error, and the error of the difference between two scores, are DeLong's (Biometrics 44, 1988).
 
     Args:
         scores: by name, one number per example, higher where the label is more suspect.
         wrong: whether each example's label is wrong.
-        counts: numbers of most suspect data for which to give the precision; the number of wrong labels
-            if none are given.
+        counts: numbers of most suspect examples at which precision is computed; the number of wrong
+            labels by default.
 
     Returns:
-        A dataset with `auc` and `auc_error`, `(score,)`; `difference` (of the score less the other) and
-        `difference_error`, `(score, other)`; `precision`, the share of wrong labels among the most
+        A dataset with `auc` and `auc_error`, `(score,)`; `difference` (of the score minus the other)
+        and `difference_error`, `(score, other)`; `precision`, the share of wrong labels among the most
         suspect data (ties in the order of data), and its binomial `precision_error`, `(score, count)`.
 
     Raises:
         ValueError: if a score does not fit the data or is not finite, all labels are wrong or right, or
             a count is out of range.
 
-    >>> found = mislabels({"loss": [0.1, 3.0, 0.2, 0.4]}, [False, True, False, True])
-    >>> float(found["auc"][0])
+    >>> result = mislabels({"loss": [0.1, 3.0, 0.2, 0.4]}, [False, True, False, True])
+    >>> float(result["auc"][0])
     1.0
     """
     wrong = np.asarray(wrong, bool)
     table = np.stack([_check_score(name, score, wrong) for name, score in scores.items()])
     if not 0 < wrong.sum() < len(wrong):
-        raise ValueError(f"wrong marks {wrong.sum()} of {len(wrong)} data; some must be, and some not")
+        raise ValueError(f"wrong marks {wrong.sum()} of {len(wrong)} data; mark some, not all")
     auc, covariance = _areas(table[:, wrong], table[:, ~wrong])
     variance = np.diag(covariance)
     between = np.maximum(variance[:, None] + variance - 2 * covariance, 0.0)
@@ -65,7 +65,7 @@ def mislabels(
 def _areas(
     wrong: Float[np.ndarray, "score wrong"], right: Float[np.ndarray, "score right"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give the areas and their covariance, from how each example compares with the other kind."""
+    """Compute the areas and their covariance, from how each example compares with the other kind."""
     ranks = scipy.stats.rankdata(np.concatenate([wrong, right], 1), axis=1)
     num_wrong, num_right = wrong.shape[1], right.shape[1]
     above = (ranks[:, :num_wrong] - scipy.stats.rankdata(wrong, axis=1)) / num_right

@@ -1,4 +1,4 @@
-"""Data pruning: remove the share of the data that each rule calls harmful, retrain, compare."""
+"""Data pruning: remove the share of the data that each rule considers harmful, retrain, compare."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,8 +33,8 @@ def pruning(
     """Retrain without the data that each rule scores highest, all rules with the same keys.
 
     Args:
-        training: the stochastic kernel, with a scalar measure to be made small on average over
-            queries, such as the loss of test data.
+        training: the stochastic kernel, with a scalar measure whose mean over queries should be
+            small, such as the loss of test data.
         key: key of the retrainings.
         scores: by name of the rule, `(example,)`, higher where an example is to go first; or
             `(choice, example)` for a rule that is itself random (from one draw, say), over whose
@@ -47,8 +47,8 @@ def pruning(
         where: see `Where` and `retrainings`.
 
     Returns:
-        What `retrainings` gives, one perturbation a choice, with `rule`, the rule of each. It can be
-        stored; `compare_rules` makes a table of it.
+        A result of `retrainings`, with one perturbation per choice and `rule`, the rule of each. It can
+        be stored; `compare_rules` tabulates it.
 
     Raises:
         ValueError: if scores do not fit the data or are not finite, a rule is called "random" or
@@ -60,7 +60,7 @@ def pruning(
     if not 0 < size < present.sum():
         raise ValueError(f"share={share} removes {size} of {present.sum()} data; remove some, not all")
     if {"random", "all data"} & set(scores):
-        raise ValueError("scores may not be called 'random' or 'all data', which are there anyway")
+        raise ValueError("scores may not be called 'random' or 'all data', which are always included")
     noise = np.random.default_rng(seed).random((num_random, program.num_data))
     rules = {name: _choices(program, name, score) for name, score in scores.items()}
     rules["random"] = noise
@@ -74,18 +74,17 @@ def pruning(
 def compare_rules(arms: xr.Dataset, *, level: float = 0.9) -> xr.Dataset:
     """Compare rules by paired differences of the measurement, averaged over queries.
 
-    The error of a mean has a part from draws and one from the choices of a rule; both are counted,
-    which errs on the large side. A rule of a single choice is taken as it is: nothing is known of what
-    it would choose next time. Intervals are Student's, with the degrees of freedom of the smaller of
-    both numbers (Satterthwaite's would be larger).
+    The error of a mean comes from draws and from the choices of a rule; both are counted, which is
+    conservative. A rule with a single choice is taken as fixed. Intervals are Student's, with the
+    degrees of freedom of the smaller of the two numbers (Satterthwaite's would be larger).
 
     Args:
-        arms: what `pruning` gives.
+        arms: a result of `pruning`.
         level: coverage of the intervals.
 
     Returns:
         A dataset with `mean` and `error`, `(rule,)`, where "all data" removes nothing; and `difference`
-        (the rule less the other), `difference_error`, `lower` and `upper`, `(rule, other)`.
+        (the rule minus the other), `difference_error`, `lower` and `upper`, `(rule, other)`.
 
     Raises:
         ValueError: for fewer than 2 draws, or a measure of several outputs per query.
@@ -101,19 +100,19 @@ def compare_rules(arms: xr.Dataset, *, level: float = 0.9) -> xr.Dataset:
     names = ("difference", "difference_error", "lower", "upper")
     fields = {name: (("rule", "other"), pairs[..., k]) for k, name in enumerate(names)}
     rules = {"rule": list(losses), "other": list(losses)}
-    found = xr.Dataset(fields, rules, attrs={"level": level})
-    return found.assign(mean=("rule", alone[:, 0]), error=("rule", alone[:, 1]))
+    compared = xr.Dataset(fields, rules, attrs={"level": level})
+    return compared.assign(mean=("rule", alone[:, 0]), error=("rule", alone[:, 1]))
 
 
 def _difference(first: np.ndarray, second: np.ndarray, level: float) -> tuple[float, ...]:
-    """Pair draws, `(draw, choice)`; choices of different rules have nothing to do with each other."""
+    """Pair draws, `(draw, choice)`; choices of different rules are independent."""
     if first is second:
         return 0.0, 0.0, 0.0, 0.0
     return _estimate(first[:, :, None] - second[:, None], level)
 
 
 def _estimate(values: np.ndarray, level: float) -> tuple[float, ...]:
-    """Give the mean, its error and interval, from the means over each factor: draws, then choices."""
+    """Compute the mean, its error and interval, from means over each factor: draws, then choices."""
     variance, least = 0.0, len(values)
     for axis in range(values.ndim):
         number = values.shape[axis]
@@ -137,7 +136,7 @@ def _choices(program: Program, name: str, score: Any) -> Choices:
 
 
 def _without_highest(program: Program, scores: Choices, size: int) -> np.ndarray:
-    """Weigh the highest scores 0, among the data that are there; ties go in the order of data."""
+    """Set the weights of the highest scores to 0, among present data; ties go in the order of data."""
     ranked = np.where(program.initial_weights > 0, -scores, np.inf)
     order = np.argsort(ranked, axis=1, kind="stable")[:, :size]
     weights = np.tile(program.initial_weights, (len(scores), 1))

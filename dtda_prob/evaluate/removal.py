@@ -1,4 +1,4 @@
-"""Removal curves: ever more of the data that a query leans on, and how much it takes to flip it."""
+"""Removal curves: how a query changes as more of its most influential examples are removed."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
@@ -30,7 +30,7 @@ def removal_curves(
     seed: int = 0,
     where: Where = HERE,
 ) -> xr.Dataset:
-    """Remove the first data of each query's ranking, ever more of them, beside random data.
+    """Remove more and more of the first examples of each query's ranking, and of random orders.
 
     Costs a training (or a push) for each draw, query and count, and for each draw, random order and
     count.
@@ -38,11 +38,11 @@ def removal_curves(
     Args:
         source: a training, which retrains, or a push-forward, which predicts the same curves.
         key: key of the draws.
-        rankings: by label of the query, labels of data, those to be removed first in front: the most
-            supporting ones, to see how much a prediction rests on.
-        counts: how many data to remove.
+        rankings: by label of the query, labels of data in the order of removal: the most supporting
+            ones first, to see on how many examples a prediction depends.
+        counts: numbers of examples to remove.
         num_draws: number of draws.
-        num_random: random orders of all data, which all queries share.
+        num_random: random orders of all data, shared by all queries.
         removal: what a training does with the data.
         coupled: whether trainings on all data and on fewer share keys; see `retrainings`.
         direction: how a push-forward predicts, see `attribute`.
@@ -51,8 +51,8 @@ def removal_curves(
 
     Returns:
         A dataset of both arms: `full`, `(draw, query[, output])`, and `perturbed`,
-        `(draw, query, order, count[, output])`, where `order` is "ranking" or "random 0", ...; give it
-        to `effects` for the shift of the mean, or the distance of the whole distribution.
+        `(draw, query, order, count[, output])`, where `order` is "ranking" or "random 0", ...; pass
+        it to `effects` for the shift of the mean, or the distance of the whole distribution.
 
     Raises:
         ValueError: for unknown queries or data, or counts beyond a ranking.
@@ -82,9 +82,9 @@ def brittleness(
     """Find the smallest number of data whose removal flips a query in a share of the draws.
 
     Args:
-        curves: what `removal_curves` gives, of a scalar measure.
-        flips: from measurements to whether the prediction is flipped; that a margin is negative, by
-            default.
+        curves: a result of `removal_curves` for a scalar measure.
+        flips: function from measurements to whether the prediction is flipped; by default whether a
+            margin is negative.
         share: share of the draws.
         level: coverage of the intervals.
 
@@ -102,11 +102,11 @@ def brittleness(
         raise ValueError(f"share={share} and level={level} must lie between 0 and 1")
     whole = curves["full"].expand_dims(order=curves["order"], count=[0], axis=(2, 3))
     flipped = flips(xr.concat([whole, curves["perturbed"]], "count"))
-    found = flipped.sum("draw")
-    shares = found / curves.sizes["draw"]
+    number = flipped.sum("draw")
+    shares = number / curves.sizes["draw"]
     lower, upper = xr.apply_ufunc(
         lambda k: scipy.stats.binomtest(int(k), curves.sizes["draw"]).proportion_ci(level, "wilson"),
-        found,
+        number,
         output_core_dims=[[], []],
         vectorize=True,
     )
@@ -124,7 +124,7 @@ def brittleness(
 
 
 def _first(reached: xr.DataArray) -> xr.DataArray:
-    """Give the smallest count that has reached it."""
+    """Return the smallest count that has reached it."""
     return reached["count"].where(reached).min("count")
 
 
@@ -132,7 +132,7 @@ def _positions(training: Training, rankings: Mapping[Hashable, Data]) -> np.ndar
     labels = training.measure.queries.tolist()
     unknown = [query for query in rankings if query not in labels]
     if unknown or not rankings:
-        raise ValueError(f"rankings are given for {unknown or 'no query'}; name queries of the measure")
+        raise ValueError(f"rankings are given for {unknown or 'no query'}; pass queries of the measure")
     return np.array([labels.index(query) for query in rankings])
 
 

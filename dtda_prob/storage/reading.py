@@ -59,7 +59,7 @@ def load(path: str | Path, name: str | None = None) -> xr.DataTree:
     tree = _opened(root, name, nodes)
     if name is not None:
         return _shown(root, name, nodes, tree)
-    shown = {each: _shown(root, each, nodes, tree.children[each]) for each in names}
+    shown = {each: _shown(root, each, nodes, child) for each, child in tree.children.items()}
     return xr.DataTree(tree.to_dataset(inherit=False), children=shown)
 
 

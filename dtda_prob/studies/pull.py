@@ -84,8 +84,9 @@ class Responses:
 
     @property
     def program(self) -> dict[str, Any]:
-        """Return what identifies the program of the study."""
-        return of_program(self.training.program)
+        """Return what identifies the program of the study, before rows are dropped."""
+        dropped, program = self.perturbed.num_removed().any(), self.training.program
+        return of_program(program.drop(0) if dropped else program)
 
     @property
     def identity(self) -> dict[str, Any]:
