@@ -437,10 +437,14 @@ def test_folders_are_not_written_over(tmp_path, monkeypatch):
 
 
 def test_an_experiment_that_prints_leaves_stdout_to_the_result(folder):
-    (folder / "loud.py").write_text("print('hello')\n" + EXPERIMENT)
+    loud = (
+        "def loud(x, y=None):\n    print('traced')\n    linear_regression(x, y)\n\nprint('imported')\n"
+    )
+    text = EXPERIMENT.replace("Program(linear_regression", "Program(loud")
+    (folder / "loud.py").write_text(text.replace("x = np", loud + "x = np"))
     result = invoke("sample", "loud.py", str(folder / "s.zarr"), "--draws", "8", "--json")
     assert json.loads(result.stdout)["draws"] == 8
-    assert "hello" in result.stderr
+    assert all(word in result.stderr for word in ("imported", "traced"))
 
 
 def test_info_escapes_what_a_terminal_would_act_on(study, tmp_path):

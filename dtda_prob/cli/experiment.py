@@ -4,7 +4,6 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -162,8 +161,7 @@ def _import(path: Path, shown: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     sys.modules[spec.name] = module
     try:
-        with redirect_stdout(sys.stderr):  # stdout is for the result
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from functools import reduce, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,7 +127,7 @@ def computes(name: str, shown: str = "") -> Callable[[Callable[..., Result]], Ca
             common = {field: given.pop(field) for field in Step._fields}
             step = Step(**common)
             step = step._replace(name=step.name or name)
-            with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            with redirect_stdout(sys.stderr):  # stdout is for the result, whatever a model prints
                 result = function(step, **given)
             emit(as_json, result)
 
