@@ -71,7 +71,7 @@ _UNWEIGHTED = (AutoDAIS, AutoSemiDAIS, AutoLaplaceApproximation)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Stand in for a model that a guide is made of, and does not call yet."""
+    """Replace a model, for making a guide that does not call it yet."""
 
 
 def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:

@@ -90,7 +90,7 @@ class Hamiltonian(Kernel):
 
     @abstractmethod
     def settings(self, key: PRNGKey | None) -> dict[str, Any]:
-        """Return BlackJAX's settings of one step, or those of the warm-up without a key."""
+        """Return BlackJAX's settings of one step, or of the warm-up without a key."""
 
     def log_density(self, program: Program, weights: Weights) -> Callable[[Params], Float[Array, ""]]:
         """Return the log density that is sampled."""
@@ -143,8 +143,8 @@ class nuts(Hamiltonian):
 class hmc(Hamiltonian):
     """Sample exp(-n L / temperature) by Hamiltonian Monte Carlo.
 
-    See `nuts`. Trajectories have from one to `num_integration_steps` gradients at random, since those
-    of one length may return to where they started (Neal, 2011).
+    See `nuts`. Trajectories have from one to `num_integration_steps` gradients at random: if all had
+    the same length they might return to where they started (Neal, 2011).
 
     Args:
         num_integration_steps: gradients of the longest trajectory, and of each in the warm-up.

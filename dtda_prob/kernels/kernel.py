@@ -135,8 +135,7 @@ class Kernel(Module):
         or set by `pretrained` and not trained after it. Responses leave it where it is. Where no step
         is taken at all the parameters were trained elsewhere, and all are True.
         """
-        shapes = jax.eval_shape(program.init, jax.random.key(0))
-        moved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), shapes)
+        moved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), program.shapes)
         for phase in self.phases:
             moved = phase.moved(program, moved, phase.count_steps(program))
         return moved if self.count_steps(program) else jax.tree.map(np.ones_like, moved)

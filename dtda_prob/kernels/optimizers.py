@@ -1,6 +1,7 @@
 """Optax transformations: as they are or made for a number of steps, and what they do to a gradient."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ def bind(optimizer: Optimizer, num_steps: int) -> Transformation:
 
 def known(transformation: Transformation, program: Program) -> frozenset[str]:
     """Return the hyper-parameters that may vary: the rate, and those that are injected and constant."""
-    state = jax.eval_shape(transformation.init, _shapes(program))
+    state = jax.eval_shape(transformation.init, program.shapes)
     injected = [part for part in _parts(state) if hasattr(part, "hyperparams")]
     constant = [set(part.hyperparams) - set(part.hyperparams_states) for part in injected]
     return frozenset({RATE}).union(*constant)
@@ -79,7 +80,7 @@ def step_sizes(
     Raises:
         ValueError: if twice the gradient does not move it twice as far, or parameters differ.
     """
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _shapes(program))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.shapes)
     once, twice = (
         compiled(_distances)(optimizer, num_steps, rate, zeros, slope) for slope in (1e-3, 2e-3)
     )
@@ -117,12 +118,20 @@ def moving(optimizer: Optimizer, program: Program, length: int, num_steps: int) 
     """Return which parameters the optimizer moves by the gradient in the first of `length` steps.
 
     Two dry runs on opposite gradients are compared until every parameter has moved differently, or
-    those that have not take no gradient at all.
+    the updates of those that have not are computed from no gradient at all.
     """
-    shapes, rng = _shapes(program), np.random.default_rng(0)
+    leaves, structure = jax.tree.flatten(program.shapes)
+    key: Any = optimizer, length, num_steps, structure, tuple(leaves)
+    return _masks(*key)
+
+
+@lru_cache(maxsize=256)
+def _masks(optimizer: Optimizer, length: int, num_steps: int, structure: Any, leaves: tuple) -> Masks:
+    shapes, rng = jax.tree.unflatten(structure, leaves), np.random.default_rng(0)
     gradient = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
     live = _live(bind(optimizer, length), shapes)
-    moved = compiled(_moving)(optimizer, length, num_steps, gradient, live)
+    with jax.ensure_compile_time_eval():
+        moved = compiled(_moving)(optimizer, length, num_steps, gradient, live)
     return jax.tree.map(np.asarray, moved)
 
 
@@ -162,7 +171,3 @@ def _live(transformation: Transformation, shapes: PyTree) -> PyTree[bool]:
     each = [[i == j for j in range(len(leaves))] for i in range(len(leaves))]
     used = [partial_eval.dce_jaxpr(jaxpr, only)[1][: len(leaves)] for only in each]
     return jax.tree.unflatten(structure, [any(inputs) for inputs in used])
-
-
-def _shapes(program: Program) -> PyTree:
-    return jax.eval_shape(program.init, jax.random.key(0))

@@ -60,7 +60,7 @@ class pretrained(Phase):
 
     def check_program(self, program: Program) -> None:
         """Compare names, trees and shapes with the program's, and values with their round trip."""
-        start = jax.eval_shape(program.init, jax.random.key(0))
+        start = program.shapes
         unknown = sorted(set(self.params) - set(start))
         if unknown:
             raise ValueError(f"pretrained: the program has no sites {unknown}, it has {sorted(start)}")

@@ -11,10 +11,10 @@ from dtda_prob.typing import Params
 
 
 def unconstrain(program: Program, values: Params) -> Params:
-    """Carry values of some sites from their supports to unconstrained space.
+    """Return values of some sites in unconstrained space: the inverse of `Program.constrain`.
 
-    It is the inverse of `Program.constrain`. A support that depends on other sites is theirs where they
-    have the values given, or else a draw from the prior.
+    A support that depends on other sites is evaluated at their values, or at a draw from the prior for
+    sites without values.
     """
     model = handlers.substitute(handlers.seed(program.model, jax.random.key(0)), data=values)
     sites = handlers.trace(model).get_trace(*program.args, **program.kwargs)
@@ -22,7 +22,7 @@ def unconstrain(program: Program, values: Params) -> Params:
 
 
 def transform(site: Site) -> Transform:
-    """Give the bijection from unconstrained space to the support of a site."""
+    """Return the bijection from unconstrained space to the support of a site."""
     if site["type"] == "param":
         return biject_to(site["kwargs"].get("constraint", constraints.real))
     return biject_to(site["fn"].support)
