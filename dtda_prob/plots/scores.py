@@ -83,7 +83,7 @@ def ranks(
     names = {query: one["name"].values for query, one in zip(queries, first, strict=True)}
     panels.map(_rows, "rows", subset_info=True, ignore_aes="all", store_artist=False, names=names)
     titled(panels, {query: f"query {query}" for query in queries}, "query")
-    return label_axes(panels, f"rank by {divergence}", last.replace("example", "example"))
+    return label_axes(panels, f"rank by {divergence}", last)
 
 
 def _first(one: xr.Dataset, last: str, top: int) -> xr.Dataset:
