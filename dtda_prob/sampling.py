@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from dtda_prob.perturbations import check_weights
-from dtda_prob.studies.check import warn_beyond_range
+from dtda_prob.studies.check import warn_beyond_range, warn_few_draws
 from dtda_prob.studies.devices import mesh_of
 from dtda_prob.studies.draw import Draws, draws
 from dtda_prob.studies.options import Options
@@ -74,7 +74,8 @@ def sample(
         OSError: if the store cannot be written to; what is finished is safe.
 
     Warns:
-        RuntimeWarning: if draws are not finite, or a prediction is out of range.
+        RuntimeWarning: if draws are not finite, a prediction is out of range, or importance weights
+            rest on few draws.
     """
     check_key(key)
     options.only("sample", OWN)
@@ -83,6 +84,8 @@ def sample(
     task = _task(source, key, num_draws, weights, where, num_chains=num_chains, **settings)
     where = where.named("sample")
     is_new = bool(unfinished(task, where))
+    if options.check and weights is not None and is_new:
+        warn_few_draws(source, lambda: task.weights)
     tree = run(task, where)
     diverging = tree["sample_stats/diverging"].values
     warn_not_finite(diverging, "flagged in sample_stats.diverging")

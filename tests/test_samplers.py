@@ -266,3 +266,25 @@ def test_a_verdict_compares_runs_and_says_what_has_not_differentiable():
     close(found.results["shifts"]["error"], by_run.std(0, ddof=1) / 2, rtol=1e-5)
     with pytest.raises(ValueError, match="3 or more runs"):
         dtda.diagnostics.verdict(source, KEY, weights, num_draws=32)
+
+
+def test_importance_weights_that_rest_on_few_draws_are_warned_of():
+    """With all but three of the data gone, the draws that are left say nothing of what comes out."""
+    training = train(kernels.exact(), measure=slopes)
+    push_forward = dtda.importance(training, KEY, num_draws=100)
+    far = np.ones((2, 12))
+    far[0, 3:], far[1, 0] = 0.0, 0.999
+    with pytest.warns(RuntimeWarning, match="k-hat is above 0.7 for 1 of 2 perturbations"):
+        dtda.sample(push_forward, KEY, 8, far)
+    with pytest.warns(RuntimeWarning, match="k-hat is above 0.7 for 1 of 1 perturbations"):
+        dtda.attribute(push_forward, KEY, 16, ["mean"], far[:1])
+
+
+def test_the_defaults_of_importance_sampling_fit_any_number_of_states():
+    """A population of whole runs, and the only direction that there is."""
+    training = train(LATE, measure=slopes)
+    push_forward = dtda.importance(training, KEY)
+    assert len(push_forward.population.log_density) == 258  # 86 runs of 3 states
+    near = np.full((1, 12), 0.999)
+    scores = dtda.attribute(push_forward, KEY, 12, ["mean"], near)
+    assert np.isfinite(scores["score"]).all()

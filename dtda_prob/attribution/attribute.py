@@ -14,7 +14,7 @@ from dtda_prob.attribution.scores import Scores, tried
 from dtda_prob.attribution.until import Until, draw_until
 from dtda_prob.divergences import Divergence, resolve
 from dtda_prob.sampling import warn_not_finite
-from dtda_prob.studies.check import NUM_CHECKED, has_range, warn_beyond_range
+from dtda_prob.studies.check import NUM_CHECKED, has_range, warn_beyond_range, warn_few_draws
 from dtda_prob.studies.options import Options
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.pull import Responses
@@ -86,6 +86,8 @@ def attribute(
     compared = comparison(source, key, perturbations, direction, options.new_key)
     chosen = resolved(divergences, compared)
     _check_where(num_draws, compared, where)
+    if options.check:
+        warn_few_draws(source, compared.perturbed.weights)
     if isinstance(num_draws, Until):
         both, scores = _until(num_draws, compared, chosen, options, where)
         is_new = True

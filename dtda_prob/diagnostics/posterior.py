@@ -31,7 +31,7 @@ def pareto_k(
     key: PRNGKey,
     perturbations: Any,
     *,
-    num_draws: int = 256,
+    num_draws: int | None = None,
     match_moments: bool = False,
 ) -> xr.DataArray:
     """Compute the Pareto k-hat of the importance weights of each perturbation; see `importance`.

@@ -1,17 +1,22 @@
 """Check predicted steps against one retrained draw."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
+from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import num_removed
 from dtda_prob.studies.draw import values
 from dtda_prob.studies.source import Source, matched, start_of, training_of
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward, retrain
+from dtda_prob.transforms import PushForward, importance, retrain
+from dtda_prob.transforms.importance import GOOD_K
 from dtda_prob.typing import PRNGKey
 
 NUM_CHECKED = 4
@@ -57,6 +62,29 @@ def warn_beyond_range(
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def warn_few_draws(source: Source, weights: Callable[[], xr.DataArray]) -> None:
+    """Warn where importance weights rest on few draws of their population."""
+    if not isinstance(source, importance):
+        return
+    dtype = source.training.program.full_weights().dtype
+    k_hat = np.asarray(compiled(_k_hats)(source, jnp.atleast_2d(jnp.asarray(weights().values, dtype))))
+    bad = k_hat > GOOD_K
+    if bad.any():
+        warnings.warn(
+            f"{source.name}: Pareto k-hat is above {GOOD_K} for {bad.sum()} of {bad.size} "
+            f"perturbations (largest {np.nanmax(k_hat):.2g}): importance weights rest on few draws: "
+            "neither estimates nor errors mean anything. Remove less at a time, draw a larger "
+            "population (num_draws), pass match_moments=True, or use influence or retrain; "
+            "diagnostics.pareto_k grades each perturbation",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _k_hats(source: importance, rows: Float[Array, "perturbation example"]) -> Array:
+    return jax.lax.map(lambda new: source.weigh(new).pareto_k, rows)
 
 
 def compare_steps(
