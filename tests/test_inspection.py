@@ -346,6 +346,7 @@ BAD = [
     ),
     ("missing label", lambda s: (s / DRAW / "c/0").unlink(), "draw/c/0' is missing"),
     ("missing values", lambda s: (s / CHUNK).unlink(), "1/0' is missing"),
+    ("missing scalar", lambda s: (s / "full/sample_stats/step/c").unlink(), "step/c' is missing"),
     ("flipped label", rewrite(f"{DRAW}/c/0", lambda d: b"x" + d[1:]), "draw/c/0' does not have i"),
     (
         "much declared",

@@ -76,7 +76,7 @@ def names_of(nodes: Nodes) -> list[str]:
 def check_complete(root: Path, name: str, nodes: Nodes) -> None:
     """Refuse a result of which files of finished blocks, or of labels, are missing."""
     for file, _ in files_of(root, name, nodes):
-        if file.rpartition("/c")[2].lstrip("/") and not (root / file).exists():
+        if not (root / file).exists():
             refuse(file, "is missing", GIVE_UP)
 
 
