@@ -11,6 +11,7 @@ from tables import blown_up, train
 
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, plots
+from dtda_prob.diagnostics.across_seeds import compare_shifts
 from dtda_prob.diagnostics.checks import CHECKS
 from dtda_prob.diagnostics.pit import differences, spread_of_null
 
@@ -170,6 +171,8 @@ def test_a_verdict_names_what_is_wrong_and_what_to_do():
         "cosine of predicted and retrained steps",
     } <= {*failed(found)}
     assert "remove less at a time" in found.text
+    assert "Take another method" in found.text
+    assert found.results["across_seeds"]["correlation"].max() > 0.9
     close(found.table["value"]["length of predicted steps over retrained"], 10.0, rtol=1e-3)
     assert found.results["linear_range"].sizes["perturbation"] == 2
 
@@ -221,3 +224,33 @@ def test_the_page_shows_every_check_with_its_threshold_and_reason():
     page = (Path(__file__).parents[1] / "docs/diagnostics.md").read_text()
     rows = [f"| {check.name} | {check.threshold()} | {check.because} |" for check in CHECKS]
     assert "\n".join(["| --- | --- | --- |", *rows, ""]) in page
+
+
+def test_exact_derivatives_of_unstable_draws_are_seen_and_a_damped_one_is_named():
+    """Each draw is right for its own seed; a few are far longer, and decide the mean."""
+    rng = np.random.default_rng(0)
+    signal, seeds = rng.normal(size=(6, 5)), rng.normal(size=(40, 6, 5))
+    true = signal + 0.3 * seeds
+    exploding = true + np.where(np.arange(40) % 20 == 7, 300.0, 0.0)[:, None, None] * seeds
+    own = exploding[:16]
+    compared = compare_shifts({"unroll()": own, "influence(damped)": 0.2 * true[:16]}, true[16:])
+    lengths = xr.DataArray(np.linalg.norm(own.reshape(16, -1), axis=1), dims="draw")
+    shifts = xr.Dataset(
+        {
+            "mean": (("query", "perturbation"), own.mean(0)),
+            "error": (("query", "perturbation"), own.std(0, ddof=1) / 4),
+            "not_finite": (("query", "perturbation"), np.zeros((6, 5))),
+            "length": lengths,
+        }
+    )
+    found = diagnostics.judge({"shifts": shifts, "across_seeds": compared})
+    assert {
+        "longest draw's steps over the median draw's",
+        "correlation with retraining under other seeds",
+    } <= {*failed(found)}
+    assert "Take another method, since more draws of this one would not help:" in found.text
+    assert "influence(damped): its mean shifts correlate" in found.text
+    assert "times as many draws" not in found.text
+    calm = diagnostics.judge({"shifts": shifts.drop_vars("length")})
+    assert "Take another method" not in calm.text
+    assert "times as many draws" in calm.text

@@ -379,3 +379,26 @@ def test_unrolled_and_influence_responses_meet_as_training_comes_to_rest(x64):
     close(exact[["pearson_error", "norm_ratio_error"]].to_array(), 0.0, atol=1e-9)
     with pytest.raises(ValueError, match="at least 2"):
         diagnostics.along_training(dtda.unroll(logistic()), KEY, num_draws=1)
+
+
+def standardising(inside: bool) -> dtda.Program:
+    def model(x, y):
+        slope = numpyro.sample("slope", dist.Normal())
+        z = (x - x.mean()) / x.std() if inside else x
+        with numpyro.plate("data", len(x)) as i:
+            numpyro.sample("y", dist.Normal(slope * z[i], 1.0), obs=y[i])
+
+    x, y = regression_data()
+    return dtda.Program(model, x[:, 0], y=y)
+
+
+def test_a_row_that_enters_the_losses_of_others_is_seen():
+    alone, entangled = (
+        diagnostics.independence(standardising(inside), KEY) for inside in (False, True)
+    )
+    assert alone.dims == ("row", "example")
+    assert alone.max() < 1e-5
+    assert (entangled.max("example") > 1e-3).all()
+    assert (entangled.isnull().sum("example") == 1).all()
+    with pytest.raises(ValueError, match="num_rows=12"):
+        diagnostics.independence(standardising(False), KEY, num_rows=NUM_DATA)

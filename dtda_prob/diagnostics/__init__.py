@@ -3,6 +3,7 @@
 from dtda_prob.diagnostics.across_seeds import across_seeds as across_seeds
 from dtda_prob.diagnostics.along_training import along_training as along_training
 from dtda_prob.diagnostics.calibration import calibration as calibration
+from dtda_prob.diagnostics.independence import independence as independence
 from dtda_prob.diagnostics.linear_range import linear_range as linear_range
 from dtda_prob.diagnostics.modes import modes as modes
 from dtda_prob.diagnostics.posterior import k_hats as k_hats
