@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         vary,
     )
     from dtda_prob.program import Program
+    from dtda_prob.program.loss import Loss
     from dtda_prob.sampling import sample
     from dtda_prob.storage import StoreError, contents, load, repair, save, verify
     from dtda_prob.studies.options import Options
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "EngineError": "engine",
+    "Loss": "program.loss",
     "Options": "studies.options",
     "Program": "program",
     "StoreError": "storage",
@@ -108,6 +110,7 @@ _ROOMS = (
 
 __all__ = [
     "EngineError",
+    "Loss",
     "Options",
     "Program",
     "StoreError",

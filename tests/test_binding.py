@@ -315,3 +315,35 @@ def test_measures_do_not_depend_on_the_type_of_labels(dtype):
     for name, value in expected.items():
         measure = getattr(measures, name)(X, labels.astype(dtype))(program)
         np.testing.assert_allclose(measure.readout(measure.outputs(params)), value, rtol=1e-4)
+
+
+# Losses with outputs.
+
+
+def by_sample(x, y=None):
+    slopes = numpyro.param("slopes", jnp.array([0.3, -0.7]))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Bernoulli(logits=x[i] @ slopes), obs=given(y, i))
+
+
+def logistic(logit, y):
+    return jax.nn.softplus(logit) - y * logit
+
+
+def by_loss(x, y=None):
+    slopes = numpyro.param("slopes", jnp.array([0.3, -0.7]))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dtda.Loss(x[i] @ slopes, logistic, 0), obs=given(y, i))
+
+
+def test_a_loss_with_outputs_has_the_gauss_newton_matrix_of_its_distribution():
+    responses = []
+    for model in (by_sample, by_loss):
+        training = dtda.Training(
+            dtda.Program(model, X, GROUP % 2), KERNEL, measures.loss(X[:2], GROUP[:2] % 2)
+        )
+        influence = dtda.influence(training, dtda.curvature.dense("gauss_newton", damping=0.1))
+        responses.append(influence.pull(KEY, jnp.ones(NUM)))
+    np.testing.assert_allclose(*responses, rtol=1e-4, atol=1e-6)
+    with pytest.raises(NotImplementedError, match="no distribution to draw from"):
+        dtda.influence(training, dtda.curvature.dense("fisher", damping=0.1)).pull(KEY, jnp.ones(NUM))

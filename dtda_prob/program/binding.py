@@ -97,7 +97,7 @@ def bind(
 
 
 def follows_indices(program: "Program") -> bool:
-    """Return whether a model's observations are those of a batch when its plate visits one."""
+    """Return whether a model's observations follow its plate's indices."""
     return remembered(program, "follows indices", lambda: _follows_indices(program))
 
 

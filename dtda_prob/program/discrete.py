@@ -1,4 +1,4 @@
-"""Discrete latent sites, summed out exactly: those of an example by a mixture, shared ones by NumPyro.
+"""Discrete latent sites, summed out exactly: an example's own by a mixture, shared ones by NumPyro.
 
 An example's own sites give log sum_z p(z_i) p(y_i | z_i, theta), which stays linear in the weights;
 shared sites give log sum_z p(z) prod_i p(y_i | z, theta)^w_i, which is not.
@@ -140,7 +140,7 @@ def num_batch_dims(sites: Sites) -> int:
 
 
 def enumerated(model: Callable, depth: int) -> Callable:
-    """Let NumPyro enumerate the discrete sites of a seeded model, for `potential_energy(enum=True)`.
+    """Return a seeded model whose discrete sites NumPyro enumerates, for `potential_energy(enum=True)`.
 
     Args:
         model: the model.

@@ -128,7 +128,7 @@ def _check_losses(model: Likelihood) -> None:
     one_by_one, expected = compiled(_both_losses)(model, jax.random.key(0))
     if not np.allclose(one_by_one, expected, rtol=1e-3, atol=1e-4):
         raise NotImplementedError(
-            "the log-likelihood of an example is not that of its observed distributions alone (a "
+            "an example's log-likelihood is not the one of its observed distributions alone (a "
             "scale or mask inside the model, or dropout that differs for an example alone and in a "
             "batch: draw it for all of them and index it by the plate), so that only the Hessian is "
             "available"

@@ -161,7 +161,7 @@ class Objective(Module):
         """
         self._refuse_shared("the prior densities of single sites are not defined")
         if not self.has_prior:
-            raise ValueError("log_prior: the program has no site with a prior; leave it out")
+            raise ValueError("log_prior: the program has no site with a prior; omit log_prior")
         model, values = handlers.seed(self.summed, jax.random.key(0)), self.constrain(params)
         densities, _ = compute_log_probs(model, self.args, self.kwargs, values)
         return {name: density for name, density in densities.items() if name not in self.observed}
@@ -218,7 +218,7 @@ class Objective(Module):
         return 1 + varying[0].of(weights) if varying else 1.0
 
     def slopes(self, params: Params, weights: Weights) -> Weights:
-        """Compute the derivative of n L with respect to all weights, those of settings included."""
+        """Compute the derivative of n L with respect to all weights, settings included."""
         return self.num_rows * jax.grad(self.objective, argnums=1)(params, weights)
 
     def reweighted(self, weights: Weights, indices: Indices | None = None) -> Callable:
@@ -305,7 +305,7 @@ class Objective(Module):
         return copy
 
     def _num_visited(self, weights: Weights) -> int | Int[Array, ""]:
-        """Count the rows that batches are chosen from: those of non-zero weight, where rows go."""
+        """Count the rows that batches are chosen from: of non-zero weight, where rows are dropped."""
         if self.num_rows == self.num_data:
             return self.num_data
         return jnp.maximum(jnp.count_nonzero(weights), self.num_rows)

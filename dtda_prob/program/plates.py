@@ -90,7 +90,7 @@ def observed_sites(sites: Sites, plate: str) -> tuple[str, ...]:
     """Return the names of the observed sites inside a plate.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no such site.
     """
     observed = tuple(
         name

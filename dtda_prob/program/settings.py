@@ -35,7 +35,7 @@ class Setting(NamedTuple):
         return self.start + math.prod(self.shape)
 
     def of(self, array: Any) -> Any:
-        """Take its part of an array whose last axis is that of the weights, in its own shape."""
+        """Take its part of an array whose last axis is over all weights, in its own shape."""
         part = array[..., self.start : self.stop]
         return part.reshape(*array.shape[:-1], *self.shape)
 
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
 
 
 def lay_out(arguments: Mapping[str, Any], names: Sequence[str], start: int) -> tuple[Setting, ...]:
-    """Put settings one behind the other.
+    """Return settings one behind the other.
 
     Args:
         arguments: the model's arguments by name.

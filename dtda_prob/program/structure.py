@@ -32,7 +32,7 @@ class Structure:
     Attributes:
         num_data: the size of the plate.
         observed: observed sites inside the plate.
-        factors: those of them that are `numpyro.factor`.
+        factors: observed sites that are `numpyro.factor`.
         local: for each latent site inside the plate, the axis of its value that runs over examples.
         local_params: the same for parameters (`numpyro.param`) inside the plate.
         params: parameters whose constraint is not the real line.
@@ -63,7 +63,7 @@ def abstract(function: Callable, tree: Any) -> Any:
 
 
 def structure_of(trace: Callable[[Any], Sites], data: Any, plate: str) -> Structure:
-    """Return the structure of a model, and refuse models where examples cannot be told apart.
+    """Return the structure of a model, and refuse models that mix examples.
 
     Args:
         trace: traces the model for its data, all elements of the plate visited.
