@@ -111,7 +111,7 @@ def detection(scores: Scores) -> pd.DataFrame:
     baseline = f"loss, {DRAWS} draws"
     pairs = {
         "AUC": ("auc", "auc_error"),
-        "AUC less that of the loss": ("difference", "difference_error"),
+        "AUC minus the loss's AUC": ("difference", "difference_error"),
         "precision": ("precision", "precision_error"),
     }
     chosen = found.sel(other=baseline, count=WRONG.sum())

@@ -6,7 +6,7 @@ kept and the rest dropped, 40 of them, 20 retrainings each; predictions come fro
 truth serves all methods and divergences. A score is the mean over queries of the Spearman correlation
 over subsets between predicted and retrained divergence from training on all data; "+-" is its standard
 error over subsets and retrainings. Divided by the root of the truth's reliability it is the score
-against a truth without noise. Nothing is subtracted from the divergences. Seconds are those of one
+against a truth without noise. Nothing is subtracted from the divergences. Seconds are for one
 run, compilation included, beside whatever else the machine does.
 """
 

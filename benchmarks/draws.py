@@ -1,7 +1,7 @@
 """How many draws settle an influence, and data that change the spread of a margin, not its mean.
 
 Run with `uv run python benchmarks/draws.py` (about ten minutes on two cores). It prints its tables and
-writes them to `docs/benchmarks/draws.md`. Perceptron and digits are those of the main job.
+writes them to `docs/benchmarks/draws.md`. Perceptron and digits are as in the main job.
 """
 
 import platform
@@ -79,9 +79,9 @@ def spread_alone(training: Training, key: jax.Array) -> pd.DataFrame:
 
     Train the perceptron on the first 200 digits (batches of 20) and measure the margin (log-odds of the
     true class) of 40 test digits. Listed are all pairs that `scores.spread_without_shift` finds from
-    256 unrolled draws (variance told from none at a false discovery rate of 0.05, the mean's interval
+    256 unrolled draws (variance significant at a false discovery rate of 0.05, the mean's interval
     within half of the spread's change), and each is then retrained, 512 coupled draws of other keys.
-    "shift" is the change of the mean, "spread" that of the standard deviation, both in standard
+    "shift" is the change of the mean, "spread" the change of the standard deviation, both in standard
     deviations of the margin over draws, with 90 % intervals of the retraining.
     """
     predict, retrain = jax.random.split(key)

@@ -2,7 +2,7 @@
 
 Run with `uv run python benchmarks/faults.py`, or a part of it by its name: `kills`, `cluster`,
 `scheduler`, `devices`, `disk`. Each prints its table, writes its section of
-`docs/benchmarks/faults.md`, and ends with an error where a claim does not hold. The training is that of
+`docs/benchmarks/faults.md`, and ends with an error where a claim does not hold. The training is
 the demonstration: handwritten digits, a perceptron 64-64-10, 20 epochs, the losses of 40 test digits.
 """
 

@@ -121,7 +121,7 @@ def scoring() -> pd.DataFrame:
     """Compare both arms of 16 draws at 4 queries, by data (2,000 to 8,000) and by draws (8 to 32).
 
     "Bare" is values, errors and intervals; "whole" with p-values from 20 permutations and ranks over
-    100 resamples. Microseconds are those of a pair of query and example.
+    100 resamples. Microseconds are per pair of query and example.
     """
     rows, numbers, draws = [], (2_000, 4_000, 8_000), (8, 16, 32)
     for name in ("mean", "wasserstein"):

@@ -1,12 +1,12 @@
 """Removal from a posterior, four ways: ArviZ's leave-one-out, `importance`, `influence`, refitting.
 
 Run with `uv run python benchmarks/posterior.py` (some minutes on two cores). It prints its tables and
-writes them to `docs/benchmarks/posterior.md`. The posterior is that of a logistic regression on
+writes them to `docs/benchmarks/posterior.md`. The posterior is of a logistic regression on
 breast_cancer (569 data, 30 standardised features, standard normal coefficients and intercept), drawn
 by NUTS: 8 chains of 500 steps of warm-up and 1000 states. What is compared comes from chains of its
 own: ArviZ (by `diagnostics.sensitivity`) from one sample, `importance` from its population, `influence`
 from a third sample, refits from chains without the example. Errors are Monte Carlo standard errors that
-count correlation along chains; those of slopes and correlations are the jackknife's over chains.
+count correlation along chains; errors of slopes and correlations are the jackknife's over chains.
 """
 
 import warnings
@@ -120,7 +120,7 @@ def leave_one_out() -> pd.DataFrame:
 
     z is their difference over its error: its standard deviation is 1 where they agree to Monte Carlo
     error. k-hat is the larger of both. "Sure" data have a log density above -0.01: k-hat has no scale,
-    and speaks of the tail of weights that are all but 1; their differences are those of single
+    and speaks of the tail of weights that are all but 1; their differences are differences of single
     precision, and have no z.
     """
     (density, error), arviz = by_weights(), owed()
@@ -174,7 +174,7 @@ def refits() -> pd.DataFrame:
     """Refit without the data of the highest k-hat: six that matter and the two highest of all.
 
     Log predictive densities with their errors. The error of a weighted mean is itself not to be
-    trusted where k-hat is high; that of refits is.
+    trusted where k-hat is high; the error of refits is.
     """
     (density, error), arviz, tree = by_weights(), owed(), refitted()
     rows = []
@@ -270,10 +270,10 @@ def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def mean_shifts_of_refits() -> pd.DataFrame:
-    """Compare mean shifts of all 39 queries with those of refits, for the data that were refitted.
+    """Compare mean shifts of all 39 queries with refits, for the data that were refitted.
 
-    In posterior standard deviations: the length of the predicted shift over that of the refit's and
-    the cosine between them, with the k-hat of importance. The error of a refit's shift, all queries
+    In posterior standard deviations: the length of the predicted shift over the length of the refit's
+    and the cosine between them, with the k-hat of importance. The error of a refit's shift, all queries
     together, is that from chain to chain; where it is about as long as the shift itself nothing can be
     said.
     """

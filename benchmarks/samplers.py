@@ -1,10 +1,10 @@
-"""Draws per second of the samplers, beside those of NumPyro and BlackJAX doing the same work.
+"""Draws per second of the samplers, beside NumPyro and BlackJAX doing the same work.
 
 Run with `uv run python benchmarks/samplers.py` (some minutes on two cores). It prints its tables and
-writes them to `docs/benchmarks/samplers.md`. The posterior is that of a logistic regression on
-breast_cancer (569 data, 30 standardised features, standard normal coefficients and intercept). Times
-are the least of three, compilation left out; those of `dtda.sample` hold the tree that it makes, with
-the objective and the norm of its gradient at every draw.
+writes them to `docs/benchmarks/samplers.md`. The posterior is of a logistic regression on breast_cancer
+(569 data, 30 standardised features, standard normal coefficients and intercept). Times are the least of
+three, compilation left out; the seconds of `dtda.sample` include the tree that it makes, with the
+objective and the norm of its gradient at every draw.
 """
 
 import time
@@ -122,7 +122,7 @@ def numpyro_nuts(num_chains: int) -> Callable[[int], object]:
 def no_u_turn() -> pd.DataFrame:
     """Run NUTS with 500 steps of warm-up and 1000 states, on one chain and on many side by side.
 
-    "seconds" are those of all chains; "draws/s" counts states that are kept. "parameters alone" is
+    "seconds" are for all chains; "draws/s" counts states that are kept. "parameters alone" is
     `kernel.run`, which is what BlackJAX's loop does. NumPyro adapts and builds trajectories by itself,
     so that its gradients are not the same ones.
     """

@@ -11,10 +11,10 @@ not agree; nor does the network without a prior within the longest run here.
 **Influence is the displacement of draws of least Kullback-Leibler divergence, as the temperature of a
 Boltzmann distribution falls.** Checked on one model with a ring of minima, to leading order: of a small
 change of weight, temperature times KL(pushed || new) tends to 0 for influence, and to something above 0
-for whatever goes elsewhere across the ring. Displacements that differ along the ring alone, such as
-by the whole inverse Hessian, tend to 0 as well: the limit does not tell them apart, and the
-pseudo-inverse is the shortest. At any temperature some displacement is better than influence, which
-leaves a divergence that does not fall with the temperature; it is what vanishes beside that of no
+for whatever goes elsewhere across the ring. Displacements that differ along the ring alone, such as by
+the whole inverse Hessian, tend to 0 as well: the limit does not tell them apart, and the pseudo-inverse
+is the shortest. At any temperature some displacement is better than influence, which leaves a
+divergence that does not fall with the temperature; it is what vanishes beside the divergence of no
 displacement. That is what was checked, and no more: not the theorem's conditions, nor other models.
 """
 
@@ -79,7 +79,7 @@ def generalised_linear_models() -> pd.DataFrame:
     """Give the distance of the unrolled response from pseudo-inverse influence, relative to its norm.
 
     Linear and logistic regression of 40 data on 12 features of rank 6, without a prior, from random
-    starts; steps decay as t^-0.75 from 0.2; the response is that of all 12 slopes to all 40 weights.
+    starts; steps decay as t^-0.75 from 0.2; the response is of all 12 slopes to all 40 weights.
     "at the outcome": influence where each run ends, mean over 8 runs with its standard error; "of the
     mean": the mean response of the runs against influence at the minimum, which `kernels.lbfgs` finds.
     "damped": distance of influence with damping 0.1 from the pseudo-inverse.
@@ -146,8 +146,8 @@ def concrete() -> pd.DataFrame:
     of 4 / 896, SGD with momentum 0.9 and a cosine schedule from the step size to 0, on all data or
     batches of 128. Correlations (Pearson) are over data, for each of 8 test predictions, averaged over
     these and 2 runs. "exact": pseudo-inverse of the Hessian; "auto": damped by one over the total step
-    size; "GN auto": the same with the Gauss-Newton matrix. "ratio": norm of the exact one over that of
-    the unrolled response. "null": share of the prediction's gradient where the Hessian's eigenvalues
+    size; "GN auto": the same with the Gauss-Newton matrix. "ratio": norm of the exact one over the norm
+    of the unrolled response. "null": share of the prediction's gradient where the Hessian's eigenvalues
     are at most 1e-3 of the largest. "negative": share of eigenvalues below 0. "gradient": norm of the
     gradient at the end.
     """
@@ -333,7 +333,7 @@ def divergences(step: float) -> pd.DataFrame:
 
 
 def ring_of_minima() -> pd.DataFrame:
-    """Give KL(pushed || new) over that of no displacement, by temperature.
+    """Compute KL(pushed || new) relative to no displacement, by temperature.
 
     20 data y ~ Normal(a^2 + 4 b^2, 1), without a prior: every point of an ellipse is a minimum. The old
     density is exp(-n L / temperature); the new one has the largest observation at weight 0.98. Pushed
@@ -341,7 +341,7 @@ def ring_of_minima() -> pd.DataFrame:
     is no Monte Carlo error. "Influence" is theta - H^+ (change of the gradient), H the Gauss-Newton
     matrix, which is the Hessian on the ring; "whole inverse Hessian" inverts the Hessian at each point,
     whose second eigenvalue is 0 on the ring alone. Empty (nan): the map folds the plane, and its
-    density is not that of one change of variables.
+    density does not follow from one change of variables.
     """
     found = divergences(0.02)
     return found / found.loc["none"]
