@@ -11,6 +11,7 @@ import xarray as xr
 from tables import NUM_DATA, blown_up, ones, train, train_network
 
 import dtda_prob as dtda
+from dtda_prob.compiling import _jitted
 from dtda_prob.studies.check import Steps, advice
 from dtda_prob.studies.source import draw_keys
 
@@ -390,3 +391,20 @@ def test_predictions_beside_retraining_are_checked_too(training):
     with pytest.warns(RuntimeWarning, match="out of its range"):
         dtda.evaluate.predictions(source, KEY, 4, weights, direction="push")
     dtda.evaluate.predictions(source, KEY, 4, weights, direction="push", check=False)
+
+
+def test_programs_of_one_shape_share_what_is_compiled():
+    """Other data, labels, weights and keys compile nothing, so that a loop over programs is flat."""
+    rng = np.random.default_rng(0)
+
+    def once(seed: int) -> None:
+        training = regression_of(rng.normal(size=(9, 2)), rng.normal(size=9).astype(np.float32))
+        source, key = dtda.influence(training, at="old"), jax.random.key(seed)
+        dtda.sample(training, key, 4, dtda.remove(training.program, [seed]), options=QUIET)
+        dtda.attribute(source, key, 4, ["mean"], options=QUIET)
+
+    once(0)
+    before = _jitted.cache_info().misses
+    for seed in (1, 2, 3):
+        once(seed)
+    assert _jitted.cache_info().misses == before

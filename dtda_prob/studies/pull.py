@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
 from dtda_prob.compiling import compiled
+from dtda_prob.program import Program
 from dtda_prob.studies.devices import all_devices, num_devices, spread, whole
 from dtda_prob.studies.digests import of_key
 from dtda_prob.studies.identity import of_program, of_source
@@ -37,6 +38,7 @@ class Responses:
         num_runs: number of runs.
         perturbed: the perturbed datasets.
         block: runs and queries that are pulled at once.
+        whole: the program of the study, with all rows.
         mesh: devices that share a pull; all of the process that pulls if None.
         first: runs to pass over.
     """
@@ -46,6 +48,7 @@ class Responses:
     num_runs: int
     perturbed: Perturbed
     block: tuple[int, int]
+    whole: Program
     mesh: Mesh | None = None
     first: int = 0
 
@@ -84,9 +87,8 @@ class Responses:
 
     @property
     def program(self) -> dict[str, Any]:
-        """Return what identifies the program of the study, before rows are dropped."""
-        dropped, program = self.perturbed.num_removed().any(), self.training.program
-        return of_program(program.drop(0) if dropped else program)
+        """Return what identifies the program of the study."""
+        return of_program(self.whole)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -180,7 +182,7 @@ def responses(
             "another training: attribute them separately, by removal='reweight', or with "
             "direction='push'"
         )
-    source = source.matched(int(removed[0]))
+    program, source = source.training.program, source.matched(int(removed[0]))
     numbers = max(len(perturbed), len(source.training.program.labels))
     columns = columns or queries_at_once(source.training, numbers)
     if mesh is not None and ("draw" not in mesh.shape or not {*mesh.shape} <= {"draw", "query"}):
@@ -188,7 +190,7 @@ def responses(
             f"mesh must have an axis 'draw' and perhaps one 'query', got {tuple(mesh.shape)}"
         )
     runs = num_devices(all_devices() if mesh is None else mesh, "draw")
-    return Responses(source, key, num_runs, perturbed, (runs, columns), mesh, first)
+    return Responses(source, key, num_runs, perturbed, (runs, columns), program, mesh, first)
 
 
 @compiled
