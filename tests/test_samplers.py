@@ -11,6 +11,7 @@ from tables import NOISE, NUM_DATA, PRIOR, SOME, draw, ones, pull, push, regress
 import dtda_prob as dtda
 from dtda_prob import divergences, kernels
 from dtda_prob.attribution.arms import draw_arms
+from dtda_prob.compiling import compiled
 
 KEY = jax.random.key(0)
 slopes = dtda.measures.parameters()
@@ -290,3 +291,22 @@ def test_the_defaults_of_importance_sampling_fit_any_number_of_states():
     near = np.full((1, 12), 0.999)
     scores = dtda.attribute(push_forward, KEY, 12, ["mean"], near)
     assert np.isfinite(scores["score"]).all()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda t: dtda.influence(t, dtda.curvature.gram(damping="auto")),
+        lambda t: dtda.newton(t, dtda.curvature.gram(damping="auto")),
+        lambda t: dtda.segments(t, dtda.curvature.gram(), num_segments=2),
+        lambda t: dtda.trajectory(t, num_checkpoints=2),
+    ],
+    ids=["influence", "newton", "segments", "trajectory"],
+)
+def test_the_time_of_training_is_known_where_its_step_size_is_traced(transform):
+    """A step size is an argument of compiled code, in which it is no number."""
+    training = train(kernels.sgld(1e-3, num_steps=7, batch_size=4), measure=slopes)
+    made = transform(training)
+    call = compiled(lambda pull, key, weights: pull(key, weights))
+    response = call(made.pull, KEY, ones())
+    assert np.isfinite(response).all()

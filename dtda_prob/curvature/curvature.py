@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -99,6 +100,13 @@ class Curvature(Module):
         if self.prior != "any":
             isotropic = self.prior == "isotropic"
             check_prior(program, type(self).__name__, moving, isotropic=isotropic)
+
+    def settled(self, time: Callable[[], Scalar]) -> "Curvature":
+        """Return this curvature with a number in place of damping="auto"; see `check_time`."""
+        self.check_time(time)
+        if not (isinstance(self.damping, str) and self.damping == "auto"):
+            return self
+        return replace(self, damping=self.damping_after(time))
 
     def check_time(self, time: Callable[[], Scalar]) -> None:
         """Check that "auto" gives a damping that the method can take, else raise ValueError."""

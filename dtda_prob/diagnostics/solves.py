@@ -46,7 +46,8 @@ def residuals(training: Training, curvature: Curvature, key: PRNGKey) -> xr.Data
         raise ValueError(f"{curvature} has no matrix, so it leaves no residual")
     damping = curvature.damping_after(training.total_step_size)
     curvature.check(training.program)
-    values = np.asarray(compiled(_residuals)(training, curvature, damping, draw_keys(key, 1)[0]))
+    settled = curvature.settled(training.total_step_size)
+    values = np.asarray(compiled(_residuals)(training, settled, damping, draw_keys(key, 1)[0]))
     dims = ("query", "output")[: values.ndim]
     return xr.DataArray(values, {"query": training.measure.queries}, dims, name="residual")
 

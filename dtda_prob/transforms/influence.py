@@ -55,18 +55,20 @@ class influence(LinearResponse, Restricted):
 
     curvature: Curvature = eqx.field(default=dense(), converter=_as_curvature)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
+    settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
+    """The curvature with its damping as a number, always set here: a traced kernel has no host time."""
 
     by_state = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.settled = self.curvature.settled(self.training.total_step_size)
         kernel = self.training.kernel
         if kernel.temperature is not None and kernel.not_differentiable and is_at(self.at, "centre"):
             self.at = "old"
 
     def __check_init__(self) -> None:
         self.curvature.check(self.training.program, self.moving)
-        self.curvature.check_time(self.training.total_step_size)
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, and at each of its states the derivative of a stationary point."""
@@ -128,12 +130,16 @@ class newton(Restricted):
     curvature: Curvature = eqx.field(default=dense(), converter=_as_curvature)
     num_steps: int = eqx.field(default=1, kw_only=True)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
+    settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.settled = self.curvature.settled(self.training.total_step_size)
 
     def __check_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps={self.num_steps} must be at least 1")
         self.curvature.check(self.training.program, self.moving)
-        self.curvature.check_time(self.training.total_step_size)
 
     def carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         """Move each state of an outcome by the steps."""
@@ -176,7 +182,8 @@ def solver(
     transform: influence | newton, key: PRNGKey, params: Params, weights: Weights
 ) -> Callable[[Params], Params]:
     """Return v -> H^+ v at these parameters and weights."""
-    training, curvature = transform.training, transform.curvature
+    training, curvature = transform.training, transform.settled
+    assert curvature is not None
     spectrum = curvature.at(training.program, side_key(key), params, weights, transform.moving)
     point = transform.moving.part(params)
     return partial(spectrum.apply, curvature.inverse(spectrum, point, training.total_step_size))

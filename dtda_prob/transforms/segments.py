@@ -1,5 +1,7 @@
 """Approximate unrolling in segments that are treated as stationary (SOURCE)."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -44,15 +46,20 @@ class segments(LinearResponse, Restricted):
     curvature: Curvature = eqx.field(default=kronecker(), converter=_as_curvature)
     num_segments: int = eqx.field(default=3, kw_only=True)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
+    times: Any = eqx.field(default=None, kw_only=True, repr=False)
+    """Total step size of each segment, always set here: a traced kernel has no host time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_single(self.training, "segments")
+        self.times = segment_times(self.training, self.num_segments)
 
     def __check_init__(self) -> None:
-        check_single(self.training, "segments")
         if self.curvature.inverse_only:
             raise ValueError(
                 f"curvature={self.curvature} can only be inverted, and segments need exp(-H t); use "
                 "dense, gram, kronecker, lanczos, nystroem, projection, block_diagonal or diagonal"
             )
-        segment_times(self.training, self.num_segments)
         self.curvature.check(self.training.program, self.moving)
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
@@ -69,8 +76,7 @@ class segments(LinearResponse, Restricted):
             return optax.tree.sub(kept, added), None
 
         last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
-        times = segment_times(training, self.num_segments)
-        times = jnp.asarray(times, jnp.result_type(*jax.tree.leaves(last)))
+        times = jnp.asarray(self.times, jnp.result_type(*jax.tree.leaves(last)))
         start = optax.tree.zeros_like(self.moving.part(last))
         moved, _ = jax.lax.scan(through, start, (path.means, times))
         params = self.added(last, moved)
@@ -78,7 +84,7 @@ class segments(LinearResponse, Restricted):
 
     @property
     def cost(self) -> Cost:
-        num_segments = len(segment_times(self.training, self.num_segments))
+        num_segments = np.size(self.times)
         push, pull = (
             num_segments * solves_cost(self.training, self.curvature, 2 * num_solves)
             for num_solves in (1, len(self.training.measure.queries))

@@ -1,10 +1,12 @@
 """Gradients along training: TracIn, gradient dot products and cosines."""
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -42,10 +44,13 @@ class trajectory(LinearResponse, Restricted):
     num_checkpoints: int = eqx.field(default=5, kw_only=True)
     space: Space = eqx.field(default="measurement", init=False, repr=False)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
+    times: Any = eqx.field(default=None, kw_only=True, repr=False)
+    """Total step size up to each checkpoint, always set here: a traced kernel has no host time."""
 
-    def __check_init__(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_single(self.training, "trajectory")
-        segment_times(self.training, self.num_checkpoints)
+        self.times = segment_times(self.training, self.num_checkpoints)
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, with the derivative of the gradient steps."""
@@ -61,15 +66,12 @@ class trajectory(LinearResponse, Restricted):
             moved = measured(training, base, self.added(params, optax.tree.scale(-time, change)))
             return jax.tree.map(lambda t, m: t + m - jax.lax.stop_gradient(m), total, moved), None
 
-        times = segment_times(training, self.num_checkpoints)
-        times = jnp.asarray(times, jnp.result_type(*jax.tree.leaves(last)))
+        times = jnp.asarray(self.times, jnp.result_type(*jax.tree.leaves(last)))
         return jax.lax.scan(step, base, (path.ends, times))[0]
 
     @property
     def cost(self) -> Cost:
-        num_gradients = len(segment_times(self.training, self.num_checkpoints)) * len(
-            self.training.measure.queries
-        )
+        num_gradients = np.size(self.times) * len(self.training.measure.queries)
         pull = 1.0 + 2.0 * num_gradients / self.training.num_passes()
         return Cost(1.0 + self.extra_cost(), pull)
 
