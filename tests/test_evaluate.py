@@ -159,7 +159,7 @@ def test_noise_in_the_truth_is_found_and_given_back():
 
 
 def test_the_error_is_the_spread_over_repetitions():
-    found = [agree(*made_up(seed, 1.0), num_splits=10, num_resamples=50) for seed in range(40)]
+    found = [agree(*made_up(seed, 1.0), num_splits=4, num_resamples=30) for seed in range(40)]
     scores, errors, lower, upper = (
         np.array([float(f[name][0]) for f in found])
         for name in ("lds", "lds_error", "lds_lower", "lds_upper")
