@@ -161,7 +161,7 @@ class Predictive(Measure):
         """Compute the value from the distribution, observation and plate's dimension of each site."""
 
     def outputs(self, params: Params) -> PyTree:
-        return _chart(self)[0].outputs(_distributions(self, params))
+        return _chart(self)[0].outputs(lambda: _distributions(self, params))
 
     def readout(self, outputs: PyTree) -> Value:
         chart, dims = _chart(self)

@@ -347,3 +347,25 @@ def test_a_loss_with_outputs_has_the_gauss_newton_matrix_of_its_distribution():
     np.testing.assert_allclose(*responses, rtol=1e-4, atol=1e-6)
     with pytest.raises(NotImplementedError, match="no distribution to draw from"):
         dtda.influence(training, dtda.curvature.dense("fisher", damping=0.1)).pull(KEY, jnp.ones(NUM))
+
+
+def test_log_odds_of_probabilities_are_carried_beyond_rounding():
+    def by(**parameters):
+        def model(x, y=None):
+            slope = numpyro.param("slope", jnp.ones(()))
+            with numpyro.plate("data", len(x)) as i:
+                logits = slope * x[i]
+                (name, link), *_ = parameters.items()
+                numpyro.sample("y", dist.Bernoulli(**{name: link(logits)}), obs=given(y, i))
+
+        return dtda.Program(model, LINE, GROUP % 2)
+
+    def slope_of(measure):
+        value = lambda params: measure.readout(measure.outputs(params)).sum()  # noqa: E731
+        return jax.jit(jax.value_and_grad(value))({"slope": jnp.ones(())})
+
+    programs = by(logits=lambda z: z), by(probs=jax.nn.sigmoid)
+    asked = np.array([20.0, 60.0, 120.0], np.float32), np.ones(3)
+    for kind in (measures.margin, measures.loss):
+        found = [slope_of(kind(*asked)(program)) for program in programs]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-12), *found)

@@ -1,18 +1,26 @@
 """Distributions in unconstrained coordinates: logits; mean and log scale; and so on."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from numpyro.distributions import biject_to, constraints
-from numpyro.distributions.distribution import Distribution
+from numpyro.distributions import BernoulliLogits, BernoulliProbs, biject_to, constraints
+from numpyro.distributions.distribution import (
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
 from numpyro.distributions.transforms import (
     IdentityTransform,
     ParameterFreeTransform,
     SigmoidTransform,
     Transform,
 )
+
+from dtda_prob.program.log_odds import with_log_odds
 
 Distributions = dict[str, Distribution]
 Outputs = dict[str, Array]
@@ -32,17 +40,37 @@ class Coordinates(NamedTuple):
 
     template: Distributions
 
-    def outputs(self, distributions: Distributions) -> Outputs:
-        """Return the parameters of distributions on the real line, keyed by name as in `y.loc`."""
+    def outputs(self, distributions: Callable[[], Distributions]) -> Outputs:
+        """Return the parameters of distributions on the real line, keyed by name as in `y.loc`.
+
+        Args:
+            distributions: computes them; the log-odds of its sigmoids are taken from inside it.
+        """
         transforms = _unconstraining(self.template)
-        leaves = zip(transforms.items(), jax.tree.leaves(distributions), strict=True)
-        return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
+        if _LOGISTIC not in transforms.values():
+            leaves = zip(transforms.items(), jax.tree.leaves(distributions()), strict=True)
+            return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
+        computed, odds = with_log_odds(distributions)
+        named = zip(transforms.items(), jax.tree.leaves(computed), odds, strict=True)
+        return {
+            leaf: own if transform is _LOGISTIC and own is not None else jnp.asarray(transform.inv(x))
+            for (leaf, transform), x, own in named
+        }
 
     def distributions(self, outputs: Outputs) -> Distributions:
-        """Return the distributions with these parameters."""
+        """Return the distributions with these parameters; a Bernoulli is one of log-odds."""
         transforms = _unconstraining(self.template)
         leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
-        return jax.tree.unflatten(jax.tree.structure(self.template), leaves)
+        fns = jax.tree.unflatten(jax.tree.structure(self.template), leaves)
+        return {name: _by_log_odds(fn, name, outputs) for name, fn in fns.items()}
+
+
+def _by_log_odds(fn: Distribution, path: str, outputs: Outputs) -> Distribution:
+    if isinstance(fn, BernoulliProbs) and f"{path}.probs" in outputs:
+        return BernoulliLogits(outputs[f"{path}.probs"])
+    if isinstance(fn, ExpandedDistribution | MaskedDistribution | Independent):
+        fn.base_dist = _by_log_odds(fn.base_dist, f"{path}.base_dist", outputs)
+    return fn
 
 
 def coordinates(like: Distributions) -> Coordinates:
@@ -103,4 +131,5 @@ def _above_zero(probs: Array) -> Array:
     return jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)
 
 
-_SATURATING = ((constraints.simplex, _Softmax()), (constraints.unit_interval, _Logistic()))
+_LOGISTIC = _Logistic()
+_SATURATING = ((constraints.simplex, _Softmax()), (constraints.unit_interval, _LOGISTIC))

@@ -64,7 +64,7 @@ class Likelihood(Module):
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._facts[2])
 
     def _all_outputs(self, params: Params, index: Index) -> Outputs:
-        return self._facts[0].outputs(_distributions(self.program, params, index))
+        return self._facts[0].outputs(lambda: _distributions(self.program, params, index))
 
     def _ravel(self, outputs: Outputs) -> tuple[OutputVector, Any]:
         return ravel_pytree({name: outputs[name] for name in self._facts[1]})
@@ -97,7 +97,7 @@ def _facts(program: Program) -> tuple[Coordinates, tuple[str, ...], Params]:
     moving: set[str] = set()
 
     def outputs(params: Params) -> Outputs:
-        every = chart.outputs(_distributions(program, params, index))
+        every = chart.outputs(lambda: _distributions(program, params, index))
         return {name: _watched(name, output, moving) for name, output in every.items()}
 
     jax.jvp(outputs, (params,), (jax.tree.map(jnp.ones_like, params),))
