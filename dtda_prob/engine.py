@@ -25,7 +25,7 @@ import cloudpickle
 SILENCE = 30.0
 """Seconds without a Dask worker after which a warning is given."""
 PATIENCE = 3600.0
-"""Seconds without a Dask worker, or with a lost scheduler's client, after which `compute` gives up."""
+"""Seconds without a Dask worker after which `compute` gives up; Dask's own setting comes first."""
 LARGE = 2**20
 """Bytes of a function that are sent to each worker once, and not with each item."""
 RECONNECTION = 60.0
