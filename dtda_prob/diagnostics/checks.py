@@ -5,20 +5,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
-import xarray as xr
 
-from dtda_prob.diagnostics.across_seeds import LEAST_RELIABILITY
+from dtda_prob.diagnostics import numbers
+from dtda_prob.diagnostics.numbers import Number
 from dtda_prob.diagnostics.posterior import GOOD_K, USABLE_K
-from dtda_prob.diagnostics.sampling import r_hat_chance
 from dtda_prob.studies.check import LEAST_COSINE, MOST_RATIO
-
-Number = tuple[float, float]
-"""A value and its standard error."""
-FDR = 0.05
-"""False discovery rate at which values count as having several modes."""
-LEVEL = 0.9
-"""The central interval whose coverage is checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,89 +99,6 @@ def findings(results: Mapping[str, Any]) -> list[Finding]:
     return [finding for finding in made if finding is not None]
 
 
-def _median(values: xr.DataArray) -> Number:
-    """Return the median, and half of the central 68 %."""
-    low, high = np.nanquantile(values, [0.16, 0.84], method="inverted_cdf")
-    return float(values.median()), float(high - low) / 2 if np.isfinite(high) else np.inf
-
-
-def _over_draws(values: xr.DataArray) -> Number:
-    """Return the median over everything, and the standard error over draws of medians."""
-    each = values.median([dim for dim in values.dims if dim != "draw"])
-    error = float(each.std("draw", ddof=1)) / each.size**0.5 if each.size > 1 else np.nan
-    return float(values.median()), error
-
-
-def _correlation(result: xr.Dataset) -> Number | None:
-    """Return the method's own correlation, unless the retrained shifts are mostly noise."""
-    own = result.isel(transform=0)
-    noisy = not float(result["reliability"]) >= LEAST_RELIABILITY
-    return None if noisy else (float(own["correlation"]), float(own["correlation_error"]))
-
-
-def _halves(result: xr.Dataset) -> Number | None:
-    halves = result["halves"]
-    return None if halves.isnull().all() else _over_draws(halves)
-
-
-def _out_of_range(result: xr.Dataset) -> Number:
-    """Return the share of steps out of range, with its standard error over draws."""
-    ratio = result["norm_ratio"]
-    fits = (ratio <= MOST_RATIO) & (ratio * MOST_RATIO >= 1) & (result["cosine"] >= LEAST_COSINE)
-    each = 1 - fits.mean("perturbation")
-    error = float(each.std("draw", ddof=1)) / each.size**0.5 if each.size > 1 else np.nan
-    return float(each.mean()), error
-
-
-def _spread_of_lengths(result: xr.Dataset) -> Number | None:
-    """Return the length of the longest draw's steps over the median length."""
-    if "length" not in result:
-        return None
-    median = float(result["length"].median())
-    return (float(result["length"].max()) / median, np.nan) if median > 0 else None
-
-
-def _noise(result: xr.Dataset) -> Number:
-    """Return the error of each query's mean shifts, relative to their size without it."""
-    noise = np.sqrt((result["error"] ** 2).sum("perturbation"))
-    size = (result["mean"] ** 2).sum("perturbation") - noise**2
-    return _median(xr.where(size > 0, noise / np.sqrt(size.where(size > 0, 1.0)), np.inf))
-
-
-def _r_hat(result: xr.Dataset) -> Number | None:
-    """Return the probability of so large an R-hat of any query, if blocks are alike."""
-    num_chains, num_draws = int(result["num_chains"]), int(result["num_draws"])
-    largest = float(result["r_hat"].max())
-    if not np.isfinite(largest):
-        return None
-    chance = r_hat_chance(largest, num_chains, num_draws // num_chains)
-    return min(1.0, result["r_hat"].size * chance), np.nan
-
-
-def _num_several(result: xr.Dataset) -> Number:
-    """Count values with several modes, at a false discovery rate (Benjamini and Hochberg)."""
-    known = result["dip_p_value"].values[np.isfinite(result["dip_p_value"].values)]
-    return (scipy.stats.false_discovery_control(known) < FDR).sum() if known.size else 0, np.nan
-
-
-def _largest_k(result: xr.DataArray) -> Number:
-    """Return the largest k-hat and its error; one that is not finite counts as the largest."""
-    largest = int(np.argmax(np.nan_to_num(result.values.ravel(), nan=np.inf)))
-    return result.values.ravel()[largest], np.ravel(result.coords["error"].values)[largest]
-
-
-def _coverage(result: xr.Dataset) -> Number:
-    if LEVEL not in result["level"]:
-        raise ValueError(f"calibration has levels {result['level'].values}; give it {LEVEL} too")
-    chosen = result.sel(level=LEVEL)
-    return float(chosen["pooled_coverage"]), float(chosen["pooled_coverage_error"])
-
-
-def _agreement(result: xr.Dataset) -> Number:
-    last = result.isel(share=-1)
-    return float(last["pearson"].median()), float(last["pearson_error"].median())
-
-
 CHECKS = (
     Check(
         name="draws that are not finite",
@@ -214,7 +122,7 @@ CHECKS = (
     Check(
         name="effective draws, of all",
         of="draws",
-        value=lambda result: _median(result["effective_draws"] / result["num_draws"]),
+        value=lambda result: numbers.median(result["effective_draws"] / result["num_draws"]),
         at_least=0.5,
         passed="draws count in full, as independent seeds should",
         failed="draws depend on each other: give each its own key, or more steps in between",
@@ -223,7 +131,7 @@ CHECKS = (
     Check(
         name="chance of such an R-hat over blocks of seeds",
         of="draws",
-        value=_r_hat,
+        value=numbers.r_hat,
         at_least=0.05,
         passed="blocks of seeds agree",
         failed="blocks of seeds disagree by more than chance: look for what differs between them, and "
@@ -233,7 +141,7 @@ CHECKS = (
     Check(
         name="values with several modes",
         of="draws",
-        value=_num_several,
+        value=numbers.num_several,
         at_most=0,
         passed="no measured value shows several modes",
         failed="training ends in several basins, so a mean and a standard deviation describe few "
@@ -266,7 +174,7 @@ CHECKS = (
     Check(
         name="longest draw's steps over the median draw's",
         of="shifts",
-        value=_spread_of_lengths,
+        value=numbers.spread_of_lengths,
         at_most=5.0,
         passed="every draw contributes to the mean shifts",
         failed="a few draws with very long steps decide the mean shifts, as the exact derivative of an "
@@ -277,7 +185,7 @@ CHECKS = (
     Check(
         name="error of mean shifts, relative",
         of="shifts",
-        value=_noise,
+        value=numbers.noise,
         at_most=1 / 3,
         passed="mean shifts are precise enough for their sign and rank",
         failed="mean shifts drown in noise: take {more} many draws",
@@ -287,7 +195,7 @@ CHECKS = (
     Check(
         name="length of predicted steps over retrained",
         of="linear_range",
-        value=lambda result: _over_draws(result["norm_ratio"]),
+        value=lambda result: numbers.over_draws(result["norm_ratio"]),
         at_least=1 / MOST_RATIO,
         at_most=MOST_RATIO,
         passed="predicted steps are about as long as retrained ones",
@@ -299,7 +207,7 @@ CHECKS = (
     Check(
         name="cosine of predicted and retrained steps",
         of="linear_range",
-        value=lambda result: _over_draws(result["cosine"]),
+        value=lambda result: numbers.over_draws(result["cosine"]),
         at_least=LEAST_COSINE,
         passed="predicted steps point where retraining goes",
         failed="predicted steps point elsewhere: another curvature, or retrain",
@@ -309,7 +217,7 @@ CHECKS = (
     Check(
         name="predicted steps out of range, of all",
         of="linear_range",
-        value=_out_of_range,
+        value=numbers.out_of_range,
         at_most=0.25,
         passed="most single steps are in range, not only their median",
         failed="many single steps have the wrong length or direction, though their median may be right",
@@ -319,7 +227,7 @@ CHECKS = (
     Check(
         name="correlation with retraining under other seeds",
         of="across_seeds",
-        value=_correlation,
+        value=numbers.correlation,
         at_least=0.7,
         passed="mean shifts agree with retraining under other seeds",
         failed="mean shifts disagree with retraining under other seeds, however right they are for "
@@ -330,7 +238,7 @@ CHECKS = (
     Check(
         name="responses at old weights and halfway, apart",
         of="linear_range",
-        value=_halves,
+        value=numbers.halves,
         at_most=0.5,
         passed="the outcome is close to linear in the weights over these steps",
         failed="the outcome bends within the step: expand at='centre', or remove less at a time",
@@ -339,7 +247,7 @@ CHECKS = (
     Check(
         name="residual of the solve",
         of="residuals",
-        value=_median,
+        value=numbers.median,
         at_most=0.5,
         passed="the curvature's inverse is close to the inverse of its whole matrix",
         failed="the solve leaves most of the gradient: take a more exact curvature (gram, "
@@ -349,7 +257,7 @@ CHECKS = (
     Check(
         name="share of measurements in flat directions",
         of="null_space",
-        value=lambda result: _over_draws(result["share"]),
+        value=lambda result: numbers.over_draws(result["share"]),
         at_most=0.5,
         passed="measurements depend on directions in which the curvature is known",
         failed="measurements depend on directions that the data leave open, where predictions are set "
@@ -359,7 +267,7 @@ CHECKS = (
     Check(
         name="correlation with the exact response",
         of="along_training",
-        value=_agreement,
+        value=numbers.agreement,
         at_least=LEAST_COSINE,
         passed="the response agrees with the exact derivative of training",
         failed="the response is not the exact derivative: training has not converged, so take segments "
@@ -369,7 +277,7 @@ CHECKS = (
     Check(
         name="Pareto k-hat, largest",
         of="pareto_k",
-        value=_largest_k,
+        value=numbers.largest_k,
         at_most=USABLE_K,
         passed="importance weights carry the sample",
         failed="importance weights rest on few draws: remove less, take more draws, match moments, or "
@@ -379,7 +287,7 @@ CHECKS = (
     Check(
         name="the same, for errors to hold",
         of="pareto_k",
-        value=_largest_k,
+        value=numbers.largest_k,
         at_most=GOOD_K,
         passed="errors of importance sampling hold",
         failed="errors of importance sampling come out up to half too small: take more draws, match "
@@ -399,7 +307,7 @@ CHECKS = (
     Check(
         name="coverage of 90% intervals",
         of="calibration",
-        value=_coverage,
+        value=numbers.coverage,
         at_least=0.85,
         at_most=0.95,
         passed="predicted intervals cover what they claim",

@@ -267,6 +267,8 @@ def _write(made: list[Finding], left_out: Mapping[str, str], compared: xr.Datase
     passed = [one for one in made if one.passed]
     failed = [one for one in made if not one.passed]
     better = "" if compared is None else recommend(compared)
+    if compared is not None and compared.sizes["transform"] > 1 and not better:
+        better = "no method that was tried agrees better with retraining under other seeds: retrain"
     parts = [
         f"{len(passed)} of {len(made)} checks are passed.",
         *_listed(
