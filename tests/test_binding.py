@@ -199,9 +199,9 @@ QUERIES = {
     "short observations": (measures.loss(X, y=np.ones(1)), "has 1 rows .* has 6"),
     "column of observations": (measures.loss(X, y=Y[:, None]), "no plate explains"),
     "a single query": (measures.prediction(X[0]), r"argument '0' has shape \(2,\).*x\[None\]"),
-    "dates as labels": (
-        measures.prediction(X, queries=pd.date_range("2020", periods=NUM)),
-        "queries must be all integers.*datetime64",
+    "tuples as labels": (
+        measures.prediction(X, queries=[("a", k) for k in range(NUM)]),
+        "queries must be all integers.*tuple",
     ),
 }
 
@@ -214,8 +214,6 @@ def test_queries_are_refused_when_bound(name):
 
 
 LABELS = {
-    "dates": (pd.date_range("2020", periods=NUM), "datetime64"),
-    "durations": (pd.timedelta_range("1h", periods=NUM), "timedelta64"),
     "complex": (np.arange(NUM) * 1j, "complex"),
     "tuples": ([("a", k) for k in range(NUM)], "tuple"),
     "an index of tuples": (pd.MultiIndex.from_product([["a", "b"], [1, 2, 3]]), "tuple"),
@@ -230,6 +228,17 @@ def test_labels_that_cannot_be_stored_are_refused_at_once(name):
     labels, kind = LABELS[name]
     with pytest.raises(ValueError, match=f"labels must be all integers.*{kind}.*str"):
         dtda.Program(zoo.linear_regression, X, y=Y, labels=labels)
+
+
+def test_labels_may_be_dates_and_durations():
+    for labels in (pd.date_range("2020", periods=NUM), pd.timedelta_range("1h", periods=NUM)):
+        program = dtda.Program(zoo.linear_regression, X, y=Y, labels=labels)
+        weights = dtda.remove(program, labels[[2]])
+        assert (weights.values == 0).nonzero()[0].tolist() == [2]
+        copies = dtda.relabel(program, labels[[1]], {"y": [0.0]}).program.labels
+        assert copies.dtype.kind == program.labels.dtype.kind
+        with pytest.raises(ValueError, match="no such labels"):
+            dtda.remove(program, ["2020-01-03"])
 
 
 def test_longer_arrays_of_which_all_rows_are_asked_for_are_no_mistake():

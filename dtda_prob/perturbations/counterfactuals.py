@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from dtda_prob.perturbations.weights import Data, labelled, positions_of
 from dtda_prob.program import Program
-from dtda_prob.program.labels import check_labels
+from dtda_prob.program.labels import check_labels, next_labels
 
 Positions = Int[np.ndarray, " row"]
 
@@ -64,7 +64,7 @@ def relabel(
             value = jax.tree.map(lambda leaf: _with_copies(leaf, program.num_data, positions), value)
         arguments.arguments[name] = value
     names = program.labels[positions]
-    copies = _next_labels(program, len(positions), [f"{label} relabelled" for label in names])
+    copies = next_labels(program.labels, [f"{label} relabelled" for label in names])
     title = "relabelled" if together else None
     return _counterfactual(
         program, arguments, copies, program.slots[positions], names, title, positions
@@ -118,7 +118,7 @@ def add(
         elif name not in rows:
             _check_no_rows(name, value, program.num_data)
         arguments.arguments[name] = value
-    names = _next_labels(program, num_rows, [f"new {k}" for k in range(num_rows)])
+    names = next_labels(program.labels, [f"new {k}" for k in range(num_rows)])
     if labels is not None:
         names = _own_labels(program, labels, num_rows)
     slots = program.num_slots + np.arange(num_rows)
@@ -200,13 +200,6 @@ def _check_no_rows(name: str, value: Any, num_data: int) -> None:
             f"rows leaves out argument {name!r}, which has one row per example; give its new rows, or "
             "None if it is something else"
         )
-
-
-def _next_labels(program: Program, number: int, texts: list[str]) -> np.ndarray:
-    """Return the next numbers where examples are labelled by integers, and these texts elsewhere."""
-    if np.issubdtype(program.labels.dtype, np.integer):
-        return program.labels.max() + 1 + np.arange(number)
-    return np.array(texts)
 
 
 def _own_labels(program: Program, labels: Sequence[Hashable], number: int) -> np.ndarray:

@@ -232,7 +232,7 @@ def _names(program: Program, data: Data) -> np.ndarray:
         )
     if not names.size:
         raise ValueError("data is empty; name at least one example")
-    kinds = ("U", "iuf")[program.labels.dtype.kind in "iuf"]
+    kinds = "iuf" if program.labels.dtype.kind in "iuf" else program.labels.dtype.kind
     if names.dtype.kind not in kinds:
         raise ValueError(
             f"data={names[:5].tolist()}: no such labels, the program's are like {program.labels[0]!r}"

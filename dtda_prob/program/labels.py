@@ -6,7 +6,7 @@ import numpy as np
 
 
 def check_labels(labels: Any, size: int, what: str = "labels", each: str = "example") -> np.ndarray:
-    """Return labels as an array of integers, numbers or texts; positions if None.
+    """Return labels as an array of integers, numbers, dates or texts; positions if None.
 
     Args:
         labels: one for each.
@@ -16,17 +16,18 @@ def check_labels(labels: Any, size: int, what: str = "labels", each: str = "exam
 
     Raises:
         ValueError: for another number of labels, or labels that are missing, of several types, or of a
-            type that cannot be stored (dates, tuples, complex numbers).
+            type that cannot be stored (tuples, complex numbers).
     """
     if labels is None:
         return np.arange(size)
     names = _uniform(labels)
     if names.shape != (size,):
         raise ValueError(f"{what} must be one per {each}, {size}; got shape {names.shape}")
-    if names.dtype.kind not in "iufU" or (names.dtype.kind == "f" and not np.isfinite(names).all()):
-        kind = "NaN or infinite" if names.dtype.kind == "f" else _kinds(labels)
+    is_number = names.dtype.kind in "fMm"
+    if names.dtype.kind not in "iufMmU" or (is_number and not np.isfinite(names).all()):
+        kind = "NaN, NaT or infinite" if is_number else _kinds(labels)
         raise ValueError(
-            f"{what} must be all integers, all finite numbers or all texts; these are {kind}: write "
+            f"{what} must be all integers, finite numbers, dates or texts; these are {kind}: write "
             f"them as text, [str(label) for label in {what}]"
         )
     return names
@@ -41,6 +42,13 @@ def check_unique(labels: np.ndarray, what: str = "labels") -> np.ndarray:
     if len(np.unique(labels)) < len(labels):
         raise ValueError(f"{what} must differ from each other; number the repeated ones")
     return labels
+
+
+def next_labels(labels: np.ndarray, texts: list[str]) -> np.ndarray:
+    """Return labels for further rows: the next numbers or dates, or these texts beside texts."""
+    if labels.dtype.kind == "U":
+        return np.array(texts)
+    return labels.max() + (1 + np.arange(len(texts)))
 
 
 def _uniform(labels: Any) -> np.ndarray:

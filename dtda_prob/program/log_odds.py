@@ -21,7 +21,7 @@ _SHAPES = {
 
 
 def with_log_odds(function: Callable[[], PyTree]) -> tuple[PyTree, list[Array | None]]:
-    """Call a function, and return the log-odds of those of its leaves that are a sigmoid's values.
+    """Call a function, and return the log-odds of each leaf that is a value of a sigmoid.
 
     A probability within rounding of 1 has lost its log-odds: 16 in single precision at most, with no
     gradient. What the sigmoid was taken of has them, so they are carried along beside its value.

@@ -14,7 +14,7 @@ from numpyro.infer import init_to_uniform
 from dtda_prob.module import call
 from dtda_prob.program import binding
 from dtda_prob.program.data import Named, unbound
-from dtda_prob.program.labels import check_labels, check_unique
+from dtda_prob.program.labels import check_labels, check_unique, next_labels
 from dtda_prob.program.objective import Objective, cast
 from dtda_prob.program.settings import lay_out
 from dtda_prob.typing import Weights
@@ -45,7 +45,7 @@ class Program(Objective):
             `subsample_size` the plate has: kernels choose batches.
         *args: the model's arguments, any pytrees; lists and pandas columns of numbers become arrays.
         plate: name of the plate whose elements are the examples.
-        labels: one name per example, all integers, all numbers or all texts; by default positions.
+        labels: one name per example, all integers, numbers, dates or texts; by default positions.
         init_strategy: where `numpyro.sample` sites start, one of NumPyro's strategies.
         **kwargs: the model's keyword arguments.
 
@@ -209,6 +209,4 @@ class Program(Objective):
 
 def _with_settings(labels: np.ndarray, names: list[str]) -> np.ndarray:
     """Label settings by their names, or by the next numbers where examples are labelled by numbers."""
-    if np.issubdtype(labels.dtype, np.integer):
-        return np.concatenate([labels, labels.max() + 1 + np.arange(len(names))])
-    return check_unique(np.concatenate([labels, names]))
+    return check_unique(np.concatenate([labels, next_labels(labels, names)]))
