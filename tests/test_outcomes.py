@@ -140,7 +140,7 @@ def test_arviz_takes_a_tree_as_it_is(full, training):
 
 
 def test_plots_refuse_samples_of_different_shape(full, training):
-    with pytest.raises(ValueError, match="sample them alike"):
+    with pytest.raises(ValueError, match="trees differ in"):
         dtda.plots.compare({"full": full, "fewer": dtda.sample(training, KEY, 8)})
     with pytest.raises(ValueError, match="trees is empty"):
         dtda.plots.compare({})
