@@ -24,29 +24,35 @@ OF_PROBABILITIES = ("predictive_entropy", "expected_entropy", "mutual_informatio
 
 def cases() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     """Yield the name of each case, and a function that computes its numbers in double precision."""
-    import test_curvature
+    from cases import curvatures as curvature_cases
+    from cases import transforms
     from cases.kernels import CASES
-    from tables import CURVED, LINEAR, SPACES, STEPWISE, train, train_network
+    from tables import train, train_network
 
     for name in CASES:
         yield f"kernel/{name}", lambda name=name: _outcome(train(name))
-    for name, make in (LINEAR | STEPWISE).items():
+    for name, case in transforms.CASES.items():
+        if not case.linear:
+            yield f"transform/{name}", lambda case=case: _moved(case.make(train_network()))
+            continue
         for at in ("old", "midpoint"):
             yield (
                 f"transform/{name}, {at}",
-                lambda make=make, at=at: _moved(make(train_network(), at=at)),
+                lambda case=case, at=at: _moved(case.make(train_network(), at=at)),
             )
-    for space in SPACES:
+    for space in transforms.SPACES:
         yield (
             f"transform/unroll, {space}",
             lambda space=space: _moved(dtda.unroll(train_network(), at="old", space=space)),
         )
-    for name, make in CURVED.items():
-        yield f"transform/{name}", lambda make=make: _moved(make(train_network()))
     yield "transform/retrain", lambda: _moved(dtda.retrain(train_network()))
     yield "transform/cosine", lambda: _pulled(dtda.cosine(train_network()))
-    curvatures = test_curvature.EXACT | test_curvature.APPROXIMATE
-    curvatures |= {f"{name}, undamped": each for name, each in test_curvature.PSEUDO.items()}
+    curvatures = {name: case.curvature for name, case in curvature_cases.CASES.items()}
+    curvatures |= {
+        f"{name}, undamped": case.undamped
+        for name, case in curvature_cases.CASES.items()
+        if case.functions
+    }
     curvatures |= {"dense Hessian": dtda.curvature.dense(), "automatic": dtda.curvature.gram()}
     for name, curvature in curvatures.items():
         yield (

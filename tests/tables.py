@@ -5,7 +5,6 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from cases.kernels import CASES
 
 import dtda_prob as dtda
@@ -41,41 +40,8 @@ def _network(num_data: int, precision) -> dtda.Program:
 
 KERNELS = {name: case.kernel for name, case in CASES.items() if case.basic}
 
-LINEAR = {
-    "unroll": dtda.unroll,
-    "influence by dense Hessian": dtda.influence,
-}
-"""Transforms with a response, that carry samples of any kernel."""
-
-STEPWISE = {
-    "influence by damped Hessian": lambda training, **options: dtda.influence(
-        training, dtda.curvature.dense(damping=0.1), **options
-    ),
-    "segments": lambda training, **options: dtda.segments(
-        training, dtda.curvature.gram(), num_segments=2, **options
-    ),
-    "trajectory": lambda training, **options: dtda.trajectory(training, num_checkpoints=2, **options),
-    "covariance": lambda training, **options: dtda.covariance(
-        training, step_size=1e-3, num_samples=20, num_warmup=5, **options
-    ),
-    "influence by Kronecker factors": lambda training, **options: dtda.influence(
-        training, dtda.curvature.kronecker(damping=0.1), **options
-    ),
-}
-"""More transforms with a response, on a network trained by gradient steps."""
-
-CURVED = {
-    "newton": lambda training: dtda.newton(training, dtda.curvature.dense(damping=0.1), num_steps=2),
-    "finetune": lambda training: dtda.finetune(
-        training, dtda.kernels.sgd(optax.sgd(0.05), num_epochs=2, batch_size=4)
-    ),
-}
-"""Transforms that are not linear in the new weights."""
-
 SOME = np.array([3, 0, 2])
 """Some of the queries, in an order of their own."""
-
-SPACES = ("outputs", "parameters", "measurement")
 
 
 def queries(**options):

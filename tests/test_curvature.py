@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
+from cases.curvatures import CASES, DAMPING, NUM_PARAMS
 from jax.flatten_util import ravel_pytree
 from tables import NUM_DATA, network, regression
 
@@ -26,39 +27,9 @@ close = np.testing.assert_allclose
 KEY = jax.random.key(1)
 WEIGHTS = np.ones(NUM_DATA)
 WEIGHTS[2] = 0.3
-NUM_PARAMS, RANK = 31, 24
-DAMPING = 0.1
-
-EXACT = {
-    "dense by Cholesky": curvatures.dense("gauss_newton", damping=DAMPING, factorization="cholesky"),
-    "gram": curvatures.gram(damping=DAMPING),
-    "gram by Cholesky": curvatures.gram(damping=DAMPING, factorization="cholesky"),
-    "conjugate gradients": curvatures.conjugate_gradient(
-        "gauss_newton", damping=DAMPING, tolerance=1e-12
-    ),
-    "preconditioned": curvatures.conjugate_gradient(
-        "gauss_newton",
-        damping=DAMPING,
-        tolerance=1e-12,
-        preconditioner=curvatures.kronecker("gauss_newton"),
-    ),
-    "neumann": curvatures.neumann(damping=DAMPING, num_steps=1000),
-    "lanczos": curvatures.lanczos(rank=RANK + 1, damping=DAMPING),
-    "nystroem": curvatures.nystroem(rank=RANK, damping=DAMPING),
-}
-APPROXIMATE = {
-    "kronecker": curvatures.kronecker("gauss_newton", damping=DAMPING),
-    "uncorrected kronecker": curvatures.kronecker("gauss_newton", damping=DAMPING, corrected=False),
-    "block_diagonal": curvatures.block_diagonal(damping=DAMPING),
-    "diagonal": curvatures.diagonal(damping=DAMPING),
-    "projection": curvatures.projection(dimension=RANK, damping=DAMPING),
-    "identity": curvatures.identity(damping=DAMPING),
-}
-PSEUDO = {
-    "gram": curvatures.gram(damping=0.0),
-    "lanczos": curvatures.lanczos(rank=RANK + 1, damping=0.0),
-    "nystroem": curvatures.nystroem(rank=RANK, damping=0.0, rtol=1e-9),
-}
+EXACT = {name: case.curvature for name, case in CASES.items() if case.exact}
+ALL = {name: case.curvature for name, case in CASES.items()}
+FUNCTIONS = [name for name, case in CASES.items() if case.functions]
 
 
 def at(program: dtda.Program):
@@ -98,10 +69,10 @@ def truth(damping=DAMPING, program=None):
     return solve(curvatures.dense("gauss_newton", damping=damping), program or network())
 
 
-@pytest.mark.parametrize("name", EXACT | APPROXIMATE)
+@pytest.mark.parametrize("name", ALL)
 def test_the_inverse_is_symmetric_and_where_exact_that_of_the_dense_matrix(name, x64):
     """Reverse mode is compiled with it, since `pull` is."""
-    curvature, program = (EXACT | APPROXIMATE)[name], network()
+    curvature, program = ALL[name], network()
     params, vector = at(program)
     other = optax.tree.random_like(jax.random.key(6), params, jax.random.normal)
     curvature.check(program)
@@ -119,10 +90,12 @@ def test_the_inverse_is_symmetric_and_where_exact_that_of_the_dense_matrix(name,
         close(ravel_pytree(forward)[0], truth(), rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", PSEUDO)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_without_damping_it_is_the_pseudo_inverse(name, x64):
     expected = truth(0.0)
-    assert np.linalg.norm(solve(PSEUDO[name], network()) - expected) < 1e-4 * np.linalg.norm(expected)
+    assert np.linalg.norm(solve(CASES[name].undamped, network()) - expected) < 1e-4 * np.linalg.norm(
+        expected
+    )
 
 
 def test_the_dense_gauss_newton_matrix_is_made_of_jacobians_and_loss_hessians(x64):
@@ -172,12 +145,12 @@ def test_diagonal_and_blocks_are_those_of_the_whole_matrix(x64):
     params, vector = at(program)
     _, b = rows(program)
     whole, v = b.T @ b + DAMPING * np.eye(NUM_PARAMS), np.asarray(ravel_pytree(vector)[0])
-    close(solve(APPROXIMATE["diagonal"], program), v / np.diag(whole), rtol=1e-9)
+    close(solve(ALL["diagonal"], program), v / np.diag(whole), rtol=1e-9)
     bounds = np.cumsum([0] + [leaf.size for leaf in jax.tree.leaves(params)])
     expected = np.concatenate(
         [np.linalg.solve(whole[i:j, i:j], v[i:j]) for i, j in itertools.pairwise(bounds)]
     )
-    close(solve(APPROXIMATE["block_diagonal"], program), expected, rtol=1e-8)
+    close(solve(ALL["block_diagonal"], program), expected, rtol=1e-8)
 
 
 def test_kronecker_is_the_exact_diagonal_in_the_basis_of_both_sides(x64):
@@ -189,7 +162,7 @@ def test_kronecker_is_the_exact_diagonal_in_the_basis_of_both_sides(x64):
     right = np.linalg.eigh(np.einsum("nij,nik->jk", g, g))[1]
     moments = (np.einsum("ia,nij,jb->nab", left, g, right) ** 2).sum(0)
     expected = left @ ((left.T @ v @ right) / (moments + DAMPING)) @ right.T
-    found = ravel_pytree(vector)[1](solve(APPROXIMATE["kronecker"], program))
+    found = ravel_pytree(vector)[1](solve(ALL["kronecker"], program))
     close(found["weight0"], expected, rtol=1e-8)
     bias = np.asarray(tree["bias1"])
     block = bias.T @ bias + DAMPING * np.eye(3)
@@ -214,10 +187,10 @@ def test_kronecker_is_exact_for_one_linear_layer_with_a_kronecker_curvature(x64)
         close(solve(curvature, program, weights=weights), exact, rtol=1e-8)
 
 
-FUNCTIONS = (filters.Flow(3.0), filters.Decay(3.0), filters.Damped(0.2))
+FILTERS = (filters.Flow(3.0), filters.Decay(3.0), filters.Damped(0.2))
 
 
-@pytest.mark.parametrize("name", ["gram", "lanczos", "nystroem"])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_eigenvalues_are_those_of_the_dense_matrix(name, x64):
     program = network()
     found, expected = (applied(c, program) for c in (EXACT[name], curvatures.dense("gauss_newton")))
@@ -231,7 +204,7 @@ def applied(curvature, program):
     @jax.jit
     def apply(params, vector):
         found = curvature.at(program, KEY, params, jnp.asarray(WEIGHTS))
-        return [ravel_pytree(found.apply(function, vector))[0] for function in FUNCTIONS]
+        return [ravel_pytree(found.apply(function, vector))[0] for function in FILTERS]
 
     return np.stack(apply(params, vector))
 
@@ -261,7 +234,7 @@ def test_damping_may_be_relative_to_the_mean_eigenvalue_or_one_over_the_time_of_
 
 @pytest.mark.parametrize("method", ["gram", "kronecker"])
 def test_nothing_depends_on_blocks_or_on_the_order_of_data(method, x64, monkeypatch):
-    curvature = (EXACT | APPROXIMATE)[method]
+    curvature = ALL[method]
     whole = solve(curvature, network())
     monkeypatch.setattr(quadratic, "BLOCK", 300)
     monkeypatch.setattr(quadratic, "BATCH_SIZE", 5)
@@ -403,9 +376,9 @@ def by_factor(x, y):
         numpyro.factor("y", -((y[i] - slope * x[i]) ** 2))
 
 
-@pytest.mark.parametrize("name", EXACT | APPROXIMATE)
+@pytest.mark.parametrize("name", ALL)
 def test_curvatures_are_plain_data_that_print_as_their_code(name):
-    curvature = (EXACT | APPROXIMATE)[name]
+    curvature = ALL[name]
     assert eval(repr(curvature), vars(curvatures)) == curvature
     assert hash(curvature) == hash(pickle.loads(pickle.dumps(curvature)))
     assert dataclasses.replace(curvature, damping=0.3) != curvature

@@ -7,13 +7,11 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
+from cases.transforms import CASES as TRANSFORMS
+from cases.transforms import SPACES
 from tables import (
-    CURVED,
     KERNELS,
-    LINEAR,
     SOME,
-    SPACES,
-    STEPWISE,
     direction,
     draw,
     network,
@@ -35,6 +33,7 @@ PARAMETERS = dtda.measures.parameters()
 close = np.testing.assert_allclose
 
 kernels = pytest.mark.parametrize("kernel", KERNELS)
+LINEAR = {name: case.make for name, case in TRANSFORMS.items() if case.any_kernel}
 linear = pytest.mark.parametrize("transform", LINEAR)
 
 
@@ -127,10 +126,11 @@ def test_push_keeps_what_stays_and_pull_is_its_derivative(kernel, transform, x64
     check_laws(train(kernel), LINEAR[transform](train(kernel), at="old"))
 
 
-@pytest.mark.parametrize("transform", STEPWISE | CURVED)
+@pytest.mark.parametrize("transform", [name for name, c in TRANSFORMS.items() if not c.any_kernel])
 def test_push_keeps_what_stays_and_pull_is_its_derivative_for_a_network(transform, x64):
-    options = {"at": "old"} if transform in STEPWISE else {}
-    check_laws(train_network(), (STEPWISE | CURVED)[transform](train_network(), **options))
+    case = TRANSFORMS[transform]
+    options = {"at": "old"} if case.linear else {}
+    check_laws(train_network(), case.make(train_network(), **options))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_push_keeps_what_stays_and_pull_is_its_derivative_for_a_network(transfor
 )
 def test_the_laws_hold_in_every_space(transform, space, x64):
     """Outputs are the default, in which influence is among the transforms above."""
-    make = (LINEAR | STEPWISE)[transform]
+    make = TRANSFORMS[transform].make
     check_laws(train_network(), make(train_network(), space=space, at="old"), step=1e-6)
 
 
