@@ -38,7 +38,7 @@ from dtda_prob.compiling import split as in_parts
 from dtda_prob.divergences import resolve
 from dtda_prob.storage import results
 from dtda_prob.storage.store import writing
-from dtda_prob.studies.draw import push_pairs
+from dtda_prob.studies.calls import push_pairs
 from dtda_prob.studies.pull import pull_runs
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training

@@ -168,7 +168,7 @@ def test_kernels_run_where_they_are_put_in_double_precision_compiled_once():
 def placed(kernel: str) -> list:
     """Draw twice on the second device; give the type, where it is, and the number of compilations."""
     from dtda_prob.compiling import _jitted
-    from dtda_prob.studies.draw import push_pairs
+    from dtda_prob.studies.calls import push_pairs
 
     training, device = trained(kernel), jax.devices()[1]
     _jitted.cache_clear()

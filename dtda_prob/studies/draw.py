@@ -12,26 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
 from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import num_removed
-from dtda_prob.studies.devices import all_devices, mesh_of, num_devices, spread, whole
+from dtda_prob.studies.calls import carry_pairs, draw_runs, push_pairs
+from dtda_prob.studies.devices import all_devices, mesh_of, num_devices, whole
 from dtda_prob.studies.digests import of_array, of_key, of_weights
 from dtda_prob.studies.identity import of_program, of_source
-from dtda_prob.studies.reading import VALUE, read
+from dtda_prob.studies.reading import VALUE
 from dtda_prob.studies.run import HERE, Where, run
 from dtda_prob.studies.source import Source, keys_of, matched, start_of, training_of
 from dtda_prob.studies.tree import coordinates, in_draws, to_datatree
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import Outcome, PRNGKey, Weights
+from dtda_prob.typing import PRNGKey
 
 CHUNK = 64
 """Trainings per compiled call."""
-READ_AT_ONCE = 4
-"""Outcomes read together: few, since their statistics visit all data at once."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -338,65 +336,3 @@ def in_chunks(
 def filled(places: np.ndarray, size: int) -> np.ndarray:
     """Repeat the last place, so that all calls have one shape."""
     return np.pad(places, (0, size - len(places)), mode="edge")
-
-
-@compiled
-def draw_runs(training: Training, mesh: Mesh | None, keys: Key[Array, " run"], old: Weights) -> Outcome:
-    """Draw runs at the old weights."""
-
-    def some(training: Training, keys: Key[Array, " run"], old: Weights) -> Outcome:
-        return jax.vmap(training.draw, (0, None))(keys, old)
-
-    return spread(some, mesh, training, (_split(mesh), P()), _split(mesh))(keys, old)
-
-
-@compiled
-def carry_pairs(
-    source: PushForward,
-    keep: tuple[str, ...],
-    mesh: Mesh | None,
-    keys: Key[Array, " pair"],
-    outcomes: Outcome,
-    old: Weights,
-    new: Float[Array, "pair example"],
-) -> dict[str, Array]:
-    """Carry outcomes that are there to new weights, all at once, and read them a few at a time."""
-
-    def some(source: Any, keys: Array, outcomes: Outcome, old: Weights, new: Array) -> Any:
-        carried = jax.vmap(source.carry, (0, 0, None, 0))(keys, outcomes, old, new)
-        return _read(source.training, keep, carried, new)
-
-    specs = _split(mesh), _split(mesh), P(), _split(mesh)
-    return spread(some, mesh, source, specs, _split(mesh))(keys, outcomes, old, new)
-
-
-@compiled
-def push_pairs(
-    source: Source,
-    keep: tuple[str, ...],
-    mesh: Mesh | None,
-    keys: Key[Array, " pair"],
-    old: Weights,
-    new: Float[Array, "*pair example"],
-) -> dict[str, Array]:
-    """Push all pairs at once, and read them a few at a time."""
-    axis = None if new.ndim == 1 else 0
-
-    def some(source: Source, keys: Array, old: Weights, new: Array) -> Any:
-        outcomes = jax.vmap(source.push, (0, None, axis))(keys, old, new)
-        return _read(training_of(source), keep, outcomes, new)
-
-    specs = _split(mesh), P(), P() if axis is None else _split(mesh)
-    return spread(some, mesh, source, specs, _split(mesh))(keys, old, new)
-
-
-def _read(training: Training, keep: tuple[str, ...], outcomes: Outcome, new: Array) -> dict[str, Array]:
-    if new.ndim == 1:
-        one = lambda outcome: read(training, keep, outcome, new)  # noqa: E731
-        return jax.lax.map(one, outcomes, batch_size=READ_AT_ONCE)
-    pair = lambda pair: read(training, keep, *pair)  # noqa: E731
-    return jax.lax.map(pair, (outcomes, new), batch_size=READ_AT_ONCE)
-
-
-def _split(mesh: Mesh | None) -> P:
-    return P() if mesh is None else P(mesh.axis_names)
