@@ -1,4 +1,4 @@
-"""Loops over positions in blocks of one size, which compile once and bound memory."""
+"""Loops over positions in blocks of equal size, which compile once and bound memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,21 +11,21 @@ Positions = Int[Array, "block position"]
 
 
 def map_blocks(fun: Callable[[Int[Array, ""]], Any], length: int, size: int) -> Any:
-    """Map over `arange(length)`, `size` positions at once; results are stacked.
+    """Map over `arange(length)`, `size` positions at a time, and stack the results.
 
-    Unlike `jax.lax.map`, the last block is filled up instead of being compiled by itself.
+    Unlike `jax.lax.map`, this pads the last block instead of compiling it separately.
     """
     positions, _ = blocks(length, size)
-    found = jax.lax.map(jax.vmap(fun), positions)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], found)
+    stacked = jax.lax.map(jax.vmap(fun), positions)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], stacked)
 
 
 def blocks(
     length: int, size: int
 ) -> tuple[Int[Array, "block position"], Bool[Array, "block position"]]:
-    """Give the positions of each block, and which of them do not fill up the last one.
+    """Return the positions of each block, and a mask that is False on padding.
 
-    Sizes are evened out, so that as little as possible is filled up.
+    Sizes are evened out to keep the padding small.
     """
     count = -(-length // min(size, length))
     size = -(-length // count)

@@ -11,7 +11,7 @@ import jax.core
 import numpy as np
 
 MAX_COMPILED = 256
-"""Compiled functions that a process keeps, the most recently used; each maps many pieces of code."""
+"""The number of recently used functions that a process keeps; each holds code for all its shapes."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,20 @@ class compiled:
         return _jitted(self.function, static).lower(traced)
 
     def shapes(self, *args: Any) -> Any:
-        """Return shapes and types of the result; the call that is made later is not traced again."""
+        """Return shapes and types of the result; a later call with these arguments reuses the trace."""
         traced, static = split(args)
         return _jitted(self.function, static).eval_shape(traced)
 
 
 def split(tree: Any) -> tuple[Any, "Static"]:
-    """Split a pytree into what is traced and what is static; see `joined`."""
+    """Split a pytree into its traced and its static part; see `joined`."""
     traced, static = eqx.partition(tree, is_traced)
     leaves, structure = jax.tree.flatten(static)
     return traced, Static(tuple((type(leaf), leaf) for leaf in leaves), structure)
 
 
 def joined(traced: Any, static: "Static") -> Any:
-    """Put both parts of a pytree together again."""
+    """Return the pytree whose traced and static parts these are."""
     leaves = [leaf for _, leaf in static.leaves]
     return eqx.combine(traced, jax.tree.unflatten(static.structure, leaves))
 
@@ -66,7 +66,7 @@ def is_traced(leaf: Any) -> bool:
 
 
 def is_tracer(value: Any) -> bool:
-    """Return whether a value is known only when the code that is compiled now runs."""
+    """Return whether a value is abstract, because JAX is tracing the code that uses it."""
     return isinstance(value, jax.core.Tracer)
 
 
@@ -80,5 +80,5 @@ class Static:
 
 @lru_cache(maxsize=MAX_COMPILED)
 def _jitted(function: Callable, static: Static) -> Any:
-    """Return one compiled function for each static structure; those not used for long are freed."""
+    """Return the jitted function of a static structure; the least recently used are freed."""
     return jax.jit(lambda traced: function(*joined(traced, static)))

@@ -1,4 +1,4 @@
-"""The words every room shares: keys, weights, outcomes and the three protocols."""
+"""Types that all packages share: keys, weights, outcomes and the three protocols."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -10,23 +10,23 @@ Params = PyTree
 """Parameters of a program in unconstrained space: a dict from site name to array or pytree."""
 
 Weights = Float[Array, " example"]
-"""One non-negative weight per example: 1 as is, 0 removed, 2 doubled."""
+"""One non-negative weight per example: 1 unchanged, 0 removed, 2 doubled."""
 
 PRNGKey = Key[Array, ""]
 """One typed key, from `jax.random.key`."""
 
 
 class Outcome(NamedTuple):
-    """What one run of training leaves behind.
+    """The result of one run of training.
 
-    Where the kernel keeps several states of a run, each leaf has a leading axis `state`.
+    If the kernel keeps several states of a run, each leaf has a leading axis `state`.
 
     Attributes:
         params: parameters in unconstrained space.
         outputs: the quantities of the measure that a push-forward carries (logits, means, ...).
-        value: what the measure reads off the outputs, shape `(query,)` or `(query, output)`.
+        value: the readout of the measure from the outputs, shape `(query,)` or `(query, output)`.
         losses: the loss of each step, shape `(step,)`.
-        stats: what the algorithm says of the state (energy, acceptance, convergence), by name.
+        stats: statistics of the algorithm (energy, acceptance, convergence), by name.
     """
 
     params: Params
@@ -53,13 +53,12 @@ Queries = Int[Array, " block"]
 
 
 class Pull(Protocol):
-    """Give d value / d weights at `weights`: shape `(*state, query, *output, example)`.
+    """Return d value / d weights at `weights`: shape `(*state, query, *output, example)`.
 
-    Given `queries`, it is that of these alone: `pull(key, weights, queries)` is
-    `pull(key, weights)[queries]`, with the queries that were asked for in place of all. Blocks of one
-    size share a compilation. Only their rows are pulled back and kept; what the rows have in common
-    (training, the curvature, the value of all queries) is done again for each block. Positions are
-    not checked, since they may be traced.
+    With `queries`, compute these rows only: `pull(key, weights, queries)` equals
+    `pull(key, weights)` at these positions of the query axis. Blocks of equal size share a compilation.
+    The work that all rows share (training, the curvature, the values of all queries) is repeated for
+    each block. Positions are not checked, since they may be traced.
     """
 
     def __call__(
@@ -72,9 +71,9 @@ Objective = Callable[[Params], Float[Array, ""]]
 
 
 def check_key(key: PRNGKey) -> None:
-    """Refuse anything but one typed threefry key.
+    """Raise unless `key` is one typed threefry key.
 
-    Draws are mapped over keys, and only threefry gives each of them its own stream under `vmap`.
+    Draws are mapped over keys, and only threefry keeps their streams independent under `vmap`.
 
     Raises:
         TypeError: if `key` is not a typed key.

@@ -1,4 +1,4 @@
-"""Small ready programs, and the data sets they run on."""
+"""Small ready-made programs, and data sets for them."""
 
 from dtda_prob.zoo.datasets import Radon as Radon
 from dtda_prob.zoo.datasets import Split as Split

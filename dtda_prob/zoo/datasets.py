@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 
 class Split(NamedTuple):
-    """Inputs and targets to train on, and to ask about."""
+    """Training inputs and targets, and test inputs and targets for queries."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -18,7 +18,7 @@ class Split(NamedTuple):
 
 
 class Radon(NamedTuple):
-    """Measurements of radon in houses, one row a house.
+    """Measurements of radon in houses, one row per house.
 
     Attributes:
         county: name of its county.
@@ -55,8 +55,8 @@ def digits(seed: int = 0) -> Split:
 def concrete(seed: int = 0) -> Split:
     """Load the compressive strength of concrete, 8 features, standardised: 896 to train, 103 to test.
 
-    The rows are shuffled: the first 103 test, the next 896 train, the last 31 of the 1030 are left
-    out. Features and strength are standardised by the mean and standard deviation of the training rows.
+    The rows are shuffled: the first 103 test, the next 896 train, the last 31 of the 1030 are unused.
+    Features and strength are standardised by the mean and standard deviation of the training rows.
 
     Source: I-Cheng Yeh (1998), Concrete Compressive Strength, UCI Machine Learning Repository, licensed
     CC BY 4.0.
@@ -89,7 +89,7 @@ def radon() -> Radon:
     ((919,), 85)
     """
     # radon.csv: EPA State Residential Radon Survey; taken from PyMC3 3.8 (Apache 2.0). Changed: four
-    # columns are kept, names of counties have small letters, measurements are not yet logarithms.
+    # columns are kept, names of counties are in lower case, measurements are not yet logarithms.
     with (resources.files(__package__) / "radon.csv").open() as file:
         county, *numbers = np.loadtxt(file, delimiter=",", skiprows=1, dtype=str, unpack=True)
     uranium, floor, activity = np.array(numbers).astype(np.float32)

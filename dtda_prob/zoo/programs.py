@@ -1,4 +1,4 @@
-"""Generative programs in plain NumPyro, with no need of a network library."""
+"""Generative programs in plain NumPyro, without a network library."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,7 +20,7 @@ def classifier(widths: Sequence[int], num_classes: int, activation: Activation =
     Args:
         widths: units of each hidden layer.
         num_classes: number of classes.
-        activation: what each hidden unit applies.
+        activation: the activation function of the hidden units.
     """
 
     def model(x: Float[Array, "example feature"], y: Int[Array, " example"] | None = None) -> None:
@@ -41,7 +41,7 @@ def regressor(
 
     Args:
         widths: units of each hidden layer.
-        activation: what each hidden unit applies.
+        activation: the activation function of the hidden units.
         noise: standard deviation of the observations.
     """
 
@@ -60,7 +60,7 @@ def linear_regression(
     noise: float = 1.0,
     prior: float = 1.0,
 ) -> None:
-    """Run Bayesian linear regression with known noise, the model with a closed form."""
+    """Run Bayesian linear regression with known noise, whose posterior has a closed form."""
     num_features = x.shape[-1]
     slopes = numpyro.sample("slopes", dist.Normal(0.0, prior).expand([num_features]).to_event(1))
     with numpyro.plate("data", len(x)) as i:
