@@ -18,15 +18,15 @@ from jaxtyping import Array, Float, PyTree
 from numpyro.distributions.distribution import Distribution
 
 from dtda_prob import readouts
-from dtda_prob.compiling import compiled, is_traced
+from dtda_prob.compiling import compiled
 from dtda_prob.module import Module, call
 from dtda_prob.program import Program
 from dtda_prob.program.abstraction import per_structure, remembered
 from dtda_prob.program.coordinates import Coordinates, coordinates
-from dtda_prob.program.data import MisfitError, Named, argument, bound, settle, unbound
+from dtda_prob.program.data import Named, bound, settle, unbound
 from dtda_prob.program.labels import check_labels
 from dtda_prob.program.plates import describe, plate_dim
-from dtda_prob.program.structure import abstract, check_lengths, check_observations
+from dtda_prob.program.structure import abstract, check_axes, check_lengths, check_observations
 from dtda_prob.typing import Params
 
 Value = Float[Array, "query *output"]
@@ -144,7 +144,7 @@ class Predictive(Measure):
         return call(self.name, *args, **kwargs, **named)
 
     def __call__(self, program: Program) -> Self:
-        _check_axes(program, *self.data)
+        check_axes((program.args, program.kwargs), bound(self.data), program.num_data)
         data, facts = settle(self._inspect(program), bound(self.data))
         chart, dims, shape = facts
         measure = self._with(program=program, data=data, values=dict.fromkeys(dims))
@@ -377,35 +377,18 @@ def _traced_chart(measure: Predictive) -> tuple[Coordinates, dict[str, int]]:
 
 
 def _distributions(measure: Predictive, params: Params) -> dict[str, Distribution]:
-    sites = measure.bound.predictive_sites(params, *measure.asked)
-    return {name: sites[name]["fn"] for name in measure.bound.observed}
+    described = measure.bound.predictive(params, *measure.asked[0], **measure.asked[1])
+    return {name: fn for name, (fn, _, _) in described.items()}
 
 
 def _observations(measure: Predictive) -> dict[str, Any]:
-    program = measure.bound
-    sites = program.predictive_sites(_zeros(program), *measure.asked)
-    return {name: describe(sites[name], program.plate)[1] for name in program.observed}
+    args, kwargs = measure.asked
+    described = measure.bound.predictive(_zeros(measure.bound), *args, **kwargs)
+    return {name: y for name, (_, y, _) in described.items()}
 
 
 def _zeros(program: Program) -> Params:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), program.shapes)
-
-
-def _check_axes(program: Program, args: tuple, kwargs: dict) -> None:
-    """Refuse a single query without the axis of queries.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    own = dict(jax.tree.leaves_with_path((program.args, program.kwargs)))
-    for path, leaf in jax.tree.leaves_with_path(bound((args, kwargs))):
-        rows: tuple[int, ...] = np.shape(own[path]) if path in own else ()
-        if is_traced(leaf) and rows[:1] == (program.num_data,) and 0 < np.ndim(leaf) < len(rows):
-            name = argument(path)
-            raise MisfitError(
-                f"queries: argument {name!r} has shape {np.shape(leaf)} where the program's has "
-                f"{rows}; a single query needs an axis of its own, x[None]"
-            )
 
 
 def _scalar_names(shapes: Params) -> np.ndarray:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import NUM, schools
-from programs import Y as SCORES
+from cases.programs import NUM, schools
+from cases.programs import Y as SCORES
 from tables import KERNELS, NOISE, NUM_DATA, PRIOR, draw, pull, queries, regression, regression_data
 
 import dtda_prob as dtda

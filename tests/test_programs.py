@@ -9,9 +9,9 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
+from cases.programs import GROUP, HOLES, NUM, PROGRAMS, REFUSED, SEEN, Y, bind, schools
 from numpyro import handlers
 from numpyro.infer.util import potential_energy
-from programs import GROUP, HOLES, NUM, PROGRAMS, REFUSED, SEEN, Y, bind, schools
 
 import dtda_prob as dtda
 

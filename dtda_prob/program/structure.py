@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import Unit, constraints
 
 from dtda_prob.compiling import is_traced
@@ -191,6 +192,27 @@ def check_lengths(jaxpr: Any, data: Any, size: int, plate: str) -> None:
             f"argument {named[lookup.leaf]!r} has {lookup.length} rows where plate {plate!r} has "
             f"{size}: {where}; give one row per example"
         )
+
+
+def check_axes(own: Any, asked: Any, num_data: int) -> None:
+    """Refuse a single query without the axis of queries.
+
+    Args:
+        own: the program's positional arguments and keyword arguments.
+        asked: the arguments of the queries.
+        num_data: the number of examples.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    shapes = {path: np.shape(leaf) for path, leaf in jax.tree.leaves_with_path(own)}
+    for path, leaf in jax.tree.leaves_with_path(asked):
+        rows = shapes.get(path, ())
+        if is_traced(leaf) and rows[:1] == (num_data,) and 0 < np.ndim(leaf) < len(rows):
+            raise MisfitError(
+                f"queries: argument {argument(path)!r} has shape {np.shape(leaf)} where the program's "
+                f"has {rows}; a single query needs an axis of its own, x[None]"
+            )
 
 
 def is_summed(site: Site) -> bool:
