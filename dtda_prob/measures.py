@@ -281,8 +281,7 @@ class averaged(Measure):
     measure: Measure
 
     def __call__(self, program: Program) -> Self:
-        bound = self._with(measure=self.measure(program), program=program)
-        return bound._with(names=Named(np.array(["mean"])))
+        return self._with(measure=self.measure(program), program=program, names=named(["mean"]))
 
     @property
     def name(self) -> str:
