@@ -1,9 +1,9 @@
-"""Wrong labels found and pruned: digits, of which 10 % are labelled as another digit.
+"""Find and prune wrong labels: digits, 10 % of which are labelled as another digit.
 
 Run with `uv run python benchmarks/clean.py` (some ten minutes on two cores). It prints its tables and
 writes them to `docs/benchmarks/clean.md`. 144 of 1437 training digits get another label, at random.
-Nothing is chosen by looking at which: each score is used as it comes. Test digits are labelled right;
-the first 180 are for validation, and the other 180 tell what pruning is worth.
+Nothing is tuned with this knowledge: each score is used unchanged. Test digits have correct labels;
+the first 180 are for validation, and the other 180 measure the effect of pruning.
 """
 
 import platform
@@ -158,17 +158,18 @@ def main() -> None:
     short = scores_of(64, 20, DRAWS)
     sections = {
         "Wrong labels, 64 units, 20 epochs": (
-            "The perceptron of the main job. DeLong's errors; precision among the 144 most suspect.",
+            "The perceptron of the main job. Errors by DeLong's method; precision among the 144 most "
+            "suspicious examples.",
             detection(short),
         ),
         "Wrong labels, 256 units, 100 epochs": (
-            "Training goes on until it has learned many of the wrong labels.",
+            "Training continues until the network has learned many of the wrong labels.",
             detection(scores_of(256, 100, FEW_DRAWS)),
         ),
         "Pruning": (
-            "Test loss after removing 144 digits and training again (20 epochs, 64 units), 20 times "
-            "with paired keys; intervals of 90 %. Fixed seed: the scores of one draw, averaged over "
-            f"{FIXED_SEEDS} of them; random: over 10 choices.",
+            "Test loss after removing 144 digits and retraining (20 epochs, 64 units) 20 times with "
+            "paired keys, with 90 % intervals. Fixed seed: scores of a single draw, averaged over "
+            f"{FIXED_SEEDS} draws; random: averaged over 10 choices.",
             prunings(short),
         ),
     }

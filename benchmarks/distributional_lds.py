@@ -1,13 +1,13 @@
-"""Do methods predict how whole distributions move: distributional linear datamodelling scores.
+"""Measure how well methods predict the change of whole distributions, by distributional LDS.
 
 Run with `uv run python benchmarks/distributional_lds.py` (some fifteen minutes on two cores). It prints
-its tables and writes them to `docs/benchmarks/distributional_lds.md`. Random halves of the data are
-kept and the rest dropped, 40 of them, 20 retrainings each; predictions come from other keys, and one
-truth serves all methods and divergences. A score is the mean over queries of the Spearman correlation
-over subsets between predicted and retrained divergence from training on all data; "+-" is its standard
-error over subsets and retrainings. Divided by the root of the truth's reliability it is the score
-against a truth without noise. Nothing is subtracted from the divergences. Seconds are for one
-run, compilation included, beside whatever else the machine does.
+its tables and writes them to `docs/benchmarks/distributional_lds.md`. Each of 40 subsets keeps a random
+half of the data and drops the rest, with 20 retrainings; predictions use other keys, and all methods
+and divergences share the same retrainings. A score is the mean over queries of the Spearman
+correlation over subsets between predicted and retrained divergence from training on all data; "+-" is
+its standard error over subsets and retrainings. Divided by the square root of the truth's reliability
+it is the score against a truth without noise. Nothing is subtracted from the divergences. Seconds are
+for one run, including compilation, on a machine that other work shares.
 """
 
 import platform

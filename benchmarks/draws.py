@@ -1,4 +1,4 @@
-"""How many draws settle an influence, and data that change the spread of a margin, not its mean.
+"""How many draws an influence needs, and examples that change the spread of a margin, not its mean.
 
 Run with `uv run python benchmarks/draws.py` (about ten minutes on two cores). It prints its tables and
 writes them to `docs/benchmarks/draws.md`. Perceptron and digits are as in the main job.
@@ -29,12 +29,13 @@ PILOT = 8
 
 
 def leave_one_out(training: Training, key: jax.Array) -> pd.DataFrame:
-    """Leave out 48 random digits one by one and correlate, over them, the mean shift of 60 losses.
+    """Leave out 48 random digits one by one and correlate the mean shifts of 60 losses over them.
 
-    "with 64 others" is the correlation of so many retrainings with 64 coupled ones of other keys;
-    "expected" is what `power` expects of it from a coupled pilot of 8 draws with other keys; "needs"
-    is how many draws the pilot says that the measured correlation takes. "with unrolled" is the
-    correlation with the mean of 16 unrolled derivatives of other keys. Means over queries.
+    "with 64 others" is the correlation of the mean over the given number of retrainings with 64
+    coupled retrainings with other keys; "expected" is the correlation that `power` predicts from a
+    coupled pilot of 8 draws with other keys; "needs" is the number of draws that the pilot predicts
+    for the measured correlation. "with unrolled" is the correlation with the mean of 16 unrolled
+    derivatives with other keys. All are means over queries.
     """
     choice, pilot, truth, predict, fresh = jax.random.split(key, 5)
     points = jax.random.choice(choice, training.program.num_data, (NUM_POINTS,), replace=False)
@@ -75,14 +76,15 @@ def expectation(planned: Power, arms: str, count: int, measured: float) -> dict[
 
 
 def spread_alone(training: Training, key: jax.Array) -> pd.DataFrame:
-    """Find data whose removal changes the spread of a margin and hardly its mean, and retrain.
+    """Find examples whose removal changes the spread of a margin but hardly its mean, and retrain.
 
-    Train the perceptron on the first 200 digits (batches of 20) and measure the margin (log-odds of the
-    true class) of 40 test digits. Listed are all pairs that `scores.spread_without_shift` finds from
-    256 unrolled draws (variance significant at a false discovery rate of 0.05, the mean's interval
-    within half of the spread's change), and each is then retrained, 512 coupled draws of other keys.
-    "shift" is the change of the mean, "spread" the change of the standard deviation, both in standard
-    deviations of the margin over draws, with 90 % intervals of the retraining.
+    Train the perceptron on the first 200 digits (batches of 20) and measure the margin (log-odds of
+    the true class) of 40 test digits. The table lists all pairs that `scores.spread_without_shift`
+    finds from 256 unrolled draws (variance significant at a false discovery rate of 0.05, the mean's
+    interval within half of the spread's change). Each removal is retrained with 512 coupled draws
+    with other keys. "shift" is the change of the mean, "spread" the change of the standard
+    deviation, both in standard deviations of the margin over draws, with 90 % intervals from
+    retraining.
     """
     predict, retrain = jax.random.split(key)
     few = few_digits()
@@ -132,10 +134,10 @@ def confirm(
 
 
 def pairs(training: Training, key: jax.Array) -> pd.DataFrame:
-    """Time the comparison of 64 draws of all 360 x 1437 pairs of test and training digit.
+    """Time the comparison of 64 draws for all 360 x 1437 pairs of test and training digits.
 
-    Seconds on the host, of normal draws of that shape: values with their errors and intervals; with
-    null levels and p-values by 20 permutations; and with ranks over 100 resamples too.
+    Seconds on the host, for normal draws of this shape: values with their errors and intervals; then
+    also null levels and p-values by 20 permutations; then also ranks over 100 resamples.
     """
     rng = np.random.default_rng(SEED)
     old = rng.normal(size=(64, 360, 1)).astype(np.float32)

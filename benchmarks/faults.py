@@ -1,9 +1,9 @@
-"""What faults do to a study, and what is left: kills, dying workers and schedulers, full disks.
+"""Measure what faults do to a study, and what remains: kills, lost workers and schedulers, full disks.
 
 Run with `uv run python benchmarks/faults.py`, or a part of it by its name: `kills`, `cluster`,
 `scheduler`, `devices`, `disk`. Each prints its table, writes its section of
-`docs/benchmarks/faults.md`, and ends with an error where a claim does not hold. The training is
-the demonstration: handwritten digits, a perceptron 64-64-10, 20 epochs, the losses of 40 test digits.
+`docs/benchmarks/faults.md`, and ends with an error if a claim does not hold. The training is the
+demonstration: handwritten digits, a perceptron 64-64-10, 20 epochs, the losses of 40 test digits.
 """
 
 import os

@@ -1,12 +1,12 @@
-"""What a study costs as its counts grow: slopes, memory, disk, and a prediction put to the test.
+"""Measure how the cost of a study grows with its size: slopes, memory, disk, and a tested prediction.
 
-A perceptron of 32 features, tanh units and 10 classes, SGD with momentum 0.9, batches of 64, on
-made-up normal data: N = 2,048 data, P = 2,762 parameters, T = 128 steps, Q = 64 queries, unless
-said otherwise. Each number is the least of three warm calls; compilation is left out. Slopes are of
-the logarithm of seconds, or bytes, over that of the count, by least squares; errors are those of
-the fit. Bytes are what the compiler says that a call holds beside its arguments. Seconds are those
-of a machine of two cores that other work shares, so that rates may be several times too slow, and
-slopes have noise in them.
+A perceptron with 32 features, tanh units and 10 classes, SGD with momentum 0.9, batches of 64, on
+synthetic normal data: N = 2,048 examples, P = 2,762 parameters, T = 128 steps, Q = 64 queries,
+unless stated otherwise. Each number is the least of three warm calls, without compilation. Slopes
+are fitted by least squares to the logarithm of seconds, or bytes, against the logarithm of the
+count; errors are standard errors of the fit. Bytes are the memory that a call takes in addition to
+its arguments, according to the compiler. Seconds are from a machine with two cores shared with other
+work, so rates may be several times too slow, and slopes are noisy.
 
 Run with `uv run python benchmarks/growth.py`.
 """
@@ -61,11 +61,11 @@ METHODS: dict[str, Callable] = {
 
 
 def calls() -> pd.DataFrame:
-    """Grow one count at a time, by factors of two and four.
+    """Increase one count at a time, by factors of two and four.
 
-    `sample` and a push are calls of 8 draws, a pull is of one draw and all queries. A push or a pull
-    contains the training that it starts from. "At base" is one call. A slope well below 1 says that at
-    this size something else costs more.
+    `sample` and a push are calls of 8 draws; a pull has one draw and all queries. A push or a pull
+    includes the training that it starts from. "At base" is one call. A slope well below 1 means that at
+    this size something else dominates the cost.
     """
     rows = []
     for name, measure in ways().items():
@@ -82,7 +82,7 @@ def calls() -> pd.DataFrame:
 
 
 def draws_and_perturbations() -> pd.DataFrame:
-    """Grow the draws of a call, the draws of a study, and its perturbations: `sample`, T = 32 steps."""
+    """Increase the draws of a call, or draws or perturbations of a study: `sample`, T = 32 steps."""
     training = perceptron(**BASE | {"T": 32})
     program, counts = training.program, (8, 16, 32, 64)
     chunk = [drawn(training, training, several) for several in counts]
@@ -108,20 +108,20 @@ def draws_and_perturbations() -> pd.DataFrame:
 
 
 def devices() -> pd.DataFrame:
-    """Split a call of 16 draws over forced host devices, in a process each: this machine has two cores.
+    """Split a call of 16 draws over forced host devices, in separate processes, on two cores.
 
-    One device uses what cores it can by itself, so that this shows what splitting costs, and bytes on
-    each device, rather than what more devices would gain.
+    A single device already uses several cores, so this measures the cost of splitting, and the bytes on
+    each device, rather than the gain from more devices.
     """
     rows = [in_a_process("split", number) for number in (1, 2, 4)]
     return pd.DataFrame(rows).set_index("devices")
 
 
 def scoring() -> pd.DataFrame:
-    """Compare both arms of 16 draws at 4 queries, by data (2,000 to 8,000) and by draws (8 to 32).
+    """Score 16 draws of both samples at 4 queries, by examples (2,000 to 8,000) and draws (8 to 32).
 
-    "Bare" is values, errors and intervals; "whole" with p-values from 20 permutations and ranks over
-    100 resamples. Microseconds are per pair of query and example.
+    "Bare" computes values, errors and intervals; "whole" also p-values from 20 permutations and
+    ranks over 100 resamples. Microseconds are per pair of query and example.
     """
     rows, numbers, draws = [], (2_000, 4_000, 8_000), (8, 16, 32)
     for name in ("mean", "wasserstein"):
@@ -181,11 +181,12 @@ LARGE = {"N": 8192, "P": 64, "T": 256, "Q": 256, "S": 16}
 
 
 def prediction() -> pd.DataFrame:
-    """Predict a larger study from the small one, by the model of `docs/growth.md`, then run it.
+    """Predict a larger study from a small one, by the model of `docs/growth.md`, then run it.
 
     EK-FAC, scores by the mean (bare), effects kept. Every constant is measured at the small size:
-    training; pulls of 64 and of 128 queries, whose difference is what a query costs; scoring; disk. The
-    larger study has 4 times the data and queries, twice the steps and draws: 32 times the numbers.
+    training; pulls of 64 and of 128 queries, whose difference is the cost of 64 queries; scoring;
+    disk. The larger study has 4 times the examples and queries, twice the steps and draws: 32 times
+    as many effects.
     """
     constants = measured()
     rows = []

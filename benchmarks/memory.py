@@ -1,16 +1,16 @@
-"""Scores that outgrow memory: 20,000 data by 2,000 queries by 16 draws, streamed to a store, read back.
+"""Stream scores that do not fit in memory to a store: 20,000 examples by 2,000 queries by 16 draws.
 
 Logistic regression of odd against even digits on 49 features, images averaged over blocks of 4 by 4
 pixels: SGD with momentum 0.9, rate 0.05, batches of 200, one epoch; influence functions with the
-dense Gauss-Newton matrix, losses of the queries. Each row is a process of its own that has compiled
-nothing yet. Its memory is all that is resident, Python, JAX and the compiler included (`VmHWM`);
-what is on disk are the files' own sizes. Effects are a number of 4 bytes for each draw of each pair
-of query and example; scores 12 numbers of 8 bytes a pair and divergence (score, error, intervals,
-ranks, rates), and what is not asked for takes no space.
+dense Gauss-Newton matrix, losses of the queries. Each row is a fresh process that has compiled
+nothing yet. Memory is the peak resident size, including Python, JAX and the compiler (`VmHWM`); disk
+usage is the sum of file sizes. Effects take 4 bytes per draw, query and example; scores take 12
+numbers of 8 bytes per pair and divergence (score, error, intervals, ranks, rates), and statistics
+that are not requested take no space.
 
-Run with `uv run python benchmarks/memory.py`, or with a folder to keep the stores in, which needs
-15 GB. Images are MNIST's where they can be had, see `mnist.load`, else scikit-learn's digits, drawn
-with replacement, each feature with noise of standard deviation 0.1 and 5 % of labels turned round.
+Run with `uv run python benchmarks/memory.py`, or pass a folder to keep the stores in, which needs
+15 GB. The images are MNIST if available, see `mnist.load`, else scikit-learn's digits, drawn with
+replacement, each feature with noise of standard deviation 0.1 and 5 % of labels flipped.
 """
 
 import json
@@ -45,12 +45,12 @@ found: dict[str, dict] = {}
 
 
 def memory() -> pd.DataFrame:
-    """Attribute all data to all queries, and see how much memory it takes at most.
+    """Attribute all queries to all training examples, and measure the peak memory.
 
-    "Bare" scores are by mean and by Wasserstein distance, with errors and intervals, and without
-    permutations and resamples. "Whole" ones have p-values from 20 permutations and the certainty of
-    ranks from 100 resamples besides, which cost time, and memory for a block of queries: those are of
-    one block, and of two. Retraining for blocks whose effects are not kept is cheap here. Other work
+    "Bare" scores use the mean and the Wasserstein distance, with errors and intervals, but without
+    permutations and resamples. "Whole" scores also have p-values from 20 permutations and the certainty
+    of ranks from 100 resamples, which cost time, and memory for a block of queries: the rows cover one
+    block and two blocks. Retraining for blocks whose effects are not kept is cheap here. Other work
     shared the two cores of the machine (load 8 to 13): with a load of 2, 400 queries took 47 seconds.
     """
     several = {
@@ -71,7 +71,7 @@ def memory() -> pd.DataFrame:
 
 
 def time_course() -> pd.DataFrame:
-    """Follow memory and disk through the first of these, at each tenth of its time."""
+    """Follow memory and disk usage through the first row's run, at each tenth of its time."""
     course = np.asarray(found["bare, effects kept"]["course"])
     chosen = np.linspace(0, len(course) - 1, 11).astype(int)
     table = pd.DataFrame(course[chosen], columns=["seconds", "resident, MiB", "on disk, GB"])
@@ -79,10 +79,10 @@ def time_course() -> pd.DataFrame:
 
 
 def reading() -> pd.DataFrame:
-    """Read rankings back, by `load` and xarray, in a new process each, with nothing in the page cache.
+    """Read rankings back with `load` and xarray, in a new process each, with nothing in the page cache.
 
-    Seconds are those from the call of `load`, which inspects the store, until the labels of data are
-    there. "Warm" is the same again in the same process.
+    Seconds are from the call of `load`, which inspects the store, until the labels of the examples are
+    available. "Warm" repeats the same in the same process.
     """
     path = store("bare, effects kept")
     rows = [in_a_process("read", {"store": str(path), "what": what}) for what in READINGS]

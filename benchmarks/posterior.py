@@ -1,12 +1,12 @@
-"""Removal from a posterior, four ways: ArviZ's leave-one-out, `importance`, `influence`, refitting.
+"""Compare four ways to remove data from a posterior: ArviZ's LOO, `importance`, `influence`, refitting.
 
 Run with `uv run python benchmarks/posterior.py` (some minutes on two cores). It prints its tables and
-writes them to `docs/benchmarks/posterior.md`. The posterior is of a logistic regression on
-breast_cancer (569 data, 30 standardised features, standard normal coefficients and intercept), drawn
-by NUTS: 8 chains of 500 steps of warm-up and 1000 states. What is compared comes from chains of its
-own: ArviZ (by `diagnostics.sensitivity`) from one sample, `importance` from its population, `influence`
-from a third sample, refits from chains without the example. Errors are Monte Carlo standard errors that
-count correlation along chains; errors of slopes and correlations are the jackknife's over chains.
+writes them to `docs/benchmarks/posterior.md`. The model is a logistic regression on breast_cancer
+(569 data, 30 standardised features, standard normal coefficients and intercept), sampled by NUTS:
+8 chains of 500 steps of warm-up and 1000 states. Each method has separate chains: ArviZ (by
+`diagnostics.sensitivity`) one sample, `importance` its population, `influence` a third sample, and
+refits chains without the example. Errors are Monte Carlo standard errors that account for correlation
+along chains; errors of slopes and correlations are a jackknife over chains.
 """
 
 import warnings
@@ -118,10 +118,10 @@ def by_weights() -> tuple:
 def leave_one_out() -> pd.DataFrame:
     """Compare log predictive densities of each example given all others, by ArviZ and by `importance`.
 
-    z is their difference over its error: its standard deviation is 1 where they agree to Monte Carlo
-    error. k-hat is the larger of both. "Sure" data have a log density above -0.01: k-hat has no scale,
-    and speaks of the tail of weights that are all but 1; their differences are differences of single
-    precision, and have no z.
+    z is their difference over its error: its standard deviation is 1 if they agree to Monte Carlo
+    error. k-hat is the larger of the two. "Sure" examples have a log density above -0.01: k-hat is
+    scale free and describes the tail of weights that are all close to 1; their differences are
+    rounding in single precision, and have no z.
     """
     (density, error), arviz = by_weights(), owed()
     k_hat = np.fmax(arviz["k_hat"], weighed()["k_hat"]).fillna(0)
@@ -171,10 +171,10 @@ def refitted() -> xr.DataTree:
 
 
 def refits() -> pd.DataFrame:
-    """Refit without the data of the highest k-hat: six that matter and the two highest of all.
+    """Refit without the examples of the highest k-hat: six that matter and the two highest of all.
 
-    Log predictive densities with their errors. The error of a weighted mean is itself not to be
-    trusted where k-hat is high; the error of refits is.
+    Log predictive densities with their errors. Where k-hat is high, the error of a weighted mean is not
+    reliable; the error of a refit is.
     """
     (density, error), arviz, tree = by_weights(), owed(), refitted()
     rows = []
@@ -224,9 +224,9 @@ def mean_shifts() -> pd.DataFrame:
     `influence` moves each of 200 draws by its own Hessian at all data, `importance` weights 8000.
     "slope" is the slope of the regression of importance's shifts on influence's, each query in units of
     its posterior sd; "correlation" is over all pairs of query and example, and "ceiling"
-    what it could be with nothing but Monte Carlo error in importance. Below temperature 1 the posterior
-    is sharper, and influence is its limit. "all" data are 569; "k-hat at most 0.7" leaves out those for
-    which importance itself is not reliable.
+    its highest value given the Monte Carlo error of importance. Below temperature 1 the posterior is
+    sharper, and approaches the limit in which influence is exact. "all" are all 569 examples; "k-hat at
+    most 0.7" omits the examples for which importance itself is not reliable.
     """
     rows = []
     for temperature in TEMPERATURES:
@@ -270,12 +270,12 @@ def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def mean_shifts_of_refits() -> pd.DataFrame:
-    """Compare mean shifts of all 39 queries with refits, for the data that were refitted.
+    """Compare mean shifts of all 39 queries with refits, for the examples that were refitted.
 
-    In posterior standard deviations: the length of the predicted shift over the length of the refit's
-    and the cosine between them, with the k-hat of importance. The error of a refit's shift, all queries
-    together, is that from chain to chain; where it is about as long as the shift itself nothing can be
-    said.
+    In posterior standard deviations: "length of refit" is the length of the shift over all queries, and
+    its error is estimated between chains. "ratio" is the length of a predicted shift over the length of
+    the refit's shift, "cosine" the cosine between them; k-hat is from importance. Where the error is
+    about as long as the shift itself, no conclusion is possible.
     """
     found, spread = weighed(), weighed()["values"].std(SAMPLE).values
     tree = refitted()["posterior_predictive/asked"].astype(float)

@@ -1,9 +1,9 @@
-"""Draws per second of the samplers, beside NumPyro and BlackJAX doing the same work.
+"""Compare the samplers' draws per second with NumPyro and BlackJAX doing the same work.
 
 Run with `uv run python benchmarks/samplers.py` (some minutes on two cores). It prints its tables and
-writes them to `docs/benchmarks/samplers.md`. The posterior is of a logistic regression on breast_cancer
-(569 data, 30 standardised features, standard normal coefficients and intercept). Times are the least of
-three, compilation left out; the seconds of `dtda.sample` include the tree that it makes, with the
+writes them to `docs/benchmarks/samplers.md`. The model is a logistic regression on breast_cancer
+(569 data, 30 standardised features, standard normal coefficients and intercept). Times are the least
+of three, without compilation; the seconds of `dtda.sample` include building the DataTree, with the
 objective and the norm of its gradient at every draw.
 """
 
@@ -122,9 +122,9 @@ def numpyro_nuts(num_chains: int) -> Callable[[int], object]:
 def no_u_turn() -> pd.DataFrame:
     """Run NUTS with 500 steps of warm-up and 1000 states, on one chain and on many side by side.
 
-    "seconds" are for all chains; "draws/s" counts states that are kept. "parameters alone" is
-    `kernel.run`, which is what BlackJAX's loop does. NumPyro adapts and builds trajectories by itself,
-    so that its gradients are not the same ones.
+    "seconds" are for all chains; "draws/s" counts the states that are kept. "parameters alone" is
+    `kernel.run`, the equivalent of BlackJAX's loop. NumPyro has its own adaptation and trajectories, so
+    it evaluates different gradients.
     """
     rows = []
     for num_chains in (1, 4, 16):
@@ -172,8 +172,7 @@ def blackjax_sgld(training: dtda.Training, num_chains: int) -> Callable[[int], o
 def langevin() -> pd.DataFrame:
     """Run SGLD for 2000 steps on batches of 64 drawn with replacement, keeping every tenth state.
 
-    "parameters alone" is `kernel.run`, which is what BlackJAX's loop does, beside the loss of each
-    step.
+    "parameters alone" is `kernel.run`, the equivalent of BlackJAX's loop plus the loss of each step.
     """
     kernel = dtda.kernels.sgld(STEP_SIZE, num_steps=NUM_STEPS, batch_size=BATCH, replace=True)
     num_states = NUM_STEPS // THINNING

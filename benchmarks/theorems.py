@@ -1,7 +1,7 @@
-"""The two theorems of Mlodozeniec et al. (arXiv 2506.12965), checked where both sides can be had.
+"""Check the two theorems of Mlodozeniec et al. (arXiv 2506.12965) where both sides can be computed.
 
 Run with `uv run python benchmarks/theorems.py` (twenty minutes on two cores). It prints its tables and
-writes them to `docs/benchmarks/theorems.md`. All is in double precision.
+writes them to `docs/benchmarks/theorems.md`. Everything is in double precision.
 
 **Unrolled responses tend to influence by the pseudo-inverse, as SGD with decaying steps converges.**
 Checked for generalised linear models, whose features do not span the space of slopes, and for a
@@ -9,13 +9,14 @@ network with one hidden layer, by length of training. Runs that are short for th
 not agree; nor does the network without a prior within the longest run here.
 
 **Influence is the displacement of draws of least Kullback-Leibler divergence, as the temperature of a
-Boltzmann distribution falls.** Checked on one model with a ring of minima, to leading order: of a small
-change of weight, temperature times KL(pushed || new) tends to 0 for influence, and to something above 0
-for whatever goes elsewhere across the ring. Displacements that differ along the ring alone, such as by
-the whole inverse Hessian, tend to 0 as well: the limit does not tell them apart, and the pseudo-inverse
-is the shortest. At any temperature some displacement is better than influence, which leaves a
-divergence that does not fall with the temperature; it is what vanishes beside the divergence of no
-displacement. That is what was checked, and no more: not the theorem's conditions, nor other models.
+Boltzmann distribution falls.** Checked on one model with a ring of minima, to leading order: for a
+small change of weight, temperature times KL(pushed || new) tends to 0 for influence, and to a positive
+limit for displacements that go elsewhere across the ring. Displacements that differ from influence
+along the ring alone, such as the whole inverse Hessian, tend to 0 as well: the limit does not
+distinguish them, and the pseudo-inverse is the shortest. At any temperature some displacement is
+better than influence, which leaves a divergence that does not fall with the temperature, but becomes
+negligible relative to the divergence without a displacement. The benchmark checks no more than this:
+neither the theorem's conditions nor other models.
 """
 
 from collections.abc import Callable
@@ -76,13 +77,14 @@ def distance(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def generalised_linear_models() -> pd.DataFrame:
-    """Give the distance of the unrolled response from pseudo-inverse influence, relative to its norm.
+    """Compute the relative distance of the unrolled response from pseudo-inverse influence.
 
     Linear and logistic regression of 40 data on 12 features of rank 6, without a prior, from random
-    starts; steps decay as t^-0.75 from 0.2; the response is of all 12 slopes to all 40 weights.
-    "at the outcome": influence where each run ends, mean over 8 runs with its standard error; "of the
-    mean": the mean response of the runs against influence at the minimum, which `kernels.lbfgs` finds.
-    "damped": distance of influence with damping 0.1 from the pseudo-inverse.
+    starts; steps decay as t^-0.75 from 0.2; the response is the derivative of all 12 slopes with
+    respect to all 40 weights. "at the outcome": influence where each run ends, mean over 8 runs with
+    its standard error; "of the mean": the mean response of the runs against influence at the
+    minimum, which `kernels.lbfgs` finds. "damped": distance of influence with damping 0.1 from the
+    pseudo-inverse.
     """
     rows = []
     for family in FAMILIES:
@@ -142,14 +144,14 @@ def network(x, y=None) -> None:
 def concrete() -> pd.DataFrame:
     """Correlate unrolled responses with influence for a network on UCI Concrete, by length of training.
 
-    896 data, 8 hidden tanh units (81 parameters), Normal(0, 0.5) priors on all of them as weight decay
-    of 4 / 896, SGD with momentum 0.9 and a cosine schedule from the step size to 0, on all data or
-    batches of 128. Correlations (Pearson) are over data, for each of 8 test predictions, averaged over
-    these and 2 runs. "exact": pseudo-inverse of the Hessian; "auto": damped by one over the total step
-    size; "GN auto": the same with the Gauss-Newton matrix. "ratio": norm of the exact one over the norm
-    of the unrolled response. "null": share of the prediction's gradient where the Hessian's eigenvalues
-    are at most 1e-3 of the largest. "negative": share of eigenvalues below 0. "gradient": norm of the
-    gradient at the end.
+    896 data, 8 hidden tanh units (81 parameters), Normal(0, 0.5) priors on all of them as weight
+    decay of 4 / 896, SGD with momentum 0.9 and a cosine schedule from the step size to 0, on all
+    data or batches of 128. Pearson correlations over training examples are averaged over 8 test
+    predictions and 2 runs. "exact": pseudo-inverse of the Hessian; "auto": damped by one over the
+    total step size; "GN auto": the same with the Gauss-Newton matrix. "ratio": norm of exact
+    influence over the norm of the unrolled response. "null": share of the prediction's gradient
+    where the Hessian's eigenvalues are at most 1e-3 of the largest. "negative": share of eigenvalues
+    below 0. "gradient": norm of the gradient at the end.
     """
     rows = []
     for batch, rate in ((BATCH, 0.05), (BATCH, 0.1), (BATCH, 0.2), (None, 0.2)):
@@ -161,10 +163,10 @@ def concrete() -> pd.DataFrame:
 
 
 def concrete_without_a_prior() -> pd.DataFrame:
-    """Leave the prior out, on all data at step size 0.2: the same network, else as above.
+    """Omit the prior, on all data at step size 0.2: the same network, else as above.
 
-    An eigenvalue of the Hessian is still negative at the end of the longest run, so that it is at no
-    minimum, and the correlation stays below 0.9.
+    The Hessian still has a negative eigenvalue at the end of the longest run, so training has not
+    reached a minimum, and the correlation stays below 0.9.
     """
     rows = []
     for num_steps in (4000, 16_000, 64_000):
@@ -335,23 +337,23 @@ def divergences(step: float) -> pd.DataFrame:
 def ring_of_minima() -> pd.DataFrame:
     """Compute KL(pushed || new) relative to no displacement, by temperature.
 
-    20 data y ~ Normal(a^2 + 4 b^2, 1), without a prior: every point of an ellipse is a minimum. The old
-    density is exp(-n L / temperature); the new one has the largest observation at weight 0.98. Pushed
-    densities come by change of variables, and divergences by quadrature over the plane, so that there
-    is no Monte Carlo error. "Influence" is theta - H^+ (change of the gradient), H the Gauss-Newton
-    matrix, which is the Hessian on the ring; "whole inverse Hessian" inverts the Hessian at each point,
-    whose second eigenvalue is 0 on the ring alone. Empty (nan): the map folds the plane, and its
-    density does not follow from one change of variables.
+    20 data y ~ Normal(a^2 + 4 b^2, 1), without a prior: every point of an ellipse is a minimum. The
+    old density is exp(-n L / temperature); the new one has the largest observation at weight 0.98.
+    Pushed densities follow from a change of variables, and divergences from quadrature over the
+    plane, so there is no Monte Carlo error. "Influence" is theta - H^+ (change of the gradient),
+    where H is the Gauss-Newton matrix, which equals the Hessian on the ring; "whole inverse Hessian"
+    inverts the Hessian at each point, whose second eigenvalue is 0 on the ring only. nan: the map
+    folds the plane, so a single change of variables does not give its density.
     """
     found = divergences(0.02)
     return found / found.loc["none"]
 
 
 def ring_of_minima_in_nats() -> pd.DataFrame:
-    """Give temperature times KL(pushed || new) over the squared change of weight, at two changes.
+    """Compute temperature times KL(pushed || new) over the squared change of weight, at two changes.
 
     This has a limit as the temperature falls: half the mean squared distance, in units of the
-    curvature, that a displacement leaves between itself and where the minima go.
+    curvature, that remains between the displaced minima and the new ones.
     """
     parts = {}
     for step in (0.1, 0.02):
@@ -360,12 +362,13 @@ def ring_of_minima_in_nats() -> pd.DataFrame:
 
 
 def best_of_a_family() -> pd.DataFrame:
-    """Minimise KL(pushed || new) over seven coefficients, and compare influence with the least.
+    """Minimise KL(pushed || new) over seven coefficients, and compare influence with the minimum.
 
     The family: combinations of influence, the whole inverse Hessian, a gradient step, a rotation along
     the ring, the two constant shifts and scaling of the plane. "least" is the divergence of the best
-    one (by BFGS from influence, the largest observation at weight 0.98; below 1e-8 it is rounding),
-    "excess" what influence has above it, over the divergence of no displacement.
+    displacement (by BFGS from influence, with the largest observation at weight 0.98; values below 1e-8
+    are rounding), "excess" is the divergence of influence minus the least, relative to the
+    divergence without a displacement.
     """
     case = Case(0.02)
     fields = [

@@ -43,17 +43,17 @@ class Attempts(WorkerPlugin):
 
 
 def cluster() -> Outcome:
-    """Sample in 8 shards of 288 trainings by this process, a pool, and Dask; kill Dask's workers.
+    """Sample in 8 shards of 288 trainings in this process, a pool, and Dask; kill Dask's workers.
 
-    Every process computes in one thread, this one too, so that two workers have a core each. "cold
-    start" is the time of the first two shards of all (imports, tracing, compiling or reading what is
-    compiled) beyond that of as many warm ones; the other columns are those of the 8 shards that then
-    extend the sample. "work" are the seconds that the shards took by their own record, writing
-    included; "ideal" is work divided by the number of workers, "overhead" what the call took beyond it:
-    opening the study, sending, waiting, recording and publishing. Work itself grows where two processes
-    share a machine's memory; "beyond half" compares with half of what this process alone took, which
-    holds that too. "with kills" ends a worker, drawn at random, by SIGKILL at 4 random moments of the
-    run; "begun" are the shards that began, each time they did, "ended" those that ended.
+    Every process computes in one thread, including this one, so two workers have one core each.
+    "cold start" is the extra time of the first two shards (imports, tracing, compiling or reading
+    compiled code) compared with two warm shards; the other columns are for the 8 shards that then
+    extend the sample. "work" is the time of the shards by their own record, including writing;
+    "ideal" is work divided by the number of workers, and "overhead" the time of the call beyond it:
+    opening the study, sending, waiting, recording and publishing. Work itself grows if two processes
+    share a machine's memory; "beyond half", which compares the call with half of this process's
+    time, includes that growth. "with kills" ends a randomly drawn worker by SIGKILL at 4 random
+    moments of the run; "begun" counts every start of a shard, and "ended" the shards that ended.
     """
     with folder() as place:
         here = _measured(place, "this process", None, 1)

@@ -22,13 +22,14 @@ COUNTS = (1, 2, 4, 8)
 
 
 def devices() -> Outcome:
-    """Sample and attribute by one process with 1, 2, 4 and 8 devices, forced on the cores there are.
+    """Sample and attribute in one process with 1, 2, 4 and 8 devices, forced on the available cores.
 
-    256 draws in chunks of 64, and scores of all data by pull of 8 draws, each in a process of its own.
-    Seconds are the least of three, after a call that compiles; "speed-up" is over one device with one
-    thread (`NPROC=1`), "cores" how many were busy on average. "same bits" is the share of numbers (the
-    losses; the mean scores) that equal those of one device with all threads, "difference" the largest
-    difference relative to the largest number of that kind for the same query.
+    256 draws in chunks of 64, and scores of all examples by pull of 8 draws, each in its own
+    process. Seconds are the least of three, after a call that compiles; "speed-up" is relative to
+    one device with one thread (`NPROC=1`), and "cores" is the average number of busy cores. "same
+    bits" is the share of numbers (the losses; the mean scores) that equal the results of one device
+    with all threads. "difference" is the largest difference relative to the largest number of that
+    kind for the same query.
     """
     with folder() as place:
         rows = [_measured(place, 1, "one", ONE_THREAD)]

@@ -20,11 +20,11 @@ NUM_LEVELS = 8
 def disk() -> Outcome:
     """Run the study on a disk that is too small, then make space and call again.
 
-    The disk is a tmpfs of its own (mounted in a namespace of its own, which needs no rights), filled up
-    by another file but for "free" KiB, whose logarithm is uniform up to that of what the study takes.
-    "error" is what the call raises, "holds" what a process without the library reads then, and "part"
-    whether that is what the reference holds. Then the other file is removed, and the same call finishes
-    the study: "kept", "whole" as among the kills.
+    The disk is a separate tmpfs (mounted in its own namespace, which needs no privileges). Another
+    file fills it except for "free" KiB, whose logarithm is uniform up to the size of the study.
+    "error" is the error that the call raises, "holds" what a process without the library then reads,
+    and "part" whether this is part of the reference. Then the other file is removed, and the same
+    call finishes the study: "kept" and "whole" as in the section on kills.
     """
     with folder() as place:
         reference, table = place / "reference.zarr", place / "table.json"

@@ -19,20 +19,21 @@ NUM_KILLS = 20
 
 
 def kills() -> Outcome:
-    """Kill -9 a study at 20 random moments, read what is left at once by plain xarray, then go on.
+    """Kill -9 a study at 20 random moments, read the store at once with plain xarray, then resume.
 
-    The study trains 64 models in shards of 8, carries 8 to 6 perturbed data sets by `unroll`, and keeps
-    the effects of all data on 4 draws and their scores: one store, four groups. The reference ran
-    uninterrupted in a fresh process. Each row is a fresh store: the study in a process of its own,
-    ended by SIGKILL, after a time that is uniform over that of the study ("any moment", counted from
-    the appearance of the store), or as soon as the store has a number of files that is uniform over
-    those of the finished one ("at a file"). "newest file" is the last that was written, "holds" what a
-    process that imports xarray but not dtda_prob then sees: all of it is read and compared with the
-    reference bit for bit ("part"). The same call in a new process finishes the study ("seconds to
-    finish": start of Python, imports and tracing are about 5 of them on an idle machine; compiled code
-    is kept in a folder that all processes share). "kept" are the shards that were recorded before the
-    kill and not touched after it; "whole" says that the finished store equals the reference bit for
-    bit, but for how long each shard took, and that `verify` calls all shards finished.
+    The study trains 64 models in shards of 8, carries 8 of them to 6 perturbed datasets by `unroll`,
+    and keeps the effects of all examples on 4 draws and their scores: one store, four groups. The
+    reference ran uninterrupted in a fresh process. Each row is a fresh store. The study runs in its
+    own process and is ended by SIGKILL, either at a time that is uniform over the duration of the
+    study ("any moment", counted from the appearance of the store), or as soon as the store has a
+    number of files that is uniform over the files of the finished store ("at a file"). "newest file"
+    is the last file written. "holds" is what a process with xarray but without dtda_prob then sees:
+    it reads everything and compares it with the reference bit for bit ("part"). The same call in a
+    new process finishes the study ("seconds to finish": start of Python, imports and tracing take
+    about 5 of them on an idle machine; compiled code is kept in a folder that all processes share).
+    "kept" counts the shards that were recorded before the kill and not touched after it. "whole"
+    means that the finished store equals the reference bit for bit, except for the time that each
+    shard took, and that `verify` reports all shards as finished.
     """
     chance = random.Random(SEED)
     with folder() as place:

@@ -29,14 +29,13 @@ FINISHED = 3  # shards that are finished when the fault comes
 def scheduler() -> Outcome:
     """Kill -9 the scheduler, the workers or all of them once 3 of 12 shards are finished.
 
-    The scheduler (`dask scheduler`) and two workers (`dask worker`, under their nannies) are processes
-    of their own. What is killed is started again after 2 seconds, at the same address, or not at all.
-    Workers end by themselves when their scheduler does, and are then started again too.
-    "ended" says how the run went on: "by itself", or by the error that it raised, after which all
-    processes are started again and the same call is made with a new client. "kept" are the shards that
-    were recorded when the fault came and not touched later, those whose report was lost on its way
-    included; "second" is when the run ended,
-    second call included.
+    The scheduler (`dask scheduler`) and two workers (`dask worker`, under their nannies) are
+    separate processes. Killed processes are started again after 2 seconds, at the same address, or
+    not at all. Workers end by themselves when their scheduler does, and are then started again too.
+    "ended" tells how the run continued: "by itself", or with the error that it raised, after which
+    all processes are started again and the same call is made with a new client. "kept" counts the
+    shards that were recorded when the fault came and not touched later, including shards whose
+    report was lost on its way. "second" is when the run ended, including the second call.
     """
     with folder() as place:
         reference = place / "reference.zarr"
