@@ -34,7 +34,7 @@ Scores = dict[str, np.ndarray]
 
 
 def mislabelled() -> tuple[np.ndarray, np.ndarray]:
-    """Give the labels with 10 % flipped, and which are."""
+    """Return the labels, 10 % of them flipped, and a mask of the flipped ones."""
     rng = np.random.default_rng(SEED)
     number = len(SPLIT.y_train)
     wrong = np.zeros(number, bool)
@@ -57,14 +57,14 @@ def trained(measure: measures.Measure, width: int, num_epochs: int) -> Training:
 
 
 def draws_of(function: Callable, num_draws: int) -> np.ndarray:
-    """Give a compiled function of a key at the data as they are, draw by draw."""
+    """Return a function's values at full weights, one row per draw."""
     compiled, ones = jax.jit(function), jnp.ones(len(LABELS))
     keys = draw_keys(jax.random.key(SEED), num_draws)
     return np.stack([np.asarray(compiled(key, ones)) for key in keys])
 
 
 def own(width: int, num_epochs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give each example's loss and margin, and the derivative of its loss by its weight, in draws."""
+    """Return each example's loss and margin, and the derivative of its loss by its weight, in draws."""
     loss = trained(measures.loss(SPLIT.x_train, y=LABELS), width, num_epochs)
     margin = trained(measures.margin(SPLIT.x_train, y=LABELS), width, num_epochs)
     ekfac = dtda.influence(loss, curvature.kronecker())
@@ -78,7 +78,7 @@ def own(width: int, num_epochs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def on_validation(
     transform: Callable[[Training], PushForward], width: int, num_epochs: int, num_draws: int
 ) -> np.ndarray:
-    """Give the derivative of the mean validation loss by each weight: positive where one harms."""
+    """Return the derivative of the mean validation loss by each weight: positive where it harms."""
     loss = measures.loss(SPLIT.x_test[VALIDATION], y=SPLIT.y_test[VALIDATION])
     push_forward = transform(trained(measures.averaged(loss), width, num_epochs))
     return draws_of(push_forward.pull, num_draws)[:, 0]
@@ -89,7 +89,7 @@ def ekfac(training: Training) -> PushForward:
 
 
 def scores_of(width: int, num_epochs: int, num_draws: int) -> Scores:
-    """Give scores in draws, `(draw, example)`, higher where the label is more suspect."""
+    """Return scores in draws, `(draw, example)`, higher for more suspicious labels."""
     loss, margin, slope = own(width, num_epochs)
     return {
         "loss": loss,
@@ -104,7 +104,7 @@ def scores_of(width: int, num_epochs: int, num_draws: int) -> Scores:
 
 
 def detection(scores: Scores) -> pd.DataFrame:
-    """Say how well scores find the wrong labels: averaged over draws, and of the first draw alone."""
+    """Measure how well scores find the wrong labels: averaged over draws, and for the first draw."""
     table = {f"{name}, {len(draws)} draws": draws.mean(0) for name, draws in scores.items()}
     table |= {f"{name}, 1 draw": draws[0] for name, draws in scores.items()}
     found = evaluate.mislabels(table, WRONG)

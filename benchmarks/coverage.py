@@ -50,7 +50,7 @@ Arms = tuple[np.ndarray, np.ndarray]
 
 
 def location() -> pd.DataFrame:
-    """Give N(0, 1) and N(0.5, 1.3^2); partners correlate at 0.98 where coupled."""
+    """Compare N(0, 1) with N(0.5, 1.3^2); coupled pairs of draws have correlation 0.98."""
     rng, found = np.random.default_rng(SEED), []
     for coupled in (False, True):
         old, noise = rng.normal(size=(2, DRAWS, REPETITIONS))
@@ -60,11 +60,11 @@ def location() -> pd.DataFrame:
 
 
 def regression() -> pd.DataFrame:
-    """Remove the last 8 of 40 data from conjugate regression on 5 features; look at one prediction.
+    """Remove the last 8 of 40 data from conjugate regression on 5 features; measure one prediction.
 
-    Draws are the library's, of `kernels.exact` with one key for both arms and with two. Both
+    Draws come from `kernels.exact`, with one key for both samples and with two keys. Both
     distributions are normal, with means and variances in closed form; units are standard deviations
-    of the old one.
+    of the old distribution.
     """
     training, weights, normals = conjugate()
     found = []
@@ -85,7 +85,8 @@ def regression() -> pd.DataFrame:
 def vectors() -> pd.DataFrame:
     """Shift a normal with three coordinates by 0.5; for entropies, probabilities of 4 classes.
 
-    Those are softmax of normal logits, whose means are moved and whose spread is 1.3 times as large.
+    The probabilities are the softmax of normal logits; the change shifts their means and scales their
+    spread by 1.3.
     """
     rng, found = np.random.default_rng(SEED), []
     for coupled in (False, True):
@@ -103,12 +104,12 @@ def vectors() -> pd.DataFrame:
 
 
 def null() -> pd.DataFrame:
-    """Draw both arms from N(0, 1), 200 new samples beside each old one, 200 times.
+    """Draw both samples from N(0, 1), 200 new samples for each old sample, 200 times.
 
-    Of 200 data none is influential: "p <= 0.05" is the share of data that seem so, "discovery" the
-    share of the 200 families in which Benjamini and Hochberg's procedure finds any at a false discovery
-    rate of 0.1. As in `attribute`, there are 20 permutations, and what they give is pooled over the
-    family. Slow divergences have fewer families.
+    No example of the 200 is influential. "p <= 0.05" is the share of examples that appear influential,
+    "discovery" the share of the 200 families in which Benjamini and Hochberg's procedure finds any at a
+    false discovery rate of 0.1. As in `attribute`, there are 20 permutations, whose values are pooled
+    over the family. Slow divergences have fewer families.
     """
     rng, found = np.random.default_rng(SEED), []
     for coupled in (False, True):
@@ -175,7 +176,7 @@ def covered(
 
 
 def conjugate() -> tuple[Training, jax.Array, tuple[Normal, Normal]]:
-    """Give the training, the weights without a group, and the distributions of the predictive mean."""
+    """Return training, weights without a group, and distributions of the predictive mean."""
     rng, noise, prior = np.random.default_rng(SEED), 0.5, 2.0
     x = rng.normal(size=(40, 5))
     y = x @ rng.normal(size=5) + noise * rng.normal(size=40)
@@ -195,7 +196,7 @@ def conjugate() -> tuple[Training, jax.Array, tuple[Normal, Normal]]:
 
 
 def truths(old: Normal, new: Normal) -> dict[str, float]:
-    """Give every divergence of two normals, in closed form or on a fine grid."""
+    """Return every divergence of two normals, in closed form or on a fine grid."""
     (a, s), (b, t) = old, new
     quantiles = norm.ppf((np.arange(10**5) + 0.5) / 10**5)
     gaps = (a + s * quantiles) - (b + t * quantiles)
@@ -223,7 +224,7 @@ def truths(old: Normal, new: Normal) -> dict[str, float]:
 
 
 def entropic(s: float, t: float, epsilon: float = 0.1) -> float:
-    """Give the Sinkhorn divergence of centred normals (Janati et al., 2020)."""
+    """Return the Sinkhorn divergence of centred normals (Janati et al., 2020)."""
     half = epsilon * 2 * s**2 / 2  # the mean squared distance of old draws is 2 s^2
 
     def cost(u: float, v: float) -> float:
@@ -234,27 +235,27 @@ def entropic(s: float, t: float, epsilon: float = 0.1) -> float:
 
 
 def far(shift: float, s: float, t: float) -> float:
-    """Give E|X - Y|."""
+    """Return E|X - Y|."""
     scale = np.hypot(s, t)
     return 2 * scale * norm.pdf(shift / scale) + shift * (1 - 2 * norm.cdf(-shift / scale))
 
 
 def like(shift: float, s: float, t: float, old: float) -> float:
-    """Give E k(X, Y) for the Gaussian kernel of the median distance between old draws."""
+    """Return E k(X, Y) for the Gaussian kernel of the median distance between old draws."""
     width = (old * np.sqrt(2) * norm.ppf(0.75)) ** 2
     whole = width + s**2 + t**2
     return np.sqrt(width / whole) * np.exp(-(shift**2) / (2 * whole))
 
 
 def separation(p: np.ndarray, q: np.ndarray) -> float:
-    """Give mu from the probability that the likelihood ratio puts an old and a new draw in order."""
+    """Return mu from the probability that the likelihood ratio puts an old and a new draw in order."""
     order = np.argsort(np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(q, 1e-300)), kind="stable")
     p, q = p[order] / p.sum(), q[order] / q.sum()
     return np.sqrt(2) * norm.ppf((p * (np.cumsum(q) - q / 2)).sum())
 
 
 def truths_of_vectors(shift: float) -> dict[str, float]:
-    """Give every divergence of two standard normals with three coordinates, so far apart."""
+    """Return every divergence of two standard normals with three coordinates, so far apart."""
     flat = truths((0.0, 1.0), (shift, 1.0))
     alike = ("wasserstein1", "wasserstein", "kullback_leibler", "jensen_shannon", "total_variation")
     directions = np.random.default_rng(0).normal(size=(3, 64))
@@ -288,7 +289,7 @@ def probabilities(old: np.ndarray, new: np.ndarray) -> Arms:
 
 
 def truths_of_probabilities() -> dict[str, float]:
-    """Give the changes of entropies, by two million draws (errors below 0.001)."""
+    """Return the changes of entropies, by two million draws (errors below 0.001)."""
     arms = probabilities(*np.random.default_rng(SEED + 1).normal(size=(2, 2 * 10**6, 4)))
     of_mean = [entr(arm.mean(0)).sum() for arm in arms]
     mean_of = [entr(arm).sum(-1).mean() for arm in arms]
@@ -304,8 +305,8 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
 }
 HEAD = f"""# Coverage
 
-{DRAWS} draws an arm. Over {REPETITIONS} repetitions: the mean estimate beside the truth, the spread of
-the estimates beside the root mean square of their standard errors, and the coverage of 90 % intervals
+{DRAWS} draws per sample. Over {REPETITIONS} repetitions: the mean estimate and the truth, the spread of
+the estimates and the root mean square of their standard errors, and the coverage of 90 % intervals
 (whose own standard error is 0.015).
 """
 

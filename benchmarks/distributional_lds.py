@@ -71,7 +71,7 @@ def by(chosen: curvature.Curvature) -> Method:
 
 
 def study(training: Training, methods: dict[str, tuple[Method, int]]) -> list[pd.DataFrame]:
-    """Give the scores, the scores against a truth without noise, and the scores by number of draws."""
+    """Return scores, scores against a truth without noise, and scores by number of draws."""
     choice, predict, retrain = jax.random.split(jax.random.key(SEED), 3)
     subsets = dtda.random_subsets(training.program, choice, NUM_SUBSETS, 0.5, removal="drop")
     start = time.perf_counter()

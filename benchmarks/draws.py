@@ -68,7 +68,7 @@ def compare(shift: np.ndarray, reference: np.ndarray, predicted: np.ndarray) -> 
 
 
 def expectation(planned: Power, arms: str, count: int, measured: float) -> dict[str, float]:
-    """Give the correlation that the pilot expects, and the draws that the measured one takes by it."""
+    """Return the correlation that the pilot predicts, and the draws that the measured one needs."""
     curve = planned.correlation.sel(arms=arms, divergence="mean").mean("query")
     draws = np.log(curve["draws"].values)
     needs = np.exp(np.interp(measured, curve.values, draws))

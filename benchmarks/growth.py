@@ -200,7 +200,7 @@ def prediction() -> pd.DataFrame:
 
 
 def measured() -> dict[str, float]:
-    """Give the constants of the model, each at the small size."""
+    """Return the constants of the model, each at the small size."""
     base = {axis: SMALL[axis] for axis in BASE}
     training = perceptron(**base)
     train = drawn(training, training, 1)[0]
@@ -219,7 +219,7 @@ def measured() -> dict[str, float]:
 
 
 def predicted(c: dict[str, float], size: dict[str, int]) -> dict[str, float]:
-    """Give the seconds of each part of a study whose queries are a single block."""
+    """Return the seconds of each part of a study whose queries are a single block."""
     numbers = size["S"] * size["Q"] * size["N"]
     return {
         "training, s": size["S"] * size["T"] * c["step"],
@@ -231,7 +231,7 @@ def predicted(c: dict[str, float], size: dict[str, int]) -> dict[str, float]:
 
 
 def study_seconds(size: dict[str, int]) -> float:
-    """Give the seconds of a study in a store, once its calls are compiled."""
+    """Return the seconds of a study in a store, once its calls are compiled."""
     training = perceptron(**{axis: size[axis] for axis in BASE})
     source, seconds = METHODS["EK-FAC, pull"](training), []
     for _ in range(3):
@@ -271,21 +271,21 @@ def count(axis: str, value: int) -> int:
 
 
 def drawn(source, training: Training, num_draws: int) -> tuple[float, float]:
-    """Give seconds and bytes of a call that draws."""
+    """Return seconds and bytes of a call that draws."""
     old = training.program.full_weights()
     arguments = draw_keys(KEY, num_draws), old, old.at[0].set(0.0)
     return measured_call(push_pairs, source, ("statistics",), None, *arguments)
 
 
 def pulled(method: Callable, **sizes: int) -> tuple[float, float]:
-    """Give seconds and bytes of a call that pulls one draw."""
+    """Return seconds and bytes of a call that pulls one draw."""
     training = perceptron(**sizes)
     keys, old, queries = draw_keys(KEY, 1), training.program.full_weights(), jnp.arange(sizes["Q"])
     return measured_call(pull_runs, method(training), None, keys, old, None, queries)
 
 
 def measured_call(function: Callable, *arguments) -> tuple[float, float]:
-    """Give seconds and bytes of a compiled call."""
+    """Return seconds and bytes of a compiled call."""
     call = function.lower(*arguments).compile()
     traced, _ = in_parts(arguments)
     return least(lambda: call(traced)), held(call)
@@ -307,7 +307,7 @@ def split() -> dict[str, float]:
 
 
 def score_seconds(name: str, num_draws: int, num_data: int, options: dtda.Options) -> float:
-    """Give seconds to score 4 queries."""
+    """Return seconds to score 4 queries."""
     rng = np.random.default_rng(SEED)
     old = rng.normal(size=(num_draws, 4, 1)).astype(np.float32)
     new = old + 0.1 * rng.normal(size=(num_draws, 4, num_data)).astype(np.float32)
@@ -316,7 +316,7 @@ def score_seconds(name: str, num_draws: int, num_data: int, options: dtda.Option
 
 
 def stored(size: int) -> dict[str, float]:
-    """Give seconds to write, record and read a shard of so many numbers, the least of three."""
+    """Return seconds to write and to read a block of `size` numbers, the least of three."""
     values = np.random.default_rng(SEED).normal(size=(1, size)).astype(np.float32)
     tree = xr.DataTree(xr.Dataset({"effect": (("run", "example"), values)}))
     seconds = []
@@ -343,7 +343,7 @@ def open_run(result: results.Result, place: int) -> np.ndarray:
 
 
 def least(function: Callable) -> float:
-    """Give seconds of the fastest of three calls, after one that compiles."""
+    """Return seconds of the fastest of three calls, after one that compiles."""
     jax.block_until_ready(function())
     return min(timed(lambda: jax.block_until_ready(function())) for _ in range(3))
 

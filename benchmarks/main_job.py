@@ -1,4 +1,4 @@
-"""The main job on digits, measured: single data, coherent and random groups, and what it costs.
+"""Measure the main job on digits: single examples, coherent and random groups, and the cost.
 
 Run with `uv run python benchmarks/main_job.py` (about ten minutes on two cores). It prints its tables
 and writes them to `docs/benchmarks/main_job.md`. Perceptron 64-64-10 with tanh units, SGD with
@@ -31,7 +31,7 @@ SPACES = ("parameters", "outputs", "measurement")
 
 
 def single_data(training: Training, keys: PRNGKey) -> pd.DataFrame:
-    """Leave out 48 random data: 60 queries, 16 draws that predict, 32 retrainings with other keys."""
+    """Leave out 48 random examples: 60 queries, 16 draws, 32 retrainings with other keys."""
     choice, predict, retrain = jax.random.split(keys, 3)
     data = jax.random.choice(choice, training.program.num_data, (48,), replace=False)
     rows = {}
@@ -44,7 +44,7 @@ def single_data(training: Training, keys: PRNGKey) -> pd.DataFrame:
 
 
 def random_groups(training: Training, keys: PRNGKey) -> pd.DataFrame:
-    """Remove 40 random groups of 5 %: 16 draws that predict, 16 coupled retrainings with other keys."""
+    """Remove 40 random groups of 5 %: 16 draws, 16 coupled retrainings with other keys."""
     choice, predict, retrain = jax.random.split(keys, 3)
     groups = dtda.random_subsets(training.program, choice, 40, keep=0.95)
     arms = evaluate.retrainings(training, retrain, groups, num_retrainings=16)
@@ -64,7 +64,7 @@ def random_groups(training: Training, keys: PRNGKey) -> pd.DataFrame:
 
 
 def coherent_groups(training: Training, keys: PRNGKey, num_queries: int = 8) -> pd.DataFrame:
-    """Remove the 5 % of the data that each of 8 queries leans on most; 32 draws, other keys."""
+    """Remove the 5 % of the data on which each of 8 queries depends most; 32 draws, other keys."""
     score_key, full_key, retrain_key = jax.random.split(keys, 3)
     scores = dtda.attribute(dtda.unroll(training), score_key, 16, ["mean"])
     full = dtda.sample(training, full_key, 32)
@@ -88,7 +88,7 @@ def coherent_groups(training: Training, keys: PRNGKey, num_queries: int = 8) -> 
 
 
 def null_level(training: Training, key: PRNGKey, without: xr.DataArray, query: int) -> float:
-    """Give W2 between two independent samples of the retrained distribution."""
+    """Return W2 between two independent samples of the retrained distribution."""
     arms = (
         losses(dtda.sample(training, jax.random.fold_in(key, i), 32, without), query) for i in (1, 2)
     )
@@ -96,7 +96,7 @@ def null_level(training: Training, key: PRNGKey, without: xr.DataArray, query: i
 
 
 def cost(training: Training, keys: PRNGKey, num_draws: int = 64) -> pd.DataFrame:
-    """Time compiled calls, the least of five; then the rate of training beside plain matrix products."""  # noqa: E501
+    """Time compiled calls, the least of five; compare the speed of training with matrix products."""
     program, ones = training.program, jnp.ones(training.program.num_data)
     new = ones.at[:72].set(0.0)
     each, unrolled = draw_keys(keys, num_draws), dtda.unroll(training)
@@ -121,7 +121,7 @@ def cost(training: Training, keys: PRNGKey, num_draws: int = 64) -> pd.DataFrame
 
 
 def matmul_rate(shape: tuple[int, ...]) -> float:
-    """Give floating-point operations a second of float32 products, 100 in a row."""
+    """Return floating-point operations a second of float32 products, 100 in a row."""
 
     def products(a: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, 100, lambda i, x: x @ a, a)
@@ -152,7 +152,7 @@ def losses(tree: xr.DataTree, query: int) -> np.ndarray:
 
 
 def summarise(result: xr.Dataset, names: list[str]) -> dict[str, float]:
-    """Give means over queries, and the standard error over queries."""
+    """Return means over queries, and the standard error over queries."""
     table = {}
     for name in names:
         table[name] = float(result[name].mean())

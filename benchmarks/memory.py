@@ -143,13 +143,13 @@ def read(case: dict) -> dict:
 
 
 def first_of_one(scores) -> np.ndarray:
-    """Give the first ten data of a query."""
+    """Return the first ten data of a query."""
     ranks = scores["rank"].isel(query=[700])
     return ranks["example"].values[np.argsort(ranks.values, axis=1)[:, :10]]
 
 
 def first_of_all(scores) -> np.ndarray:
-    """Give the first ten data of each query."""
+    """Return the first ten data of each query."""
     ranks = scores["rank"]
     query, place = np.nonzero(ranks.values <= 10)
     order = np.lexsort((ranks.values[query, place], query))
@@ -157,7 +157,7 @@ def first_of_all(scores) -> np.ndarray:
 
 
 def first_of_mean(scores) -> np.ndarray:
-    """Give the first ten examples by mean absolute score over queries."""
+    """Return the first ten examples by mean absolute score over queries."""
     mean = np.abs(scores["score"]).mean("query")
     return mean["example"].values[np.argsort(-mean.values)[:10]][None]
 
@@ -171,7 +171,7 @@ TASKS = {"attribute": attribute, "read": read}
 
 
 def influence(num_queries: int) -> PushForward:
-    """Give the influence function whose scores these are."""
+    """Return the influence function whose scores these are."""
     split = images()
     program = dtda.Program(dtda.zoo.classifier([], 2), split.x_train, y=split.y_train % 2)
     kernel = dtda.kernels.sgd(optax.sgd(0.05, momentum=0.9), num_epochs=1, batch_size=200)
@@ -214,7 +214,7 @@ def in_a_process(task: str, case: dict) -> dict:
 
 
 def resident(field: str) -> float:
-    """Give the resident memory of this process, now or at most, in MiB."""
+    """Return the current or peak resident memory of this process, in MiB."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 2**10
 
 
@@ -223,7 +223,7 @@ def gigabytes(path: Path) -> float:
 
 
 def forget(path: Path) -> None:
-    """Have the files of a store written to disk and dropped from the page cache."""
+    """Flush the files of a store to disk and drop them from the page cache."""
     for file in files(path):
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)

@@ -40,7 +40,7 @@ def program() -> dtda.Program:
 
 
 def asked(values: dict) -> jax.Array:
-    """Give intercept, slopes, and the log-odds of a few data."""
+    """Return intercept, slopes, and the log-odds of a few data."""
     x = jnp.asarray(data()[0][:: len(data()[0]) // NUM_ASKED][:NUM_ASKED])
     log_odds = values["intercept"] + x @ values["slopes"]
     return jnp.concatenate([values["intercept"][None], values["slopes"], log_odds])
@@ -68,7 +68,7 @@ def owed() -> xr.Dataset:
 
 @cache
 def weighed(temperature: float = 1.0) -> xr.Dataset:
-    """Give importance weights of each example's removal, with densities and values of the draws."""
+    """Return importance weights of each example's removal, with densities and values of the draws."""
     made = training(temperature)
     num_draws = NUM_CHAINS * NUM_SAMPLES
     push = dtda.importance(made, jax.random.key(1), num_draws=num_draws)
@@ -102,7 +102,7 @@ def weighed(temperature: float = 1.0) -> xr.Dataset:
 
 
 def log_density(weights: xr.DataArray, log_likelihood: xr.DataArray) -> tuple:
-    """Give log E p(y_i | theta) under normalised weights, and its error."""
+    """Return log E p(y_i | theta) under normalised weights, and its error."""
     density = np.exp(log_likelihood)
     mean = (weights * density).sum(SAMPLE)
     added = weights * (density / mean - 1) * weights.sizes["chain"] * weights.sizes["draw"]
@@ -156,7 +156,7 @@ def _compared(name: str, chosen: np.ndarray, density: xr.DataArray, error: xr.Da
 
 @cache
 def chosen() -> np.ndarray:
-    """Give the six data of the highest k-hat that draws are not sure of, and the two highest of all."""
+    """Return the six examples of the highest k-hat that are not sure, and the two highest of all."""
     found = owed()
     k_hat = found["k_hat"].fillna(0)
     matter = np.argsort(-k_hat.where(found["elpd_loo"] < -0.01, 0).values)[:6]
@@ -203,7 +203,7 @@ def refits() -> pd.DataFrame:
 
 @cache
 def transported(temperature: float = 1.0) -> xr.DataArray:
-    """Give the mean shift of each query by `influence`, chain by chain: minus its response."""
+    """Return the mean shift of each query by `influence`, chain by chain: minus its response."""
     push = dtda.influence(training(temperature, NUM_TRANSPORTED))
     pull, weights = jax.jit(push.pull), program().full_weights()
     keys = jax.random.split(jax.random.key(3), NUM_CHAINS)
@@ -212,7 +212,7 @@ def transported(temperature: float = 1.0) -> xr.DataArray:
 
 
 def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) -> xr.DataArray:
-    """Give the mean shift of each query by `importance`, from some chains of its population."""
+    """Return the mean shift of each query by `importance`, from some chains of its population."""
     some = weighed(temperature)[["weights", "values"]].isel(chain=chains)
     weights = some["weights"] / some["weights"].sum(SAMPLE)
     return xr.dot(weights, some["values"], dim=SAMPLE) - some["values"].mean(SAMPLE)
@@ -258,7 +258,7 @@ def _agreement(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:
 
 
 def _pairs(temperature: float, chains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give shifts by both, `(example, query)`, in posterior standard deviations."""
+    """Return shifts by both, `(example, query)`, in posterior standard deviations."""
     spread = weighed(temperature)["values"].std(SAMPLE)
     first = transported(temperature).isel(chain=chains).mean("chain")
     second = carried(temperature, chains)

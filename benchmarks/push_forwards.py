@@ -39,10 +39,10 @@ Damped = Callable[[object], curvature.Curvature]
 def digits() -> pd.DataFrame:
     """Keep random halves of 1437 digits (the perceptron of the main job), 60 test digits.
 
-    Fifty subsets, dropped rows, 20 retrainings each; predictions from other keys. "matched" is the
-    kernel that a retraining really runs, expanded about the centre of the subsets; "full" is training
-    on all data, expanded there. Damping "auto" is one over the total step size of training; "validated"
-    is the best of seven values on other queries, other subsets and other seeds.
+    Fifty subsets, dropped rows, 20 retrainings each; predictions use other keys. "matched" is the
+    kernel that a retraining actually runs, expanded at the centre of the subsets; "full" is training
+    on all data, expanded at full weights. Damping "auto" is one over the total step size of training;
+    "validated" is the best of seven values on other queries, other subsets and other seeds.
     """
     split = dtda.zoo.digits()
     training = digits_training(split, 60)
@@ -77,7 +77,7 @@ def digits() -> pd.DataFrame:
 
 
 def concrete() -> pd.DataFrame:
-    """Keep random halves of UCI Concrete (896 to train, 103 queries), the hard case.
+    """Keep random halves of UCI Concrete (896 training rows, 103 queries), the hard case.
 
     Perceptron 128-128-128 with GELU units, SGD with momentum 0.9, rate 0.01, weight decay 1e-5, batches
     of 32, 20 epochs, squared error (the loss of a normal of variance 1/2, up to a constant). Fifty
@@ -129,9 +129,9 @@ def mnist_halves() -> pd.DataFrame:
 
 
 def small() -> pd.DataFrame:
-    """Weigh 1 % of the digits 0: 50 random sets of 14, 60 queries.
+    """Remove 1 % of the digits, at weight 0: 50 random sets of 14, 60 queries.
 
-    The truth is the mean over 6 coupled retrainings, predictions come from other seeds.
+    The truth is the mean over 6 coupled retrainings; predictions use other seeds.
     """
     training = digits_training(dtda.zoo.digits(), 60)
     choice, predict, retrain = jax.random.split(jax.random.key(SEED + 1), 3)
@@ -160,7 +160,7 @@ def small() -> pd.DataFrame:
 def halves(
     training: Training, matched: dict[str, tuple[Method, int]], full: dict[str, tuple[Method, int]]
 ) -> pd.DataFrame:
-    """Give the LDS of each method, matched or on the full kernel, by number of draws."""
+    """Return the LDS of each method, matched or on the full kernel, by number of draws."""
     choice, predict, retrain = jax.random.split(jax.random.key(SEED), 3)
     subsets = dtda.random_subsets(training.program, choice, NUM_SUBSETS, 0.5, removal="drop")
     start = time.perf_counter()
@@ -197,7 +197,7 @@ def score(
     perturbations: xr.DataArray,
     truth: xr.Dataset,
 ) -> dict[str, object]:
-    """Give LDS (the mean over queries of Spearman correlations, with its error) for the first draws.
+    """Return LDS (the mean over queries of Spearman correlations, with its error) for the first draws.
 
     The error is that over resampled subsets and retrainings.
     """
@@ -236,13 +236,13 @@ SIZES = {"N": 512, "P": 32, "T": 256, "queries": 32}
 
 
 def speed() -> pd.DataFrame:
-    """Time `pull` for one draw, all data and all queries, compiled; and how it grows.
+    """Time a compiled `pull` for one draw, all examples and all queries, and how its cost grows.
 
     Classes 10, features 64, batches of 64: N = 512 data, 32 tanh units (2,410 parameters), T = 256
-    steps, 32 queries. Slopes are log2 of the ratio of seconds when one size is doubled. The training
-    that comes before the response is in all of them. "MB" is what the compiled call holds. The slope in
-    draws is of the whole of `attribute` (mean shifts and their errors) from 4 draws to 8, warm; for
-    training alone, of `sample`.
+    steps, 32 queries. Slopes are log2 of the ratio of seconds when one size is doubled. All times
+    include the training that precedes the response. "MB" is the memory of the compiled call. The
+    slope in draws is for a whole warm call of `attribute` (mean shifts and their errors) from 4
+    draws to 8; for training alone, of `sample`.
     """
     methods: dict[str, Method] = {
         "training alone": lambda t: t,
@@ -283,10 +283,11 @@ def speed() -> pd.DataFrame:
 def attribution() -> pd.DataFrame:
     """Time `attribute` as a user calls it: 1437 digits, 360 queries, 4 draws, EK-FAC, mean shifts.
 
-    In a fresh process: the first call, building the transform and compiling included; a warm call, for
-    each draw (training, response and estimates); and the peak of resident memory above that after
-    imports and loading data, the compiler's own included. Scores have errors and intervals; certainty
-    of ranks over 100 resamples, which does not grow with draws, is in the second row only.
+    In a fresh process: the first call, including building the transform and compiling; a warm call,
+    per draw (training, response and estimates); and the peak of resident memory above its level
+    after imports and loading data, including the compiler's memory. Scores have errors and
+    intervals. The certainty of ranks over 100 resamples, whose cost does not grow with draws, is in
+    the second row only.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         rows = fresh.submit(whole_study).result()
@@ -309,7 +310,7 @@ def whole_study() -> list[dict[str, object]]:
 
 
 def study_seconds(source: Training | PushForward, num_draws: int) -> float:
-    """Give seconds of the fastest of three warm calls."""
+    """Return seconds of the fastest of three warm calls."""
     study, times = dtda.sample if isinstance(source, Training) else attribute, []
     for _ in range(4):
         start = time.perf_counter()
@@ -325,7 +326,7 @@ def attribute(source: PushForward, key: jax.Array, num_draws: int) -> xr.Dataset
 
 
 def peak_megabytes() -> float:
-    """Give the peak of this process alone, which `resource` mixes with that of its parent."""
+    """Return the peak memory of this process alone; `resource` would include its parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**10
 
@@ -343,7 +344,7 @@ def perceptron(N: int, P: int, T: int, queries: int) -> Training:  # noqa: N803
 
 
 def timed(training: Training, method: Method) -> tuple[float, float, float]:
-    """Give seconds to build and compile, seconds of the fastest of five calls, and megabytes held."""
+    """Return seconds to build and compile, seconds of the fastest of five calls, and megabytes held."""
     start = time.perf_counter()
     source = method(training)
     function = source.draw if isinstance(source, Training) else source.pull

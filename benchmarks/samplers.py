@@ -44,7 +44,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def best(run: Callable[[int], object]) -> float:
-    """Give the least seconds of several runs, after one that compiles."""
+    """Return the least seconds of several runs, after one that compiles."""
     seconds = []
     for repeat in range(REPEATS + 1):
         start = time.perf_counter()

@@ -44,7 +44,7 @@ TEMPERATURES = (1.0, 0.1, 0.01, 0.001, 0.0001)
 
 
 def flat_regression(x, y, family: Callable) -> None:
-    """Have no prior, so that slopes that no example sees are where they started."""
+    """Run a regression without a prior, so that slopes that no example sees keep their start."""
     slopes = numpyro.param("slopes", lambda key: jax.random.normal(key, (x.shape[1],)))
     with numpyro.plate("data", len(x)) as i:
         numpyro.sample("y", family(x[i] @ slopes), obs=y[i])
@@ -129,7 +129,7 @@ def pulls(made: dict[str, PushForward], keys, weights) -> dict[str, np.ndarray]:
 
 
 def network(x, y=None) -> None:
-    """Have one hidden layer and a prior, so that the objective has a curvature everywhere."""
+    """Run a network with one hidden layer and a prior, so that curvature is positive everywhere."""
 
     def drawn(name: str, *shape: int):
         return numpyro.sample(name, dist.Normal(0.0, PRIOR).expand(shape).to_event(len(shape)))
@@ -208,7 +208,7 @@ def concrete_row(model: Callable, batch: int | None, rate: float, num_steps: int
 
 
 def at_the_end(training: dtda.Training, key) -> tuple[jax.Array, jax.Array]:
-    """Give the norm of the gradient, and the share of negative eigenvalues of the Hessian."""
+    """Return the norm of the gradient, and the share of negative eigenvalues of the Hessian."""
     program, weights = training.program, training.program.full_weights()
     theta, unravel = jax.flatten_util.ravel_pytree(training.draw(key, weights).params)
 
@@ -230,7 +230,7 @@ def square(place):
 
 
 def ring(y) -> None:
-    """Have an ellipse of minima, a^2 + 4 b^2 = mean of y."""
+    """Run a model with an ellipse of minima, a^2 + 4 b^2 = mean of y."""
     place = numpyro.param("place", lambda key: jax.random.normal(key, (2,)))
     with numpyro.plate("data", len(y)) as i:
         numpyro.sample("y", dist.Normal(square(place), 1.0), obs=y[i])
@@ -249,7 +249,7 @@ class Case:
         return self.program.num_rows * self.program.objective({"place": theta}, weights)
 
     def change(self, theta):
-        """Give the change of the gradient of n L."""
+        """Return the change of the gradient of n L."""
         slope = jax.grad(self.potential)
         return slope(theta, self.new) - slope(theta, self.old)
 

@@ -64,7 +64,7 @@ class Verdict:
     where: str
 
     def word(self) -> str:
-        """Say whether the claim holds."""
+        """Return whether the claim holds, in words."""
         failing = [test for test, held in self.tests if not held]
         if not failing:
             return "holds"
@@ -80,11 +80,11 @@ class Verdict:
         }
 
     def price(self) -> str:
-        """Say what it took, and where."""
+        """Return the size, time, memory and device of the run."""
         return f"Size `{self.size}`, {self.minutes:.1f} minutes, {self.megabytes:.0f} MB; {self.where}."
 
     def markdown(self) -> str:
-        """Give the verdict, what it rests on and the findings as Markdown."""
+        """Return the verdict, its tests and the findings as Markdown."""
         tests = [f"- {'yes' if held else '**no**'}: {test}" for test, held in self.tests]
         rows = [f"| {what} | {shown(*found)} |" for what, *found in self.findings]
         return "\n".join(

@@ -86,7 +86,7 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _least(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
-    """Give what a call gives, the least seconds of several, and the cores that it kept busy."""
+    """Return the result of a call, the least seconds of several, and the average busy cores."""
     call()
     times = []
     for _ in range(REPEATS):

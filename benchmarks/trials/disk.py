@@ -108,7 +108,7 @@ def _attempt(store: Path) -> str:
 
 
 def _size(store: Path) -> int:
-    """Give the bytes that a store takes, in whole pages."""
+    """Return the bytes that a store takes, in whole pages."""
     files = [path for path in store.rglob("*") if path.is_file()]
     return sum(-(-path.stat().st_size // 4096) * 4096 for path in files)
 

@@ -37,7 +37,7 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def read(store: Path, reference: Path) -> dict[str, Any]:
-    """Have another process read a store; what it says of it, or the error."""
+    """Read a store in another process, and return its report or the error."""
     command = [sys.executable, str(HERE / "reader.py"), str(store), str(reference)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -163,7 +163,7 @@ def _dask(arguments: list[str]) -> subprocess.Popen:
 
 
 def _children(pid: int) -> list[int]:
-    """Give the processes that a process started, and that those started."""
+    """Return all descendants of a process."""
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
     children = [int(line) for line in found.stdout.split()]
     return [*children, *(below for child in children for below in _children(child))]

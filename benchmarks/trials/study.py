@@ -20,7 +20,7 @@ def training() -> dtda.Training:
 
 
 def run(store: Path) -> None:
-    """Do all of a study, or what is missing of it."""
+    """Compute a study, or what is missing of it."""
     source, key = training(), jax.random.key(SEED)
     several = dtda.random_subsets(source.program, jax.random.key(SEED + 1), 6, 0.95)
     transform = dtda.unroll(source)
