@@ -107,10 +107,10 @@ class Verdict:
 def verdict(
     claim: str, paper: str, findings: Mapping[str, tuple[Any, Any]], tests: Mapping[str, Any]
 ) -> Verdict:
-    """Conclude a notebook: the last thing it does.
+    """Conclude a notebook, in its last cell.
 
     Args:
-        claim: the claim in one sentence, that of the notebook's first cell.
+        claim: the claim in one sentence, as in the notebook's first cell.
         paper: what the paper reports, or that it reports no number.
         findings: by what it is, a number and its standard error (or the two ends of an interval, or
             None of what is not estimated).

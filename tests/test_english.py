@@ -35,7 +35,8 @@ PENDING = {*(Path(__file__).with_name("english_pending.txt").read_text().split()
 def units() -> dict[str, list[Path]]:
     """Return the files of each package or module, page, and notebook."""
     code = {f"dtda_prob/{path.name}": _files(path) for path in (ROOT / "dtda_prob").glob("[a-z_]*")}
-    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("notebooks/[0-9]*.py")]
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("notebooks/*.py")]
+    pages += ROOT.glob("benchmarks/**/*.py")
     files = code | {str(path.relative_to(ROOT)): [path] for path in pages}
     return {name: paths for name, paths in sorted(files.items()) if paths}
 
@@ -57,7 +58,7 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
     source = path.read_text()
     if path.suffix == ".md":
         yield from enumerate(_without_code(source).splitlines(), 1)
-    elif path.parent.name == "notebooks":
+    elif path.parent.name == "notebooks" and path.stem[0].isdigit():
         yield from ((n, line) for n, line in enumerate(source.splitlines(), 1) if line[:1] == "#")
     else:
         for node in ast.walk(ast.parse(source)):
@@ -76,7 +77,7 @@ def faults(paths: list[Path]) -> list[str]:
     listed = []
     for path in paths:
         where = path.relative_to(ROOT)
-        if path.suffix == ".py" and "dtda_prob" in where.parts:
+        if path.suffix == ".py" and {"dtda_prob", "benchmarks"} & {*where.parts}:
             firsts = ((line, VAGUE.match(text)) for line, text in functions(path.read_text()))
             listed += [f"{where}:{line}: begins with {word[0]!r}" for line, word in firsts if word]
         for line, text in prose(path):
