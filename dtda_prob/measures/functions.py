@@ -1,0 +1,105 @@
+"""Measures of the parameters, of functions of them, and of the mean of another measure."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import PyTree
+
+from dtda_prob.measures.measure import Measure, Value, named
+from dtda_prob.module import call
+from dtda_prob.program import Program
+from dtda_prob.program.data import Named
+from dtda_prob.typing import Params
+
+
+class averaged(Measure):
+    """Measure the mean over the queries of another measure: one query, "mean", for the price of one.
+
+    >>> averaged(loss(jnp.ones((2, 3)), y=jnp.zeros(2)))
+    averaged(measure=loss(f32[2,3], y=f32[2]))
+    """
+
+    measure: Measure
+
+    def __call__(self, program: Program) -> Self:
+        return self._with(measure=self.measure(program), program=program, names=named(["mean"]))
+
+    @property
+    def name(self) -> str:
+        return f"mean_{self.measure.name}"
+
+    def outputs(self, params: Params) -> PyTree:
+        return self.measure.outputs(params)
+
+    def readout(self, outputs: PyTree) -> Value:
+        return self.measure.readout(outputs).mean(0, keepdims=True)
+
+
+class parameters(Measure):
+    """Measure every parameter on the support of its site; one query per scalar parameter."""
+
+    def __call__(self, program: Program) -> Self:
+        names = _scalar_names(jax.eval_shape(program.constrain, program.shapes))
+        return self._with(program=program, names=Named(names))
+
+    def outputs(self, params: Params) -> PyTree:
+        return params
+
+    def readout(self, outputs: PyTree) -> Value:
+        return ravel_pytree(self.bound.constrain(outputs))[0]
+
+
+class function(Measure):
+    """Measure any function of the parameters.
+
+    Attributes:
+        fun: from parameters, a dict from site name to value on its support, to an array of shape
+            `(query,)` or `(query, output)`.
+        name: what the values are called; the function's own name if None.
+        queries: one label per query; by default their positions.
+
+    Raises:
+        ValueError: when bound, if `fun` returns an array of another rank.
+    """
+
+    fun: Callable[[Params], Value]
+    called: str | None
+    labels: Named | None = eqx.field(static=True)
+
+    def __init__(self, fun: Callable[[Params], Value], *, name: str | None = None, queries: Any = None):
+        self.fun, self.called = fun, name
+        self.labels = None if queries is None else Named(queries)
+        self.program, self.names = None, Named(np.zeros(0))
+
+    def __repr__(self) -> str:
+        return call("function", self.fun, **({} if self.called is None else {"name": self.called}))
+
+    def __call__(self, program: Program) -> Self:
+        measure = self._with(program=program)
+        shape = jax.eval_shape(measure.outputs, program.shapes).shape
+        return self._labelled(measure, self.labels and self.labels.names, shape)
+
+    @property
+    def name(self) -> str:
+        return self.called or getattr(self.fun, "__name__", "function")
+
+    def outputs(self, params: Params) -> PyTree:
+        return jnp.asarray(self.fun(self.bound.constrain(params)))
+
+    def readout(self, outputs: PyTree) -> Value:
+        return outputs
+
+
+def _scalar_names(shapes: Params) -> np.ndarray:
+    """Return a name for every scalar of a tree, as in `slope` or `net.w[0,2]`."""
+    names = []
+    for path, leaf in jax.tree.leaves_with_path(shapes):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        scalars = np.ndindex(leaf.shape)
+        names += [f"{name}[{','.join(map(str, i))}]" if i else name for i in scalars]
+    return np.array(names)

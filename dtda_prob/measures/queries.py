@@ -1,0 +1,99 @@
+"""Losses, predictions, margins and accuracies of queries."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from dtda_prob.measures import readouts
+from dtda_prob.measures.measure import Value
+from dtda_prob.measures.predictive import Predictive
+
+
+class loss(Predictive):
+    """Measure -log p(y | theta) of each query, in nats, summed over observed sites.
+
+    Args:
+        *args: the model's arguments, bound to the queries.
+        queries: one label per query; by default their positions.
+        **kwargs: the model's keyword arguments, observations included.
+
+    >>> loss(jnp.ones((2, 3)), y=jnp.zeros(2))
+    loss(f32[2,3], y=f32[2])
+    """
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        return -_log_likelihood(sites)
+
+
+class log_likelihood(Predictive):
+    """Measure log p(y | theta) of each query, in nats, summed over observed sites; see `loss`."""
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        return _log_likelihood(sites)
+
+
+class prediction(Predictive):
+    """Measure the predictive mean: probabilities for a categorical; see `loss` for arguments.
+
+    `site` names the observed site where the program has several.
+    """
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        fn, _, dim = readouts.only(self.site, sites)
+        return readouts.keep(readouts.mean(fn), fn, dim)
+
+
+class squared_error(Predictive):
+    """Measure (y - predictive mean)^2 of numbers, summed over dimensions; see `prediction`.
+
+    What the program masks counts as 0, as it does in `loss`.
+    """
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        fn, y, dim = readouts.only(self.site, sites)
+        return readouts.sum_rest(readouts.squared_error(fn, _given(y)), fn, dim)
+
+
+class margin(Predictive):
+    """Measure log p(y) - log(1 - p(y)), the log-odds of the observed class; see `prediction`."""
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        fn, y, dim = readouts.only(self.site, sites)
+        return readouts.keep(readouts.log_odds(fn, _given(y)), fn, dim)
+
+
+class accuracy(Predictive):
+    """Measure 1 where the likeliest class is the observed one, else 0; see `prediction`.
+
+    It is a step function, so its own derivative is zero: transport the outputs or the parameters.
+    """
+
+    __init__ = Predictive.__init__
+
+    def read(self, sites: dict) -> Value:
+        fn, y, dim = readouts.only(self.site, sites)
+        return readouts.keep(readouts.is_correct(fn, _given(y)), fn, dim)
+
+
+def _log_likelihood(sites: dict) -> Value:
+    parts = [
+        readouts.sum_rest(jnp.asarray(fn.log_prob(_given(y))), fn, dim) for fn, y, dim in sites.values()
+    ]
+    return jnp.sum(jnp.stack(parts), axis=0)
+
+
+def _given(y: Any) -> Array:
+    if y is None:
+        raise ValueError("the queries hold no observations; pass them too, as in `loss(x, y)`")
+    return y
