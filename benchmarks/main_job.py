@@ -36,8 +36,9 @@ def single_data(training: Training, keys: PRNGKey) -> pd.DataFrame:
     data = jax.random.choice(choice, training.program.num_data, (48,), replace=False)
     rows = {}
     for name, coupled in (("coupled", True), ("independent", False)):
+        options = evaluate.CompareOptions(coupled=coupled)
         result = evaluate.loo(
-            dtda.unroll(training), predict, retrain, np.asarray(data), coupled=coupled
+            dtda.unroll(training), predict, retrain, np.asarray(data), options=options
         )
         rows[f"{name} keys"] = summarise(result, ["pearson", "spearman", "reliability"])
     return pd.DataFrame(rows).T

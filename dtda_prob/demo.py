@@ -157,8 +157,7 @@ def _leave_out(training: dtda.Training, keys: Keys, study: Path) -> xr.Dataset:
         keys.attribution,
         keys.left_out,
         np.asarray(data),
-        num_draws=ATTRIBUTION_DRAWS,
-        num_retrainings=RETRAININGS,
+        options=dtda.evaluate.CompareOptions(ATTRIBUTION_DRAWS, RETRAININGS),
         where=dtda.Where(study, "leave_one_out"),
     )
 

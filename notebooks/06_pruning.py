@@ -235,9 +235,14 @@ def pruned(program, scores, wrong):
     }
     rules |= {"the wrong labels": wrong.astype(float)} if wrong.any() else {}
     final = dtda.Training(program, kernel, quality)
-    options = {"share": SHARE, "num_random": size.seeds, "num_retrainings": size.retrainings}
     return evaluate.pruning(
-        final, jax.random.key(1), rules, where=dtda.Where(progress=False), **options
+        final,
+        jax.random.key(1),
+        rules,
+        share=SHARE,
+        num_retrainings=size.retrainings,
+        options=evaluate.PruningOptions(num_random=size.seeds),
+        where=dtda.Where(progress=False),
     )
 
 

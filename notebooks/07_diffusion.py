@@ -267,7 +267,11 @@ groups |= {
 }
 without = dtda.groups(program, {" ".join(map(str, key)): group for key, group in groups.items()})
 arms = evaluate.retrainings(
-    training, jax.random.key(3), without, num_retrainings=size.retrainings, progress=False
+    training,
+    jax.random.key(3),
+    without,
+    num_retrainings=size.retrainings,
+    where=dtda.Where(progress=False),
 )
 moved = evaluate.effects(arms, ["mean", "wasserstein"])["value"]
 rows = {key: row for row, key in enumerate(groups)}

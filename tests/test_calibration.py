@@ -145,10 +145,12 @@ def failed(verdict: diagnostics.Verdict) -> list[str]:
     return verdict.table.index[~verdict.table["passed"]].tolist()
 
 
-def test_a_verdict_on_exact_retraining_finds_nothing_wrong(trees):
-    training = train("exact")
-    without = dtda.remove(training.program, range(4))
-    found = diagnostics.verdict(training, KEY, without, num_draws=64, retrained=trees["retrained"])
+def test_a_verdict_on_exact_retraining_finds_nothing_wrong(trees, tmp_path):
+    training, where = train("exact"), dtda.Where(tmp_path / "study")
+    without, truth = dtda.remove(training.program, range(4)), trees["retrained"]
+    found = diagnostics.verdict(training, KEY, without, num_draws=64, retrained=truth, where=where)
+    kept = {f"verdict.draws.{arm}" for arm in ("all_data", "perturbed")}
+    assert {*dtda.contents(where.store).index} == kept
     assert failed(found) == []
     assert set(found.results) == {"draws", "coupling", "shifts", "calibration", "unmoved"}
     assert found.text.startswith("11 of 11 checks are passed.")
@@ -165,7 +167,8 @@ def test_a_verdict_names_what_is_wrong_and_what_to_do():
     training = train(FEW_STEPS)
     weights = dtda.leave_one_out(training.program, range(5))
     wrong = blown_up(training, -10.0)
-    found = diagnostics.verdict(wrong, KEY, weights, num_draws=16, num_checked=2, direction="push")
+    options = diagnostics.VerdictOptions(direction="push", num_checked=2)
+    found = diagnostics.verdict(wrong, KEY, weights, num_draws=16, options=options)
     assert {
         "length of predicted steps over retrained",
         "cosine of predicted and retrained steps",

@@ -12,6 +12,7 @@ import dtda_prob as dtda
 from dtda_prob import evaluate
 
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
+FEW = evaluate.CompareOptions(num_draws=4, num_retrainings=6)
 close = np.testing.assert_allclose
 CONVERGED = dtda.kernels.sgd(optax.sgd(0.03, momentum=0.9), num_steps=300)
 
@@ -217,8 +218,7 @@ def test_leave_one_out_agrees_where_the_response_is_exact():
         KEY,
         OTHER,
         range(8),
-        num_draws=4,
-        num_retrainings=6,
+        options=FEW,
     )
     assert (result["pearson"] > 0.97).all()
     assert (result["reliability"] > 0.99).all()
@@ -230,10 +230,8 @@ def test_lds_predicts_random_subsets():
         dtda.unroll(train(CONVERGED)),
         KEY,
         OTHER,
-        num_subsets=8,
-        keep=10,
-        num_draws=4,
-        num_retrainings=6,
+        subsets=evaluate.Subsets(8, keep=10),
+        options=FEW,
     )
     assert (result["lds"] > 0.9).all()
     assert ((result["lds_lower"] < result["lds"]) & (result["lds"] < result["lds_upper"])).all()
@@ -241,9 +239,8 @@ def test_lds_predicts_random_subsets():
 
 def test_groups_are_left_out_by_label(training):
     by = np.array(list("abc"))[np.arange(NUM_DATA) % 3]
-    result = evaluate.leave_groups_out(
-        dtda.retrain(training), KEY, OTHER, by, num_draws=3, num_retrainings=6, direction="push"
-    )
+    options = evaluate.CompareOptions(3, 6, direction="push")
+    result = evaluate.leave_groups_out(dtda.retrain(training), KEY, OTHER, by, options=options)
     assert list(result["perturbation"].values) == ["a", "b", "c"]
     assert np.isfinite(result["lds_error"]).all()
     again = evaluate.predictions(
@@ -255,19 +252,17 @@ def test_groups_are_left_out_by_label(training):
 def test_agreement_has_no_value_where_nothing_moves():
     still = dtda.measures.function(lambda params: jnp.ones(2), name="still")
     training = dtda.Training(regression(), CONVERGED, still)
-    result = evaluate.loo(dtda.unroll(training), KEY, OTHER, range(4), num_draws=4, num_retrainings=6)
+    result = evaluate.loo(dtda.unroll(training), KEY, OTHER, range(4), options=FEW)
     assert np.isnan(result["pearson"]).all()
     assert np.isnan(result["lds"]).all()
     assert (result["num_queries"] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("retrain_key", "options", "message"),
-    [(KEY, {}, "retrain_key is key"), (OTHER, {"num_retrainings": 7}, "num_retrainings=7")],
-)
-def test_designs_refuse_shared_seeds_and_odd_halves(training, retrain_key, options, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate.loo(dtda.unroll(training), KEY, retrain_key, [0, 1], **options)
+def test_designs_refuse_shared_seeds_and_odd_halves(training):
+    with pytest.raises(ValueError, match="retrain_key is key"):
+        evaluate.loo(dtda.unroll(training), KEY, KEY, [0, 1])
+    with pytest.raises(ValueError, match="num_retrainings=7"):
+        evaluate.CompareOptions(num_retrainings=7)
 
 
 def shared(arms, with_arms):
@@ -303,7 +298,9 @@ def test_what_does_not_match_is_refused(predicted, truth, name):
 @pytest.fixture(scope="module")
 def curves(training):
     rankings = {1: [3, 0, 7, 5], 3: [2, 1, 9, 4]}
-    return evaluate.removal_curves(training, KEY, rankings, [1, 3], num_draws=3, num_random=2)
+    return evaluate.removal_curves(
+        training, KEY, rankings, [1, 3], num_draws=3, options=evaluate.CurveOptions(num_random=2)
+    )
 
 
 def test_a_curve_is_retraining_without_the_first_of_a_ranking(training, curves):
@@ -321,8 +318,7 @@ def test_random_orders_are_the_same_for_predictions(training, curves):
         {1: [3, 0, 7, 5]},
         [1, 3],
         num_draws=3,
-        num_random=2,
-        direction="push",
+        options=evaluate.CurveOptions(num_random=2, direction="push"),
     )
     close(retrained["perturbed"], curves["perturbed"].sel(query=[1]), rtol=1e-4)
 
@@ -389,7 +385,8 @@ def test_the_error_of_an_area_is_its_spread():
 def test_pruning_removes_the_highest_scores_and_pairs_draws(training):
     harm = np.arange(NUM_DATA, dtype=float)
     scores = {"last": harm, "either end": np.stack([harm, -harm])}
-    arms = evaluate.pruning(training, KEY, scores, share=0.25, num_random=3, num_retrainings=4)
+    options = evaluate.PruningOptions(num_random=3)
+    arms = evaluate.pruning(training, KEY, scores, share=0.25, num_retrainings=4, options=options)
     assert arms["rule"].values.tolist() == ["last", *["either end"] * 2, *["random"] * 3]
     assert (arms["weights"].sum("example") == 9).all()
     assert not arms["weights"][0, 9:].any()

@@ -262,7 +262,9 @@ def test_a_verdict_compares_runs_and_says_what_has_not_differentiable():
     training = train(kernels.hmc(num_warmup=20, num_samples=16, num_integration_steps=4))
     weights = dtda.leave_one_out(training.program, [0, 1])
     source = dtda.influence(training)
-    found = dtda.diagnostics.verdict(source, KEY, weights, num_draws=64, progress=False)
+    found = dtda.diagnostics.verdict(
+        source, KEY, weights, num_draws=64, where=dtda.Where(progress=False)
+    )
     assert "no derivative in the weights" in found.text
     arms = draw_arms(source, KEY, 64, weights)
     by_run = (arms.new - arms.old).reshape(16, 4, 4, 2).mean(0)

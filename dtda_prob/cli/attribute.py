@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.experiment import method_option, weights_option
 from dtda_prob.cli.output import Result, aligned
+from dtda_prob.cli.prediction import Prediction, predicts
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ NUM_QUERIES = 2
     epilog="Example: dtda attribute experiment.py study.zarr --divergence mean --divergence variance"
 )
 @computes("scores")
-@click.option("--draws", default=16, show_default=True, help="Number of draws, at least 3.")
-@method_option
+@predicts(16, "Number of draws, at least 3.")
 @click.option(
     "--divergence",
     "divergences",
@@ -30,7 +29,6 @@ NUM_QUERIES = 2
     show_default=True,
     help="Definition of influence; repeat it for several.",
 )
-@weights_option
 @click.option("--top", default=10, show_default=True, help="Examples to list for each query.")
 @click.option(
     "--rate", default=0.1, show_default=True, help="False discovery rate of significant examples."
@@ -43,10 +41,8 @@ NUM_QUERIES = 2
 )
 def attribute(
     step: Step,
-    draws: int,
-    method: str | None,
+    prediction: Prediction,
     divergences: tuple[str, ...],
-    weights: str | None,
     top: int,
     rate: float,
     keep_effects: bool,
@@ -59,8 +55,8 @@ def attribute(
     EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
     study.
     """
-    experiment = step.load()
-    new, source = experiment.perturbed((), weights), experiment.push_forward(method)
+    experiment, draws = step.load(), prediction.draws
+    source, new = prediction.read(experiment)
     import jax
 
     import dtda_prob as dtda

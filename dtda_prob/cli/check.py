@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.experiment import method_option, weights_option
 from dtda_prob.cli.output import Result, aligned
+from dtda_prob.cli.prediction import Prediction, predicts
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ number_option = click.option(
     epilog="Example: dtda evaluate experiment.py study.zarr --design leave-one-out --number 20"
 )
 @computes("", "the design's")
-@click.option("--draws", default=16, show_default=True, help="Number of draws that predict.")
-@method_option
+@predicts(16, "Number of draws that predict.")
 @click.option(
     "--design",
     type=click.Choice(DESIGNS),
@@ -38,7 +37,6 @@ number_option = click.option(
     show_default=True,
     help="Leave out one example at a time, or random halves (linear datamodelling score).",
 )
-@weights_option
 @number_option
 @click.option("--retrainings", default=16, show_default=True, help="Per perturbation: even, 6 or more.")
 @click.option(
@@ -46,10 +44,8 @@ number_option = click.option(
 )
 def evaluate(
     step: Step,
-    draws: int,
-    method: str | None,
+    prediction: Prediction,
     design: str,
-    weights: str | None,
     number: int,
     retrainings: int,
     divergences: tuple[str, ...],
@@ -61,8 +57,8 @@ def evaluate(
     EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
     study.
     """
-    experiment = step.load()
-    source, own = experiment.push_forward(method), experiment.perturbed((), weights)
+    experiment, draws = step.load(), prediction.draws
+    source, own = prediction.read(experiment)
     import jax
 
     import dtda_prob as dtda
@@ -70,8 +66,9 @@ def evaluate(
     key = jax.random.key(step.seed)
     choice, retrain_key = jax.random.split(key)
     new = _design(source, choice, design, number) if own is None else own
-    step = step._replace(name=step.name or weights or design)
+    step = step._replace(name=step.name or prediction.weights or design)
     step.existing()
+    options = dtda.evaluate.CompareOptions(draws, retrainings)
     wanted = {f"{step.name}.retrained.perturbed": retrainings, f"{step.name}.predicted": draws}
     with step.where() as where:
         price = partial(_price, source, key, new, draws, retrainings, where)
@@ -82,8 +79,7 @@ def evaluate(
             retrain_key,
             new,
             divergences,
-            num_draws=draws,
-            num_retrainings=retrainings,
+            options=options,
             where=where,
         )
     dtda.save(result, step.store, name=step.name, kind="agreement")
@@ -96,13 +92,9 @@ def evaluate(
 
 @click.command(epilog="Example: dtda diagnose experiment.py study.zarr")
 @computes(VERDICT)
-@click.option(
-    "--draws", default=32, show_default=True, help="Number of draws, a multiple of 4 and at least 16."
-)
-@method_option
-@weights_option
+@predicts(32, "Number of draws, a multiple of 4 and at least 16.")
 @number_option
-def diagnose(step: Step, draws: int, method: str | None, weights: str | None, number: int) -> Result:
+def diagnose(step: Step, prediction: Prediction, number: int) -> Result:
     """Check whether scores can be trusted.
 
     Checks the draws, their coupling, the linear range and the solves, for leaving out single examples
@@ -111,8 +103,8 @@ def diagnose(step: Step, draws: int, method: str | None, weights: str | None, nu
     EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
     study.
     """
-    experiment = step.load()
-    source, own = experiment.push_forward(method), experiment.perturbed((), weights)
+    experiment, draws = step.load(), prediction.draws
+    source, own = prediction.read(experiment)
     if step.engine != "here":
         raise click.BadParameter("diagnose computes here; omit it", param_hint="--engine")
     if not step.store.exists():

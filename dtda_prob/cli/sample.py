@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.experiment import Experiment, method_option, weights_option
+from dtda_prob.cli.experiment import Experiment, weights_option
 from dtda_prob.cli.output import MOST_ROWS, Result, aligned
+from dtda_prob.cli.prediction import Prediction, predicts
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ remove_option = click.option(
     metavar="LABELS",
     help="Leave out examples: labels, separated by commas.",
 )
-draws_option = click.option(
-    "--draws", default=64, show_default=True, help="Number of draws, a multiple of 4."
-)
+NUM_DRAWS, MULTIPLE = 64, "Number of draws, a multiple of 4."
 
 
 @click.command(
@@ -35,7 +34,7 @@ draws_option = click.option(
     "Retrain without some examples: dtda sample experiment.py study.zarr --remove 3,17"
 )
 @computes("", f"{FULL}, or {RETRAINED} on perturbed data")
-@draws_option
+@click.option("--draws", default=NUM_DRAWS, show_default=True, help=MULTIPLE)
 @remove_option
 @weights_option
 def sample(step: Step, draws: int, removed: tuple[str, ...], weights: str | None) -> Result:
@@ -58,26 +57,21 @@ def sample(step: Step, draws: int, removed: tuple[str, ...], weights: str | None
 
 @click.command(epilog="Example: dtda push experiment.py study.zarr --remove 3,17")
 @computes(PREDICTED)
-@draws_option
-@method_option
+@predicts(NUM_DRAWS, MULTIPLE)
 @remove_option
-@weights_option
-def push(
-    step: Step, draws: int, method: str | None, removed: tuple[str, ...], weights: str | None
-) -> Result:
+def push(step: Step, prediction: Prediction, removed: tuple[str, ...]) -> Result:
     """Predict the models on perturbed data, without retraining.
 
     EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
     study.
     """
     experiment = step.load()
-    new = experiment.perturbed(removed, weights)
+    source, new = prediction.read(experiment, removed)
     if new is None:
         raise click.UsageError("say which data are perturbed: --remove LABELS or --weights VARIABLE")
-    source = experiment.push_forward(method)
-    retrain = ["dtda", "sample", *step.words, *_again(removed, weights)]
+    retrain = ["dtda", "sample", *step.words, *_again(removed, prediction.weights)]
     then = _unless_there(step, RETRAINED, retrain)
-    return _draw(step, experiment, source, draws, new, f"Predicting by {source.name}", then)
+    return _draw(step, experiment, source, prediction.draws, new, f"Predicting by {source.name}", then)
 
 
 def _again(removed: Sequence[str], weights: str | None) -> list[str]:

@@ -14,5 +14,6 @@ from dtda_prob.diagnostics.sampling import draws as draws
 from dtda_prob.diagnostics.solves import null_space as null_space
 from dtda_prob.diagnostics.solves import residuals as residuals
 from dtda_prob.diagnostics.verdict import Verdict as Verdict
+from dtda_prob.diagnostics.verdict import VerdictOptions as VerdictOptions
 from dtda_prob.diagnostics.verdict import judge as judge
 from dtda_prob.diagnostics.verdict import verdict as verdict

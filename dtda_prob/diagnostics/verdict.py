@@ -1,7 +1,8 @@
 """What can be trusted and what not: all diagnostics on one page, in numbers and in words."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +29,7 @@ from dtda_prob.diagnostics.sampling import LEAST_DRAWS, coupling, draws
 from dtda_prob.diagnostics.solves import null_space, residuals
 from dtda_prob.perturbations import num_removed
 from dtda_prob.studies.perturbed import perturbed
-from dtda_prob.studies.run import Where
+from dtda_prob.studies.run import HERE, Where
 from dtda_prob.studies.source import Source, draw_keys, training_of
 from dtda_prob.studies.tree import draws_of, in_chains
 from dtda_prob.training import Training
@@ -60,6 +61,25 @@ class Verdict(NamedTuple):
         return f"{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.text}"
 
 
+@dataclass(frozen=True)
+class VerdictOptions:
+    """Settings of `verdict` that most calls leave as they are.
+
+    Attributes:
+        direction: how to predict, see `attribute`; the cheaper direction if None.
+        num_checked: number of perturbations that are retrained, and of draws checked in detail.
+        shares: shares of training after which the response is compared with the exact one, which costs
+            a `pull` of both for two draws each; skipped if empty.
+    """
+
+    direction: Literal["pull", "push"] | None = None
+    num_checked: int = 4
+    shares: tuple[float, ...] = (1.0,)
+
+
+USUAL = VerdictOptions()
+
+
 def verdict(
     source: Source,
     key: PRNGKey,
@@ -67,10 +87,8 @@ def verdict(
     *,
     num_draws: int = 32,
     retrained: xr.DataTree | xr.DataArray | None = None,
-    direction: Literal["pull", "push"] | None = None,
-    num_checked: int = 4,
-    shares: Sequence[float] = (1.0,),
-    progress: bool = True,
+    options: VerdictOptions = USUAL,
+    where: Where = HERE,
 ) -> Verdict:
     """Run the diagnostics that apply, and summarise what can be trusted and what not.
 
@@ -88,11 +106,9 @@ def verdict(
             states of a run, at least 4 from each, and at least 3 runs.
         retrained: a sample set of retraining at the same perturbations with another key, to calibrate
             the prediction.
-        direction: how to predict, see `attribute`; the cheaper direction if None.
-        num_checked: number of perturbations that are retrained, and of draws checked in detail.
-        shares: shares of training after which the response is compared with the exact one, which costs
-            a `pull` of both for two draws each; skipped if empty.
-        progress: show progress bars on a terminal.
+        options: how to predict, and how much is checked in detail; see `VerdictOptions`.
+        where: the engine that computes the draws, and whether to show progress; see `Where`. In a
+            store they are called "verdict.draws", or after its name.
 
     Raises:
         ValueError: for bad or no weights, a bad number of draws, or `retrained` that does not fit.
@@ -106,8 +122,8 @@ def verdict(
         key,
         num_draws,
         perturbations,
-        direction=direction or cheaper(source, len(np.atleast_2d(perturbations))),
-        where=Where(progress=progress),
+        direction=options.direction or cheaper(source, len(np.atleast_2d(perturbations))),
+        where=where.named("verdict") / "draws",
     )
     all_weights = perturbed(training_of(source).program, perturbations).weights()
     old, new = _labelled(source, arms, all_weights)
@@ -116,9 +132,9 @@ def verdict(
         results |= _calibrations(old, new, retrained, key)
     left_out: dict[str, str] = {}
     if isinstance(source, PushForward):
-        longest = np.sort(np.argsort(-_lengths(results["shifts"]))[:num_checked])
+        longest = np.sort(np.argsort(-_lengths(results["shifts"]))[: options.num_checked])
         weights = all_weights[longest]
-        for name, run in _of_transform(source, key, weights, num_checked, shares).items():
+        for name, run in _of_transform(source, key, weights, options).items():
             _attempt(name, run, results, left_out)
         if "linear_range" in results:
             change = new - old
@@ -185,7 +201,7 @@ def _of_draws(old: xr.DataArray, new: xr.DataArray, num_chains: int, num_states:
 
 
 def _of_transform(
-    source: PushForward, key: PRNGKey, weights: xr.DataArray, num_draws: int, shares: Sequence[float]
+    source: PushForward, key: PRNGKey, weights: xr.DataArray, options: VerdictOptions
 ) -> dict[str, Callable[[], Any]]:
     """Return the diagnostics of a transform, matched to training on the perturbed data.
 
@@ -196,6 +212,7 @@ def _of_transform(
     fitting = source.matched(int(num_removed(weights).max()))
     if fitting.weigh is not None:
         return {"pareto_k": partial(k_hats, fitting, weights)}
+    num_draws, shares = options.num_checked, options.shares
     range_of = partial(linear_range, source, key, weights, num_draws=num_draws)
     chosen: dict[str, Callable[[], Any]] = {"linear_range": range_of}
     if fitting.curvature is not None:

@@ -1,7 +1,8 @@
 """Designs of perturbed datasets that check a push-forward: single examples, groups, subsets."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,15 +18,52 @@ from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
 
 
-class Options(TypedDict, total=False):
-    """Keyword arguments that the designs pass on to `compare`."""
+@dataclass(frozen=True)
+class CompareOptions:
+    """How many predictions are compared with how many retrainings, and how both are computed.
 
-    num_draws: int
-    num_retrainings: int
-    coupled: bool
-    direction: Literal["pull", "push"] | None
-    num_splits: int
-    where: Where
+    Attributes:
+        num_draws: draws that predict.
+        num_retrainings: retrainings per perturbation, an even number of at least 6: halves give the
+            reliability of the truth.
+        coupled: whether retrainings with and without the data share keys.
+        direction: how effects are predicted, see `attribute`.
+        num_splits: splits of the retrainings into halves.
+
+    Raises:
+        ValueError: if `num_retrainings` cannot be halved.
+    """
+
+    num_draws: int = 16
+    num_retrainings: int = 32
+    coupled: bool = True
+    direction: Literal["pull", "push"] | None = None
+    num_splits: int = 20
+
+    def __post_init__(self) -> None:
+        if self.num_retrainings < 6 or self.num_retrainings % 2:
+            raise ValueError(
+                f"num_retrainings={self.num_retrainings} must be even and at least 6, for two halves"
+            )
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """Random subsets of the data.
+
+    Attributes:
+        number: how many there are.
+        keep: share or number of data that a subset keeps.
+        removal: what a retraining does with the others.
+    """
+
+    number: int = 30
+    keep: float | int = 0.5
+    removal: Removal = "drop"
+
+
+USUAL = CompareOptions()
+HALVES = Subsets()
 
 
 def compare(
@@ -35,11 +73,7 @@ def compare(
     perturbations: Any,
     divergences: Divergences = "mean",
     *,
-    num_draws: int = 16,
-    num_retrainings: int = 32,
-    coupled: bool = True,
-    direction: Literal["pull", "push"] | None = None,
-    num_splits: int = 20,
+    options: CompareOptions = USUAL,
     where: Where = HERE,
 ) -> xr.Dataset:
     """Predict and retrain the same perturbations, and measure how far they agree; see `agreement`.
@@ -53,42 +87,33 @@ def compare(
         retrain_key: key of the retrainings.
         perturbations: weights `(perturbation, example)`.
         divergences: see `effects`.
-        num_draws: draws that predict.
-        num_retrainings: retrainings per perturbation, an even number of at least 6: halves give the
-            reliability of the truth.
-        coupled: whether retrainings with and without the data share keys.
-        direction: how effects are predicted, see `attribute`.
-        num_splits: splits of the retrainings into halves.
-        where: see `Where`. What is kept is called
-            "retrained" and "predicted", after a name and a dot if one is given.
+        options: how many draws and retrainings there are; see `CompareOptions`.
+        where: see `Where`. What is kept is called "retrained" and "predicted", after a name and a dot
+            if one is given.
 
     Raises:
-        ValueError: if the key is used on both sides, or `num_retrainings` cannot be halved.
+        ValueError: if the key is used on both sides.
     """
     _check_apart(key, retrain_key)
-    if num_retrainings < 6 or num_retrainings % 2:
-        raise ValueError(
-            f"num_retrainings={num_retrainings} must be even and at least 6, for two halves"
-        )
     truth = retrainings(
         push_forward.training,
         retrain_key,
         perturbations,
-        num_retrainings=num_retrainings,
-        coupled=coupled,
+        num_retrainings=options.num_retrainings,
+        coupled=options.coupled,
         where=where / "retrained",
     )
     predicted = predictions(
         push_forward,
         key,
-        num_draws,
+        options.num_draws,
         perturbations,
-        direction=direction,
+        direction=options.direction,
         check=False,
         where=where / "predicted",
     )
     return agreement(
-        effects(predicted, divergences), effects(truth, divergences, num_splits=num_splits)
+        effects(predicted, divergences), effects(truth, divergences, num_splits=options.num_splits)
     )
 
 
@@ -99,10 +124,13 @@ def loo(
     data: Data,
     divergences: Divergences = "mean",
     *,
-    removal: Removal = "reweight",
-    **options: Unpack[Options],
+    options: CompareOptions = USUAL,
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Compare predicted with retrained effects of leaving out single examples; see `compare`.
+
+    Left-out examples are reweighted; to drop them, pass `leave_one_out(..., removal="drop")` to
+    `compare`.
 
     Args:
         push_forward: the transform that predicts.
@@ -110,11 +138,11 @@ def loo(
         retrain_key: key of the retrainings.
         data: labels of the data to leave out, one at a time.
         divergences: see `effects`.
-        removal: what a retraining does with the example.
-        **options: further arguments of `compare`.
+        options: see `compare`.
+        where: see `compare`.
     """
-    each = perturb.leave_one_out(push_forward.training.program, data, removal=removal)
-    return compare(push_forward, key, retrain_key, each, divergences, **options)
+    each = perturb.leave_one_out(push_forward.training.program, data)
+    return compare(push_forward, key, retrain_key, each, divergences, options=options, where=where)
 
 
 def leave_groups_out(
@@ -124,10 +152,12 @@ def leave_groups_out(
     by: np.ndarray | Sequence[Hashable] | Mapping[Hashable, Data],
     divergences: Divergences = "mean",
     *,
-    removal: Removal = "reweight",
-    **options: Unpack[Options],
+    options: CompareOptions = USUAL,
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Compare predicted with retrained effects of leaving out groups; see `compare`.
+
+    Left-out examples are reweighted; to drop them, pass `groups(..., removal="drop")` to `compare`.
 
     Args:
         push_forward: the transform that predicts.
@@ -135,12 +165,11 @@ def leave_groups_out(
         retrain_key: key of the retrainings.
         by: the group of each example, or a mapping from names to labels of data.
         divergences: see `effects`.
-        removal: what a retraining does with the group; groups of different sizes that are dropped
-            need `direction="push"`.
-        **options: further arguments of `compare`.
+        options: see `compare`.
+        where: see `compare`.
     """
-    each = perturb.groups(push_forward.training.program, by, removal=removal)
-    return compare(push_forward, key, retrain_key, each, divergences, **options)
+    each = perturb.groups(push_forward.training.program, by)
+    return compare(push_forward, key, retrain_key, each, divergences, options=options, where=where)
 
 
 def lds(
@@ -149,10 +178,9 @@ def lds(
     retrain_key: PRNGKey,
     divergences: Divergences = "mean",
     *,
-    num_subsets: int = 30,
-    keep: float | int = 0.5,
-    removal: Removal = "drop",
-    **options: Unpack[Options],
+    subsets: Subsets = HALVES,
+    options: CompareOptions = USUAL,
+    where: Where = HERE,
 ) -> xr.Dataset:
     """Compute the linear datamodelling score over random subsets, distributional or of the mean.
 
@@ -161,10 +189,9 @@ def lds(
         key: key of the draws that predict.
         retrain_key: key of the retrainings and of the subsets.
         divergences: see `effects`.
-        num_subsets: number of subsets.
-        keep: share or number of data that a subset keeps.
-        removal: what a retraining does with the others.
-        **options: further arguments of `compare`.
+        subsets: how many subsets there are, and how large they are.
+        options: see `compare`.
+        where: see `compare`.
 
     Returns:
         The result of `agreement`; the score of each divergence is `lds`, in [`lds_lower`, `lds_upper`].
@@ -172,8 +199,9 @@ def lds(
     _check_apart(key, retrain_key)
     subset_key, retrain_key = jax.random.split(retrain_key)
     program = push_forward.training.program
-    subsets = perturb.random_subsets(program, subset_key, num_subsets, keep, removal=removal)
-    return compare(push_forward, key, retrain_key, subsets, divergences, **options)
+    number, keep, removal = subsets.number, subsets.keep, subsets.removal
+    each = perturb.random_subsets(program, subset_key, number, keep, removal=removal)
+    return compare(push_forward, key, retrain_key, each, divergences, options=options, where=where)
 
 
 def _check_apart(key: PRNGKey, retrain_key: PRNGKey) -> None:

@@ -1,6 +1,7 @@
 """Data pruning: remove the share of the data that each rule considers harmful, retrain, compare."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,32 @@ from dtda_prob.typing import PRNGKey
 Choices = Float[np.ndarray, "choice example"]
 
 
+@dataclass(frozen=True)
+class PruningOptions:
+    """Settings of `pruning` that most calls leave as they are.
+
+    Attributes:
+        num_random: random choices, as the rule "random".
+        removal: what a retraining does with the data.
+        seed: seed of the random choices.
+    """
+
+    num_random: int = 10
+    removal: Removal = "drop"
+    seed: int = 0
+
+
+USUAL = PruningOptions()
+
+
 def pruning(
     training: Training,
     key: PRNGKey,
     scores: Mapping[str, Any],
     *,
     share: float = 0.1,
-    num_random: int = 10,
     num_retrainings: int = 20,
-    removal: Removal = "drop",
-    seed: int = 0,
+    options: PruningOptions = USUAL,
     where: Where = HERE,
 ) -> xr.Dataset:
     """Retrain without the data that each rule scores highest, all rules with the same keys.
@@ -40,10 +57,8 @@ def pruning(
             `(choice, example)` for a rule that is itself random (from one draw, say), over whose
             choices results are averaged.
         share: share of the data to remove.
-        num_random: random choices, as the rule "random".
         num_retrainings: retrainings per choice.
-        removal: what a retraining does with the data.
-        seed: seed of the random choices.
+        options: how data are removed, and how many random choices there are; see `PruningOptions`.
         where: see `Where` and `retrainings`.
 
     Returns:
@@ -61,11 +76,11 @@ def pruning(
         raise ValueError(f"share={share} removes {size} of {present.sum()} data; remove some, not all")
     if {"random", "all data"} & set(scores):
         raise ValueError("scores may not be called 'random' or 'all data', which are always included")
-    noise = np.random.default_rng(seed).random((num_random, program.num_data))
+    noise = np.random.default_rng(options.seed).random((options.num_random, program.num_data))
     rules = {name: _choices(program, name, score) for name, score in scores.items()}
     rules["random"] = noise
     rows = np.concatenate([_without_highest(program, choices, size) for choices in rules.values()])
-    weights = labelled(program, rows, removal, np.arange(len(rows)))
+    weights = labelled(program, rows, options.removal, np.arange(len(rows)))
     arms = retrainings(training, key, weights, num_retrainings=num_retrainings, where=where)
     names = np.repeat(list(rules), [len(choices) for choices in rules.values()])
     return arms.assign(rule=("perturbation", names))

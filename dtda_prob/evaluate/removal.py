@@ -1,6 +1,7 @@
 """Removal curves: how a query changes as more of its most influential examples are removed."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,28 @@ from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey
 
 
+@dataclass(frozen=True)
+class CurveOptions:
+    """Settings of `removal_curves` that most calls leave as they are.
+
+    Attributes:
+        num_random: random orders of all data, shared by all queries.
+        removal: what a training does with the data.
+        coupled: whether trainings on all data and on fewer share keys; see `retrainings`.
+        direction: how a push-forward predicts, see `attribute`.
+        seed: seed of the random orders, so that predicted and retrained curves have the same ones.
+    """
+
+    num_random: int = 4
+    removal: Removal = "reweight"
+    coupled: bool = True
+    direction: Literal["pull", "push"] | None = None
+    seed: int = 0
+
+
+USUAL = CurveOptions()
+
+
 def removal_curves(
     source: Source,
     key: PRNGKey,
@@ -23,11 +46,7 @@ def removal_curves(
     counts: Sequence[int],
     *,
     num_draws: int = 16,
-    num_random: int = 4,
-    removal: Removal = "reweight",
-    coupled: bool = True,
-    direction: Literal["pull", "push"] | None = None,
-    seed: int = 0,
+    options: CurveOptions = USUAL,
     where: Where = HERE,
 ) -> xr.Dataset:
     """Remove more and more of the first examples of each query's ranking, and of random orders.
@@ -42,11 +61,7 @@ def removal_curves(
             ones first, to see on how many examples a prediction depends.
         counts: numbers of examples to remove.
         num_draws: number of draws.
-        num_random: random orders of all data, shared by all queries.
-        removal: what a training does with the data.
-        coupled: whether trainings on all data and on fewer share keys; see `retrainings`.
-        direction: how a push-forward predicts, see `attribute`.
-        seed: seed of the random orders.
+        options: how data are removed, and how many random orders there are; see `CurveOptions`.
         where: see `Where`, `retrainings` and `predictions`.
 
     Returns:
@@ -59,17 +74,21 @@ def removal_curves(
     """
     training = training_of(source)
     queries = _positions(training, rankings)
-    orders = [*rankings.values(), *_random_orders(training.program, num_random, seed)]
+    orders = [*rankings.values(), *_random_orders(training.program, options)]
     program, names = training.program, np.arange(len(orders) * len(counts))
-    weights = [remove_leading(program, order, counts, removal=removal) for order in orders]
+    weights = [remove_leading(program, order, counts, removal=options.removal) for order in orders]
     each = xr.concat(weights, "perturbation", combine_attrs="override").assign_coords(
         perturbation=names
     )
     if isinstance(source, Training):
-        arms = retrainings(source, key, each, num_retrainings=num_draws, coupled=coupled, where=where)
+        arms = retrainings(
+            source, key, each, num_retrainings=num_draws, coupled=options.coupled, where=where
+        )
     else:
-        arms = predictions(source, key, num_draws, each, direction=direction, check=False, where=where)
-    return _along_curves(arms, queries, counts, num_random)
+        arms = predictions(
+            source, key, num_draws, each, direction=options.direction, check=False, where=where
+        )
+    return _along_curves(arms, queries, counts, options.num_random)
 
 
 def brittleness(
@@ -136,9 +155,9 @@ def _positions(training: Training, rankings: Mapping[Hashable, Data]) -> np.ndar
     return np.array([labels.index(query) for query in rankings])
 
 
-def _random_orders(program: Program, number: int, seed: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [rng.permutation(program.labels[program.initial_weights > 0]) for _ in range(number)]
+def _random_orders(program: Program, options: CurveOptions) -> list[np.ndarray]:
+    rng, present = np.random.default_rng(options.seed), program.labels[program.initial_weights > 0]
+    return [rng.permutation(present) for _ in range(options.num_random)]
 
 
 def _along_curves(

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
-import dtda_prob as dtda
 from dtda_prob.report.looks import texts
+from dtda_prob.storage import StoreError, contents, load
 
 TYPES = {
     "data": dict,
@@ -86,10 +86,10 @@ class Group(NamedTuple):
 
 def open_study(path: Path) -> Study:
     """Open a study lazily, after checking that it is safe."""
-    table = dtda.contents(path)
+    table = contents(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # diverging draws are counted on the page
-        tree = dtda.load(path)
+        tree = load(path)
     parts = [
         Part(name, str(kind), description(tree.children[name], name), tree.children[name])
         for name, kind in table["kind"].items()
@@ -107,7 +107,7 @@ def description(node: xr.DataTree, name: str) -> dict[str, Any]:
     about = json.loads(node.attrs.get("dtda_prob", "{}"))
     for field, kind in TYPES.items():
         if about.get(field) is not None and not isinstance(about[field], kind):
-            raise dtda.StoreError(
+            raise StoreError(
                 f"{name}: its description has {field}={str(about[field])[:60]!r}, which is not what "
                 "dtda_prob writes; make the study again"
             )
@@ -119,10 +119,10 @@ def readable(path: Path) -> Generator[None]:
     """Turn errors of reading a damaged or foreign store into one that says what to do."""
     try:
         yield
-    except dtda.StoreError:
+    except StoreError:
         raise
     except (AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise dtda.StoreError(
+        raise StoreError(
             f"{str(path)!r} is damaged, or not as dtda_prob writes it ({type(error).__name__}: "
             f"{str(error)[:200]}); `dtda info --verify {path}` reads it all again"
         ) from error
