@@ -39,7 +39,7 @@ def test_steps_out_of_range_are_warned_of(call):
         call(blown_up(training, 2.0), weights)
         assert not caught
         call(blown_up(training, -1.0), weights)
-    assert "blown up: 3 of the 3 longest steps" in str(caught.pop().message)
+    assert "BlownUp(factor=-1.0): 3 of the 3 longest steps" in str(caught.pop().message)
     assert not caught
 
 
