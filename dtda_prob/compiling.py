@@ -11,7 +11,7 @@ import jax.core
 import numpy as np
 
 MAX_COMPILED = 256
-"""The number of recently used functions that a process keeps; each holds code for all its shapes."""
+"""The number of recently used functions that a process keeps, each compiled for its own shapes."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,24 @@ class compiled:
     function: Callable
 
     def __call__(self, *args: Any) -> Any:
-        traced, static = split(args)
-        return _jitted(self.function, static)(traced)
+        traced, jitted = self._split(args)
+        return jitted(traced)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
         """Return the call lowered for these arguments; once compiled it takes `split(args)[0]`."""
-        traced, static = split(args)
-        return _jitted(self.function, static).lower(traced)
+        traced, jitted = self._split(args)
+        return jitted.lower(traced)
 
     def shapes(self, *args: Any) -> Any:
         """Return shapes and types of the result; a later call with these arguments reuses the trace."""
+        traced, jitted = self._split(args)
+        return jitted.eval_shape(traced)
+
+    def _split(self, args: tuple) -> tuple[Any, Any]:
+        """Return the traced part of arguments, and the jitted function of it."""
         traced, static = split(args)
-        return _jitted(self.function, static).eval_shape(traced)
+        shapes = tuple(map(np.shape, jax.tree.leaves(traced)))
+        return traced, _jitted(self.function, static, shapes)
 
 
 def split(tree: Any) -> tuple[Any, "Static"]:
@@ -79,6 +85,9 @@ class Static:
 
 
 @lru_cache(maxsize=MAX_COMPILED)
-def _jitted(function: Callable, static: Static) -> Any:
-    """Return the jitted function of a static structure; the least recently used are freed."""
+def _jitted(function: Callable, static: Static, shapes: tuple) -> Any:
+    """Return the jitted function of a static structure; the least recently used are freed.
+
+    One for all shapes would keep the code for each of them, however many data sets there are.
+    """
     return jax.jit(lambda traced: function(*joined(traced, static)))

@@ -18,6 +18,7 @@ from numpyro.infer.util import log_density
 import dtda_prob as dtda
 from dtda_prob import measures, zoo
 from dtda_prob.compiling import compiled
+from dtda_prob.program.labels import check_labels
 
 RNG = np.random.default_rng(0)
 NUM = 6
@@ -220,6 +221,7 @@ LABELS = {
     "of several types": (["a", 1, 2.5, "b", "c", "d"], "integer and number and text"),
     "None": (["a", None, "b", "c", "d", "e"], "NoneType and text"),
     "NaN": ([0.5, np.nan, 1.5, 2.5, 3.5, 4.5], "NaN"),
+    "NaT": (np.array(["NaT", *range(1, NUM)], "datetime64[D]"), "NaT"),
 }
 
 
@@ -228,6 +230,15 @@ def test_labels_that_cannot_be_stored_are_refused_at_once(name):
     labels, kind = LABELS[name]
     with pytest.raises(ValueError, match=f"labels must be all integers.*{kind}.*str"):
         dtda.Program(zoo.linear_regression, X, y=Y, labels=labels)
+
+
+@pytest.mark.parametrize("labels", ["datetime64[Y]", "datetime64[ps]", "timedelta64[M]"])
+def test_dates_that_no_store_reads_back_are_refused_at_once(labels):
+    """Years 2970 to 2975; picoseconds; and months, whose lengths differ."""
+    labels = np.arange(1000, 1000 + NUM).astype(labels)
+    for what in ("labels", "queries"):
+        with pytest.raises(ValueError, match=rf"{what} must be dates of the years 1678 to 2261.*str"):
+            check_labels(labels, NUM, what)
 
 
 def test_labels_may_be_dates_and_durations():

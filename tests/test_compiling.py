@@ -1,11 +1,15 @@
 """Compiled functions take data and floats as arguments."""
 
+import gc
+from functools import lru_cache
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dtda_prob import compiling
 from dtda_prob.compiling import compiled
 
 
@@ -50,3 +54,17 @@ def test_types_that_are_equal_are_told_apart():
     call = compiled(lambda x: jnp.asarray(x))
     assert call(True).dtype == bool
     assert call(1).dtype == int or call(1).dtype == np.int32
+
+
+def test_code_of_shapes_that_are_not_used_any_more_is_freed(monkeypatch):
+    """A process may map 65,530 pieces of memory, and each compiled function takes dozens."""
+    assert 0 < compiling._jitted.cache_info().maxsize <= 256
+    monkeypatch.setattr(compiling, "_jitted", lru_cache(3)(compiling._jitted.__wrapped__))
+    call = compiled(lambda x: x.sum())
+    live = jax.devices()[0].client.live_executables
+    gc.collect()
+    before = len(live())
+    for size in range(1, 13):
+        assert float(call(np.ones(size, np.float32))) == size
+    gc.collect()
+    assert len(live()) - before <= 3

@@ -123,12 +123,19 @@ def check_old_or_new(tree, died):
 
 
 OLD = RESULT.assign_coords(check=["é", "long name"])
+FAR = np.array(["1500-01-01", "2026-01-01"], "datetime64[s]")
 REFUSED = [
     ("draws", {"name": "full"}, StoreError, "name='full' .* is the name of a toy"),
     ("bad name", {"name": "a/b"}, ValueError, "name='a/b' must be made of"),
     ("no study", {"path": "none.zarr"}, StoreError, "none.zarr' is not there: sample into a study"),
     ("none", {"tree": RESULT.assign_coords(check=[None, "a"])}, ValueError, "'check' holds objects"),
     ("complex", {"tree": RESULT.assign_coords(check=[1j, 2])}, ValueError, "'check' is complex128"),
+    (
+        "far",
+        {"tree": RESULT.assign_coords(check=FAR)},
+        ValueError,
+        "would not read back, such as years",
+    ),
 ]
 
 

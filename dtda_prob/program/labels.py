@@ -4,6 +4,10 @@ from typing import Any
 
 import numpy as np
 
+FIRST, LAST = 1678, 2261
+"""Years that nanoseconds reach, which is how xarray reads dates back from a store."""
+UNITS = ("W", "D", "h", "m", "s", "ms", "us", "ns")
+
 
 def check_labels(labels: Any, size: int, what: str = "labels", each: str = "example") -> np.ndarray:
     """Return labels as an array of integers, numbers, dates or texts; positions if None.
@@ -16,7 +20,7 @@ def check_labels(labels: Any, size: int, what: str = "labels", each: str = "exam
 
     Raises:
         ValueError: for another number of labels, or labels that are missing, of several types, or of a
-            type that cannot be stored (tuples, complex numbers).
+            type that cannot be stored (tuples, complex numbers, dates of other centuries).
     """
     if labels is None:
         return np.arange(size)
@@ -24,6 +28,12 @@ def check_labels(labels: Any, size: int, what: str = "labels", each: str = "exam
     if names.shape != (size,):
         raise ValueError(f"{what} must be one per {each}, {size}; got shape {names.shape}")
     is_number = names.dtype.kind in "fMm"
+    if names.dtype.kind in "Mm" and not _is_kept(names):
+        raise ValueError(
+            f"{what} must be dates of the years {FIRST} to {LAST}, or durations, in units of "
+            f"{', '.join(UNITS)}; these are {names.dtype}: write them as text, "
+            f"[str(label) for label in {what}]"
+        )
     if names.dtype.kind not in "iufMmU" or (is_number and not np.isfinite(names).all()):
         kind = "NaN, NaT or infinite" if is_number else _kinds(labels)
         raise ValueError(
@@ -49,6 +59,16 @@ def next_labels(labels: np.ndarray, texts: list[str]) -> np.ndarray:
     if labels.dtype.kind == "U":
         return np.array(texts)
     return labels.max() + (1 + np.arange(len(texts)))
+
+
+def _is_kept(dates: np.ndarray) -> bool:
+    """Return whether dates or durations are the same when xarray reads them back from a store."""
+    unit, _ = np.datetime_data(dates.dtype)
+    are_dates = dates.dtype.kind == "M"
+    if unit not in (*UNITS, *("Y", "M") * are_dates):
+        return False
+    years = 1970 + dates[~np.isnat(dates)].astype("datetime64[Y]").astype(int) if are_dates else FIRST
+    return bool(np.all((years >= FIRST) & (years <= LAST)))
 
 
 def _uniform(labels: Any) -> np.ndarray:

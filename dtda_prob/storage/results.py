@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.conventions import encode_cf_variable
+from xarray.conventions import decode_cf_variable, encode_cf_variable
 from zarr.codecs import Crc32cCodec
 
 from dtda_prob.storage.errors import StoreError
@@ -219,10 +219,25 @@ def encoded(name: str, variable: xr.Variable) -> xr.Variable:
     if values.dtype.kind in "UOT":
         return xr.Variable(variable.dims, values.astype(np.dtypes.StringDType()), variable.attrs)
     if values.dtype.kind in "mM":
-        return encode_cf_variable(variable.copy(deep=False), name=name)
+        return _dates(name, variable)
     if values.dtype.kind not in KINDS or values.dtype.itemsize > 8:
         raise ValueError(f"{name!r} is {values.dtype}, which no store keeps; {USE}")
     return xr.Variable(variable.dims, values, variable.attrs)
+
+
+def _dates(name: str, variable: xr.Variable) -> xr.Variable:
+    """Return dates as integers; those that xarray would not read back are refused."""
+    written = encode_cf_variable(variable.copy(deep=False), name=name)
+    try:
+        same = np.array_equal(decode_cf_variable(name, written).values, variable.values, equal_nan=True)
+    except (ValueError, TypeError):
+        same = False
+    if not same:
+        raise ValueError(
+            f"{name!r} holds {variable.dtype} that xarray would not read back, such as years before "
+            "1678 or after 2261; write them as text"
+        )
+    return written
 
 
 USE = "use text, numbers or dates"
