@@ -325,6 +325,7 @@ def unreduced(old, new):
     ("given", "words"),
     [
         ({"divergences": []}, "empty list: name one"),
+        ({"divergences": None}, "empty list: name one"),
         ({"divergences": "mean"}, r"divergences='mean' must be a list: write \['mean'\]"),
         ({"divergences": [scalar]}, r"'scalar' gives shape \(\) .* reduce the first axis"),
         ({"divergences": [unreduced]}, r"'unreduced' gives shape \(16, 1, 2\)"),

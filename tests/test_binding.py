@@ -150,6 +150,18 @@ def classes(x, y=None):
         numpyro.sample("y", dist.Categorical(logits=x[i] @ slopes), obs=given(y, i))
 
 
+def whole(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal())
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("y", dist.Normal(slope * x), obs=y)
+
+
+def holding(x):
+    slope = numpyro.sample("slope", dist.Normal())
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Normal(slope * x[i]), obs=jnp.asarray(Y[:4])[i])
+
+
 def without_plate(x, y):
     numpyro.sample("y", dist.Normal(numpyro.sample("slope", dist.Normal()) * x), obs=y)
 
@@ -173,6 +185,9 @@ REFUSED = {
         (LINE[:4], Y),
         "argument '1' has 6 rows .* has 4: rows would be left out",
     ),
+    "one observation for all": (whole, (LINE, Y[:1]), r"\(1,\) and no axis of 6"),
+    "short observations in the model": (holding, (LINE,), "an array in the model has 4 rows .* has 6"),
+    "table of one column": (line, (LINE, pd.DataFrame({"y": Y})), r"no plate explains.*y\[:, 0\]"),
     "missing input": (
         line,
         (HOLES, Y),
@@ -180,6 +195,7 @@ REFUSED = {
     ),
     "one-hot classes": (classes, (X, ONE_HOT), "'y': observations of shape .*classes as integers"),
     "classes as text": (classes, (X, TEXT), r"array of <U1.*np\.unique"),
+    "classes as a list of texts": (classes, (X, TEXT.tolist()), r"list of texts.*np\.unique"),
     "no plate": (without_plate, (LINE, Y), r"no such plate.*site 'y' of shape \(6,\) lies in no plate"),
 }
 
@@ -200,6 +216,7 @@ QUERIES = {
     "short observations": (measures.loss(X, y=np.ones(1)), "has 1 rows .* has 6"),
     "column of observations": (measures.loss(X, y=Y[:, None]), "no plate explains"),
     "a single query": (measures.prediction(X[0]), r"argument '0' has shape \(2,\).*x\[None\]"),
+    "no query": (measures.prediction(X[:0]), "argument '0' has no rows; give at least one"),
     "tuples as labels": (
         measures.prediction(X, queries=[("a", k) for k in range(NUM)]),
         "queries must be all integers.*tuple",
@@ -365,27 +382,45 @@ def test_a_loss_with_outputs_has_the_gauss_newton_matrix_of_its_distribution():
         influence = dtda.influence(training, dtda.curvature.dense("gauss_newton", damping=0.1))
         responses.append(influence.pull(KEY, jnp.ones(NUM)))
     np.testing.assert_allclose(*responses, rtol=1e-4, atol=1e-6)
-    with pytest.raises(NotImplementedError, match="no distribution to draw from"):
-        dtda.influence(training, dtda.curvature.dense("fisher", damping=0.1)).pull(KEY, jnp.ones(NUM))
+    with pytest.raises(ValueError, match=r"nothing can be drawn from the dtda.Loss of sites \['y'\]"):
+        dtda.influence(training, dtda.curvature.dense("fisher", damping=0.1))
 
 
-def test_log_odds_of_probabilities_are_carried_beyond_rounding():
-    def by(**parameters):
+PAIRS = {
+    "one of two": (
+        lambda z: dist.Bernoulli(logits=z),
+        lambda z: dist.Bernoulli(probs=jax.nn.sigmoid(z)),
+    ),
+    "counts": (
+        lambda z: dist.Binomial(3, logits=z),
+        lambda z: dist.Binomial(3, probs=jax.nn.sigmoid(z)),
+    ),
+    "waiting times": (
+        lambda z: dist.Geometric(logits=z),
+        lambda z: dist.Geometric(probs=jax.nn.sigmoid(z)),
+    ),
+    "classes": (
+        lambda z: dist.Categorical(logits=jnp.stack([-z, z, 0 * z], -1)),
+        lambda z: dist.Categorical(probs=jax.nn.softmax(jnp.stack([-z, z, 0 * z], -1))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_log_odds_of_probabilities_are_carried_beyond_rounding(name):
+    def slope_of(kind, link):
         def model(x, y=None):
             slope = numpyro.param("slope", jnp.ones(()))
             with numpyro.plate("data", len(x)) as i:
-                logits = slope * x[i]
-                (name, link), *_ = parameters.items()
-                numpyro.sample("y", dist.Bernoulli(**{name: link(logits)}), obs=given(y, i))
+                numpyro.sample("y", link(slope * x[i]), obs=given(y, i))
 
-        return dtda.Program(model, LINE, GROUP % 2)
+        asked = np.array([-120.0, 20.0, 60.0, 120.0], np.float32), np.ones(4, int)
+        measure = kind(*asked)(dtda.Program(model, LINE, GROUP % 2))
+        value = lambda params: measure.readout(measure.outputs(params))  # noqa: E731
+        params = {"slope": jnp.ones(())}
+        return jax.jit(lambda params: (value(params), jax.jacobian(value)(params)))(params)
 
-    def slope_of(measure):
-        value = lambda params: measure.readout(measure.outputs(params)).sum()  # noqa: E731
-        return jax.jit(jax.value_and_grad(value))({"slope": jnp.ones(())})
-
-    programs = by(logits=lambda z: z), by(probs=jax.nn.sigmoid)
-    asked = np.array([20.0, 60.0, 120.0], np.float32), np.ones(3)
-    for kind in (measures.margin, measures.loss):
-        found = [slope_of(kind(*asked)(program)) for program in programs]
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-12), *found)
+    kinds = [measures.margin, measures.loss] if name in ("one of two", "classes") else [measures.loss]
+    for kind in kinds:
+        results = [slope_of(kind, link) for link in PAIRS[name]]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)

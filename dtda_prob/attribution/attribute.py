@@ -125,8 +125,8 @@ def resolved(divergences: Divergences, compared: Comparison) -> tuple[Divergence
     """
     if isinstance(divergences, str) or callable(divergences) or isinstance(divergences, Divergence):
         raise ValueError(f"divergences={divergences!r} must be a list: write [{divergences!r}]")
-    if not len(divergences):
-        raise ValueError("divergences is an empty list: name one, such as 'mean'")
+    if divergences is None or not len(divergences):
+        raise ValueError(f"divergences={divergences!r} is an empty list: name one, such as 'mean'")
     chosen = tuple(resolve(divergence) for divergence in divergences)
     for divergence in chosen:
         tried(divergence, compared)

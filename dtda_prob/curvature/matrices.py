@@ -87,6 +87,13 @@ class fisher(Matrix):
         if self.num_labels < 1:
             raise ValueError(f"num_labels={self.num_labels} must be at least 1")
 
+    def check(self, program: Program) -> None:
+        if program.structure.losses:
+            raise ValueError(
+                f"matrix='fisher': nothing can be drawn from the dtda.Loss of sites "
+                f"{[*program.structure.losses]}; take 'gauss_newton' or 'empirical_fisher'"
+            )
+
     def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
         slope = jax.grad(model.loss_of, 1)
         slopes = jax.vmap(lambda label: slope(label, outputs, index))(labels)
@@ -131,8 +138,9 @@ def check_features(matrix: Matrix, program: Program) -> None:
     if factors and not isinstance(matrix, empirical_fisher):
         raise ValueError(
             f"sites {factors} are numpyro.factor: a loss without outputs, so it has no "
-            f"{matrix} matrix; observe the data with numpyro.sample(..., obs=y), or take "
-            "matrix='hessian' (curvature.dense or conjugate_gradient)"
+            f"{matrix} matrix; observe the data with numpyro.sample(..., obs=y), through "
+            "dtda.Loss where the loss is no distribution, or take matrix='hessian' (curvature.dense or "
+            "conjugate_gradient)"
         )
     likelihood(program)
     matrix.check(program)

@@ -64,6 +64,8 @@ def effects(
 
 def _listed(divergences: Divergences) -> Sequence[str | Divergence | Callable]:
     single = isinstance(divergences, str | Divergence) or callable(divergences)
+    if not single and not divergences:
+        raise ValueError(f"divergences={divergences!r} is an empty list: name one, such as 'mean'")
     return [divergences] if single else divergences
 
 

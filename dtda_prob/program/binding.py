@@ -14,7 +14,7 @@ from numpyro import handlers
 from dtda_prob.compiling import compiled
 from dtda_prob.program import discrete
 from dtda_prob.program.abstraction import remembered
-from dtda_prob.program.data import Concrete, argument, bound, holds_pandas, settle
+from dtda_prob.program.data import Concrete, MisfitError, argument, bound, holds_pandas, settle
 from dtda_prob.program.plates import Sites, plate_dim, whole
 from dtda_prob.program.structure import Structure, abstract, structure_of
 from dtda_prob.typing import Params, PRNGKey
@@ -91,7 +91,7 @@ def bind(
         try:
             return settle(inspect, Data(*bound((args, kwargs), pandas=pandas), start))
         except Exception as error:
-            if pandas == attempts[-1]:
+            if pandas == attempts[-1] or isinstance(error, MisfitError):
                 raise _named(error, args, kwargs) from error
     raise AssertionError("unreachable")
 
@@ -196,12 +196,9 @@ def _warn_of_batches(program: "Program") -> None:
 
 def _named(error: Exception, args: tuple, kwargs: dict) -> Exception:
     """Name arguments that are no numbers, where the model fails on them."""
-    strange = {
-        argument(path): _kind(leaf)
-        for path, leaf in jax.tree.leaves_with_path((args, kwargs))
-        if _kind(leaf)
-    }
-    if not strange or isinstance(error, NotImplementedError):
+    leaves = jax.tree.leaves_with_path((args, kwargs), is_leaf=lambda leaf: bool(_kind(leaf)))
+    strange = {argument(path): _kind(leaf) for path, leaf in leaves if _kind(leaf)}
+    if not strange or isinstance(error, NotImplementedError | MisfitError):
         return error
     told = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
     return ValueError(
@@ -214,4 +211,6 @@ def _named(error: Exception, args: tuple, kwargs: dict) -> Exception:
 def _kind(leaf: Any) -> str:
     if isinstance(leaf, np.ndarray):
         return f"array of {leaf.dtype}" if leaf.dtype.kind not in "biufcV" else ""
+    if isinstance(leaf, list) and any(isinstance(each, str) for each in leaf):
+        return "list of texts"
     return type(leaf).__name__ if type(leaf).__module__.partition(".")[0] == "pandas" else ""

@@ -6,7 +6,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from numpyro.distributions import BernoulliLogits, BernoulliProbs, biject_to, constraints
+from numpyro.distributions import (
+    BernoulliLogits,
+    BernoulliProbs,
+    BinomialLogits,
+    BinomialProbs,
+    CategoricalLogits,
+    CategoricalProbs,
+    GeometricLogits,
+    GeometricProbs,
+    biject_to,
+    constraints,
+)
 from numpyro.distributions.distribution import (
     Distribution,
     ExpandedDistribution,
@@ -20,7 +31,7 @@ from numpyro.distributions.transforms import (
     Transform,
 )
 
-from dtda_prob.program.log_odds import with_log_odds
+from dtda_prob.program.log_odds import Log, LogOdds, with_log_odds
 
 Distributions = dict[str, Distribution]
 Outputs = dict[str, Array]
@@ -44,21 +55,21 @@ class Coordinates(NamedTuple):
         """Return the parameters of distributions on the real line, keyed by name as in `y.loc`.
 
         Args:
-            distributions: computes them; the log-odds of its sigmoids are taken from inside it.
+            distributions: computes them; what its sigmoids and softmaxes are of is taken from inside.
         """
         transforms = _unconstraining(self.template)
-        if _LOGISTIC not in transforms.values():
+        if not any(map(_carried, transforms.values())):
             leaves = zip(transforms.items(), jax.tree.leaves(distributions()), strict=True)
             return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
-        computed, odds = with_log_odds(distributions)
-        named = zip(transforms.items(), jax.tree.leaves(computed), odds, strict=True)
+        computed, known = with_log_odds(distributions)
+        named = zip(transforms.items(), jax.tree.leaves(computed), known, strict=True)
         return {
-            leaf: own if transform is _LOGISTIC and own is not None else jnp.asarray(transform.inv(x))
+            leaf: own.array if type(own) is _carried(transform) else jnp.asarray(transform.inv(x))
             for (leaf, transform), x, own in named
         }
 
     def distributions(self, outputs: Outputs) -> Distributions:
-        """Return the distributions with these parameters; a Bernoulli is one of log-odds."""
+        """Return the distributions with these parameters; those of probabilities are ones of logits."""
         transforms = _unconstraining(self.template)
         leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
         fns = jax.tree.unflatten(jax.tree.structure(self.template), leaves)
@@ -66,8 +77,8 @@ class Coordinates(NamedTuple):
 
 
 def _by_log_odds(fn: Distribution, path: str, outputs: Outputs) -> Distribution:
-    if isinstance(fn, BernoulliProbs) and f"{path}.probs" in outputs:
-        return BernoulliLogits(outputs[f"{path}.probs"])
+    if type(fn) in _BY_LOGITS and f"{path}.probs" in outputs:
+        return _BY_LOGITS[type(fn)](outputs[f"{path}.probs"], fn)
     if isinstance(fn, ExpandedDistribution | MaskedDistribution | Independent):
         fn.base_dist = _by_log_odds(fn.base_dist, f"{path}.base_dist", outputs)
     return fn
@@ -131,5 +142,16 @@ def _above_zero(probs: Array) -> Array:
     return jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)
 
 
-_LOGISTIC = _Logistic()
-_SATURATING = ((constraints.simplex, _Softmax()), (constraints.unit_interval, _LOGISTIC))
+_LOGISTIC, _SOFTMAX = _Logistic(), _Softmax()
+_SATURATING = ((constraints.simplex, _SOFTMAX), (constraints.unit_interval, _LOGISTIC))
+_BY_LOGITS: dict[type, Callable[[Array, Any], Distribution]] = {
+    BernoulliProbs: lambda logits, fn: BernoulliLogits(logits),
+    BinomialProbs: lambda logits, fn: BinomialLogits(logits, fn.total_count),
+    CategoricalProbs: lambda logits, fn: CategoricalLogits(logits),
+    GeometricProbs: lambda logits, fn: GeometricLogits(logits),
+}
+
+
+def _carried(transform: Transform) -> type[LogOdds | Log] | None:
+    """Return what of a probability is its coordinate, where it is known."""
+    return LogOdds if transform is _LOGISTIC else Log if transform is _SOFTMAX else None

@@ -14,7 +14,8 @@ class Lookup(NamedTuple):
     """Rows that a model takes from one of its arguments.
 
     Attributes:
-        leaf: the position of the array among the traced arguments.
+        leaf: the position of the array among the traced arguments; negative for one that the model
+            holds itself.
         length: how many rows it has, along the axis that is indexed.
         direct: whether row i is taken for element i of the plate, and not `i + 1` or `table[i]`.
     """
@@ -27,23 +28,28 @@ class Lookup(NamedTuple):
 def lookups(jaxpr: Any, size: int) -> list[Lookup]:
     """Return what a traced model takes from its arguments by the indices of a plate of this size."""
     inputs = [(LEAF, k) for k in range(len(jaxpr.jaxpr.invars))]
+    held = [(LEAF, -1 - k) for k in range(len(jaxpr.jaxpr.constvars))]
     found: list[Lookup] = []
-    _walk(jaxpr.jaxpr, inputs, size, found)
+    _walk(jaxpr.jaxpr, inputs, size, found, held)
     return found
 
 
 def misfits(found: list[Lookup], size: int) -> Iterator[Lookup]:
-    """Return the arrays that have too few rows, or more than the model ever asks for."""
+    """Return the arrays that have too few rows, or more than the model ever asks for.
+
+    What the model holds itself may have more: it can be made for other data too.
+    """
     shifted = {each.leaf for each in found if not each.direct}
     for each in dict.fromkeys(found):
-        too_long = each.length > size and each.leaf not in shifted
+        too_long = each.length > size and each.leaf >= 0 and each.leaf not in shifted
         if each.direct and (each.length < size or too_long):
             yield each
 
 
-def _walk(jaxpr: Any, inputs: list, size: int, found: list[Lookup]) -> list:
-    """Follow arguments and indices through the operations of a traced function."""
+def _walk(jaxpr: Any, inputs: list, size: int, found: list[Lookup], held: Any = ()) -> list:
+    """Follow arguments, arrays held by the model, and indices through the operations of a function."""
     tags = {var: tag for var, tag in zip(jaxpr.invars, inputs, strict=True) if tag is not None}
+    tags.update(zip(jaxpr.constvars, held, strict=False))
 
     def tag_of(atom: Any) -> Any:
         return None if isinstance(atom, Literal) else tags.get(atom)

@@ -1,7 +1,7 @@
-"""Log-odds of probabilities that a sigmoid gave, before rounding takes them to 0 or 1."""
+"""Log-odds and logs of probabilities of a sigmoid or softmax, before rounding takes them to 0 or 1."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import Literal
@@ -20,34 +20,50 @@ _SHAPES = {
 """Operations on one array that keep its numbers."""
 
 
-def with_log_odds(function: Callable[[], PyTree]) -> tuple[PyTree, list[Array | None]]:
-    """Call a function, and return the log-odds of each leaf that is a value of a sigmoid.
+class LogOdds(NamedTuple):
+    """What a sigmoid was taken of."""
+
+    array: Array
+
+
+class Log(NamedTuple):
+    """The logarithm of a value, by which a softmax is known."""
+
+    array: Array
+
+
+Known = LogOdds | Log | None
+
+
+def with_log_odds(function: Callable[[], PyTree]) -> tuple[PyTree, list[Known]]:
+    """Call a function; return log-odds of each leaf that a sigmoid gave, and logs of that of a softmax.
 
     A probability within rounding of 1 has lost its log-odds: 16 in single precision at most, with no
-    gradient. What the sigmoid was taken of has them, so they are carried along beside its value.
+    gradient; one within rounding of 0 its logarithm. What the sigmoid or softmax was taken of has them,
+    so they are carried along beside its value.
     """
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)()
-    values, odds = _evaluate(jaxpr.jaxpr, jaxpr.consts, [], [])
-    return jax.tree.unflatten(jax.tree.structure(shapes), values), odds
+    values, known = _evaluate(jaxpr.jaxpr, jaxpr.consts, [], [])
+    return jax.tree.unflatten(jax.tree.structure(shapes), values), known
 
 
-def _evaluate(jaxpr: Any, consts: list, args: list, args_odds: list) -> tuple[list, list]:
-    """Evaluate operation by operation; beside each value stand its log-odds, None where unknown."""
+def _evaluate(jaxpr: Any, consts: list, args: list, args_known: list) -> tuple[list, list]:
+    """Evaluate operation by operation; beside each value stands what is known of it."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-    odds = dict(zip(jaxpr.invars, args_odds, strict=True))
+    learned = dict(zip(jaxpr.invars, args_known, strict=True))
 
     def value_of(atom: Any) -> Any:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
-    def odds_of(atom: Any) -> Any:
-        return None if isinstance(atom, Literal) else odds.get(atom)
+    def known_of(atom: Any) -> Known:
+        return None if isinstance(atom, Literal) else learned.get(atom)
 
     for equation in jaxpr.eqns:
-        known = [odds_of(atom) for atom in equation.invars]
+        known = [known_of(atom) for atom in equation.invars]
         outputs, own = _apply(equation, [value_of(atom) for atom in equation.invars], known)
         values.update(zip(equation.outvars, outputs, strict=True))
-        odds.update(zip(equation.outvars, own, strict=True))
-    return [value_of(atom) for atom in jaxpr.outvars], [odds_of(atom) for atom in jaxpr.outvars]
+        learned.update(zip(equation.outvars, own, strict=True))
+    return [value_of(atom) for atom in jaxpr.outvars], [known_of(atom) for atom in jaxpr.outvars]
 
 
 def _apply(equation: Any, values: list, known: list) -> tuple[list, list]:
@@ -61,8 +77,19 @@ def _apply(equation: Any, values: list, known: list) -> tuple[list, list]:
     )  # before and since JAX 0.12
     outputs = equation.primitive.bind(*functions, *values, **params)
     outputs = list(outputs) if equation.primitive.multiple_results else [outputs]
-    if name == "logistic":
-        return outputs, [values[0]]
     if name in _SHAPES and known[0] is not None:
-        return outputs, [equation.primitive.bind(known[0], **params)]
-    return outputs, [None] * len(outputs)
+        return outputs, [type(known[0])(equation.primitive.bind(known[0].array, **params))]
+    return outputs, [_learned(name, params, values, known)] * len(outputs)
+
+
+def _learned(name: str, params: dict, values: list, known: list) -> Known:
+    """Return what an operation tells of its result: a softmax is exp(x) over its sum."""
+    if name == "logistic":
+        return LogOdds(values[0])
+    if name == "exp":
+        return Log(values[0])
+    if name == "reduce_sum" and isinstance(known[0], Log):
+        return Log(jax.nn.logsumexp(known[0].array, axis=params["axes"]))
+    if name == "div" and all(isinstance(each, Log) for each in known):
+        return Log(known[0].array - known[1].array)
+    return None

@@ -13,6 +13,7 @@ from numpyro.distributions import Unit, constraints
 from dtda_prob.compiling import is_traced
 from dtda_prob.program import discrete, indexing
 from dtda_prob.program.data import MisfitError, argument, unbound
+from dtda_prob.program.loss import Loss
 from dtda_prob.program.plates import (
     Site,
     Sites,
@@ -34,6 +35,7 @@ class Structure:
         num_data: the size of the plate.
         observed: observed sites inside the plate.
         factors: observed sites that are `numpyro.factor`.
+        losses: observed sites that are a `dtda.Loss`.
         local: for each latent site inside the plate, the axis of its value that runs over examples.
         local_params: the same for parameters (`numpyro.param`) inside the plate.
         params: parameters whose constraint is not the real line.
@@ -47,6 +49,7 @@ class Structure:
     num_data: int
     observed: tuple[str, ...]
     factors: tuple[str, ...]
+    losses: tuple[str, ...]
     local: tuple[tuple[str, int], ...]
     local_params: tuple[tuple[str, int], ...]
     params: tuple[str, ...]
@@ -98,6 +101,7 @@ def _structure(sites: Sites, plate: str) -> Structure:
         num_data=size,
         observed=observed,
         factors=tuple(name for name in observed if isinstance(base(sites[name]["fn"]), Unit)),
+        losses=tuple(name for name in observed if isinstance(base(sites[name]["fn"]), Loss)),
         local=tuple((name, axis) for name, axis in axes.items() if not is_param[name]),
         local_params=tuple((name, axis) for name, axis in axes.items() if is_param[name]),
         params=tuple(name for name, site in sites.items() if _is_constrained_param(site)),
@@ -139,7 +143,7 @@ def _check_observation(site: Site, plate: str) -> Any:
     batch = dict(_axes(shape[: len(shape) - fn.event_dim]))
     if log_prob.shape != fn.batch_shape or any(batch.get(axis, 1) != n for axis, n in further.items()):
         raise MisfitError(_crossed(name, log_prob.shape, plate, size))
-    if shape and jnp.size(site["value"]) > 1 and batch.get(dim, 1) != size:
+    if shape and batch.get(dim, 1) != size:
         raise MisfitError(
             f"site {name!r}: the observations have shape {shape} and no axis of {size} for plate "
             f"{plate!r}, so that each example would count all of them; leave .to_event out, or move "
@@ -188,14 +192,15 @@ def check_lengths(jaxpr: Any, data: Any, size: int, plate: str) -> None:
     named = [argument(path) for path, leaf in jax.tree.leaves_with_path(data) if is_traced(leaf)]
     for lookup in indexing.misfits(indexing.lookups(jaxpr, size), size):
         where = "JAX would repeat its last row" if lookup.length < size else "rows would be left out"
+        array = f"argument {named[lookup.leaf]!r}" if lookup.leaf >= 0 else "an array in the model"
         raise MisfitError(
-            f"argument {named[lookup.leaf]!r} has {lookup.length} rows where plate {plate!r} has "
-            f"{size}: {where}; give one row per example"
+            f"{array} has {lookup.length} rows where plate {plate!r} has {size}: {where}; give one row "
+            "per example"
         )
 
 
 def check_axes(own: Any, asked: Any, num_data: int) -> None:
-    """Refuse a single query without the axis of queries.
+    """Refuse no query at all, and a single one without the axis of queries.
 
     Args:
         own: the program's positional arguments and keyword arguments.
@@ -208,6 +213,8 @@ def check_axes(own: Any, asked: Any, num_data: int) -> None:
     shapes = {path: np.shape(leaf) for path, leaf in jax.tree.leaves_with_path(own)}
     for path, leaf in jax.tree.leaves_with_path(asked):
         rows = shapes.get(path, ())
+        if is_traced(leaf) and rows[:1] == (num_data,) and np.shape(leaf)[:1] == (0,):
+            raise MisfitError(f"queries: argument {argument(path)!r} has no rows; give at least one")
         if is_traced(leaf) and rows[:1] == (num_data,) and 0 < np.ndim(leaf) < len(rows):
             raise MisfitError(
                 f"queries: argument {argument(path)!r} has shape {np.shape(leaf)} where the program's "
