@@ -226,8 +226,10 @@ def test_what_is_not_finite_spoils_its_own_scores_and_group_alone():
     spoiled = arms._replace(new=arms.new.copy())
     spoiled.new[3, :, 9] = np.nan
     whole, one = (score(a, keep_contributions=True) for a in (arms, spoiled))
-    for name in ("score", "error", "lower", "upper", "p_value", "q_value"):
-        assert np.isnan(one[name][..., 9]).all()
+    spoiled_fields = ("score", "error", "lower", "upper", "p_value", "q_value")
+    ranks = ("rank", "rank_lower", "rank_upper", "rank_probability", "top_probability")
+    for name in (*spoiled_fields, *ranks):
+        assert np.isnan(one[name][..., 9]).all(), name
     others = np.arange(NUM_DATA) != 9
     for name in ("score", "error"):
         np.testing.assert_allclose(one[name][..., others], whole[name][..., others])

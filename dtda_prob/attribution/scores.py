@@ -21,6 +21,8 @@ from dtda_prob.typing import PRNGKey
 
 MOST_ELEMENTS = 2**22
 """Numbers per block of pairs that are compared at once."""
+ROUNDING = 64
+"""Units of rounding by which draws of one model may differ, as solves from several starts do."""
 NUM_TRIED = 16
 """Draws of noise that divergences are tried on."""
 
@@ -190,11 +192,12 @@ UNSURE = ("rank_lower", "rank_upper", "rank_probability", "top_probability")
 
 
 def identical(old: Values, new: Values) -> np.ndarray:
-    """Return for which queries all draws of both arms are the same, and something moves.
+    """Return for which queries all draws of both arms are the same up to rounding, and something moves.
 
     Such draws are one model: they say nothing about how training varies.
     """
-    same = (old == old[:1]).all(0) & (new == new[:1]).all(0)
+    rounding = ROUNDING * np.finfo(old.dtype).eps * np.maximum(np.abs(old), np.abs(new)).max(0)
+    same = (np.ptp(old, 0) <= rounding) & (np.ptp(new - old, 0) <= rounding)
     still = (new[:1] == old[:1]).all(0)
     axes = tuple(range(1, same.ndim))
     return same.all(axes) & ~still.all(axes)

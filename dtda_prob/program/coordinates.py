@@ -31,7 +31,7 @@ from numpyro.distributions.transforms import (
     Transform,
 )
 
-from dtda_prob.program.log_odds import Log, LogOdds, with_log_odds
+from dtda_prob.program.log_odds import Known, Log, LogOdds, with_log_odds
 
 Distributions = dict[str, Distribution]
 Outputs = dict[str, Array]
@@ -63,10 +63,7 @@ class Coordinates(NamedTuple):
             return {leaf: jnp.asarray(transform.inv(value)) for (leaf, transform), value in leaves}
         computed, known = with_log_odds(distributions)
         named = zip(transforms.items(), jax.tree.leaves(computed), known, strict=True)
-        return {
-            leaf: own.array if type(own) is _carried(transform) else jnp.asarray(transform.inv(x))
-            for (leaf, transform), x, own in named
-        }
+        return {leaf: _coordinate(transform, value, own) for (leaf, transform), value, own in named}
 
     def distributions(self, outputs: Outputs) -> Distributions:
         """Return the distributions with these parameters; those of probabilities are ones of logits."""
@@ -150,6 +147,13 @@ _BY_LOGITS: dict[type, Callable[[Array, Any], Distribution]] = {
     CategoricalProbs: lambda logits, fn: CategoricalLogits(logits),
     GeometricProbs: lambda logits, fn: GeometricLogits(logits),
 }
+
+
+def _coordinate(transform: Transform, value: Array, known: Known) -> Array:
+    """Return a parameter on the real line, from what is known of it where that is its coordinate."""
+    if known is not None and type(known) is _carried(transform):
+        return known.array
+    return jnp.asarray(transform.inv(value))
 
 
 def _carried(transform: Transform) -> type[LogOdds | Log] | None:
