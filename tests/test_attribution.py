@@ -287,7 +287,8 @@ ONE_MODEL = {
 def test_one_model_is_not_ten(name):
     """Its draws may differ in rounding, as solves from several starts do."""
     rng = np.random.default_rng(0)
-    training = regression_of(rng.normal(size=(8, 2)), rng.normal(size=8), ONE_MODEL[name])
+    x = rng.normal(size=(8, 2))
+    training = regression_of(x, x @ [1.0, -1.0] + 0.3 * rng.normal(size=8), ONE_MODEL[name])
     source = dtda.influence(training, dtda.curvature.dense(damping=1.0), at="old")
     with pytest.warns(RuntimeWarning, match="2 of 2 queries: all draws are the same model"):
         scores = dtda.attribute(source, KEY, 10, ["mean"], options=QUIET)

@@ -118,6 +118,8 @@ def test_pareto_k_grows_with_what_is_removed():
     assert found.shape == (3,)
     assert found[1] < 0.5
     assert found[2] > 0.7
+    assert found["grade"].values[1:].tolist() == ["good", "bad"]
+    close(found["error"], (1 + found) / (3 * 1000**0.5) ** 0.5)
     single = diagnostics.pareto_k(training, KEY, dtda.remove(program, [0]), num_draws=1000)
     assert single.shape == ()
 
