@@ -12,7 +12,6 @@ from dtda_prob.studies.check import warn_beyond_range, warn_few_draws
 from dtda_prob.studies.devices import mesh_of
 from dtda_prob.studies.draw import Draws, draws
 from dtda_prob.studies.options import Options
-from dtda_prob.studies.perturbed import check_some
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.reading import KEEPABLE
 from dtda_prob.studies.run import HERE, Where, run, unfinished
@@ -114,7 +113,7 @@ def _task(
     source: Source, key: PRNGKey, num_draws: int, weights: Any, where: Where, **settings: Any
 ) -> Draws:
     training = training_of(source)
-    new = check_some(check_weights(training.program, weights))
+    new = check_weights(training.program, weights)
     runs, mesh = num_runs(training, num_draws), mesh_of(where.engine)
     return draws(source, key, runs, new, mesh=mesh, **settings)
 

@@ -281,6 +281,7 @@ MISMATCHED = {
         lambda guess, true: agree(guess, true.isel(draw=slice(4))),
         "4 runs cannot be split",
     ),
+    "no divergence": (lambda guess, true: evaluate.effects(guess, []), "empty list: name one"),
     "no count": (lambda guess, true: evaluate.agreement_by_draws(guess, true, [5]), r"counts=\[5\]"),
 }
 

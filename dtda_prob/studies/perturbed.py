@@ -162,16 +162,5 @@ def perturbed(program: Program, perturbations: Any) -> Perturbed:
         return perturbations
     if perturbations is None:
         return LeaveOneOut(program)
-    weights = check_some(check_weights(program, perturbations))
+    weights = check_weights(program, perturbations)
     return Rows(weights if weights.ndim == 2 else weights.expand_dims(perturbation=[0]))
-
-
-def check_some(weights: xr.DataArray) -> xr.DataArray:
-    """Return weights, refusing an empty set of perturbations.
-
-    Raises:
-        ValueError: if a set of perturbations is empty.
-    """
-    if 0 in weights.shape:
-        raise ValueError(f"weights of shape {weights.shape} hold no perturbation; give at least one")
-    return weights
