@@ -256,6 +256,40 @@ def test_no_escapes_reach_a_terminal(study):
     assert len(row["transform"]) < 2000
 
 
+def declare(study, path, shape, chunks):
+    """Let an array declare another shape, in its own description and in the list of the root."""
+    fields = {
+        "shape": shape,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
+    }
+    for file, inside in ((study / path / "zarr.json", False), (study / "zarr.json", True)):
+        document = json.loads(file.read_text())
+        (document["consolidated_metadata"]["metadata"][path] if inside else document).update(fields)
+        file.write_text(json.dumps(document))
+
+
+def test_flags_are_counted_by_file_whatever_they_declare(study):
+    """Sixty-four terabytes are declared, and two flags are there."""
+    flags = xr.Dataset({"diverging": ("draw", [True, False, True])})
+    save(flags, study, "flags")
+    assert contents(study).loc["flags", "diverging"] == 2
+    declare(study, "flags/diverging", [2**46], [2**30])
+    assert contents(study).loc["flags", "diverging"] == 2
+    with pytest.raises(StoreError, match=r"diverging/c/0' is truncated"):
+        load(study)
+
+
+@pytest.mark.parametrize(("shape", "chunks"), [([2**44, 1], [2**26, 1]), ([5_000_000, 1], [1, 1])])
+@pytest.mark.parametrize("record", ["done", "seconds"])
+def test_records_of_blocks_are_bounded_before_they_are_read(study, shape, chunks, record):
+    declare(study, f"full/blocks/{record}", shape, chunks)
+    for call in (verify, contents):
+        with pytest.raises(StoreError, match=f"blocks/{record}' is a coordinate"):
+            call(study)
+    with pytest.raises(StoreError, match=f"blocks/{record}"):
+        load(study)
+
+
 def test_what_is_no_study_is_not_written_to(tmp_path):
     for name, make, words in [
         ("file", lambda path: path.write_text("x"), "is no folder"),
