@@ -5,6 +5,7 @@ from functools import partial
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 
 from dtda_prob.curvature import Curvature, dense
@@ -199,14 +200,25 @@ def posterior_step(
     """Return the step of a draw: its own, or in a posterior the mean of its own and the mode's.
 
     A step is -H^+ g at a point, g the change of the gradient. With noise e = params - mode the own step
-    holds -H^+ (dH) e, by which the covariance H^-1 / n would change twice as much as it does.
+    holds -H^+ (dH) e, by which the covariance H^-1 / n would change twice as much as it does. Where the
+    curvature is indefinite or flat, as in the neck of a funnel, the Newton step to the mode may lead
+    away from it: a draw from which the step does not lower the objective keeps its own step.
     """
     own = step(params)
     if transform.training.kernel.temperature is None:
         return own
-    to_mode = solver(transform, key, params, weights)(transform.gradient(params, weights))
-    mode = transform.added(params, optax.tree.scale(-1, jax.lax.stop_gradient(to_mode)))
+    mode = _mode(transform, key, params, weights)
     return optax.tree.scale(0.5, optax.tree.add(own, step(mode)))
+
+
+def _mode(transform: influence | newton, key: PRNGKey, params: Params, weights: Weights) -> Params:
+    """Return parameters one Newton step nearer to the mode, or the same where that is no nearer."""
+    objective = transform.training.program.objective
+    to_mode = solver(transform, key, params, weights)(transform.gradient(params, weights))
+    mode = transform.added(params, optax.tree.scale(-1, to_mode))
+    nearer = objective(mode, weights) <= objective(params, weights)
+    kept = jax.tree.map(lambda there, here: jnp.where(nearer, there, here), mode, params)
+    return jax.lax.stop_gradient(kept)
 
 
 def _here(weights: Weights) -> Weights:
