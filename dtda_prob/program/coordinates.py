@@ -66,7 +66,7 @@ class Coordinates(NamedTuple):
         return {leaf: _coordinate(transform, value, own) for (leaf, transform), value, own in named}
 
     def distributions(self, outputs: Outputs) -> Distributions:
-        """Return the distributions with these parameters; those of probabilities are ones of logits."""
+        """Return the distributions with these parameters; logits stand for probabilities."""
         transforms = _unconstraining(self.template)
         leaves = [transform(outputs[leaf]) for leaf, transform in transforms.items()]
         fns = jax.tree.unflatten(jax.tree.structure(self.template), leaves)

@@ -36,7 +36,7 @@ Known = LogOdds | Log | None
 
 
 def with_log_odds(function: Callable[[], PyTree]) -> tuple[PyTree, list[Known]]:
-    """Call a function; return log-odds of each leaf that a sigmoid gave, and logs of that of a softmax.
+    """Call a function; return log-odds of leaves that a sigmoid gave, logs where a softmax did.
 
     A probability within rounding of 1 has lost its log-odds: 16 in single precision at most, with no
     gradient; one within rounding of 0 its logarithm. What the sigmoid or softmax was taken of has them,
