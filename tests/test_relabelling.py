@@ -123,6 +123,7 @@ def test_the_response_is_the_difference_of_gradients(x64):
     close(step, np.linalg.solve(hessian, x[CHANGED].T @ (LABELS - y[CHANGED])) / NOISE**2, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:4 of 4 queries. all draws are the same model:RuntimeWarning")
 @pytest.mark.parametrize("direction", ["pull", "push"])
 def test_single_data_are_attributed_beside_copies_as_without_them(direction):
     """A copy that is not there has no influence to lose, and stays away when another example goes."""

@@ -20,6 +20,8 @@ from dtda_prob.typing import Params
 class averaged(Measure):
     """Measure the mean over the queries of another measure: one query, "mean", for the price of one.
 
+    >>> import jax.numpy as jnp
+    >>> from dtda_prob.measures import loss
     >>> averaged(loss(jnp.ones((2, 3)), y=jnp.zeros(2)))
     averaged(measure=loss(f32[2,3], y=f32[2]))
     """
