@@ -40,7 +40,7 @@ def verify(path: str | Path) -> pd.DataFrame:
 
 
 def repair(path: str | Path) -> pd.DataFrame:
-    """Give up damaged blocks and labels of a study, so that the next call makes them again.
+    """Discard damaged blocks and labels of a study, so that the next call makes them again.
 
     What is finished stays. Results that `save` wrote have to be saved again.
 

@@ -39,7 +39,7 @@ def description(store: Path, name: str = "") -> dict[str, Any]:
 
 
 def nodes_under(folder: Path, path: str = ".") -> Iterator[tuple[str, Metadata]]:
-    """Give the path, relative to a folder, and the description of all groups and arrays in it."""
+    """Return the path, relative to a folder, and the description of all groups and arrays in it."""
     node = read_node(folder / path)
     yield path, node
     # The folders of an array hold its chunks, however many there are.
@@ -50,7 +50,7 @@ def nodes_under(folder: Path, path: str = ".") -> Iterator[tuple[str, Metadata]]
 
 
 def published(root: Metadata) -> dict[str, Metadata]:
-    """Give what the root says of all groups and arrays, which is what xarray opens."""
+    """Return the root's description of all groups and arrays, which xarray opens."""
     return root["consolidated_metadata"]["metadata"]
 
 

@@ -222,7 +222,7 @@ def _is_index(text: str) -> bool:
 
 
 def is_label(path: str, array: Array) -> bool:
-    """Tell whether xarray loads an array when it opens the store: it is named as its only dimension."""
+    """Return whether xarray loads an array when it opens the store: its name is its only dimension."""
     return array.dims == (path.rpartition("/")[2],)
 
 
