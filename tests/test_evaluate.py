@@ -240,12 +240,11 @@ def test_lds_predicts_random_subsets():
 def test_groups_are_left_out_by_label(training):
     by = np.array(list("abc"))[np.arange(NUM_DATA) % 3]
     options = evaluate.CompareOptions(3, 6, direction="push")
-    result = evaluate.leave_groups_out(dtda.retrain(training), KEY, OTHER, by, options=options)
+    groups = dtda.groups(training.program, by)
+    result = evaluate.compare(dtda.retrain(training), KEY, OTHER, groups, options=options)
     assert list(result["perturbation"].values) == ["a", "b", "c"]
     assert np.isfinite(result["lds_error"]).all()
-    again = evaluate.predictions(
-        dtda.retrain(training), KEY, 3, dtda.groups(training.program, by), direction="push", check=False
-    )
+    again = evaluate.predictions(dtda.retrain(training), KEY, 3, groups, direction="push", check=False)
     close(result["predicted"], evaluate.effects(again)["value"])
 
 

@@ -127,6 +127,16 @@ class Comparison:
         warn_not_finite(~finite, "scores that they enter are NaN")
         return arms
 
+    def labelled(self, arms: Arms) -> xr.Dataset:
+        """Label both arms: `full`, by draw and query, and `perturbed`, by perturbation as well."""
+        output = ["output"][: arms.old.ndim - 3]
+        fields = {
+            "full": (["draw", "query", *output], arms.old[:, :, 0]),
+            "perturbed": (["draw", "query", "perturbation", *output], arms.new),
+        }
+        queries = self.training.measure.queries
+        return xr.Dataset(fields, {"query": queries, "perturbation": self.perturbed.labels})
+
     def _by_run(self, tree: Any) -> xr.DataArray:
         """Return the measured values of a sample set by run and state."""
         values = tree[f"{VALUE}/{self.training.measure.name}"]
@@ -179,6 +189,17 @@ def comparison(
         raise ValueError("new_key: a pull moves the draws that there are; take direction='push'")
     chosen = perturbed(training_of(source).program, perturbations)
     return Comparison(source, key, chosen, direction, new_key)
+
+
+def given(perturbations: Any) -> Any:
+    """Return perturbations, which must be given where each example in turn is too many.
+
+    Raises:
+        ValueError: if they are None.
+    """
+    if perturbations is None:
+        raise ValueError("perturbations=None: pass weights, such as leave_one_out(program)")
+    return perturbations
 
 
 def directions(source: Source) -> tuple[Direction, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dtda_prob.attribution import Arms, draw_arms
+from dtda_prob.attribution.arms import comparison, given
 from dtda_prob.diagnostics.across_seeds import (
     candidates,
     cheaper,
@@ -115,32 +115,24 @@ def verdict(
     """
     num_states = training_of(source).kernel.num_states
     num_chains = _count_chains(training_of(source), num_draws)
-    if perturbations is None:
-        raise ValueError("perturbations=None: pass weights, such as leave_one_out(program)")
-    arms = draw_arms(
-        source,
-        key,
-        num_draws,
-        perturbations,
-        direction=options.direction or cheaper(source, len(np.atleast_2d(perturbations))),
-        where=where.named("verdict") / "draws",
-    )
-    all_weights = perturbed(training_of(source).program, perturbations).weights()
-    old, new = _labelled(source, arms, all_weights)
+    some = perturbed(training_of(source).program, given(perturbations))
+    compared = comparison(source, key, some, options.direction or cheaper(source, len(some)))
+    both = compared.labelled(compared.arms(num_draws, where.named("verdict") / "draws"))
+    old, new = both["full"].astype(float), both["perturbed"].astype(float)
     results = _of_draws(old, new, num_chains, num_states)
     if retrained is not None:
         results |= _calibrations(old, new, retrained, key)
     left_out: dict[str, str] = {}
     if isinstance(source, PushForward):
         longest = np.sort(np.argsort(-_lengths(results["shifts"]))[: options.num_checked])
-        weights = all_weights[longest]
+        weights = some.weights(longest)
         for name, run in _of_transform(source, key, weights, options).items():
             _attempt(name, run, results, left_out)
         if "linear_range" in results:
             change = new - old
             square = (change**2).sum([dim for dim in change.dims if dim != "draw"])
             results["shifts"] = results["shifts"].assign(length=np.sqrt(square))
-            own = (arms.new.astype(float) - arms.old)[:, :, longest]
+            own = change.isel(perturbation=longest).values
             compare = partial(_across_seeds, source, key, weights, own, results)
             _attempt("across_seeds", compare, results, left_out)
     return judge(results, left_out)
@@ -262,15 +254,6 @@ def _attempt(
         results[name] = run()
     except (ValueError, NotImplementedError) as error:
         left_out[name] = str(error)
-
-
-def _labelled(source: Source, arms: Arms, weights: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    output = ["output"][: arms.old.ndim - 3]
-    coords = {"query": training_of(source).measure.queries}
-    old = xr.DataArray(arms.old[:, :, 0].astype(float), coords, ["draw", "query", *output])
-    coords["perturbation"] = weights["perturbation"].values
-    dims = ["draw", "query", "perturbation", *output]
-    return old, xr.DataArray(arms.new.astype(float), coords, dims)
 
 
 def _lengths(shifts: xr.Dataset) -> np.ndarray:

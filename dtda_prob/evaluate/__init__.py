@@ -9,7 +9,6 @@ from dtda_prob.evaluate.designs import CompareOptions as CompareOptions
 from dtda_prob.evaluate.designs import Subsets as Subsets
 from dtda_prob.evaluate.designs import compare as compare
 from dtda_prob.evaluate.designs import lds as lds
-from dtda_prob.evaluate.designs import leave_groups_out as leave_groups_out
 from dtda_prob.evaluate.designs import loo as loo
 from dtda_prob.evaluate.effects import effects as effects
 from dtda_prob.evaluate.mislabels import mislabels as mislabels

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from dtda_prob.attribution.arms import Comparison, arms_of, comparison
+from dtda_prob.attribution.arms import Comparison, arms_of, comparison, given
 from dtda_prob.attribution.attribute import longest_steps
 from dtda_prob.perturbations import check_weights
 from dtda_prob.sampling import warn_not_finite
@@ -53,7 +53,7 @@ def predictions(
     Warns:
         RuntimeWarning: if draws are not finite, or predictions out of range.
     """
-    compared = comparison(push_forward, key, _some(perturbations), direction)
+    compared = comparison(push_forward, key, given(perturbations), direction)
     return _arms(compared, num_draws, where.named("predicted"), check)
 
 
@@ -86,7 +86,7 @@ def retrainings(
         ValueError: for bad weights.
     """
     new_key = None if coupled else jax.random.fold_in(key, 1)
-    compared = comparison(training, key, _some(perturbations), "push", new_key)
+    compared = comparison(training, key, given(perturbations), "push", new_key)
     return _arms(compared, num_retrainings, where.named("retrained"), check=False)
 
 
@@ -99,38 +99,22 @@ def _arms(compared: Comparison, num_draws: int, where: Where, check: bool) -> xr
     warn_not_finite(~finite, "effects that they enter are NaN")
     if check and is_new and has_range(source):
         warn_beyond_range(source, compared.key, *longest_steps(compared, both))
-    weights, full = compared.perturbed.weights(), arms.old[:, :, 0]
+    weights, labelled = compared.perturbed.weights(), compared.labelled(arms)
     if compared.direction == "pull" and compared.perturbed.num_removed().any():
         # A pull starts from the matched training, which has fewer steps than training on all data.
         runs, whole = num_runs(training, num_draws), check_weights(training.program, None)
         keep = ("statistics",) if where.store else ()
         full = values(training, compared.key, runs, whole, where / "all_data", keep=keep)
-    output = ["output"][: full.ndim - 2]
+        labelled["full"] = labelled["full"].dims, full
     keys = draw_keys(compared.key, num_runs(training, num_draws))
     key_data = np.tile(jax.random.key_data(keys), (training.kernel.num_states, 1))
-    return xr.Dataset(
-        {
-            "full": (("draw", "query", *output), full),
-            "perturbed": (("draw", "query", "perturbation", *output), arms.new),
-            "weights": (("perturbation", "example"), weights.values),
-            "key": (("draw", "word"), key_data),
-        },
-        coords={
-            "query": training.measure.queries,
-            "perturbation": compared.perturbed.labels,
-            "example": weights["example"].values,
-        },
-        attrs={
-            "source": "retrain" if isinstance(source, Training) else source.name,
-            "measure": training.measure.name,
-            "arms": "coupled" if compared.coupled else "independent",
-            "removal": weights.attrs.get("removal", "reweight"),
-            "num_states": training.kernel.num_states,
-        },
+    labelled = labelled.assign(
+        weights=(("perturbation", "example"), weights.values), key=(("draw", "word"), key_data)
     )
-
-
-def _some(perturbations: Any) -> Any:
-    if perturbations is None:
-        raise ValueError("perturbations=None: pass weights, such as leave_one_out(program)")
-    return perturbations
+    return labelled.assign_coords(example=weights["example"].values).assign_attrs(
+        source="retrain" if isinstance(source, Training) else source.name,
+        measure=training.measure.name,
+        arms="coupled" if compared.coupled else "independent",
+        removal=weights.attrs.get("removal", "reweight"),
+        num_states=training.kernel.num_states,
+    )

@@ -1,11 +1,9 @@
 """Designs of perturbed datasets that check a push-forward: single examples, groups, subsets."""
 
-from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
-import numpy as np
 import xarray as xr
 
 from dtda_prob import perturbations as perturb
@@ -78,8 +76,8 @@ def compare(
 ) -> xr.Dataset:
     """Predict and retrain the same perturbations, and measure how far they agree; see `agreement`.
 
-    For several push-forwards call `retrainings` once, `predictions` for each, and `agreement` of their
-    `effects`.
+    Groups are left out by `perturbations=groups(program, by)`. For several push-forwards call
+    `retrainings` once, `predictions` for each, and `agreement` of their `effects`.
 
     Args:
         push_forward: the transform that predicts.
@@ -142,33 +140,6 @@ def loo(
         where: see `compare`.
     """
     each = perturb.leave_one_out(push_forward.training.program, data)
-    return compare(push_forward, key, retrain_key, each, divergences, options=options, where=where)
-
-
-def leave_groups_out(
-    push_forward: PushForward,
-    key: PRNGKey,
-    retrain_key: PRNGKey,
-    by: np.ndarray | Sequence[Hashable] | Mapping[Hashable, Data],
-    divergences: Divergences = "mean",
-    *,
-    options: CompareOptions = USUAL,
-    where: Where = HERE,
-) -> xr.Dataset:
-    """Compare predicted with retrained effects of leaving out groups; see `compare`.
-
-    Left-out examples are reweighted; to drop them, pass `groups(..., removal="drop")` to `compare`.
-
-    Args:
-        push_forward: the transform that predicts.
-        key: key of the draws that predict.
-        retrain_key: key of the retrainings.
-        by: the group of each example, or a mapping from names to labels of data.
-        divergences: see `effects`.
-        options: see `compare`.
-        where: see `compare`.
-    """
-    each = perturb.groups(push_forward.training.program, by)
     return compare(push_forward, key, retrain_key, each, divergences, options=options, where=where)
 
 

@@ -1,7 +1,7 @@
 """How far each perturbation moves each query's distribution, predicted or retrained."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,12 +11,7 @@ from dtda_prob.divergences import Divergence, estimate, resolve
 
 Divergences = str | Divergence | Callable | Sequence[str | Divergence | Callable]
 Values = Float[np.ndarray, "query perturbation"]
-
-
-class _Effect(NamedTuple):
-    value: Values
-    error: Values
-    null: Values
+FIELDS = ("value", "error", "null")
 
 
 def effects(
@@ -51,8 +46,9 @@ def effects(
     estimates = [_effect(arms, divergence, num_permutations, seed) for divergence in chosen]
     several = [dim for dim in arms["perturbed"].dims if dim not in ("draw", "output")]
     dims = ("divergence", *several)
+    stacked = map(np.stack, zip(*estimates, strict=True))
     fields: dict[str, Any] = {
-        name: (dims, np.stack([getattr(e, name) for e in estimates])) for name in _Effect._fields
+        name: (dims, values) for name, values in zip(FIELDS, stacked, strict=True)
     }
     if num_splits:
         halves = _halves(arms, chosen, num_splits, np.random.default_rng(seed))
@@ -69,13 +65,19 @@ def _listed(divergences: Divergences) -> Sequence[str | Divergence | Callable]:
     return [divergences] if single else divergences
 
 
-def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, seed: int) -> _Effect:
+def _effect(
+    arms: xr.Dataset, divergence: Divergence, num_permutations: int = 0, seed: int = 0
+) -> tuple[Values, Values, Values]:
+    """Estimate a divergence, its error and its null level."""
     vector = "output" in arms["full"].dims
     new = arms["perturbed"]
     old, new = arms["full"].broadcast_like(new).transpose(*new.dims).values, new.values
     num_states = _num_states(arms)
     if len(old) < 3 * num_states and divergence.name == "mean":
-        return _mean_of_few(old, new, vector)
+        shift = (new - old.astype(float)).mean(0)
+        value = np.linalg.norm(shift, axis=-1) if vector else shift
+        unknown = np.full_like(value, np.nan)
+        return value, unknown, unknown
     estimated = estimate(
         divergence,
         old,
@@ -86,14 +88,7 @@ def _effect(arms: xr.Dataset, divergence: Divergence, num_permutations: int, see
         seed=seed,
         num_states=num_states,
     )
-    return _Effect(estimated.value, estimated.error, estimated.null)
-
-
-def _mean_of_few(old: np.ndarray, new: np.ndarray, vector: bool) -> _Effect:
-    """Compute the shift of the mean of one or two draws, whose error is unknown."""
-    shift = (new - old.astype(float)).mean(0)
-    value = np.linalg.norm(shift, axis=-1) if vector else shift
-    return _Effect(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    return estimated.value, estimated.error, estimated.null
 
 
 def _halves(
@@ -109,7 +104,12 @@ def _halves(
         )
     orders = [runs[:, rng.permutation(num_runs)] for _ in range(num_splits)]
     splits = [[half.ravel() for half in np.split(order, 2, axis=1)] for order in orders]
-    return np.stack([[_of_some(arms, chosen, half) for half in halves] for halves in splits])
+
+    def of_half(half: np.ndarray) -> list[Values]:
+        some = arms.isel(draw=np.sort(half))
+        return [_effect(some, divergence)[0] for divergence in chosen]
+
+    return np.stack([[of_half(half) for half in halves] for halves in splits])
 
 
 def first_draws(arms: xr.Dataset, count: int) -> xr.Dataset:
@@ -128,8 +128,3 @@ def first_draws(arms: xr.Dataset, count: int) -> xr.Dataset:
 def _num_states(arms: xr.Dataset) -> int:
     """Return the number of draws in each run: of R runs, draw i belongs to run i modulo R."""
     return int(arms.attrs.get("num_states", 1))
-
-
-def _of_some(arms: xr.Dataset, chosen: Sequence[Divergence], draws: np.ndarray) -> np.ndarray:
-    some = arms.isel(draw=np.sort(draws))
-    return np.stack([_effect(some, divergence, 0, 0).value for divergence in chosen])
