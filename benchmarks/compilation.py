@@ -1,0 +1,275 @@
+"""What a user waits for before the first number: tracing and compilation, and cold commands.
+
+Run with `uv run python benchmarks/compilation.py` (some ten minutes on two cores). It prints its
+tables and writes them to `docs/benchmarks/compilation.md`. Each row comes from a fresh process that
+has compiled nothing yet and has no cache on disk. JAX itself counts what XLA compiles. Seconds are of
+the processor, in all threads of the process, so that other work on the machine changes them little.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pandas as pd
+from numpyro.contrib.module import eqx_module
+from page import write
+
+import dtda_prob as dtda
+from dtda_prob import curvature
+from dtda_prob.transforms import PushForward
+
+SEED = 0
+SIZES = 1_000, 50_000
+WIDTH, NUM_BLOCKS = 32, 4
+SLOW_XLA = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}
+"""Variables of the environment that change what is compiled, or keep it."""
+
+OPTIMIZER = optax.sgd(1.0, momentum=0.9)
+Counted = dict[str, float]
+
+
+def calls() -> pd.DataFrame:
+    """Count and time what is compiled by the size of the data, on made-up images of 784 pixels.
+
+    A perceptron 784-64-10 of tanh units, SGD with momentum 0.9, batches of 128, 60 steps, 8 queries, 4
+    draws. Each process makes three calls: one; the same on other data with another key;
+    and the first with another setting. The setting is the learning rate for `sample`, the
+    checkpoint for `sample` from a pretrained network, the learning rate for `attribute` by `unroll`,
+    and the damping for `attribute` by influence functions (EK-FAC). Calls go from the arrays to the
+    result. "Warm" is the fastest of the calls that compile nothing, and "compiling" is what the first
+    call takes beyond it: tracing, lowering and XLA.
+    """
+    rows = [
+        {"call": call, "examples": size} | in_a_process("call", call, str(size))
+        for call in CALLS
+        for size in SIZES
+    ]
+    return pd.DataFrame(rows).set_index("call")
+
+
+def binding() -> pd.DataFrame:
+    """Bind a transformer of 4 blocks (width 32, 4 heads) to 64 sequences of 8 tokens.
+
+    `Program` traces the model and initialises its parameters; `Training` checks the kernel and the
+    measure. "Second" is the same on other data of the same shapes.
+    """
+    return pd.DataFrame([in_a_process("bind")]).set_index("parameters")
+
+
+def commands() -> pd.DataFrame:
+    """Time commands that a new user runs, from start to end, without and with a cache on disk.
+
+    `dtda demo` with 64 draws; `dtda sample` with 8 draws of the experiment that `dtda new --csv` writes
+    for a table of 200 rows and 4 columns. The second run starts from nothing but what the first run
+    compiled. "Elapsed" includes what other work on the machine takes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return pd.DataFrame([*_demo(Path(folder)), *_experiment(Path(folder))]).set_index("command")
+
+
+def _demo(folder: Path) -> Iterator[dict]:
+    for place in range(2):
+        yield _run(folder, place, "demo", "--output", f"demo-{place}")
+
+
+def _experiment(folder: Path) -> Iterator[dict]:
+    rng = np.random.default_rng(SEED)
+    table = pd.DataFrame(rng.normal(size=(200, 4)), columns=list("abcd"))
+    table.assign(target=table.sum(1)).to_csv(folder / "table.csv", index=False)
+    _run(folder, 0, "new", "--csv", "table.csv", "--target", "target", "experiment.py")
+    for place in range(2):
+        yield _run(folder, place, "sample", "experiment.py", f"study-{place}.zarr", "--draws", "8")
+
+
+def _run(folder: Path, place: int, command: str, *arguments: str) -> dict:
+    """Run a command with the cache of this folder, and return its seconds."""
+    start, before = time.perf_counter(), _children()
+    code = "from dtda_prob.cli import main; main()"
+    subprocess.run(
+        [sys.executable, "-c", code, command, *arguments],
+        cwd=folder, check=True, stdout=subprocess.DEVNULL,
+        env=_environment() | {"XDG_CACHE_HOME": str(folder / command)},
+    )  # fmt: skip
+    return {
+        "command": f"dtda {command}",
+        "cache": ("empty", "of the first run")[place],
+        "seconds of the processor": _children() - before,
+        "elapsed": time.perf_counter() - start,
+    }
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in SLOW_XLA}
+
+
+# What a process measures.
+
+
+def sampled(training: dtda.Training, key: jax.Array) -> None:
+    dtda.sample(training, key, 4)
+
+
+def attributed(transform: Callable, training: dtda.Training, key: jax.Array) -> None:
+    dtda.attribute(transform(training), key, 4, ["mean"], options=dtda.Options(check=False))
+
+
+def plain(setting: float) -> dtda.kernels.Kernel:
+    """Return SGD with a learning rate of 0.02 times the setting."""
+    return dtda.kernels.sgd(OPTIMIZER, num_steps=60, batch_size=128, learning_rate=0.02 * setting)
+
+
+def from_checkpoint(setting: float) -> dtda.kernels.Kernel:
+    """Return SGD from a network whose first weights are all the setting times 0.01."""
+    start = dtda.kernels.pretrained({"weight0": np.full((64, 784), 0.01 * setting, np.float32)})
+    return dtda.kernels.sequence(start, plain(1.0))
+
+
+def ekfac(setting: float, training: dtda.Training) -> PushForward:
+    return dtda.influence(training, curvature.kronecker(damping=0.01 * setting))
+
+
+CALLS: dict[str, Callable[[float], tuple[dtda.kernels.Kernel, Callable]]] = {
+    "sample": lambda setting: (plain(setting), sampled),
+    "sample from a checkpoint": lambda setting: (from_checkpoint(setting), sampled),
+    "attribute by unroll": lambda setting: (plain(setting), partial(attributed, dtda.unroll)),
+    "attribute by EK-FAC": lambda setting: (plain(1.0), partial(attributed, partial(ekfac, setting))),
+}
+
+
+def call(name: str, size: str) -> Counted:
+    """Measure a call, the same on a second dataset, and with another setting."""
+    model = dtda.zoo.classifier([64], 10)
+
+    def once(seed: int, setting: float = 1.0) -> Counted:
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(int(size), 784)).astype(np.float32)
+        y = rng.integers(0, 10, len(x))
+        with counted() as spent:
+            kernel, function = CALLS[name](setting)
+            program = dtda.Program(model, x, y=y)
+            training = dtda.Training(program, kernel, dtda.measures.loss(x[:8], y=y[:8]))
+            function(training, jax.random.key(seed))
+        return spent
+
+    first, second, other = once(0), once(1), once(0, 1.5)
+    return {
+        "compilations": first["compilations"],
+        "on a second dataset": second["compilations"],
+        "with another setting": other["compilations"],
+        "first call, s": first["seconds"],
+        "warm, s": (warm := min(second["seconds"], other["seconds"])),
+        "compiling, s": first["seconds"] - warm,
+    }
+
+
+def bind() -> Counted:
+    """Measure the binding of a transformer to two datasets."""
+    rng = np.random.default_rng(SEED)
+    kernel = dtda.kernels.sgd(optax.sgd(0.1), num_epochs=1, batch_size=16)
+    row: Counted = {}
+    for which in ("", "second "):
+        x = rng.normal(size=(64, 8, 8)).astype(np.float32)
+        y = rng.integers(0, 10, len(x))
+        with counted() as spent:
+            program = dtda.Program(transformer, x, y=y)
+        row |= {f"{which}Program, s": spent["seconds"]}
+        row |= {f"{which}compilations": spent["compilations"]}
+        with counted() as spent:
+            dtda.Training(program, kernel, dtda.measures.loss(x[:4], y=y[:4]))
+        row |= {f"{which}Training, s": spent["seconds"]}
+        row[f"{which}compilations"] += spent["compilations"]
+        row["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(program.shapes))
+    return row
+
+
+@contextmanager
+def counted() -> Iterator[Counted]:
+    """Count the compilations and the processor's seconds of a block."""
+    spent, start = {"compilations": 0.0}, time.process_time()
+
+    def listen(event: str, *_: object, **__: object) -> None:
+        spent["compilations"] += event.endswith("backend_compile_duration")
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield spent
+    jax.monitoring.unregister_event_duration_listener(listen)
+    spent["seconds"] = time.process_time() - start
+
+
+class Block(eqx.Module):
+    """Attention and a perceptron, with layer norm before each."""
+
+    norms: list
+    attend: eqx.nn.MultiheadAttention
+    perceptron: eqx.nn.MLP
+
+    def __init__(self, key: jax.Array) -> None:
+        one, two = jax.random.split(key)
+        self.norms = [eqx.nn.LayerNorm(WIDTH), eqx.nn.LayerNorm(WIDTH)]
+        self.attend = eqx.nn.MultiheadAttention(4, WIDTH, key=one)
+        self.perceptron = eqx.nn.MLP(WIDTH, WIDTH, 4 * WIDTH, 1, key=two)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first, second = (jax.vmap(norm) for norm in self.norms)
+        x = x + self.attend(*[first(x)] * 3)
+        return x + jax.vmap(self.perceptron)(second(x))
+
+
+class Transformer(eqx.Module):
+    """Embed tokens, mix them in blocks, and read the mean."""
+
+    embed: eqx.nn.Linear
+    blocks: list
+    read: eqx.nn.Linear
+
+    def __init__(self, key: jax.Array) -> None:
+        first, last, *keys = jax.random.split(key, 2 + NUM_BLOCKS)
+        self.embed, self.read = eqx.nn.Linear(8, WIDTH, key=first), eqx.nn.Linear(WIDTH, 10, key=last)
+        self.blocks = [Block(key) for key in keys]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = jax.vmap(self.embed)(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.read(x.mean(0))
+
+
+def transformer(x: jax.Array, y: jax.Array | None = None) -> None:
+    network = eqx_module("network", Transformer(numpyro.prng_key()))
+    with numpyro.plate("data", len(x)) as i:
+        logits = jax.vmap(network)(x[i])
+        numpyro.sample("y", dist.Categorical(logits=logits), obs=None if y is None else y[i])
+
+
+def in_a_process(task: str, *arguments: str) -> Counted:
+    command = [sys.executable, __file__, task, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=_environment())
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+TASKS: dict[str, Callable[..., Counted]] = {"call": call, "bind": bind}
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(json.dumps(TASKS[sys.argv[1]](*sys.argv[2:])))
+    else:
+        write("compilation", "Compilation", __doc__, [calls, binding, commands], SEED)
