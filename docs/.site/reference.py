@@ -1,4 +1,4 @@
-"""Expand `::: dtda.name` and `::: dtda.room.*` on pages, and see that every public name is on one."""
+"""Expand `::: dtda.name`, `::: dtda.package.*` and `::: summary`; every public name has a place."""
 
 import ast
 import logging
@@ -8,12 +8,15 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[2] / "dtda_prob"
 LINE = re.compile(r"^::: dtda\.(?P<name>\S+)$", re.MULTILINE)
+SUMMARY = "::: summary"
 log = logging.getLogger("mkdocs.plugins.reference")
 shown: set[str] = set()
 
 
 def on_page_markdown(markdown: str, **page: Any) -> str:
-    """Replace each line by what mkdocstrings reads: where the object lives, and its public name."""
+    """Replace each line by what mkdocstrings reads, and `::: summary` by a table of names."""
+    names = [name for line in LINE.finditer(markdown) for name in _names(line["name"])]
+    markdown = markdown.replace(SUMMARY, "\n".join(["| name | |", "| --- | --- |", *map(_row, names)]))
     return LINE.sub(lambda found: "\n".join(map(_block, _names(found["name"]))), markdown)
 
 
@@ -25,8 +28,35 @@ def on_post_build(**build: Any) -> None:
 
 
 def _names(name: str) -> list[str]:
-    room, _, last = name.rpartition(".")
-    return [each for each in _public() if each.rpartition(".")[0] == room] if last == "*" else [name]
+    package, _, last = name.rpartition(".")
+    if last != "*":
+        return [name]
+    return [each for each in _public() if each.rpartition(".")[0] == package]
+
+
+def _row(name: str) -> str:
+    """Return the row of a name: a link, and the first sentence of its docstring."""
+    return f"| [`{name.rpartition('.')[2]}`](#{_public()[name]}) | {_summary(_public()[name])} |"
+
+
+def _summary(home: str) -> str:
+    module, _, name = home.rpartition(".")
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if (deeper := _imports(path).get(name, home)) != home:
+        return _summary(deeper)
+    body = ast.parse(path.read_text()).body
+    for node, after in zip(body, [*body[1:], ast.Pass()], strict=True):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return _first_sentence(ast.get_docstring(node) or "")
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name:
+            return _first_sentence(ast.literal_eval(after.value) if isinstance(after, ast.Expr) else "")
+    return ""
+
+
+def _first_sentence(docstring: str) -> str:
+    text = " ".join(docstring.split("\n\n")[0].split())
+    return re.split(r"(?<=\w\w[.`)])\s+(?=[A-Z])", text)[0].replace("|", r"\|")
 
 
 def _block(name: str) -> str:
@@ -36,16 +66,16 @@ def _block(name: str) -> str:
 
 
 def _public() -> dict[str, str]:
-    """Give where each public name lives, rooms' by `room.name`."""
-    root = _imports(PACKAGE / "__init__.py")
-    rooms = [name for name, home in root.items() if home == f"dtda_prob.{name}"]
-    own = {name: home for name, home in root.items() if name not in rooms}
-    return own | {f"{room}.{name}": home for room in rooms for name, home in _room(room).items()}
+    """Return the home of each public name; names of packages are `package.name`."""
+    root = _imports(PACKAGE / "__init__.pyi")
+    packages = [name for name, home in root.items() if home == f"dtda_prob.{name}"]
+    own = {name: home for name, home in root.items() if name not in packages}
+    return own | {f"{one}.{name}": home for one in packages for name, home in _package(one).items()}
 
 
-def _room(room: str) -> dict[str, str]:
-    package = PACKAGE / room / "__init__.py"
-    return _imports(package) if package.exists() else _definitions(PACKAGE / f"{room}.py")
+def _package(name: str) -> dict[str, str]:
+    package = PACKAGE / name / "__init__.py"
+    return _imports(package) if package.exists() else _definitions(PACKAGE / f"{name}.py")
 
 
 def _imports(path: Path) -> dict[str, str]:

@@ -54,13 +54,14 @@ class Experiment(NamedTuple):
         Raises:
             click.BadParameter: if there is no such method.
         """
-        from dtda_prob import transforms
+        import dtda_prob as dtda
+        from dtda_prob.transforms import PushForward
 
-        if method is None and isinstance(self.source, transforms.PushForward):
+        if method is None and isinstance(self.source, PushForward):
             return self.source
         name = method or "unroll"
         value = vars(self.module).get(name)
-        if isinstance(value, transforms.PushForward):
+        if isinstance(value, PushForward):
             return value
         if name not in PLAIN:
             raise click.BadParameter(
@@ -68,7 +69,7 @@ class Experiment(NamedTuple):
                 f"{self.module.__file__} defines",
                 param_hint="--method",
             )
-        return getattr(transforms, name)(self.training)
+        return getattr(dtda, name)(self.training)
 
     def perturbed(self, removed: Sequence[str], weights: str | None) -> Any:
         """Return the weights of `--remove` or `--weights`; None for all data.

@@ -14,7 +14,10 @@ from dtda_prob.correlations import lengthened, pearson
 from dtda_prob.studies.run import Where
 from dtda_prob.studies.source import Source, training_of
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward, influence, segments, unroll
+from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.influence import influence
+from dtda_prob.transforms.segments import segments
+from dtda_prob.transforms.unroll import unroll
 from dtda_prob.typing import PRNGKey, check_key
 
 MOST_RANK = 64

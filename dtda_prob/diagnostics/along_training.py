@@ -12,7 +12,8 @@ from dtda_prob import kernels
 from dtda_prob.compiling import compiled
 from dtda_prob.correlations import pearson, spearman
 from dtda_prob.studies.source import draw_keys
-from dtda_prob.transforms import PushForward, unroll
+from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.unroll import unroll
 from dtda_prob.typing import PRNGKey, Weights, check_key
 
 SHARES = (0.25, 0.5, 0.75, 1.0)

@@ -15,7 +15,8 @@ from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import check_weights
 from dtda_prob.studies.tree import values_of
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward, importance
+from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.importance import importance
 from dtda_prob.typing import PRNGKey, Weights, check_key
 
 SAMPLE = ["chain", "draw"]

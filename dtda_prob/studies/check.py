@@ -15,8 +15,9 @@ from dtda_prob.perturbations import num_removed
 from dtda_prob.studies.draw import values
 from dtda_prob.studies.source import Source, matched, start_of, training_of
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward, importance, retrain
-from dtda_prob.transforms.importance import GOOD_K
+from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.importance import GOOD_K, importance
+from dtda_prob.transforms.retrain import retrain
 from dtda_prob.typing import PRNGKey
 
 NUM_CHECKED = 4
