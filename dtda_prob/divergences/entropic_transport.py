@@ -1,14 +1,14 @@
 """The Sinkhorn divergence, by OTT-JAX."""
 
 import warnings
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
+from dtda_prob.compiling import compiled
 from dtda_prob.divergences.divergence import Draws, Value, VectorDivergence, centred, signed_root
 from dtda_prob.divergences.pairwise import Distances, over_pairs
 from dtda_prob.divergences.resampling import halves
@@ -92,7 +92,7 @@ def _plan(
     costs: Float[Array, "pair first second"], epsilon: Float[Array, " pair"]
 ) -> tuple[Array, ...]:
     """Return the cost of carrying one set of draws to another, and both potentials."""
-    *plan, converged = _solver()(costs, epsilon.astype(np.float32))
+    *plan, converged = _solutions(costs, epsilon.astype(np.float32))
     if not np.all(converged):
         warnings.warn(
             f"sinkhorn has not converged for {int(np.sum(~converged))} pairs: raise epsilon",
@@ -102,9 +102,9 @@ def _plan(
     return tuple(np.asarray(part, float) for part in plan)
 
 
-@cache
-def _solver() -> Callable[..., tuple[Any, ...]]:
-    """Return the compiled solver of many problems at once."""
+@compiled
+def _solutions(costs: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, ...]:
+    """Solve many problems at once."""
     geometry, linear = _ott()
 
     def solve(costs: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, ...]:
@@ -112,7 +112,7 @@ def _solver() -> Callable[..., tuple[Any, ...]]:
         out = linear.solve(problem, threshold=THRESHOLD, max_iterations=MAX_STEPS)
         return out.reg_ot_cost, out.f, out.g, out.converged
 
-    return jax.jit(jax.vmap(solve))
+    return jax.vmap(solve)(costs, epsilon)
 
 
 def _ott() -> tuple[Any, Any]:
