@@ -31,7 +31,9 @@ def _names(name: str) -> list[str]:
     package, _, last = name.rpartition(".")
     if last != "*":
         return [name]
-    return [each for each in _public() if each.rpartition(".")[0] == package]
+    public, inside = _public(), f"dtda_prob.{package}."
+    own = [each for each in public if each.rpartition(".")[0] == package]
+    return own or [each for each, home in public.items() if home.startswith(inside)]
 
 
 def _row(name: str) -> str:
