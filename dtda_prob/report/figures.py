@@ -1,157 +1,164 @@
-"""Interactive figures by arviz-plots with Bokeh, as JSON that the page draws."""
+"""Figures, as shapes that the page draws: densities of sample sets, and predictions against truth."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import arviz_stats  # noqa: F401  (the accessor that estimates densities)
 import numpy as np
 import xarray as xr
-from arviz_plots import PlotCollection, visuals
-from bokeh.embed import json_item
-from bokeh.models import (
-    BoxZoomTool,
-    ContinuousTicker,
-    HoverTool,
-    PlainText,
-    ResetTool,
-    SaveTool,
-)
-from bokeh.plotting import figure
-from bokeh.resources import Resources
+from matplotlib.ticker import MaxNLocator
 
-from dtda_prob import plots
-from dtda_prob.report.numbers import clip, exponent_of, scaled_unit
+from dtda_prob.report.numbers import MINUS, SUPERSCRIPTS, brief, clip, exponent_of, scaled_unit
 from dtda_prob.report.tables import LONGEST
 
 COLORS = ("#0072b2", "#c2500a", "#00785a", "#9a4d80", "#8a6d00", "#6b4226", "#7a7a7a", "#b03060")
 """Distinguishable without colour vision together with the dashes; contrast of 3 to 1 with white."""
-DASHES = ("solid", "dashed", "dotted", "dashdot")
-INK, FAINT = "#3d4248", "#e3e6ea"
+DASHES = ("none", "8 4", "2 3", "8 3 2 3")
 NUM_POINTS = 160
 """Points of a density."""
 DECADES = 1.5
 """Distance between medians of sample sets above which the axis is logarithmic."""
-
-Item = dict[str, Any]
-
-
-def script() -> str:
-    """Return BokehJS, without the parts that these figures do not need."""
-    library, *_ = Resources(mode="inline", components=["bokeh"], minified=True).js_raw
-    return library
+ACROSS, DOWN = 360, 160
+"""Units of the area in which points lie."""
 
 
-def style_of(position: int) -> tuple[str, str]:
-    """Return the colour and the dashes of a sample set."""
-    return COLORS[position % len(COLORS)], DASHES[position % len(DASHES)]
+class Style(NamedTuple):
+    """The name of a sample set, and how its line is drawn."""
+
+    name: str
+    color: str
+    dashes: str
 
 
-def densities(values: Mapping[str, np.ndarray], label: str) -> Item | None:
+class Line(NamedTuple):
+    """A line of a sample set, as the path of an SVG."""
+
+    style: Style
+    path: str
+
+
+class Mark(NamedTuple):
+    """A point with the path of its error bars, and what it is."""
+
+    x: float
+    y: float
+    errors: str
+    label: str
+
+
+class Axis(NamedTuple):
+    """The label, the ends and the ticks of an axis, as positions and texts."""
+
+    label: str
+    low: float
+    high: float
+    ticks: list[tuple[float, str]]
+
+    def share(self, values: Any) -> np.ndarray:
+        """Return how far along the axis values lie, from 0 to 1."""
+        return (np.asarray(values, float) - self.low) / (self.high - self.low)
+
+
+class Figure(NamedTuple):
+    """Lines and marks between two axes, and what they show in words."""
+
+    described: str
+    x: Axis
+    y: Axis
+    lines: list[Line]
+    marks: list[Mark]
+
+    def across(self, values: Any) -> np.ndarray:
+        """Return the horizontal positions of values."""
+        return (ACROSS * self.x.share(values)).round(1)
+
+    def down(self, values: Any) -> np.ndarray:
+        """Return the vertical positions of values, which count from the top."""
+        return (DOWN * (1 - self.y.share(values))).round(1)
+
+
+def styles_of(names: list[str]) -> list[Style]:
+    """Return how sample sets that are drawn over each other differ."""
+    return [
+        Style(clip(name, LONGEST), COLORS[i % len(COLORS)], DASHES[i % len(DASHES)])
+        for i, name in enumerate(names)
+    ]
+
+
+def densities(values: Mapping[Style, np.ndarray], label: str, described: str) -> Figure | None:
     """Draw densities of draws over each other; None if nothing varies.
 
     Args:
-        values: finite draws by the name of their sample set.
+        values: finite draws by the style of their sample set.
         label: of the horizontal axis.
+        described: what is drawn, in words.
     """
-    known = {name: draws for name, draws in values.items() if len(draws) > 1 and np.ptp(draws) > 0}
+    known = {style: draws for style, draws in values.items() if len(draws) > 1 and np.ptp(draws) > 0}
     if not known:
         return None
-    names, styles = list(known), [style_of(list(values).index(name)) for name in known]
     far_apart = _spans_decades(known)
-    density = _density_of_logs if far_apart else _density
-    lines = xr.concat(
-        [density(draws) for draws in known.values()],
-        xr.DataArray(names, dims="sample_set", name="sample_set"),
-        join="override",
-    )
-    panels = PlotCollection.wrap(
-        lines.to_dataset(name="density"),
-        backend="bokeh",
-        aes={"color": ["sample_set"], "linestyle": ["sample_set"]},
-        color=[color for color, _ in styles],
-        linestyle=[dashes for _, dashes in styles],
-        figure_kwargs={
-            "figsize": (640, 260),
-            "figsize_units": "dots",
-            "subplot_kws": {"x_axis_type": "log" if far_apart else "linear"},
-        },
-    )
-    panels.map(visuals.line_xy, "lines", width=2)
-    target = panels.get_target("density", {})
-    for name, line in zip(names, panels.viz["lines"]["density"].values.tolist(), strict=True):
-        line.name = name
-        line.data_source.data["sample_set"] = [name] * NUM_POINTS
-        line.tags = [name]
-    shown = [("sample set", "@sample_set"), ("value", "@x"), ("density", "@y")]
-    target.add_tools(HoverTool(tooltips=shown, renderers=target.renderers, line_policy="nearest"))
-    return _item(target, label, "density, per decade" if far_apart else "density")
+    curves = [_density(np.log10(draws) if far_apart else draws) for draws in known.values()]
+    x = _axis(label, [curve[0] for curve in curves], far_apart)
+    y = _axis("density, per decade" if far_apart else "density", [0, *(c[1].max() for c in curves)])
+    figure = Figure(described, x, y, [], [])
+    for style, curve in zip(known, curves, strict=True):
+        figure.lines.append(Line(style, _path(figure.across(curve[0]), figure.down(curve[1]))))
+    return figure
 
 
-def agreement(result: xr.Dataset, query: Any, divergence: str, unit: str) -> Item:
+def agreement(
+    result: xr.Dataset, query: Any, divergence: str, unit: str, described: str
+) -> Figure | None:
     """Draw retrained against predicted effects on a query, with their standard errors."""
-    drawn = ["predicted", "predicted_error", "retrained", "retrained_error", "spearman"]
-    chosen = result[drawn].sel(query=[query], divergence=[divergence]).load()
+    names = ["predicted", "predicted_error", "retrained", "retrained_error"]
+    chosen = result[names].sel(query=query, divergence=divergence).load()
     scale = exponent_of([chosen[name] for name in ("predicted", "retrained")])
-    chosen = chosen.assign({name: chosen[name] / 10.0**scale for name in drawn[:-1]})
-    panels = plots.agreement(chosen, [query], divergence, backend="bokeh")
-    target = panels.get_target("effect", {"query": query})
-    points = panels.viz["points"]["effect"].values.ravel()[0]
-    labels = [clip(label, LONGEST) for label in result["perturbation"].values.tolist()]
-    points.data_source.data["label"] = labels
-    shown = [("changed", "@label"), ("predicted", "@x"), ("retrained", "@y")]
-    target.add_tools(HoverTool(tooltips=shown, renderers=[points]))
-    for line in target.renderers:
-        if line is not points:
-            line.glyph.line_color = "#8b929a"
-    points.glyph.fill_color = points.glyph.line_color = COLORS[0]
+    x, x_error, y, y_error = (np.nan_to_num(chosen[name].values / 10.0**scale) for name in names)
     said = f" ({scaled_unit(scale, unit)})" if scale or unit else ""
-    return _item(target, f"predicted {divergence}{said}", f"retrained {divergence}{said}")
+    ends = [x - x_error, x + x_error, y - y_error, y + y_error]
+    axes = (_axis(f"{arm} {divergence}{said}", ends) for arm in ("predicted", "retrained"))
+    figure = Figure(described, *axes, [], [])
+    sides = figure.across([x, x - x_error, x + x_error]), figure.down([y, y - y_error, y + y_error])
+    for i, label in enumerate(result["perturbation"].values.tolist()):
+        (across, left, right), (down, bottom, top) = (side[:, i] for side in sides)
+        errors = f"M{left} {down}H{right}M{across} {bottom}V{top}"
+        text = f"{clip(label, LONGEST)}: predicted {brief(x[i])}, retrained {brief(y[i])}"
+        figure.marks.append(Mark(across, down, errors, text))
+    return figure
 
 
-def _spans_decades(values: Mapping[str, np.ndarray]) -> bool:
+def _axis(label: str, values: Any, is_log: bool = False) -> Axis:
+    """Return an axis that holds some values, which are exponents of ten where it is logarithmic."""
+    flat = np.concatenate([np.ravel(each) for each in values])
+    low, high = float(flat.min()), float(flat.max())
+    ticks = np.asarray(MaxNLocator(5, integer=is_log).tick_values(low, high))
+    low, high = min(low, high - 1e-9), high
+    inside = [tick for tick in ticks.tolist() if low <= tick <= high]
+    return Axis(label, low, high, [(tick, _tick(tick, is_log)) for tick in inside])
+
+
+def _tick(value: float, is_log: bool) -> str:
+    if is_log:
+        return f"10{str(int(value)).translate(SUPERSCRIPTS)}"
+    return f"{value:.6g}".replace("-", MINUS)
+
+
+def _path(x: np.ndarray, y: np.ndarray) -> str:
+    return "M" + " ".join(f"{a},{b}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+
+
+def _spans_decades(values: Mapping[Any, np.ndarray]) -> bool:
     """Return whether positive draws of several sample sets are orders of magnitude apart."""
     if min(draws.min() for draws in values.values()) <= 0:
         return False
     return bool(np.ptp([np.median(np.log10(draws)) for draws in values.values()]) > DECADES)
 
 
-def _density_of_logs(draws: np.ndarray) -> xr.DataArray:
-    density = _density(np.log10(draws))
-    return xr.where(density["plot_axis"] == "x", 10.0**density, density).transpose(*density.dims)
-
-
-def _density(draws: np.ndarray) -> xr.DataArray:
+def _density(draws: np.ndarray) -> np.ndarray:
+    """Return places and the density there, `(2, point)`."""
     array = xr.DataArray(draws.astype(float), dims="draw")
     # Densities of nonnegative draws near zero end at zero; others fade out.
     ends = draws.min() >= 0 and draws.min() < draws.std()
     options = {} if ends else {"extend": True, "extend_fct": 0.8, "bound_correction": False}
     density = array.azstats.kde(dim="draw", grid_len=NUM_POINTS, **options)
-    return density.drop_vars("bw", errors="ignore").astype(np.float32)
-
-
-def _item(target: figure, x: str, y: str) -> Item:
-    """Return a figure as JSON: as wide as there is room, and no text read as markup."""
-    target.sizing_mode, target.height, target.title = "stretch_width", 280, None
-    target.tools = [
-        *(tool for tool in target.tools if isinstance(tool, HoverTool)),
-        BoxZoomTool(),
-        ResetTool(),
-        SaveTool(),
-    ]
-    # Dragging scrolls the page until a tool is chosen.
-    target.toolbar.active_drag = target.toolbar.active_scroll = None
-    target.toolbar.logo, target.toolbar_location = None, "above"
-    target.background_fill_color = target.border_fill_color = None
-    target.outline_line_color = None
-    target.grid.grid_line_color = FAINT
-    for axis, label in zip((target.xaxis[0], target.yaxis[0]), (x, y), strict=True):
-        axis.axis_label = PlainText(text=label)
-        axis.axis_label_text_color = axis.major_label_text_color = INK
-        axis.axis_label_text_font = axis.major_label_text_font = "system-ui, sans-serif"
-        axis.axis_label_text_font_size, axis.major_label_text_font_size = "13px", "12px"
-        axis.axis_label_text_font_style = "normal"
-        axis.axis_line_color = axis.major_tick_line_color = "#9aa1a9"
-        axis.minor_tick_line_color = None
-    for ticker in target.select({"type": ContinuousTicker}):
-        ticker.update(desired_num_ticks=5)
-    return dict(json_item(target))
+    return density.sel(plot_axis=["x", "y"]).values

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from markupsafe import Markup
+from PIL import Image
 
 from dtda_prob.report.numbers import brief, clip
+from dtda_prob.report.study import texts
 from dtda_prob.report.tables import LONGEST
 
 IMAGE = Markup('<img src="{}" alt="">{}')
@@ -82,15 +84,8 @@ def looks(tree: xr.DataTree | None, group: str, dim: str) -> Looks:
     return Looks(places, arrays.get("thumbnail"), rows, arrays.get("target"), sites)
 
 
-def texts(labels: xr.DataArray) -> list[str]:
-    """Return labels as text."""
-    return [str(label) for label in labels.values.tolist()]
-
-
 def png(pixels: np.ndarray) -> str:
     """Return pixels `(row, column, channel)` as a data URL of a PNG."""
-    from PIL import Image
-
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     written = io.BytesIO()
     image.save(written, "PNG", optimize=True)

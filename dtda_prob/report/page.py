@@ -7,34 +7,21 @@ from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-if TYPE_CHECKING:
-    from dtda_prob.report.panels import Choice
-    from dtda_prob.report.study import Study
+import jinja2
+from markupsafe import Markup
 
-NEEDED = {"bokeh": "bokeh", "jinja2": "jinja2", "PIL": "pillow"}
+from dtda_prob.report import figures, summary
+from dtda_prob.report.numbers import clip
+from dtda_prob.report.panels import Choice, panels_of
+from dtda_prob.report.quality import evidence
+from dtda_prob.report.study import Study, groups_of, open_study, readable
+
 ASSETS = "assets"
 MOST_BYTES = 6_000_000
 """Of a page; a larger one shows fewer queries, and then fewer rows of each."""
-
-
-class Scripts(NamedTuple):
-    """Scripts in the page: the theme, the library that draws figures, tables and choices."""
-
-    theme: str
-    library: str
-    page: str
-
-    def policy(self) -> str:
-        """Return a policy that runs these scripts and no others, and loads nothing."""
-        hashes = " ".join(f"'sha256-{b64encode(sha256(s.encode()).digest()).decode()}'" for s in self)
-        return (
-            f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-            "base-uri 'none'; form-action 'none'"
-        )
 
 
 def write(
@@ -66,7 +53,6 @@ def write(
         The path.
 
     Raises:
-        ImportError: if the extra `interactive` is not installed.
         StoreError: if the study is no store, is not safe to open, or is damaged.
         ValueError: if a number is not positive, or a query is unknown.
         OSError: if the page cannot be written.
@@ -76,12 +62,6 @@ def write(
     for name, value in (("num_queries", number), ("top", top)):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise ImportError(f"a report needs {', '.join(missing)}: pip install 'dtda_prob[interactive]'")
-    from dtda_prob.report.panels import Choice
-    from dtda_prob.report.study import groups_of, open_study, readable
-
     with readable(Path(study)):
         opened = open_study(Path(study))
         known = {label for group in groups_of(opened) for label in group.queries}
@@ -105,7 +85,7 @@ def _replace(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _fitting(study: "Study", choice: "Choice", title: str | None) -> str:
+def _fitting(study: Study, choice: Choice, title: str | None) -> str:
     """Render what fits into a page; the page says what it leaves out."""
     text = _render(study, choice, title)
     number, top = choice.num_queries, choice.top
@@ -116,14 +96,7 @@ def _fitting(study: "Study", choice: "Choice", title: str | None) -> str:
     return _fitting(study, choice._replace(queries=queries, num_queries=number, top=top), title)
 
 
-def _render(study: "Study", choice: "Choice", title: str | None) -> str:
-    import jinja2
-    from markupsafe import Markup
-
-    from dtda_prob.report import figures, summary
-    from dtda_prob.report.panels import panels_of
-    from dtda_prob.report.quality import evidence
-
+def _render(study: Study, choice: Choice, title: str | None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dtda_prob.report", ASSETS),
         autoescape=True,
@@ -132,16 +105,16 @@ def _render(study: "Study", choice: "Choice", title: str | None) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=_clipped,
     )
-    # Figures refer to earlier entries of their JSON, so their order must be kept.
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     shown, checked = panels_of(study, choice), evidence(study, choice.num_queries)
-    scripts = Scripts(_asset("theme.js"), figures.script(), _asset("page.js"))
+    script = _asset("page.js")
     return environment.get_template("page.html").render(
         title=title or summary.title(shown),
         study=study.path.name,
-        policy=Markup(scripts.policy()),
+        policy=Markup(_policy(script)),
         style=Markup(_asset("page.css")),
-        scripts=Scripts(*map(Markup, scripts)),
+        script=Markup(script),
+        across=figures.ACROSS,
+        down=figures.DOWN,
         glance=summary.glance(study, shown, checked),
         warnings=list(summary.warnings(study)),
         asked=summary.asked(study),
@@ -153,10 +126,17 @@ def _render(study: "Study", choice: "Choice", title: str | None) -> str:
     )
 
 
+def _policy(script: str) -> str:
+    """Return a policy that runs this script and no other, and loads nothing."""
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
 def _clipped(value: Any) -> Any:
     """Bound every text on the page, whatever a store contains."""
-    from dtda_prob.report.numbers import clip
-
     return clip(value) if type(value) is str else value
 
 

@@ -6,13 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from dtda_prob.report import figures
-from dtda_prob.report.directions import unit_of
+from dtda_prob.report.figures import Figure, Style, densities, styles_of
 from dtda_prob.report.influences import Scores, by_query, over_all, scores_of
 from dtda_prob.report.looks import Looks, looks
 from dtda_prob.report.numbers import clip, count
 from dtda_prob.report.samples import SampleSet, compared, is_drawn, num_outputs, read, reference_of
-from dtda_prob.report.study import Group, Part, Study, groups_of
+from dtda_prob.report.study import Group, Part, Study, groups_of, unit_of
 from dtda_prob.report.tables import LONGEST, Table
 
 MOST_SETS = 8
@@ -53,18 +52,17 @@ class Panel(NamedTuple):
     measure: str
     picture: str | None
     target: str
-    figure: figures.Item | None
-    described: str
+    figure: Figure | None
     samples: Table | None
     rankings: list[Ranking]
 
 
 class Panels(NamedTuple):
-    """Queries shown, rankings over all, sample sets with colour and dashes, and what is left out."""
+    """Queries shown, rankings over all, how sample sets are drawn, and what is left out."""
 
     panels: list[Panel]
     rankings: list[Ranking]
-    sets: list[tuple[str, str, str]]
+    sets: list[Style]
     scores: list[Scores]
     left_out: list[str]
 
@@ -85,15 +83,17 @@ def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Ch
     shown, drawn = choice.of(group.queries), [part for part in group.samples if is_drawn(part)]
     gathered.left_out.extend(_left_out(group, len(shown), drawn))
     sets, component = _sets(drawn[:MOST_SETS], shown)
-    known = {name for name, _, _ in gathered.sets}
-    styled = [(clip(one.name, LONGEST), *figures.style_of(i)) for i, one in enumerate(sets)]
-    gathered.sets.extend(each for each in styled if each[0] not in known)
+    styles = styles_of([one.name for one in sets])
+    gathered.sets.extend(style for style in styles if style not in gathered.sets)
     opened = [scores_of(part, choice.top, data) for part in group.scores]
     scores = [one for one in opened if one is not None]
     labels, what = [group.queries[i] for i in shown], group.measure.replace("_", " ") + component
+    unit, names = unit_of(group.measure), ", ".join(one.name for one in sets)
     tables = [(one, by_query(one, shown, labels)) for one in scores]
     for i, label in enumerate(labels):
-        names = ", ".join(one.name for one in sets)
+        draws = {style: one.finite(i) for style, one in zip(styles, sets, strict=True)}
+        described = f"Densities of the {what} of query {label} in {names}; see the table below."
+        caption = f"{what} of query {label}, by sample set"
         gathered.panels.append(
             Panel(
                 anchor=f"query-{len(gathered.panels)}",
@@ -101,9 +101,8 @@ def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Ch
                 measure=what,
                 picture=queries.picture(label),
                 target=queries.target(label),
-                figure=_figure(sets, i, what, group.measure),
-                described=f"Densities of the {what} of query {label} in {names}; see the table below.",
-                samples=_compared(sets, group.measure, i, f"{what} of query {label}, by sample set"),
+                figure=densities(draws, f"{what} ({unit})" if unit else what, described),
+                samples=compared(sets, group.measure, i, caption) if sets else None,
                 rankings=[
                     each for one, by in tables for each in _rankings(one, by[i], len(scores) > 1)
                 ],
@@ -118,16 +117,6 @@ def _rankings(scores: Scores, tables: Sequence[Table], several: bool) -> Iterato
     for divergence, table in zip(scores.divergences, tables, strict=True):
         name = f"{divergence} ({scores.name})" if several else divergence
         yield Ranking(clip(name, LONGEST), scores.explained(divergence), table)
-
-
-def _compared(sets: list[SampleSet], measure: str, position: int, caption: str) -> Table | None:
-    return compared(sets, measure, position, caption) if sets else None
-
-
-def _figure(sets: list[SampleSet], position: int, what: str, measure: str) -> figures.Item | None:
-    unit = unit_of(measure)
-    draws = {clip(one.name, LONGEST): one.finite(position) for one in sets}
-    return figures.densities(draws, f"{what} ({unit})" if unit else what) if sets else None
 
 
 def _sets(drawn: list[Part], shown: list[int]) -> tuple[list[SampleSet], str]:

@@ -3,16 +3,13 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import scipy.stats
 import xarray as xr
 
 from dtda_prob.report import figures
-from dtda_prob.report.directions import meaning_of
-from dtda_prob.report.looks import texts
 from dtda_prob.report.numbers import count, fixed, with_error
-from dtda_prob.report.study import Part, Study
-from dtda_prob.report.tables import MOST_ROWS, Table, bars, told
+from dtda_prob.report.study import Part, Study, meaning_of, texts
+from dtda_prob.report.tables import MOST_ROWS, Column, Table, bars, marked
 
 LEVEL = 0.9
 MOST_FIGURES, MOST_POINTS = 4, 2000
@@ -32,22 +29,14 @@ class Verdict(NamedTuple):
     text: list[tuple[str, list[str]]]
 
 
-class Drawn(NamedTuple):
-    """A figure with its title and description."""
-
-    item: figures.Item
-    title: str
-    described: str
-
-
 class Agreement(NamedTuple):
-    """A saved comparison with retraining: tables over all queries and by query, and figures."""
+    """A saved comparison with retraining: tables over all queries and by query, titles and figures."""
 
     name: str
     summary: Table
     queries: Table
     text: str
-    figures: list[Drawn]
+    figures: list[tuple[str, figures.Figure]]
 
 
 class Evidence(NamedTuple):
@@ -71,22 +60,16 @@ def verdict_of(part: Part) -> Verdict:
     dataset = part.dataset.load()
     passed = dataset["passed"].values.astype(bool)
     value, error = (dataset[name].values.astype(float) for name in ("value", "error"))
-    frame = pd.DataFrame(
-        {
-            "Check": texts(dataset["check"]),
-            "Value": value,
-            "Threshold": texts(dataset["threshold"]),
-            "Verdict": np.where(passed, "passed", "not passed"),
-        }
-    )
-    shown = {
-        "Value": list(map(with_error, value, error)),
-        "Verdict": [told(good, "passed", "not passed") for good in passed],
+    verdicts = ["passed" if good else "not passed" for good in passed]
+    note = "± standard error, or spread over queries or perturbations"
+    columns = {
+        "Check": Column(texts(dataset["check"])),
+        "Value": Column(value, list(map(with_error, value, error)), note),
+        "Threshold": Column(texts(dataset["threshold"])),
+        "Verdict": Column(verdicts, list(map(marked, passed, verdicts))),
     }
-    notes = {"Value": "± standard error, or spread over queries or perturbations"}
     text = _paragraphs(str(dataset.attrs.get("text", "")))
-    table = Table("All checks", frame, shown, notes)
-    return Verdict(part.name, table, int(passed.sum()), len(passed), text)
+    return Verdict(part.name, Table("All checks", columns), int(passed.sum()), len(passed), text)
 
 
 def agreement_of(part: Part, most: int) -> Agreement:
@@ -104,62 +87,59 @@ def agreement_of(part: Part, most: int) -> Agreement:
 
 def _summary(dataset: xr.Dataset) -> Table:
     level = f"{float(dataset.attrs.get('level', LEVEL)):.0%} interval"
-    fields = [f"lds{end}" for end in ("", "_error", "_lower", "_upper")]
-    fields += ["lds_disattenuated", "lds_disattenuated_error", "lds_reliability", "num_queries"]
-    columns = [np.atleast_1d(dataset[name].values).astype(float) for name in fields]
-    lds, error, lower, upper, free, free_error, reliable, number = columns
-    corrected = "Corrected for noise in the truth"
-    frame = pd.DataFrame(
-        {
-            "Divergence": texts(dataset["divergence"]),
-            "Spearman correlation": lds,
-            "Drawn": lds,
-            level: lower,
-            corrected: free,
-            "Reliability of the truth": reliable,
-            "Queries": number.astype(int),
-        }
-    )
-    shown = {
-        "Spearman correlation": list(map(with_error, lds, error)),
-        "Drawn": bars(lds, error, lower, upper),
-        level: [f"{fixed(a, 2)} to {fixed(b, 2)}" for a, b in zip(lower, upper, strict=True)],
-        corrected: list(map(with_error, free, free_error)),
-        "Reliability of the truth": [fixed(x, 3) for x in reliable],
+
+    def read(name: str) -> np.ndarray:
+        return np.atleast_1d(dataset[name].values).astype(float)
+
+    lds, error, lower, upper = (read(f"lds{end}") for end in ("", "_error", "_lower", "_upper"))
+    free, free_error = read("lds_disattenuated"), read("lds_disattenuated_error")
+    columns = {
+        "Divergence": Column(texts(dataset["divergence"])),
+        "Spearman correlation": Column(
+            lds,
+            list(map(with_error, lds, error)),
+            "mean over queries ± standard error; for random subsets this is the linear datamodelling "
+            "score",
+        ),
+        "Drawn": Column(
+            lds, bars(lds, error, lower, upper), f"mark: mean; thick: ± standard error; thin: {level}"
+        ),
+        level: Column(lower, _ranges(lower, upper)),
+        "Corrected for noise in the truth": Column(
+            free,
+            list(map(with_error, free, free_error)),
+            "± standard error: divided by the square root of the reliability",
+        ),
+        "Reliability of the truth": Column(
+            reliable := read("lds_reliability"),
+            [fixed(x, 3) for x in reliable],
+            "correlation between two such sets of retrainings",
+        ),
+        "Queries": Column(read("num_queries").astype(int)),
     }
-    notes = {
-        "Spearman correlation": "mean over queries ± standard error; for random subsets this is the "
-        "linear datamodelling score",
-        "Drawn": f"mark: mean; thick: ± standard error; thin: {level}",
-        corrected: "± standard error: divided by the square root of the reliability",
-        "Reliability of the truth": "correlation between two such sets of retrainings",
-    }
-    return Table("Agreement with retraining, over all queries", frame, shown, notes)
+    return Table("Agreement with retraining, over all queries", columns)
 
 
 def _by_query(dataset: xr.Dataset, most: int) -> Table:
     chosen = dataset[["spearman", "reliability"]].isel(query=slice(most))
     flat = chosen.to_dataframe(dim_order=["divergence", "query"]).reset_index()
-    lower, upper = _interval(flat["spearman"].to_numpy(float), dataset.sizes["perturbation"])
-    level = f"{LEVEL:.0%} interval"
-    frame = pd.DataFrame(
-        {
-            "Query": list(map(str, flat["query"])),
-            "Divergence": list(map(str, flat["divergence"])),
-            "Spearman correlation": flat["spearman"],
-            level: lower,
-            "Reliability of the truth": flat["reliability"],
-        }
-    )
-    shown = {
-        "Spearman correlation": [fixed(x, 2) for x in flat["spearman"]],
-        level: [f"{fixed(a, 2)} to {fixed(b, 2)}" for a, b in zip(lower, upper, strict=True)],
-        "Reliability of the truth": [fixed(x, 2) for x in flat["reliability"]],
+    spearman, reliable = (flat[name].to_numpy(float) for name in ("spearman", "reliability"))
+    lower, upper = _interval(spearman, dataset.sizes["perturbation"])
+    note = "over perturbations, by Fisher's transformation (Bonett and Wright, 2000)"
+    columns = {
+        "Query": Column(list(map(str, flat["query"]))),
+        "Divergence": Column(list(map(str, flat["divergence"]))),
+        "Spearman correlation": Column(spearman, [fixed(x, 2) for x in spearman]),
+        f"{LEVEL:.0%} interval": Column(lower, _ranges(lower, upper), note),
+        "Reliability of the truth": Column(reliable, [fixed(x, 2) for x in reliable]),
     }
-    notes = {level: "over perturbations, by Fisher's transformation (Bonett and Wright, 2000)"}
     left = dataset.sizes["query"] - chosen.sizes["query"]
     note = f"{count(left, 'more query is', 'more queries are')} not shown." if left else ""
-    return Table("Agreement with retraining, query by query", frame, shown, notes, note)
+    return Table("Agreement with retraining, query by query", columns, note)
+
+
+def _ranges(lower: np.ndarray, upper: np.ndarray) -> list[str]:
+    return [f"{fixed(a, 2)} to {fixed(b, 2)}" for a, b in zip(lower, upper, strict=True)]
 
 
 def _interval(correlation: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,8 +160,8 @@ def _figures(dataset: xr.Dataset, name: str) -> Any:
     unit = meaning_of(dataset.attrs, divergence, str(dataset.attrs.get("measure", ""))).unit
     known = np.isfinite(dataset["spearman"].values[0])
     for query in dataset["query"].values[known][:MOST_FIGURES].tolist():
-        item = figures.agreement(dataset, query, divergence, unit)
-        yield Drawn(item, f"Query {query}", FIGURE.format(divergence, query, name))
+        said = FIGURE.format(divergence, query, name)
+        yield f"Query {query}", figures.agreement(dataset, query, divergence, unit, said)
 
 
 def _paragraphs(text: str) -> list[tuple[str, list[str]]]:

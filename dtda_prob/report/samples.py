@@ -4,14 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from dtda_prob.divergences import estimate
-from dtda_prob.report.directions import unit_of
 from dtda_prob.report.numbers import NONE, beside_error, brief, count, exponent_of, scaled_unit
-from dtda_prob.report.study import Part
-from dtda_prob.report.tables import Table
+from dtda_prob.report.study import Part, unit_of
+from dtda_prob.report.tables import Column, Table
 
 LEAST_DRAWS = 3
 W2_NOTE = (
@@ -21,6 +19,8 @@ W2_NOTE = (
 MISSING = np.nan, NONE
 
 Draws = Float[np.ndarray, "draw query"]
+Cell = tuple[float, str]
+"""A value and its text."""
 
 
 class SampleSet(NamedTuple):
@@ -88,64 +88,59 @@ def compared(sets: Sequence[SampleSet], measure: str, position: int, caption: st
     """Return mean and spread of each sample set at a query, and its distance from the reference."""
     reference = reference_of(sets)
     exponent = exponent_of([_mean(reference.finite(position)[:, None]).item()])
-    said = scaled_unit(exponent, unit_of(measure))
-    said = f" ({said})" if said else ""
-    mean, sd, shift = f"Mean{said}", f"Standard deviation{said}", f"Mean less {reference.name}{said}"
-    distance, null = f"W₂ to {reference.name}{said}", f"Null level of W₂{said}"
-    rows = {}
-    for one in sets:
-        values, scale = one.finite(position), 10.0**exponent
-        lost = len(one.values) - len(values)
-        left_out = f" ({count(lost, 'is', 'are')} not finite)" if lost else ""
-        moved = _moved(one, reference, position, scale) if one is not reference else [MISSING] * 3
-        rows[one.name] = {
-            "Sample set": (one.name, one.name),
-            "Draws": (len(values), f"{len(values):,}{left_out}"),
-            mean: _estimated(_mean, values, one.num_states, scale),
-            sd: _estimated(_sd, values, one.num_states, scale),
-            **dict(zip((shift, distance, null), moved, strict=True)),
-        }
-    if len(sets) == 1:
-        rows = {name: dict(list(row.items())[:4]) for name, row in rows.items()}
-    cells = pd.DataFrame(list(rows.values()))
-    notes = {
+    said, scale = scaled_unit(exponent, unit_of(measure)), 10.0**exponent
+    unit = f" ({said})" if said else ""
+    heads = {
         "Draws": "draws that are finite",
-        mean: "± standard error",
-        sd: "± standard error, by the jackknife",
-        shift: "± standard error",
-        distance: W2_NOTE,
-        null: "95 % of estimates are below this if nothing moved",
+        f"Mean{unit}": "± standard error",
+        f"Standard deviation{unit}": "± standard error, by the jackknife",
+        f"Mean less {reference.name}{unit}": "± standard error",
+        f"W₂ to {reference.name}{unit}": W2_NOTE,
+        f"Null level of W₂{unit}": "95 % of estimates are below this if nothing moved",
     }
-    frame, shown = (cells.map(lambda cell, i=i: cell[i]) for i in range(2))
-    notes = {name: note for name, note in notes.items() if name in frame}
-    return Table(caption, frame, {str(name): column.tolist() for name, column in shown.items()}, notes)
+    rows = [_row(one, reference, position, scale) for one in sets]
+    columns = {"Sample set": Column([one.name for one in sets])}
+    for (name, note), cells in zip(heads.items(), zip(*rows, strict=True), strict=False):
+        values, shown = zip(*cells, strict=True)
+        columns[name] = Column(values, shown, note)
+    return Table(caption, columns if len(sets) > 1 else dict(list(columns.items())[:4]))
 
 
-def _moved(one: SampleSet, reference: SampleSet, position: int, scale: float) -> list[tuple]:
-    """Return shift of the mean, W2 and its null level, as values and text."""
+def _row(one: SampleSet, reference: SampleSet, position: int, scale: float) -> list[Cell]:
+    """Return draws, mean and spread of a sample set, and how far it is from the reference."""
+    values = one.finite(position)
+    lost = len(one.values) - len(values)
+    left_out = f" ({count(lost, 'is', 'are')} not finite)" if lost else ""
+    return [
+        (len(values), f"{len(values):,}{left_out}"),
+        _estimated(_mean, values, one.num_states, scale),
+        _estimated(_sd, values, one.num_states, scale),
+        *([MISSING] * 3 if one is reference else _moved(one, reference, position, scale)),
+    ]
+
+
+def _moved(one: SampleSet, reference: SampleSet, position: int, scale: float) -> list[Cell]:
+    """Return the shift of the mean, W2 and its null level."""
     old, new = (each.values[:, [position]] for each in (reference, one))
     enough = min(len(old), len(new)) >= LEAST_DRAWS and one.num_states == reference.num_states
     if not enough or not (np.isfinite(old).all() and np.isfinite(new).all()):
         return [MISSING] * 3
     coupled = np.array_equal(one.keys, reference.keys)
     options: dict[str, Any] = {"coupled": coupled, "num_states": one.num_states}
-    shift = new.mean() - old.mean(), estimate("mean", old, new, **options).error[0]
+    shift = estimate("mean", old, new, **options)
     distance = estimate("wasserstein", old, new, **options)
-    return [
-        _number(*map(float, shift), scale),
-        _number(float(distance.value[0]), float(distance.error[0]), scale),
-        _number(float(distance.null[0]), np.nan, scale),
-    ]
+    pairs = (shift.value, shift.error), (distance.value, distance.error), (distance.null, [np.nan])
+    return [_number(float(value[0]), float(error[0]), scale) for value, error in pairs]
 
 
-def _number(value: float, error: float, scale: float) -> tuple[float, str]:
+def _number(value: float, error: float, scale: float) -> Cell:
     known = np.isfinite(error)
     return value, beside_error(value / scale, error / scale) if known else brief(value / scale)
 
 
 def _estimated(
     statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, num_states: int, scale: float
-) -> tuple[float, str]:
+) -> Cell:
     """Return a statistic with its standard error by the jackknife over chains."""
     chains = values.reshape(-1, num_states) if len(values) % num_states == 0 else values[:, None]
     number = len(chains)

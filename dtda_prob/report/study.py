@@ -11,26 +11,23 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
-from dtda_prob.report.looks import texts
+from dtda_prob.divergences import Meaning, available
+from dtda_prob.divergences.meaning import decoded
 from dtda_prob.storage import StoreError, contents, load
 
 TYPES = {
-    "data": dict,
-    "grid": dict,
+    **dict.fromkeys(("data", "grid", "measure", "rows", "shapes", "sites", "versions"), dict),
+    **dict.fromkeys(("kind", "model", "plate", "removal", "transform"), str),
     "kernel": (dict, str),
     "key": list,
-    "kind": str,
-    "measure": dict,
-    "model": str,
-    "plate": str,
-    "removal": str,
-    "rows": dict,
-    "shapes": dict,
-    "sites": dict,
-    "transform": str,
-    "versions": dict,
 }
 """Of what a study and its parts say about themselves, as far as a page shows it."""
+UNITS = {
+    **dict.fromkeys(("loss", "log_likelihood", "margin"), "nats"),
+    "squared_error": "target units²",
+    "accuracy": "share",
+}
+"""Of measures; the user knows the units of any other."""
 
 
 class Part(NamedTuple):
@@ -71,8 +68,7 @@ class Study(NamedTuple):
     def written(self) -> datetime:
         """Return when the study was last written to."""
         nodes = self.path / "zarr.json", *self.path.glob("*/zarr.json")
-        times = [node.stat().st_mtime for node in nodes]
-        return datetime.fromtimestamp(max(times), UTC)
+        return datetime.fromtimestamp(max(node.stat().st_mtime for node in nodes), UTC)
 
 
 class Group(NamedTuple):
@@ -140,3 +136,25 @@ def groups_of(study: Study) -> list[Group]:
         group = groups.setdefault(asked, Group(*asked, [], []))
         (group.samples if part.kind == "sample set" else group.scores).append(part)
     return list(groups.values())
+
+
+def texts(labels: xr.DataArray) -> list[str]:
+    """Return labels as text."""
+    return [str(label) for label in labels.values.tolist()]
+
+
+def meaning_of(attributes: Any, divergence: str, measure: str) -> Meaning:
+    """Return how to read a divergence of a measure, from the attributes of a dataset of it.
+
+    Of a divergence that the dataset does not describe, the library knows at most the unit.
+    """
+    unknown = Meaning("", "", "", getattr(available.get(divergence), "unit", ""))
+    meaning = decoded(attributes).get(divergence, unknown)
+    unit = unit_of(measure)
+    filled = meaning.unit.replace("{unit}", unit) if unit or "{unit}" not in meaning.unit else ""
+    return meaning._replace(unit=filled.replace("²²", "⁴"))
+
+
+def unit_of(measure: str) -> str:
+    """Return the unit of a measure, empty for a user's own."""
+    return UNITS.get(measure.removeprefix("mean_"), "")

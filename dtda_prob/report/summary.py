@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from dtda_prob.report.influences import RATE, Scores
@@ -12,7 +11,7 @@ from dtda_prob.report.numbers import NONE, brief, count, duration, share, size, 
 from dtda_prob.report.panels import Panels
 from dtda_prob.report.quality import Evidence
 from dtda_prob.report.study import Part, Study
-from dtda_prob.report.tables import MOST_ROWS, Table, told
+from dtda_prob.report.tables import MOST_ROWS, Column, Table, marked
 
 REMOVAL = {
     "drop": "drop: the rows are gone and the number of epochs is kept, so that there are fewer steps",
@@ -94,11 +93,11 @@ def _trusted(checked: Evidence) -> Iterator[str]:
     if not checked.verdicts:
         yield "The study has no diagnostics, so it is unknown whether the scores can be trusted."
     for agreement in checked.agreements:
-        first = agreement.summary.frame.iloc[0]
+        columns = agreement.summary.columns
+        correlations = columns["Spearman correlation"].shown or [""]
         yield (
-            f"Predicted and retrained {first['Divergence']} effects of “{agreement.name}” have a "
-            f"Spearman correlation of {agreement.summary.shown['Spearman correlation'][0]}, averaged "
-            "over queries."
+            f"Predicted and retrained {columns['Divergence'].values[0]} effects of “{agreement.name}” "
+            f"have a Spearman correlation of {correlations[0]}, averaged over queries."
         )
     if not checked.agreements:
         yield "Predictions have not been compared with retraining."
@@ -174,34 +173,36 @@ def _measure(about: dict[str, Any]) -> str:
 def holds(study: Study) -> Table:
     """Return a row for each part: what it is, how large, and what it took."""
     table = study.table.loc[[part.name for part in study.parts]]
-    counts = {name: table[name.lower()].to_numpy() for name in ("Draws", "Perturbations", "Queries")}
-    frame = pd.DataFrame(
-        {
-            "Name": [part.name for part in study.parts],
-            "Kind": [part.kind for part in study.parts],
-            "By": table["transform"].astype(str).to_numpy(),
-            "Key": [" ".join(map(str, part.about.get("key", []))) for part in study.parts],
-            **counts,
-            "Finished": table["finished"].to_numpy(float),
-            "Diverging": table["diverging"].to_numpy(),
-            "Time": table["seconds"].to_numpy(),
-            "Size": table["bytes"].to_numpy(),
-        }
-    )
-    shown = {name: [f"{n:,}" if n else NONE for n in values] for name, values in counts.items()} | {
-        "Finished": [f"{x:.0%}" if x == 1 else told(False, "", f"{x:.0%}") for x in frame["Finished"]],
-        "Diverging": [told(False, "", f"{n:,}") if n else "0" for n in frame["Diverging"]],
-        "Time": list(map(duration, table["seconds"])),
-        "Size": list(map(size, frame["Size"])),
+    keys = [" ".join(map(str, part.about.get("key", []))) for part in study.parts]
+    done = table["finished"].to_numpy(float)
+    columns = {
+        "Name": Column([part.name for part in study.parts]),
+        "Kind": Column([part.kind for part in study.parts]),
+        "By": Column(list(map(str, table["transform"]))),
+        "Key": Column(keys, note="the JAX key of its draws"),
     }
-    notes = {
-        "Key": "the JAX key of its draws",
-        "Finished": "share of its shards",
-        "Diverging": "draws that diverged, did not converge or are not finite",
-        "Time": "over all shards, which may have run in parallel",
-        "Size": "on disk",
+    for name in ("Draws", "Perturbations", "Queries"):
+        numbers = table[name.lower()].tolist()
+        columns[name] = Column(numbers, [f"{n:,}" if n else NONE for n in numbers])
+    columns |= {
+        "Finished": Column(
+            done,
+            [f"{x:.0%}" if x == 1 else marked(False, f"{x:.0%}") for x in done],
+            "share of its shards",
+        ),
+        "Diverging": Column(
+            table["diverging"].tolist(),
+            [marked(False, f"{n:,}") if n else "0" for n in table["diverging"]],
+            "draws that diverged, did not converge or are not finite",
+        ),
+        "Time": Column(
+            table["seconds"].tolist(),
+            list(map(duration, table["seconds"])),
+            "over all shards, which may have run in parallel",
+        ),
+        "Size": Column(table["bytes"].tolist(), list(map(size, table["bytes"])), "on disk"),
     }
-    return Table("Everything in the study", frame, shown, notes)
+    return Table("Everything in the study", columns)
 
 
 def plain_name(qualified: str) -> str:

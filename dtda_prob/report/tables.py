@@ -1,13 +1,13 @@
-"""DataFrames as tables of a page: sorted by their values, shown as formatted text."""
+"""Tables of a page: columns that are sorted by their values and shown as text."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
-from dtda_prob.report.numbers import brief, clip, fixed
+from dtda_prob.report.numbers import NONE, brief, clip, fixed
 
 MOST_ROWS = 200
 """Of a table on the page."""
@@ -15,54 +15,65 @@ LONGEST = 80
 """Characters of a cell."""
 WIDTH = 120
 """Units across the drawing of an error bar."""
-TICK = Markup('<span class="{}">{}</span>')
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        values: what rows are sorted by.
+        shown: the texts or markup in the place of the values, if they are not shown as they are.
+        note: a sentence about the column.
+    """
+
+    values: Any
+    shown: Sequence[str] | None = None
+    note: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Return "number" or "text"."""
+        return "number" if np.asarray(self.values).dtype.kind in "biuf" else "text"
+
+    def cells(self) -> Iterator[tuple[str, str, str]]:
+        """Yield kind, sort key and text of each cell."""
+        for value, text in zip(self.values, self.shown or self.values, strict=True):
+            yield self.kind, _key(value), _text(text)
 
 
 class Table(NamedTuple):
-    """A DataFrame with what a page needs beside it.
-
-    Attributes:
-        caption: what the rows are.
-        frame: the values, which rows are sorted by.
-        shown: by column, the text or markup in the place of the values.
-        notes: by column, a sentence about it.
-        note: a sentence below the table.
-    """
+    """Columns by name, what the rows are, and a sentence below them."""
 
     caption: str
-    frame: pd.DataFrame
-    shown: Mapping[str, Sequence[str]] = {}
-    notes: Mapping[str, str] = {}
+    columns: Mapping[str, Column]
     note: str = ""
 
-    def heads(self) -> Iterator[tuple[str, str, str]]:
-        """Yield name, kind and initial order of each column."""
-        for i, name in enumerate(self.frame):
-            is_sorted = i == 0 and self.frame[name].is_monotonic_increasing
-            yield str(name), self._kind(name), "ascending" if is_sorted else ""
+    @property
+    def num_rows(self) -> int:
+        """Return the number of rows, of which the page shows the first."""
+        return len(next(iter(self.columns.values())).values)
 
-    def rows(self) -> Iterator[list[tuple[str, str, str]]]:
-        """Yield kind, sort key and text of the cells of each row."""
-        kinds = [self._kind(name) for name in self.frame]
-        columns = [self.shown.get(str(name), values) for name, values in self.frame.items()]
-        for values, *texts in zip(
-            self.frame[:MOST_ROWS].itertuples(index=False, name=None), *columns, strict=False
-        ):
-            yield [
-                (kind, _key(value), _text(text))
-                for kind, value, text in zip(kinds, values, texts, strict=True)
-            ]
+    @property
+    def notes(self) -> dict[str, str]:
+        """Return the sentences about columns."""
+        return {name: column.note for name, column in self.columns.items() if column.note}
 
     @property
     def notes_below(self) -> str:
         """Return the note, and how many rows are left out."""
-        left_out = len(self.frame) - MOST_ROWS
-        return (
-            f"{self.note} {left_out:,} more rows are not shown.".strip() if left_out > 0 else self.note
-        )
+        left_out = self.num_rows - MOST_ROWS
+        return f"{self.note} {left_out:,} more rows are not shown." if left_out > 0 else self.note
 
-    def _kind(self, name: Any) -> str:
-        return "number" if pd.api.types.is_numeric_dtype(self.frame[name]) else "text"
+    def heads(self) -> Iterator[tuple[str, str, str]]:
+        """Yield name, kind and initial order of each column."""
+        for i, (name, column) in enumerate(self.columns.items()):
+            values = list(column.values)
+            yield name, column.kind, "" if i or values != sorted(values) else "ascending"
+
+    def rows(self) -> Iterator[tuple[tuple[str, str, str], ...]]:
+        """Yield kind, sort key and text of the cells of each row."""
+        columns = (column.cells() for column in self.columns.values())
+        return islice(zip(*columns, strict=True), MOST_ROWS)
 
 
 def _key(value: Any) -> str:
@@ -78,9 +89,9 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | np.integer) else brief(value, 4)
 
 
-def told(good: Any, passed: str, failed: str) -> Markup:
-    """Return a verdict, marked as good or bad."""
-    return TICK.format("good" if good else "bad", passed if good else failed)
+def marked(good: Any, text: str) -> Markup:
+    """Return a text that is marked as good or bad."""
+    return Markup('<span class="{}">{}</span>').format("good" if good else "bad", text)
 
 
 def bars(values: Any, errors: Any, lower: Any, upper: Any) -> list[Markup]:
@@ -91,26 +102,23 @@ def bars(values: Any, errors: Any, lower: Any, upper: Any) -> list[Markup]:
     high = np.where(np.isfinite(upper), upper, values + errors)
     ends = np.concatenate([low, high, [0.0]])
     ends = ends[np.isfinite(ends)]
-    first, span = ends.min(), np.ptp(ends) or 1.0
+    each = np.stack([np.zeros_like(values), low, high, values - errors, values + errors, values], -1)
+    places = np.clip(2 + (WIDTH - 4) * (each - ends.min()) / (np.ptp(ends) or 1.0), 0, WIDTH).round(1)
+    return [
+        _bar(fixed(value, 3), *place) if np.isfinite(value) else Markup(NONE)
+        for value, place in zip(values, places.tolist(), strict=True)
+    ]
 
-    def place(x: Any) -> np.ndarray:
-        return np.round(np.clip(2 + (WIDTH - 4) * (np.asarray(x) - first) / span, 0, WIDTH), 1)
 
-    def line(kind: str, start: float, end: float, y: tuple[int, int] = (7, 7)) -> str:
-        return f'<line class="{kind}" x1="{start}" x2="{end}" y1="{y[0]}" y2="{y[1]}"/>'
-
-    def bar(value: float, error: float, low: float, high: float) -> Markup:
-        if not np.isfinite(value):
-            return Markup("–")
-        zero, least, most, left, right, middle = place(
-            [0.0, low, high, value - error, value + error, value]
-        )
-        return Markup(
-            f'<svg class="drawing" viewBox="0 0 {WIDTH} 14" role="img" aria-label="{fixed(value, 3)}">'
-            + line("zero", zero, zero, (0, 14))
-            + line("interval", least, most)
-            + line("error", left, right)
-            + f'<circle cx="{middle}" cy="7" r="3.2"/></svg>'
-        )
-
-    return [bar(*each) for each in zip(values, errors, low, high, strict=True)]
+def _bar(
+    label: str, zero: float, low: float, high: float, left: float, right: float, middle: float
+) -> Markup:
+    lines = ("zero", zero, zero, 0, 14), ("interval", low, high, 7, 7), ("error", left, right, 7, 7)
+    drawn = "".join(
+        f'<line class="{kind}" x1="{start}" x2="{end}" y1="{top}" y2="{bottom}"/>'
+        for kind, start, end, top, bottom in lines
+    )
+    return Markup(
+        f'<svg class="drawing" viewBox="0 0 {WIDTH} 14" role="img" aria-label="{label}">{drawn}'
+        f'<circle cx="{middle}" cy="7" r="3.2"/></svg>'
+    )

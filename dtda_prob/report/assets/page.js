@@ -13,11 +13,6 @@
   theme.hidden = false;
   theme.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
-    try {
-      localStorage.setItem("dtda-theme", root.dataset.theme);
-    } catch {
-      // Pages opened from disk may not be allowed to keep anything.
-    }
     showTheme();
   });
   system.addEventListener("change", showTheme);
@@ -91,56 +86,14 @@
   }
   all(".table").forEach(makeTable);
 
-  // Figures: drawn one after another, those of hidden panels once they are shown and have a width.
-
-  const views = new Map();
-  const hiddenSets = new Set();
-  const linesOf = (view) => view.roots[0].model.renderers.filter((line) => line.tags.length > 0);
-  const showSets = (view) => {
-    for (const line of linesOf(view)) line.visible = !hiddenSets.has(line.tags[0]);
-  };
-  async function draw(holder) {
-    if (views.has(holder)) return;
-    views.set(holder, null);
-    const description = JSON.parse(holder.querySelector("script").textContent);
-    const place = make("div");
-    holder.append(place);
-    const view = await Bokeh.embed.embed_item(description, place);
-    views.set(holder, view);
-    showSets(view);
-    holder.dataset.drawn = "";
-  }
-  const pause = () => new Promise((done) => setTimeout(done));
-  async function drawShown() {
-    for (const holder of all(".figure")) {
-      if (holder.offsetParent === null || views.has(holder)) continue;
-      await draw(holder);
-      await pause();
-    }
-  }
-  Bokeh.set_log_level("warn");
-
-  // Figures are printed as they are on the screen, scaled down to the paper.
-  const PAPER = 660;
-  addEventListener("beforeprint", () => {
-    const scale = Math.min(1, PAPER / document.getElementById("main").offsetWidth);
-    const widths = all(".figure").map((holder) => [holder, holder.offsetWidth]);
-    for (const [holder, width] of widths) {
-      if (width > 0) Object.assign(holder.style, { width: `${width}px`, zoom: scale });
-    }
-  });
-  addEventListener("afterprint", () => {
-    for (const holder of all(".figure")) Object.assign(holder.style, { width: "", zoom: "" });
-  });
+  // Sample sets that are drawn.
 
   const sets = document.querySelector(".sets");
-  if (sets) {
-    sets.hidden = false;
-    sets.addEventListener("change", (event) => {
-      hiddenSets[event.target.checked ? "delete" : "add"](event.target.value);
-      for (const view of views.values()) if (view) showSets(view);
-    });
-  }
+  sets?.addEventListener("change", ({ target }) => {
+    for (const line of all("[data-set]")) {
+      if (line.dataset.set === target.value) line.toggleAttribute("hidden", !target.checked);
+    }
+  });
 
   // One ranking of several at a time, the same for every query.
 
@@ -171,10 +124,7 @@
   // One query at a time.
 
   const chooser = document.getElementById("chooser");
-  if (!chooser) {
-    drawShown();
-    return;
-  }
+  if (!chooser) return;
   const panels = all(".panel");
   const select = document.getElementById("query");
   const every = document.getElementById("every");
@@ -186,7 +136,6 @@
     previous.disabled = select.selectedIndex === 0;
     next.disabled = select.selectedIndex === panels.length - 1;
     if (showAll) document.getElementById(anchor).scrollIntoView();
-    drawShown();
   }
   const step = (by) => choose(panels[select.selectedIndex + by].id);
   const byAddress = () => {
@@ -200,7 +149,6 @@
     const pressed = every.getAttribute("aria-pressed") !== "true";
     every.setAttribute("aria-pressed", String(pressed));
     for (const panel of panels) panel.hidden = !pressed && panel.id !== select.value;
-    drawShown();
   });
   addEventListener("hashchange", () => byAddress() && choose(byAddress()));
   chooser.hidden = panels.length < 2;
