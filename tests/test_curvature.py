@@ -332,8 +332,8 @@ def bind(curvature, model=None):
     ("make", "error", "message"),
     [
         (lambda: curvatures.dense("gauss"), ValueError, "matrix='gauss'"),
-        (lambda: curvatures.gram("hessian"), ValueError, "sum over data"),
-        (lambda: curvatures.kronecker(hessian()), ValueError, "sum over data"),
+        (lambda: curvatures.gram("hessian"), ValueError, "sum of squares over examples"),
+        (lambda: curvatures.kronecker(hessian()), ValueError, "sum of squares over examples"),
         (lambda: curvatures.dense(factorization="qr"), ValueError, "factorization='qr'"),
         (lambda: curvatures.dense(factorization="cholesky"), ValueError, "damping=0"),
         (lambda: curvatures.conjugate_gradient(damping=0.0), ValueError, "damping=0"),

@@ -1,4 +1,4 @@
-"""The contract of a curvature: a symmetric matrix H on parameter space, decomposed and inverted."""
+"""The interface of a curvature: a symmetric matrix H on parameter space, decomposed and inverted."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -50,8 +50,8 @@ class Curvature(Module):
         matrix: "hessian", "gauss_newton", "fisher", "empirical_fisher", or one of these with settings,
             such as `curvature.fisher(num_labels=4)`.
         damping: a number (0 takes the pseudo-inverse), `relative(factor)`, or "auto": one over the
-            total step size of training, so that directions in which training had no time to settle
-            do not count as settled.
+            total step size of training, so that directions in which training has not converged do not
+            count as converged.
         rtol: relative cutoff of the pseudo-inverse; P times the machine epsilon if None.
 
     Raises:
@@ -64,9 +64,9 @@ class Curvature(Module):
     rtol: Scalar | None = eqx.field(default=None, kw_only=True)
 
     prior: ClassVar[Literal["any", "diagonal", "isotropic"]] = "any"
-    """Hessians of the log prior that the method takes."""
+    """Kinds of Hessian of the log prior that the method supports."""
     factored: ClassVar[bool] = True
-    """Whether it needs a square root of H, which the Hessian has not."""
+    """Whether it needs a square root of H, which the Hessian does not have."""
 
     def __check_init__(self) -> None:
         check_damping(self.damping, type(self).__name__ if self.inverse_only else None)
@@ -75,12 +75,12 @@ class Curvature(Module):
 
     @property
     def inverse_only(self) -> bool:
-        """Whether it applies damped inverses and no other function of eigenvalues."""
+        """Return whether it applies damped inverses and no other function of eigenvalues."""
         return False
 
     @abstractmethod
     def decompose(self, h: Quadratic) -> Spectrum:
-        """Decompose H; nothing differentiates through it."""
+        """Return the decomposed H; no derivative is taken through it."""
 
     @abstractmethod
     def passes(self, program: Program, num_solves: int) -> float:
@@ -90,7 +90,7 @@ class Curvature(Module):
         """Check that the method suits the program and the parameters that move.
 
         Raises:
-            ValueError: if the matrix or the prior does not.
+            ValueError: if it does not support the matrix or the prior.
         """
         if self.matrix is None:
             return
@@ -109,7 +109,7 @@ class Curvature(Module):
         return replace(self, damping=self.damping_after(time))
 
     def check_time(self, time: Callable[[], Scalar]) -> None:
-        """Check that "auto" gives a damping that the method can take, else raise ValueError."""
+        """Check that the method supports what damping="auto" means; raise ValueError otherwise."""
         if not isinstance(self.damping, relative):
             self._check_invertible(self.damping_after(time))
 
@@ -126,7 +126,7 @@ class Curvature(Module):
         return self.decompose(Quadratic(program, matrix, key, params, weights, moving))
 
     def inverse(self, spectrum: Spectrum, params: Params, time: Callable[[], Scalar]) -> Filter:
-        """Return the filter that inverts.
+        """Return the filter that inverts H, damped or as a pseudo-inverse.
 
         Args:
             spectrum: of this curvature.
@@ -134,8 +134,8 @@ class Curvature(Module):
             time: returns the total step size of training, for damping="auto".
 
         Raises:
-            ValueError: if "auto" is no damping since training runs to convergence, and the method
-                needs some.
+            ValueError: if damping="auto" means none, because training runs to convergence, and the
+                method needs some.
         """
         if isinstance(self.damping, relative):
             return Damped(self.damping.factor * spectrum.mean)
@@ -147,8 +147,8 @@ class Curvature(Module):
         """Return the damping as a number; the integer 0 where the pseudo-inverse is taken.
 
         Raises:
-            ValueError: if it is relative to the mean eigenvalue, which only a spectrum knows, or "auto"
-                where training takes no step.
+            ValueError: if it is relative to the mean eigenvalue, which is known only once H
+                is decomposed, or "auto" where training takes no step.
         """
         if isinstance(self.damping, relative):
             raise ValueError(f"{self}: its damping is relative to the mean eigenvalue")
@@ -173,7 +173,7 @@ class Curvature(Module):
             )
 
     def cutoff(self, params: Params) -> Scalar:
-        """Return the share of the largest eigenvalue up to which the pseudo-inverse takes one for 0."""
+        """Return the share of the largest eigenvalue at or below which eigenvalues count as 0."""
         if self.rtol is not None:
             return self.rtol
         return num_params(params) * float(jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).eps)
@@ -202,7 +202,7 @@ class Eigen(Spectrum):
 
 
 class Diagonal(Spectrum):
-    """H diagonal, its entries laid out like the parameters."""
+    """A diagonal H, with its entries in a tree like the parameters."""
 
     values: Params
 

@@ -1,4 +1,4 @@
-"""Curvatures as whole matrices: P x P for small models, or the Gram matrix of their rows."""
+"""Curvatures as explicit matrices: P x P for small models, or the Gram matrix of the rows."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ Factorization = Literal["eigen", "cholesky"]
 
 
 class Factorized(Curvature):
-    """A curvature through one matrix, by its eigenvalues or, where it is damped, by Cholesky."""
+    """A curvature that factorises one matrix, by eigenvalues or, if it is damped, by Cholesky."""
 
     factorization: Factorization = eqx.field(default="eigen", kw_only=True)
 
@@ -46,7 +46,7 @@ class dense(Factorized):
         matrix: any; see `curvature.matrices`.
         damping: see `Curvature`.
         rtol: relative cutoff of the pseudo-inverse.
-        factorization: "eigen" (any damping, indefinite matrices too), or "cholesky", some twenty
+        factorization: "eigen" (any damping, indefinite matrices too), or "cholesky", about twenty
             times faster, for positive definite matrices: a damped Gauss-Newton or Fisher.
     """
 
@@ -77,7 +77,7 @@ class gram(Factorized):
         matrix: any but the Hessian.
         damping: see `Curvature`.
         rtol: relative cutoff of the pseudo-inverse.
-        factorization: "eigen", or "cholesky", some twenty times faster, where damped.
+        factorization: "eigen", or "cholesky", about twenty times faster, if damped.
     """
 
     prior = "isotropic"
@@ -92,7 +92,7 @@ class gram(Factorized):
 
 
 class Cholesky(Spectrum):
-    """A whole matrix, of which damped inverses are taken and nothing else."""
+    """A matrix to which only damped inverses are applied, by Cholesky factorisation."""
 
     matrix: Square
 
@@ -109,7 +109,7 @@ class Cholesky(Spectrum):
 
 
 class Dual(Spectrum):
-    """H = B'B + shift I through the spectrum of its kernel B B'."""
+    """H = B'B + shift I, represented by the spectrum of its kernel B B'."""
 
     h: Quadratic
     kernel: Eigen | Cholesky
@@ -133,7 +133,7 @@ class Dual(Spectrum):
 def _by_eigen(
     kernel: Eigen, shift: Scalar, function: Filter, coefficients: Array
 ) -> tuple[Array, Array]:
-    """Return (g(K) c, f(d)); g is 0 where an eigenvalue is nothing but rounding."""
+    """Return (g(K) c, f(d)); g is 0 where an eigenvalue is rounding error."""
     values, vectors = kernel.values, kernel.vectors
     kept = values > jnp.finfo(values.dtype).eps * values[-1]
     safe, largest = jnp.where(kept, values, 1.0), values[-1] + shift
@@ -160,7 +160,7 @@ def _whole(h: Quadratic) -> Square:
 
 
 def _kernel(h: Quadratic) -> Square:
-    """Form B B' a block of rows at a time: each row is pushed through B, and no other is held."""
+    """Form B B' one block of rows at a time: each row is multiplied by B, which is never formed."""
 
     def block(index: Int[Array, ""]) -> Float[Array, "feature example feature"]:
         rows = jax.tree.map(lambda leaf: leaf[0], h.rows(index[None]))

@@ -1,4 +1,4 @@
-"""Curvatures that ignore what couples parameters: between arrays, between scalars, or altogether."""
+"""Curvatures that ignore coupling between arrays of parameters, between scalars, or all curvature."""
 
 import equinox as eqx
 import jax
@@ -15,10 +15,10 @@ from dtda_prob.typing import Params
 
 
 class block_diagonal(Curvature):
-    """Keep the block of each array of parameters, and nothing between arrays.
+    """Keep the block of each array of parameters, and no coupling between arrays.
 
     Costs a pass over the rows and the cube of each array's size; memory the squares of the sizes. The
-    prior's Hessian must be diagonal. Its matrix is any but the Hessian; see `Curvature`.
+    prior's Hessian must be diagonal, and the matrix any but the Hessian; see `Curvature`.
     """
 
     prior = "diagonal"
@@ -35,7 +35,7 @@ class block_diagonal(Curvature):
 class diagonal(Curvature):
     """Keep the diagonal alone. Costs a pass over the rows; memory P.
 
-    The prior's Hessian must be diagonal. Its matrix is any but the Hessian; see `Curvature`.
+    The prior's Hessian must be diagonal, and the matrix any but the Hessian; see `Curvature`.
     """
 
     prior = "diagonal"
@@ -88,7 +88,7 @@ class Blocks(Spectrum):
 
 
 class Flat(Spectrum):
-    """No curvature. It has no mean eigenvalue, so that `relative` damping is a number."""
+    """No curvature; its mean eigenvalue counts as 1, so that `relative` damping is a number."""
 
     @property
     def mean(self) -> Float[Array, ""]:

@@ -85,8 +85,8 @@ Damping = Scalar | Literal["auto"] | relative
 def as_damping(damping: Damping) -> Damping:
     """Return the integer 0 where there is no damping, and a float where there is some.
 
-    Compiled code traces floats and compiles integers in: it has to know whether to take the
-    pseudo-inverse, and one compilation serves all positive dampings.
+    In compiled code floats are traced and integers are static: the code depends on whether the
+    pseudo-inverse is used, and one compilation serves all positive values.
     """
     if isinstance(damping, int | float):
         return 0 if damping == 0 else float(damping)
@@ -94,10 +94,10 @@ def as_damping(damping: Damping) -> Damping:
 
 
 def check_damping(damping: Damping, method: str | None = None) -> None:
-    """Check a damping; a `method` is one that needs a positive damping.
+    """Check a damping; if a `method` is named, it needs a positive one.
 
     Raises:
-        ValueError: if `damping` is negative or not finite, or 0 where a method needs some.
+        ValueError: if `damping` is negative or not finite, or 0 where a method is named.
     """
     if isinstance(damping, relative) or is_traced(damping):
         return
@@ -109,8 +109,8 @@ def check_damping(damping: Damping, method: str | None = None) -> None:
         )
     if damping == 0 and method is not None:
         raise ValueError(
-            f"damping=0: {method} cannot invert a singular curvature; damp it, or take the "
-            "pseudo-inverse of dense, gram or lanczos"
+            f"damping=0: {method} cannot invert a singular curvature; pass a positive damping, or use "
+            "the pseudo-inverse of dense, gram or lanczos"
         )
 
 

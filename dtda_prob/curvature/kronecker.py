@@ -14,8 +14,7 @@ from dtda_prob.program import Program
 from dtda_prob.typing import Params
 
 LARGEST_SIDE = 4096
-"""Sides of a parameter above this keep the standard basis, since they are cubed (those of length 1 have
-no other)."""
+"""Longer sides of a parameter keep the standard basis, since the cost is cubic in their length."""
 
 
 class kronecker(Curvature):
@@ -25,9 +24,9 @@ class kronecker(Curvature):
     H = B'B. The basis holds the eigenvectors of sum G G' and sum G'G (Martens and Grosse, arXiv
     1503.05671, from gradients instead of layers' inputs and outputs, so that convolutions, attention
     and shared weights need no hooks); in it the diagonal of the block is taken exactly (George et al.,
-    arXiv 1806.03884), and damped exactly. A vector's block is exact. Weights and biases are blocks of
-    their own. Costs two passes over the rows (a backward pass each) and the cubes of the sides; memory
-    P and a block of rows. The prior's Hessian must be diagonal.
+    arXiv 1806.03884), and damped exactly. The block of a vector is exact. Weights and biases have
+    their own blocks. Costs two passes over the rows (a backward pass each) and the cubes of the sides;
+    memory P and a block of rows. The prior's Hessian must be diagonal.
 
     Attributes:
         matrix: any but the Hessian.
@@ -127,6 +126,6 @@ def _second_moments(rows: Params, bases: list[Basis]) -> list[Array]:
 
 
 def _as_matrix(leaf: Float[Array, "example ..."]) -> Float[Array, "example row column"]:
-    """Lay a parameter out as a matrix whose columns are its last axis; a vector is one column."""
+    """Return a parameter as a matrix whose columns are its last axis; a vector is one column."""
     columns = leaf.shape[-1] if leaf.ndim > 2 else 1
     return leaf.reshape(leaf.shape[0], -1, columns)

@@ -1,4 +1,4 @@
-"""Curvatures through their products with vectors alone."""
+"""Curvatures that need only products with vectors."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,13 +22,13 @@ from dtda_prob.typing import Params, PRNGKey
 
 Product = Callable[[Params], Params]
 PROBES = 16
-"""Random sign vectors that estimate a mean eigenvalue."""
+"""Number of random sign vectors that estimate a mean eigenvalue."""
 POWER_STEPS = 20
-"""Products that estimate a largest eigenvalue."""
+"""Number of products that estimate a largest eigenvalue."""
 
 
 class Iterative(Curvature):
-    """A curvature that solves damped systems by products, and applies no other function."""
+    """A curvature that solves damped systems by products, and applies no other filter."""
 
     damping: Damping = eqx.field(converter=as_damping, kw_only=True)
     rtol: Scalar | None = eqx.field(default=None, init=False, repr=False)
@@ -44,12 +44,12 @@ class conjugate_gradient(Iterative):
     """Solve (H + damping I) x = v by conjugate gradients; H is never formed.
 
     The damped matrix must be positive definite. A solution whose residual stays above ten times the
-    tolerance is returned as NaN, so that it cannot pass for one.
+    tolerance is returned as NaN, so that it cannot be mistaken for a solution.
 
     Attributes:
         matrix: any; see `curvature.matrices`.
         damping: see `Curvature`; above 0.
-        preconditioner: any other curvature; its inverse, with this damping, stands in for H's.
+        preconditioner: any other curvature; its inverse, equally damped, preconditions the solve.
         tolerance: norm of the residual relative to the norm of v.
         max_steps: largest number of products with H per solve.
     """
@@ -139,7 +139,7 @@ class lanczos(Curvature):
 
 
 class Products(Spectrum):
-    """H through its products."""
+    """H, represented by its products with vectors."""
 
     h: Quadratic
 
@@ -181,7 +181,7 @@ class Solves(Products):
 
 
 class Series(Products):
-    """Damped inverses by a series of so many terms."""
+    """Damped inverses by a truncated Neumann series."""
 
     largest: Float[Array, ""]
     num_steps: int

@@ -57,8 +57,8 @@ class hessian(Matrix):
 class gauss_newton(Matrix):
     """The generalised Gauss-Newton matrix (Schraudolph, 2002): R R' is the Hessian in the outputs.
 
-    It needs a loss that is convex in the outputs, as for classes and for normals of known scale; take
-    `fisher` elsewhere.
+    The loss must be convex in the outputs, as it is for categorical labels and for normals of known
+    scale; use `fisher` otherwise.
     """
 
     def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
@@ -69,7 +69,7 @@ class gauss_newton(Matrix):
         if is_concrete(program) and not remembered(program, "convex", lambda: _is_convex(program)):
             raise ValueError(
                 "matrix='gauss_newton' needs a loss that is convex in the outputs, and this program's "
-                "is not (a learned scale?); take matrix='fisher'"
+                "is not (a learned scale?); use matrix='fisher'"
             )
 
 
@@ -91,7 +91,7 @@ class fisher(Matrix):
         if program.structure.losses:
             raise ValueError(
                 f"matrix='fisher': nothing can be drawn from the dtda.Loss of sites "
-                f"{[*program.structure.losses]}; take 'gauss_newton' or 'empirical_fisher'"
+                f"{[*program.structure.losses]}; use 'gauss_newton' or 'empirical_fisher'"
             )
 
     def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
@@ -112,18 +112,18 @@ _BY_NAME = {each.__name__: each for each in (hessian, gauss_newton, fisher, empi
 
 
 def resolve(matrix: MatrixLike | None, *, factored: bool = False) -> Matrix:
-    """Return the matrix of that name.
+    """Return the matrix with this name, or the matrix itself.
 
     Raises:
-        ValueError: if there is none, or it is the Hessian where a sum of squares is needed.
+        ValueError: if the name is unknown, or it is the Hessian where a sum of squares is needed.
     """
     chosen = _BY_NAME[matrix]() if isinstance(matrix, str) and matrix in _BY_NAME else matrix
     if not isinstance(chosen, Matrix):
         raise ValueError(f"matrix={matrix!r} must be one of {sorted(_BY_NAME)}, or a Matrix")
     if factored and not chosen.factored:
         raise ValueError(
-            "matrix='hessian' is no sum over data of squares, which this curvature needs; "
-            "take 'gauss_newton' or 'fisher'"
+            "matrix='hessian' is not a sum of squares over examples, which this curvature needs; "
+            "use 'gauss_newton' or 'fisher'"
         )
     return chosen
 
@@ -132,22 +132,22 @@ def check_features(matrix: Matrix, program: Program) -> None:
     """Check that examples have outputs, and that the matrix exists for them.
 
     Raises:
-        ValueError: if the likelihood of an example is a `numpyro.factor`, or see `Matrix.check`.
+        ValueError: if the likelihood of an example is a `numpyro.factor`, or if `Matrix.check` raises.
     """
     factors = [*program.structure.factors]
     if factors and not isinstance(matrix, empirical_fisher):
         raise ValueError(
             f"sites {factors} are numpyro.factor: a loss without outputs, so it has no "
             f"{matrix} matrix; observe the data with numpyro.sample(..., obs=y), through "
-            "dtda.Loss where the loss is no distribution, or take matrix='hessian' (curvature.dense or "
-            "conjugate_gradient)"
+            "dtda.Loss where the loss is not a distribution, or use matrix='hessian' (curvature.dense "
+            "or conjugate_gradient)"
         )
     likelihood(program)
     matrix.check(program)
 
 
 def features_at(matrix: Matrix, program: Program, key: PRNGKey, params: Params) -> Features:
-    """Return features whose Jacobian at `params` makes the matrix; labels are drawn here, once."""
+    """Return features with this matrix as the Gram matrix of their Jacobian; labels are drawn once."""
     model = likelihood(program)
     labels = _draw_labels(program, model, matrix.num_labels, key, params)
 
@@ -161,7 +161,7 @@ def features_at(matrix: Matrix, program: Program, key: PRNGKey, params: Params) 
 
 
 def num_features(matrix: MatrixLike | None, program: Program) -> int:
-    """Return the number of features of an example, which is the rank that it can add."""
+    """Return the number of features of an example, the most that it can add to the rank."""
     chosen = resolve(matrix)
 
     def features(key: PRNGKey) -> Float[Array, " feature"]:
@@ -174,7 +174,7 @@ def num_features(matrix: MatrixLike | None, program: Program) -> int:
 def _draw_labels(
     program: Program, model: Likelihood, num_labels: int, key: PRNGKey, params: Params
 ) -> Label:
-    """Draw labels `(example, label)` from the program, which all passes over the data then share."""
+    """Draw labels `(example, label)` from the program, shared by all passes over the data."""
     if num_labels == 0:
         return {}
 

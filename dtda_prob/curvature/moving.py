@@ -15,20 +15,20 @@ class Moving(Module):
     """Which parameters move; the others stay where they started.
 
     Attributes:
-        mask: a tree like the parameters, of booleans for whole arrays or of arrays of booleans; None
-            where all move.
+        mask: a tree like the parameters, with a boolean or an array of booleans for each array; None
+            if all move.
     """
 
     mask: PyTree | None = None
 
     def part(self, tree: Params) -> Params:
-        """Return what moves of a tree like the parameters: None for an array of which nothing moves."""
+        """Return the moving part of a tree; arrays in which nothing moves become None."""
         if self.mask is None:
             return tree
         return jax.tree.map(_part, self.mask, tree)
 
     def whole(self, part: Params, params: Params) -> Params:
-        """Return `params` with this in place of what moves of them."""
+        """Return `params` with their moving part replaced."""
         if self.mask is None:
             return part
         return jax.tree.map(_put, self.mask, part, params)
@@ -38,7 +38,7 @@ EVERYTHING = Moving()
 
 
 def moving_of(masks: PyTree) -> Moving:
-    """Return what moves by masks like the parameters; see `Kernel.moves`.
+    """Return which parameters move, from masks in a tree like theirs; see `Kernel.moves`.
 
     Raises:
         ValueError: if nothing moves.

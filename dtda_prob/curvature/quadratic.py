@@ -19,9 +19,9 @@ from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 BLOCK = 2**20
-"""Array elements in the rows that are held at once."""
+"""Number of array elements in a block of rows."""
 SIGNS = 3
-"""Random sign vectors that decide whether a prior's Hessian is diagonal."""
+"""Number of random sign vectors that test whether a prior's Hessian is diagonal."""
 
 Coefficients = Float[Array, "example feature"]
 Square = Float[Array, "parameter parameter"]
@@ -29,10 +29,10 @@ Square = Float[Array, "parameter parameter"]
 
 @dataclass(frozen=True, eq=False)
 class Quadratic:
-    """H = B'B + prior at a point, B having one row per example and feature. H is never formed.
+    """H = B'B + prior at a point, where B has one row per example and feature. H is never formed.
 
-    Labels of a sampled Fisher matrix are drawn once, when it is made. Products are traced once, however
-    many a solver takes; they act on the parameters that move.
+    Labels of a sampled Fisher matrix are drawn once, on construction. Products are traced once, however
+    often a solver calls them, and act on the parameters that move.
 
     Attributes:
         program: the model and its data.
@@ -41,7 +41,7 @@ class Quadratic:
         params: where H is evaluated.
         weights: one per example.
         moving: which parameters move.
-        point: the parameters that move, which vectors look like.
+        point: the parameters that move; vectors have the same structure.
     """
 
     program: Program
@@ -170,7 +170,7 @@ def params_of(program: Program, moving: Moving = EVERYTHING) -> Params:
 
 
 def flat(rows: Params) -> Float[Array, "row parameter"]:
-    """Lay rows out as a matrix."""
+    """Return rows as a matrix."""
     return jax.vmap(lambda row: ravel_pytree(row)[0])(rows)
 
 
@@ -183,11 +183,11 @@ def columns(product: Callable[[Params], Params], params: Params, at_once: int = 
 
 
 def check_prior(program: Program, method: str, moving: Moving, *, isotropic: bool) -> None:
-    """Check that a method can take the prior in.
+    """Check that a method supports the prior.
 
     Raises:
-        ValueError: if the Hessian of the log prior is not diagonal, or no multiple of the identity
-            where `isotropic`.
+        ValueError: if the Hessian of the log prior is not diagonal or, where `isotropic`, not a
+            multiple of the identity.
     """
     if not program.has_prior:
         return
@@ -205,5 +205,5 @@ def check_prior(program: Program, method: str, moving: Moving, *, isotropic: boo
             kind = "a multiple of the identity" if isotropic else "diagonal"
             raise ValueError(
                 f"curvature.{method} needs a prior whose Hessian is {kind}, and this program's is "
-                "not; take dense or conjugate_gradient"
+                "not; use dense or conjugate_gradient"
             )

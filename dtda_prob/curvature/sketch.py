@@ -1,4 +1,4 @@
-"""Curvatures seen through random directions."""
+"""Curvatures approximated by their action on random directions."""
 
 import equinox as eqx
 import jax
@@ -15,14 +15,14 @@ from dtda_prob.program import Program
 from dtda_prob.typing import Params
 
 COLUMNS = 16
-"""Directions that are multiplied at once."""
+"""Number of directions that are multiplied at once."""
 
 
 class nystroem(Curvature):
     """Approximate H by its products with random directions O, as H O (O' H O)^-1 (H O)'.
 
-    In the stable form of Frangella, Tropp and Udell (arXiv 2110.02820). Costs `rank` products; memory
-    `rank` times P. The prior's Hessian must be a multiple of the identity.
+    The computation takes the stable form of Frangella, Tropp and Udell (arXiv 2110.02820). Costs `rank`
+    products; memory `rank` times P. The prior's Hessian must be a multiple of the identity.
 
     Attributes:
         matrix: any but the Hessian.
@@ -128,6 +128,6 @@ def check_rank(
     if not 1 <= rank <= largest:
         raise ValueError(
             f"{name}={rank} must lie between 1 and {largest}: the curvature has {size} parameters and "
-            f"{features * program.num_rows} rows ({program.num_rows} data times {features} features), "
+            f"{features * program.num_rows} rows ({program.num_rows} examples, {features} features), "
             "so a larger sketch would be rank-deficient"
         )
