@@ -15,7 +15,7 @@ from dtda_prob.studies.options import Options
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.reading import KEEPABLE
 from dtda_prob.studies.run import HERE, Where, run, unfinished
-from dtda_prob.studies.source import Source, num_runs, training_of
+from dtda_prob.studies.source import Source, default_draws, num_runs, training_of
 from dtda_prob.studies.tree import values_of
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey, check_key
@@ -27,7 +27,7 @@ DEFAULT = Options()
 def sample(
     source: Source,
     key: PRNGKey,
-    num_draws: int,
+    num_draws: int | None = None,
     weights: Any = None,
     *,
     old: Any = None,
@@ -46,7 +46,8 @@ def sample(
             carried to `weights`).
         key: one typed key.
         num_draws: number of draws, a multiple of the number of chains (4), and of the states that the
-            kernel keeps of each run.
+            kernel keeps of each run. If None all draws that are pretrained, and of other kernels 64
+            runs, or 4 that keep several states.
         weights: one per example, or several perturbations `(perturbation, example)`; ones if None.
         old: where a push-forward starts; all data, weighted as the rows that are left, if None.
         keep: what else to keep: "parameters", "losses" (of each step), and what ArviZ's leave-one-out
@@ -78,6 +79,7 @@ def sample(
     """
     check_key(key)
     options.only("sample", OWN)
+    num_draws = default_draws(training_of(source)) if num_draws is None else num_draws
     num_chains = _check_draws(training_of(source), num_draws, options.num_chains, keep)
     settings = {"old": old, "keep": ("statistics", *sorted(keep)), "chunk_size": options.chunk_size}
     task = _task(source, key, num_draws, weights, where, num_chains=num_chains, **settings)

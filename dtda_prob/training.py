@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from dtda_prob import kernels
 from dtda_prob.compiling import is_tracer
-from dtda_prob.measures import Measure
+from dtda_prob.measures import Measure, parameters
 from dtda_prob.module import Module
 from dtda_prob.program import Program
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
@@ -29,7 +29,8 @@ class Training(Module):
     Attributes:
         program: the model and its data.
         kernel: the training algorithm.
-        measure: what is asked of a trained model (bound to the program on construction).
+        measure: what is asked of a trained model (bound to the program on construction); its parameters
+            if None.
 
     Raises:
         ValueError: if the program does not suit the kernel or the measure.
@@ -40,9 +41,14 @@ class Training(Module):
     measure: Measure
 
     def __init__(
-        self, program: Program, kernel: kernels.Kernel, measure: Measure | Callable[[Program], Measure]
+        self,
+        program: Program,
+        kernel: kernels.Kernel,
+        measure: Measure | Callable[[Program], Measure] | None = None,
     ):
+        kernel = kernel.bind(program)
         kernel.check(program)
+        measure = parameters() if measure is None else measure
         is_bound = isinstance(measure, Measure) and measure.program is not None
         self.program, self.kernel = program, kernel
         self.measure = measure if is_bound else measure(program)
@@ -73,9 +79,14 @@ class Training(Module):
         """Return the number of runs for so many draws: one each, unless runs keep several states.
 
         Raises:
-            ValueError: if whole runs do not add up to this number of draws.
+            ValueError: if whole runs do not add up to this number of draws, or do not exist.
         """
-        several = self.kernel.num_states
+        several, there = self.kernel.num_states, self.kernel.num_runs
+        if there is not None and num_draws > there * several:
+            raise ValueError(
+                f"num_draws={num_draws}: {there * several} draws exist, and no more can be made; "
+                "leave num_draws out to take all"
+            )
         if num_draws < 1 or num_draws % several:
             raise ValueError(
                 f"num_draws={num_draws} must be a positive multiple of the num_states={several} that "

@@ -19,7 +19,7 @@ from dtda_prob.studies.options import Options
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.pull import Responses
 from dtda_prob.studies.run import HERE, Where, check_stored, run, unfinished
-from dtda_prob.studies.source import Source, num_runs
+from dtda_prob.studies.source import Source, default_draws, num_runs
 from dtda_prob.typing import PRNGKey
 
 Divergences = Sequence[str | Divergence | Callable]
@@ -32,7 +32,7 @@ LEAST_RUNS = 3
 def attribute(
     source: Source,
     key: PRNGKey,
-    num_draws: int | Until,
+    num_draws: int | Until | None = None,
     divergences: Divergences = DEFAULT,
     perturbations: Any = None,
     *,
@@ -51,7 +51,7 @@ def attribute(
         key: one typed key; draws are the same as in `sample` with this key.
         num_draws: number of draws, at least 3; or `until(rule)`, to draw until scores are sure. Where
             the kernel keeps several states of a run, these are draws too, and errors are taken from run
-            to run, of which there must be 3.
+            to run, of which there must be 3. If None see `sample`.
         divergences: names, `Divergence`s or functions `(old, new) -> value`.
         perturbations: weights `(perturbation, example)`, or `(example,)` for a single dataset; the
             removal of each example in turn if None.
@@ -85,6 +85,7 @@ def attribute(
     """
     compared = comparison(source, key, perturbations, direction, options.new_key)
     chosen = resolved(divergences, compared)
+    num_draws = default_draws(compared.training) if num_draws is None else num_draws
     _check_where(num_draws, compared, where)
     if options.check:
         warn_few_draws(source, compared.perturbed.weights)

@@ -13,7 +13,7 @@ from dtda_prob.sampling import warn_not_finite
 from dtda_prob.studies.check import has_range, warn_beyond_range
 from dtda_prob.studies.draw import values
 from dtda_prob.studies.run import HERE, Where, unfinished
-from dtda_prob.studies.source import draw_keys, num_runs
+from dtda_prob.studies.source import keys_of, num_runs
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
@@ -106,7 +106,7 @@ def _arms(compared: Comparison, num_draws: int, where: Where, check: bool) -> xr
         keep = ("statistics",) if where.store else ()
         full = values(training, compared.key, runs, whole, where / "all_data", keep=keep)
         labelled["full"] = labelled["full"].dims, full
-    keys = draw_keys(compared.key, num_runs(training, num_draws))
+    keys = keys_of(source, compared.key, np.arange(num_runs(training, num_draws)))
     key_data = np.tile(jax.random.key_data(keys), (training.kernel.num_states, 1))
     labelled = labelled.assign(
         weights=(("perturbation", "example"), weights.values), key=(("draw", "word"), key_data)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from dtda_prob.compiling import is_tracer
 from dtda_prob.module import Module
@@ -86,6 +86,19 @@ class Kernel(Module):
     def thinning(self) -> int:
         """Return the number of steps from one of these states to the next."""
         return 1
+
+    @property
+    def num_runs(self) -> int | None:
+        """Return the number of runs that there are, None where training makes any number."""
+        return None
+
+    def bind(self, program: Program) -> "Kernel":
+        """Return the kernel for a program, in whose space it keeps what it holds."""
+        return self
+
+    def keys(self, key: PRNGKey, runs: Int[Array, " run"] | np.ndarray) -> Key[Array, " run"]:
+        """Return the key of each run, by its position."""
+        return jax.vmap(partial(jax.random.fold_in, key))(runs)
 
     @property
     def temperature(self) -> float | None:

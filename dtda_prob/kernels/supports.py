@@ -5,7 +5,9 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
 
-from dtda_prob.program import Program
+from dtda_prob.program import Program, binding
+from dtda_prob.program.abstraction import per_structure
+from dtda_prob.program.data import unbound
 from dtda_prob.program.plates import Site
 from dtda_prob.typing import Params
 
@@ -19,6 +21,13 @@ def unconstrain(program: Program, values: Params) -> Params:
     model = handlers.substitute(handlers.seed(program.model, jax.random.key(0)), data=values)
     sites = handlers.trace(model).get_trace(*program.args, **program.kwargs)
     return {name: jax.tree.map(transform(sites[name]).inv, value) for name, value in values.items()}
+
+
+@per_structure
+def site_names(program: Program) -> frozenset[str]:
+    """Return the names of all sites of the model, deterministic and observed ones included."""
+    data = unbound(program.data)
+    return frozenset(binding.trace(program.model, program.plate, data, jax.random.key(0)))
 
 
 def transform(site: Site) -> Transform:

@@ -77,6 +77,11 @@ class Objective(Module):
         return self.structure.has_prior
 
     @property
+    def is_linear(self) -> bool:
+        """Whether the objective is linear in the weights."""
+        return not (self.settings or self.structure.shared)
+
+    @property
     def joint(self) -> Callable:
         """The model, all elements of its plate visited."""
         return whole(self.model, plate=self.plate)

@@ -30,22 +30,29 @@ def draw_runs(training: Training, mesh: Mesh | None, keys: Key[Array, " run"], o
 
 
 @compiled
-def carry_pairs(
+def carry_runs(
     source: PushForward,
     keep: tuple[str, ...],
     mesh: Mesh | None,
-    keys: Key[Array, " pair"],
+    together: int,
+    keys: Key[Array, " run"],
     outcomes: Outcome,
     old: Weights,
-    new: Float[Array, "pair example"],
+    new: Float[Array, "perturbation example"],
 ) -> dict[str, Array]:
-    """Carry outcomes that are there to new weights, all at once, and read them a few at a time."""
+    """Carry all runs to each perturbation, `together` perturbations at a time.
+
+    What depends on a perturbation alone, such as importance weights, is computed once for all runs.
+    """
 
     def some(source: Any, keys: Array, outcomes: Outcome, old: Weights, new: Array) -> Any:
-        carried = jax.vmap(source.carry, (0, 0, None, 0))(keys, outcomes, old, new)
-        return _read(source.training, keep, carried, new)
+        def to(new: Weights) -> dict[str, Array]:
+            carried = jax.vmap(source.carry, (0, 0, None, None))(keys, outcomes, old, new)
+            return _read(source.training, keep, carried, new)
 
-    specs = _split(mesh), _split(mesh), P(), _split(mesh)
+        return jax.lax.map(to, new, batch_size=together if together > 1 else None)
+
+    specs = P(), P(), P(), _split(mesh)
     return spread(some, mesh, source, specs, _split(mesh))(keys, outcomes, old, new)
 
 

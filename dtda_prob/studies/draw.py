@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 
 from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import num_removed
-from dtda_prob.studies.calls import carry_pairs, draw_runs, push_pairs
+from dtda_prob.studies.calls import carry_runs, draw_runs, push_pairs
 from dtda_prob.studies.devices import all_devices, mesh_of, num_devices, whole
 from dtda_prob.studies.digests import of_array, of_key, of_weights
 from dtda_prob.studies.identity import of_program, of_source
@@ -25,11 +25,13 @@ from dtda_prob.studies.run import HERE, Where, run
 from dtda_prob.studies.source import Source, keys_of, matched, start_of, training_of
 from dtda_prob.studies.tree import coordinates, in_draws, to_datatree
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward
+from dtda_prob.transforms import PushForward, retrain
 from dtda_prob.typing import PRNGKey
 
 CHUNK = 64
 """Trainings per compiled call."""
+AT_ONCE = 64
+"""Perturbations per compiled call that carries runs, one after the other where runs are many."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -232,19 +234,25 @@ class Draws:
     ) -> Iterator[tuple[np.ndarray, Arrays]]:
         """Draw the runs, and carry each to all perturbations."""
         start, drawn = start_of(source, self.old), np.unique(runs[places])
-        size = self._whole(self.block[0] * self.runs_at_once)
-        keys = keys_of(self.key, self.first + filled(drawn, size))
+        columns, size = np.unique(several[places]), self._whole(self.block[0] * self.runs_at_once)
+        keys = keys_of(self.source, self.key, self.first + filled(drawn, size))
         outcomes = draw_runs(source.training, self.devices, keys, start)
+        together = max(1, self.chunk_size // (size * self.training.kernel.num_states))
 
         def carry(some: np.ndarray) -> Any:
-            row = np.searchsorted(drawn, runs[some])
-            own = jax.tree.map(lambda leaf: leaf[row], (keys, outcomes))
-            new = jnp.asarray(self.rows[several[some]])
-            return carry_pairs(source, self.keep, self.devices, *own, start, new)
+            new = jnp.asarray(self.rows[columns[some]])
+            return carry_runs(source, self.keep, self.devices, together, keys, outcomes, start, new)
 
-        return self._in_chunks(
-            places, max(1, self.chunk_size // self.training.kernel.num_states), carry
-        )
+        by_run = places.reshape(len(drawn), len(columns))
+        for some, part in self._in_chunks(np.arange(len(columns)), max(together, AT_ONCE), carry):
+            pairs = by_run[:, some].T
+            yield (
+                pairs.ravel(),
+                {
+                    name: array[: len(some), : len(drawn)].reshape(pairs.size, *array.shape[2:])
+                    for name, array in part.items()
+                },
+            )
 
     def _in_chunks(
         self, places: np.ndarray, together: int, call: Callable[[np.ndarray], Any]
@@ -256,7 +264,7 @@ class Draws:
         return whole(size, num_devices(self.devices))
 
     def _keys(self, runs: np.ndarray, several: np.ndarray) -> Key[Array, " pair"]:
-        keys = keys_of(self.key, self.first + runs)
+        keys = keys_of(self.source, self.key, self.first + runs)
         return keys if self.shared else jax.vmap(jax.random.fold_in)(keys, several)
 
 
@@ -267,6 +275,7 @@ def draws(source: Source, key: PRNGKey, num_runs: int, weights: xr.DataArray, **
         ValueError: if what is kept has not the same shape for all perturbations.
     """
     task = Draws(source, key, num_runs, weights, **settings)
+    check_there(task)
     check_lengths(task)
     several = len(task.rows)
     columns = several if task.carries else min(several, task.chunk_size)
@@ -287,6 +296,23 @@ def values(
     task = draws(source, key, num_runs, weights, mesh=mesh_of(where.engine), **settings)
     tree = run(task, where)
     return in_draws(tree[f"{VALUE}/{task.training.measure.name}"].values)
+
+
+def check_there(task: Draws) -> None:
+    """Raise ValueError where draws that exist are asked for at weights that they do not belong to."""
+    training = task.training
+    if training.kernel.num_runs is None:
+        return
+    full = np.asarray(training.program.full_weights())
+    start = (
+        task.rows if isinstance(task.source, Training | retrain) else start_of(task.source, task.old)
+    )
+    if (np.asarray(start) != full).any():
+        raise ValueError(
+            "pretrained draws belong to all data, and none can be made at other weights; carry them "
+            "there by importance, covariance, influence or newton, or take a kernel that trains, such "
+            "as kernels.nuts"
+        )
 
 
 def check_lengths(task: Draws) -> None:

@@ -109,7 +109,7 @@ class Responses:
             `key` of each run.
         """
         runs, queries = (np.arange(part.start, part.stop) for part in block)
-        keys = keys_of(self.key, self.first + self._filled(runs, 0, "draw"))
+        keys = keys_of(self.source, self.key, self.first + self._filled(runs, 0, "draw"))
         columns = self._filled(queries, 1, "query").astype(np.int32)
         pulled = pull_runs(self.source, self.devices, keys, self.start, self.point, columns)
         axis = query_axis(self.training)
@@ -124,7 +124,7 @@ class Responses:
         """Label the arrays of some runs and queries."""
         leading = ["run", *["state"] * (query_axis(self.training) - 1), "query"]
         output = ["output"] * (value.ndim - len(leading))
-        words = np.asarray(jax.random.key_data(keys_of(self.key, self.first + runs)))
+        words = np.asarray(jax.random.key_data(keys_of(self.source, self.key, self.first + runs)))
         variables = {
             "value": ([*leading, *output], value),
             "change": ([*leading, self.perturbed.dim, *output], change),
@@ -153,7 +153,7 @@ class Responses:
 
     def call(self) -> tuple[compiled, tuple[Any, ...]]:
         """Return the compiled call that pulls a block, with arguments to try it on."""
-        keys = keys_of(self.key, np.arange(self.block[0]))
+        keys = keys_of(self.source, self.key, np.arange(self.block[0]))
         queries = np.arange(self.block[1], dtype=np.int32)
         return pull_runs, (self.source, self.devices, keys, self.start, self.point, queries)
 

@@ -15,6 +15,9 @@ from dtda_prob.typing import PRNGKey, Weights
 
 Source = Training | PushForward
 
+FEW_RUNS, MANY_RUNS = 4, 64
+"""Runs unless their number is given, of kernels that keep several states of a run, and of others."""
+
 
 def training_of(source: Source) -> Training:
     """Return the training behind a source of draws."""
@@ -34,11 +37,18 @@ def start_of(source: Source, old: Any = None) -> Weights:
     return program.full_weights() if old is None else jnp.asarray(check_weights(program, old).values)
 
 
+def default_draws(training: Training) -> int:
+    """Return the number of draws where none is asked for: all that there are, or those of some runs."""
+    kernel = training.kernel
+    runs = kernel.num_runs or (FEW_RUNS if kernel.num_states > 1 else MANY_RUNS)
+    return runs * kernel.num_states
+
+
 def num_runs(training: Training, num_draws: int, least: int = 1) -> int:
     """Return the number of runs that so many draws take, which must be whole and at least `least`.
 
     Raises:
-        ValueError: if runs do not give this very number of draws, or are too few.
+        ValueError: if runs do not give this very number of draws, or are too few or more than exist.
     """
     several = training.kernel.num_states
     if several > 1 and (num_draws % several or num_draws < least * several):
@@ -49,14 +59,14 @@ def num_runs(training: Training, num_draws: int, least: int = 1) -> int:
         )
     if num_draws < least:
         raise ValueError(f"num_draws={num_draws}: at least {least} draws are needed")
-    return num_draws // several
+    return training.num_runs(num_draws)
 
 
-def keys_of(key: PRNGKey, runs: Int[Array, " run"] | np.ndarray) -> Key[Array, " run"]:
+def keys_of(source: Source, key: PRNGKey, runs: Int[Array, " run"] | np.ndarray) -> Key[Array, " run"]:
     """Return the key of each run, which depends on its position alone."""
-    return jax.vmap(partial(jax.random.fold_in, key))(runs)
+    return training_of(source).kernel.keys(key, runs)
 
 
 def draw_keys(key: PRNGKey, num_runs: int) -> Key[Array, " run"]:
-    """Return the keys of the first runs."""
-    return keys_of(key, np.arange(num_runs))
+    """Return the keys of the first runs of a training that is run for each."""
+    return jax.vmap(partial(jax.random.fold_in, key))(np.arange(num_runs))

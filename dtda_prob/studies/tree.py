@@ -126,7 +126,7 @@ def _in_chains(draws: "Draws", array: np.ndarray) -> np.ndarray:
 
 
 def _key_words(draws: "Draws", along: np.ndarray) -> np.ndarray:
-    keys = keys_of(draws.key, draws.first + draws.runs_at(along))
+    keys = keys_of(draws.source, draws.key, draws.first + draws.runs_at(along))
     words = np.asarray(jax.random.key_data(keys))
     if draws.has_states:
         return np.repeat(words[:, None], draws.training.kernel.num_states, 1)

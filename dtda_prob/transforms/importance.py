@@ -12,8 +12,10 @@ from blackjax.diagnostics import effective_sample_size, psis_weights
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from dtda_prob.compiling import compiled
+from dtda_prob.kernels.finished import finished
 from dtda_prob.module import Module
-from dtda_prob.training import Training
+from dtda_prob.training import STATES_AT_ONCE, Training
 from dtda_prob.transforms.push_forward import (
     Cost,
     PushForward,
@@ -27,6 +29,8 @@ GOOD_K = 0.7
 """Pareto k-hat above which importance weights are not to be trusted (Vehtari et al., 2024)."""
 DEFAULT_DRAWS = 256
 """Draws of a population at least, unless their number is given."""
+MOST_SLOPES = 2**26
+"""Numbers in the table of losses by draw and example, at most."""
 LEAST_DRAWS = 25
 """The fewest draws to which a tail can be fitted."""
 
@@ -37,11 +41,14 @@ class Population(Module):
     Attributes:
         params: stacked draws.
         log_density: log of the unnormalised posterior density of each.
+        slopes: the derivative of n L at each draw with respect to the weights, where the objective is
+            linear in them and this fits into memory.
         effective: effective number of draws, an integer: it sets the length of the tail.
     """
 
     params: Params
     log_density: Float[Array, " draw"]
+    slopes: Float[Array, "draw example"] | None
     effective: int
 
 
@@ -78,9 +85,9 @@ class importance(PushForward):
 
     Attributes:
         training: the stochastic kernel, which must draw from a posterior.
-        key: key of the population.
+        key: key of the population; `jax.random.key(0)` if None.
         num_draws: size of the population, a multiple of the states that the kernel keeps of a run; if
-            None, the states of as many runs as give 256 draws.
+            None, the states of as many runs as give 256 draws, and all of a pretrained kernel.
         match_moments: move the population's mean and variances to the weighted ones first, where that
             gives a better tail (Paananen et al., arXiv 1906.08850).
         population: its draws; drawn with the key if None.
@@ -100,7 +107,7 @@ class importance(PushForward):
     def __init__(
         self,
         training: Training,
-        key: PRNGKey,
+        key: PRNGKey | None = None,
         *,
         num_draws: int | None = None,
         match_moments: bool = False,
@@ -112,10 +119,10 @@ class importance(PushForward):
             raise ValueError(
                 f"num_draws={size} must be at least {LEAST_DRAWS}, for a tail to be fitted"
             )
-        self.training, self.key = training, key
+        self.training, self.key = training, jax.random.key(0) if key is None else key
         self.num_draws, self.match_moments = num_draws, match_moments
         num_runs = training.num_runs(size)
-        self.population = population or draw_population(training, key, num_runs)
+        self.population = population or draw_population(training, self.key, num_runs)
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> PushForward:
         """Return the transform of a training on fewer rows, with a population of its own."""
@@ -134,15 +141,15 @@ class importance(PushForward):
 
     def carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         """Keep each state of an outcome, or exchange it for a draw of the population."""
-        others, before = self.weigh(new), self._log_ratios(_traced(self.population.params), old)
+        others = self.weigh(new)
+        before = self._log_ratios(*_still(self.population.params), old)
         shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
         lacking = jnp.cumsum(jnp.maximum(shares, 0.0))
 
         def moved(params: Params, key: PRNGKey) -> Params:
             own = _move(params, others.shift, others.scale)
             keep_key, other_key = jax.random.split(key)
-            ratio = self._log_density(own, new) - others.log_mean
-            ratio -= self._log_density(params, old) - _log_mean(before)
+            ratio = self._change(params, own, old, new) - others.log_mean + _log_mean(before)
             kept = jax.random.uniform(keep_key, dtype=ratio.dtype) < jnp.exp(ratio)
             place = lacking[-1] * jax.random.uniform(other_key, dtype=lacking.dtype)
             chosen = jnp.searchsorted(lacking, place, side="right")
@@ -158,40 +165,67 @@ class importance(PushForward):
         return Cost(1.0, float("nan"))
 
     def _weighted(self, new: Weights, shift: Params, scale: Params) -> Weighted:
-        draws = _traced(self.population.params)
-        moved = jax.vmap(lambda theta: _move(theta, shift, scale))(draws)
-        ratios = self._log_ratios(moved, new)
+        ratios = self._log_ratios(shift, scale, new)
         log_weights, pareto_k = psis_weights(ratios, self.population.effective / len(ratios))
+        moved = jax.vmap(lambda theta: _move(theta, shift, scale))(self.population.params)
         return Weighted(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
 
-    def _log_ratios(self, params: Params, weights: Weights) -> Float[Array, " draw"]:
-        densities = jax.vmap(lambda theta: self._log_density(theta, weights))(params)
-        return densities - self.population.log_density
+    def _log_ratios(self, shift: Params, scale: Params, weights: Weights) -> Float[Array, " draw"]:
+        """Return log densities of moved draws at these weights, less those of the draws at all data."""
+        population = self.population
+        if population.slopes is not None and not self.match_moments:
+            change = weights - self.training.program.full_weights()
+            return -(population.slopes @ change) / self._temperature
+        moved = jax.vmap(lambda theta: _move(theta, shift, scale))(population.params)
+        densities = jax.vmap(lambda theta: self._log_density(theta, weights))(moved)
+        return densities - population.log_density
+
+    def _change(self, params: Params, own: Params, old: Weights, new: Weights) -> Float[Array, ""]:
+        """Return the log density of a moved draw at the new weights, less its own at the old ones."""
+        if self.population.slopes is not None and not self.match_moments:
+            return -self.training.program.slopes(params, old) @ (new - old) / self._temperature
+        return self._log_density(own, new) - self._log_density(params, old)
+
+    @property
+    def _temperature(self) -> float:
+        return check_posterior(self.training, "importance")
 
     def _log_density(self, params: Params, weights: Weights) -> Float[Array, ""]:
-        scale = self.training.program.num_rows / check_posterior(self.training, "importance")
+        scale = self.training.program.num_rows / self._temperature
         return -scale * self.training.program.objective(params, weights)
 
 
 def _default_draws(training: Training) -> int:
-    several = training.kernel.num_states
-    return several * -(-DEFAULT_DRAWS // several)
+    several, runs = training.kernel.num_states, training.kernel.num_runs
+    return several * (runs or -(-DEFAULT_DRAWS // several))
 
 
 def draw_population(training: Training, key: PRNGKey, num_runs: int) -> Population:
     """Draw on all data; all states of all runs are stacked, run after run."""
+    kernel = training.kernel
+    if isinstance(kernel, finished):
+        drawn = _drawn(training, kernel.keys(key, np.arange(num_runs)))
+        return Population(*drawn, max(1, kernel.num_effective * num_runs // kernel.num_runs))
+    drawn = _drawn(training, jax.random.split(key, num_runs))
+    return Population(*drawn, _effective(drawn[0], num_runs))
+
+
+@compiled
+def _drawn(training: Training, keys: Array) -> tuple[Params, Array, Array | None]:
     program, weights = training.program, training.program.full_weights()
     scale = program.num_rows / check_posterior(training, "importance")
+    params = jax.vmap(lambda key: training.draw(key, weights).params)(keys)
+    if training.kernel.num_states > 1:
+        params = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+    num_draws = len(jax.tree.leaves(params)[0])
+    fits = program.is_linear and num_draws * program.num_data <= MOST_SLOPES
 
-    @jax.jit
-    def draw(keys: Array) -> tuple[Params, Array]:
-        params = jax.vmap(lambda key: training.draw(key, weights).params)(keys)
-        if training.kernel.num_states > 1:
-            params = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
-        return params, -scale * jax.vmap(lambda theta: program.objective(theta, weights))(params)
+    def densities(theta: Params) -> tuple[Array, Array | None]:
+        slopes = program.slopes(theta, weights) if fits else None
+        return -scale * program.objective(theta, weights), slopes
 
-    params, log_density = draw(jax.random.split(key, num_runs))
-    return Population(params, log_density, _effective(params, num_runs))
+    log_density, slopes = jax.lax.map(densities, params, batch_size=STATES_AT_ONCE)
+    return params, log_density, slopes
 
 
 def _effective(params: Params, num_runs: int) -> int:
@@ -202,11 +236,6 @@ def _effective(params: Params, num_runs: int) -> int:
     sizes = jax.jit(effective_sample_size)(rows.reshape(num_runs, -1, rows.shape[1]))
     mean = float(np.mean(sizes))
     return max(1, min(len(rows), round(mean))) if np.isfinite(mean) and mean > 0 else len(rows)
-
-
-def _traced(params: Params) -> Params:
-    """Return the draws behind a barrier, so that XLA does not fold their densities into constants."""
-    return jax.lax.optimization_barrier(params)
 
 
 def _still(params: Params) -> tuple[Params, Params]:

@@ -64,8 +64,7 @@ class influence(LinearResponse, Restricted):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.settled = self.curvature.settled(self.training.total_step_size)
-        kernel = self.training.kernel
-        if kernel.temperature is not None and kernel.not_differentiable and is_at(self.at, "centre"):
+        if self.training.kernel.not_differentiable and is_at(self.at, "centre"):
             self.at = "old"
 
     def __check_init__(self) -> None:

@@ -33,6 +33,10 @@ class retrain(PushForward):
 
     batch_size: int = eqx.field(default=64, kw_only=True)
 
+    def __check_init__(self) -> None:
+        if self.training.kernel.num_runs is not None:
+            raise ValueError(f"retrain trains anew, and {self.training.kernel.not_differentiable}")
+
     @property
     def push(self) -> Push:
         """Return training's own push: a draw at the new weights."""

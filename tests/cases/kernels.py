@@ -13,6 +13,7 @@ from numpyro.infer.autoguide import AutoDelta, AutoNormal
 
 from dtda_prob import kernels
 from dtda_prob.kernels import Kernel
+from dtda_prob.kernels.finished import finished
 
 RESTARTS = [
     {"init_value": 0.0, "peak_value": 0.1, "decay_steps": 4, "warmup_steps": 1, "end_value": 0.01}
@@ -59,6 +60,7 @@ def _clipped(num_steps: int) -> optax.GradientTransformation:
 
 DESCENT = _descent(optax.sgd(0.05))
 ADAM = optax.adam(0.05)
+CHAIN = finished({"slopes": np.linspace(-1, 1, 90).reshape(6, 5, 3)}, 30, 6, 5, posterior=True)
 PRETRAINED = kernels.pretrained({"slopes": np.arange(3.0)})
 SGLD = kernels.sgld(1e-3, num_steps=4, batch_size=4)
 
@@ -87,6 +89,9 @@ CASES: dict[str, Case] = {
     "lbfgs": Case(kernels.lbfgs(solve="conjugate_gradient"), "`lbfgs`", random=False),
     "laplace": Case(kernels.laplace(temperature=0.5), "`laplace`", temperature=0.5),
     "pretrained alone": Case(PRETRAINED, "`pretrained` alone", random=False, weighted=False),
+    "finished chain": Case(
+        CHAIN, "`pretrained`, chains", weighted=False, temperature=1.0, num_states=5
+    ),
     "pretrained": Case(kernels.sequence(PRETRAINED, DESCENT), "`pretrained`, then `sgd`"),
     "average": Case(kernels.average(DESCENT, decay=0.8), "`average`"),
     "late average": Case(kernels.average(DESCENT, share=0.5)),

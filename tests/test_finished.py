@@ -1,0 +1,171 @@
+"""Finished chains and ensembles as kernels: carried without sampling, with errors of batch means."""
+
+import itertools
+from types import SimpleNamespace
+
+import arviz_base
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from tables import NUM_DATA, regression, regression_data
+from test_samplers import mode, precision
+
+import dtda_prob as dtda
+from dtda_prob import kernels
+
+KEY = jax.random.key(0)
+ONES, EACH = np.ones(NUM_DATA), np.eye(NUM_DATA)
+STEP = 0.1
+"""Examples lose so much weight: little enough for weights without heavy tails, and for first order."""
+close = np.testing.assert_allclose
+
+
+def chains(num_chains: int = 4, num_draws: int = 2000, memory: float = 0.95) -> np.ndarray:
+    """Draw autoregressive chains from the exact posterior of the regression."""
+    rng, root = np.random.default_rng(0), np.linalg.cholesky(np.linalg.inv(precision(ONES)))
+    noise = rng.normal(size=(num_draws, num_chains, 3))
+    for last, each in itertools.pairwise(noise):
+        each *= np.sqrt(1 - memory**2)
+        each += memory * last
+    return mode(ONES) + noise.swapaxes(0, 1) @ root.T
+
+
+@pytest.fixture(scope="module")
+def training() -> dtda.Training:
+    return dtda.Training(regression(), kernels.pretrained({"slopes": chains()}))
+
+
+def test_a_finished_chain_is_measured_by_its_parameters_in_blocks(training):
+    tree, kernel = dtda.sample(training, KEY), training.kernel
+    values = tree["posterior_predictive/parameters"]
+    assert values["query"].values.tolist() == ["slopes[0]", "slopes[1]", "slopes[2]"]
+    close(values.values.reshape(4, 2000, 3), chains(), rtol=1e-5)
+    assert kernel.num_runs * kernel.num_states == 8000
+    assert 3 <= kernel.num_runs <= 20
+    assert kernel.num_states > 10 * 39  # (1 + 0.95) / (1 - 0.95) draws are worth one
+
+
+@pytest.mark.parametrize("name", ["importance", "covariance", "influence"])
+def test_finished_chains_are_carried_within_their_errors(name, training):
+    """Errors that took the draws for independent would be four to six times too small."""
+    weights = ONES - STEP * EACH
+    truth = np.stack([mode(row) for row in weights]) - mode(ONES)
+    transform = getattr(dtda, name)(training)
+    scores = dtda.attribute(transform, KEY, None, ["mean"], weights)
+    found = scores.sel(divergence="mean").transpose("query", "perturbation")
+    if name == "influence":
+        close(found["score"], truth.T, atol=0.1 * np.abs(truth).max())
+        return
+    z = (found["score"].values - truth.T) / found["error"].values
+    assert 0.3 < np.sqrt((z**2).mean()) < 2
+    assert found["error"].max() < 0.5 * np.abs(truth).max()
+
+
+def test_leave_one_out_needs_no_sampling():
+    independent = chains(memory=0.0)
+    training = dtda.Training(regression(), kernels.pretrained({"slopes": independent}))
+    tree = dtda.sample(training, KEY, keep=["log_likelihood", "log_prior"])
+    with pytest.warns(RuntimeWarning, match="k-hat"):
+        found = dtda.diagnostics.sensitivity(tree)
+    truth = np.stack([mode(ONES - row) for row in EACH]) - mode(ONES)
+    z = (found["mean_shift"].transpose("example", "query") - truth) / found["mean_shift_error"]
+    assert (np.abs(z.values[found["k_hat"].values < 0.5]) < 4).all()
+
+
+def scaled(x, y):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    numpyro.deterministic("ratio", slope / scale)
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Normal(slope * x[i, 0], scale), obs=y[i])
+
+
+RNG = np.random.default_rng(0)
+SLOPE, SCALE = RNG.normal(size=(2, 40)), RNG.uniform(1, 2, size=(2, 40))
+CHAINS = {"slope": SLOPE, "scale": SCALE}
+WITH_RATIO = CHAINS | {"ratio": SLOPE / SCALE}
+FLAT = {name: value.reshape(-1) for name, value in WITH_RATIO.items()}
+MODELS = [{"slope": a, "scale": b} for a, b in zip(SLOPE.ravel(), SCALE.ravel(), strict=True)]
+POSITIONS = SimpleNamespace(position={"slope": SLOPE, "scale": np.log(SCALE)})
+MCMC = SimpleNamespace(get_samples=lambda group_by_chain: WITH_RATIO if group_by_chain else FLAT)
+FORMS = {
+    "chains of NumPyro": MCMC,
+    "samples by chain": WITH_RATIO,
+    "samples": FLAT,
+    "tree of ArviZ": arviz_base.from_dict({"posterior": WITH_RATIO}),
+    "states of BlackJAX": POSITIONS,
+    "list of models": MODELS,
+}
+
+
+@pytest.fixture(scope="module")
+def program() -> dtda.Program:
+    return dtda.Program(scaled, *regression_data())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_draws_are_read_in_every_form(form, program):
+    is_list = form == "list of models"
+    kernel = dtda.Training(program, kernels.pretrained(FORMS[form])).kernel
+    assert kernel.temperature == (None if is_list else 1.0)
+    assert kernel.num_states == 1 if is_list else kernel.num_states > 1
+    assert sorted(kernel.params) == ["scale", "slope"]
+    close(kernel.params["slope"].ravel(), SLOPE.ravel(), rtol=1e-6)
+    close(kernel.params["scale"].ravel(), np.log(SCALE.ravel()), rtol=1e-5, atol=1e-6)
+
+
+def test_a_word_says_what_several_models_are(program):
+    bound = kernels.pretrained(MODELS, posterior=True).bind(program)
+    assert bound.temperature == 1.0
+    assert bound.num_states > 1
+    assert kernels.pretrained(WITH_RATIO, posterior=False).bind(program).num_states == 1
+
+
+def replaced(**values) -> dict:
+    return {name: np.broadcast_to(values.get(name, each), (2, 40)) for name, each in CHAINS.items()}
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ({"slope": SLOPE}, r"passed \(2, 40\): draws need values of every site, and \['scale'\]"),
+        (replaced(scale=-1.0), "'scale' is not inside the site's support, for 80 of 80"),
+        (WITH_RATIO | {"other": SLOPE}, r"no sites \['other'\]"),
+        ({"slope": SLOPE[0, :37], "scale": SCALE[0, :37]}, "37 draws of 1 chains"),
+        (3.0, "got float"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(samples, message, program):
+    with pytest.raises((ValueError, TypeError), match=message):
+        dtda.Training(program, kernels.pretrained(samples))
+
+
+def test_axes_in_the_other_order_are_warned_of(program):
+    swapped = {name: value.T for name, value in CHAINS.items()}
+    with pytest.warns(RuntimeWarning, match="40 chains of 2 draws"):
+        dtda.Training(program, kernels.pretrained(swapped))
+
+
+def other_weights(training):
+    return dtda.sample(training, KEY, None, dtda.remove(training.program, [0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (other_weights, "belong to all data"),
+        (lambda training: dtda.attribute(training, KEY), "belong to all data"),
+        (lambda training: training.drop(1), "of which none can be dropped"),
+        (lambda training: dtda.unroll(training), "do not follow the weights"),
+        (lambda training: dtda.sample(training, KEY, 16_000), "8000 draws exist"),
+        (
+            lambda training: kernels.keep(training.kernel, 3).run(KEY, training.program, ONES),
+            "no phase",
+        ),
+    ],
+)
+def test_what_draws_that_exist_cannot_do_is_refused(call, message, training):
+    with pytest.raises(ValueError, match=message):
+        call(training)
