@@ -38,7 +38,7 @@ def start_of(source: Source, old: Any = None) -> Weights:
 
 
 def default_draws(training: Training) -> int:
-    """Return the number of draws where none is asked for: all that there are, or those of some runs."""
+    """Return the number of draws where none is asked for: all that exist, or the draws of some runs."""
     kernel = training.kernel
     runs = kernel.num_runs or (FEW_RUNS if kernel.num_states > 1 else MANY_RUNS)
     return runs * kernel.num_states
