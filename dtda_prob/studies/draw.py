@@ -25,7 +25,7 @@ from dtda_prob.studies.run import HERE, Where, run
 from dtda_prob.studies.source import Source, keys_of, matched, start_of, training_of
 from dtda_prob.studies.tree import coordinates, in_draws, to_datatree
 from dtda_prob.training import Training
-from dtda_prob.transforms import PushForward, retrain
+from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
 
 CHUNK = 64
@@ -304,9 +304,8 @@ def check_there(task: Draws) -> None:
     if training.kernel.num_runs is None:
         return
     full = np.asarray(training.program.full_weights())
-    start = (
-        task.rows if isinstance(task.source, Training | retrain) else start_of(task.source, task.old)
-    )
+    trains = isinstance(task.source, Training)
+    start = task.rows if trains else start_of(task.source, task.old)
     if (np.asarray(start) != full).any():
         raise ValueError(
             "pretrained draws belong to all data, and none can be made at other weights; carry them "
