@@ -162,6 +162,28 @@ class _one_coordinate(Divergence):
         return self.divergence.meaning(measure, unit)
 
 
+class Increase(Divergence):
+    """The increase of a functional of one distribution, from D to D'."""
+
+    signed = True
+
+    @abc.abstractmethod
+    def of_arm(self, draws: Draws) -> Value:
+        """Estimate the functional from the draws of one arm."""
+
+    @abc.abstractmethod
+    def terms(self, draws: Draws) -> Draws:
+        """Return the contribution of each draw to that estimate."""
+
+    def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
+        """Subtract the old functional from the new one."""
+        return self.of_arm(new) - self.of_arm(old)
+
+    def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
+        """Return the contributions to both functionals, old ones negative."""
+        return -self.terms(old), self.terms(new)
+
+
 class SumOfMeans(Divergence):
     """A statistic that is the mean of terms of the old draws plus the mean of terms of the new ones.
 

@@ -6,37 +6,26 @@ entropies is the part that every model has (aleatoric); the difference, the mutu
 label and the model, is the part that models disagree about (epistemic; Depeweg et al., 2018).
 """
 
-import abc
-
 import numpy as np
 from scipy.special import entr, xlogy
 
-from dtda_prob.divergences.divergence import Divergence, Draws, Value, centred
+from dtda_prob.divergences.divergence import Divergence, Draws, Increase, Value, centred
 from dtda_prob.divergences.moments import variance_of
 
 TOLERANCE = 1e-3
 """Largest distance of the sum of probabilities from one."""
 
 
-class _Entropy(Divergence):
+class _Entropy(Increase):
     """Increase of a functional of class probabilities."""
 
-    signed = True
     unit = "nats"
 
-    @abc.abstractmethod
-    def entropy(self, draws: Draws) -> Value:
-        """Compute the functional of one arm."""
-
-    @abc.abstractmethod
-    def terms(self, draws: Draws) -> Draws:
-        """Compute the contribution of each draw to it."""
-
     def statistic(self, old: Draws, new: Draws, coupled: bool) -> Value:
-        return self.entropy(_checked(new)) - self.entropy(_checked(old))
+        return super().statistic(_checked(old), _checked(new), coupled)
 
     def contributions(self, old: Draws, new: Draws, coupled: bool) -> tuple[Draws, Draws]:
-        return -self.terms(_checked(old)), self.terms(_checked(new))
+        return super().contributions(_checked(old), _checked(new), coupled)
 
     def scalar(self) -> Divergence:
         raise self.undefined("scalars", "vectors")
@@ -54,7 +43,7 @@ class predictive_entropy(_Entropy):
 
     quantity = "the entropy of the mean {measure}"
 
-    def entropy(self, draws: Draws) -> Value:
+    def of_arm(self, draws: Draws) -> Value:
         mean, variance = draws.mean(0), variance_of(draws)
         loss = np.divide(variance, mean, out=np.zeros_like(mean), where=mean != 0)
         return (entr(mean) + loss / (2 * len(draws))).sum(-1)
@@ -69,7 +58,7 @@ class expected_entropy(_Entropy):
 
     quantity = "the mean entropy of the {measure}"
 
-    def entropy(self, draws: Draws) -> Value:
+    def of_arm(self, draws: Draws) -> Value:
         return entr(draws).sum(-1).mean(0)
 
     def terms(self, draws: Draws) -> Draws:
@@ -84,8 +73,8 @@ class mutual_information(_Entropy):
 
     quantity = "the disagreement between models"
 
-    def entropy(self, draws: Draws) -> Value:
-        return predictive_entropy().entropy(draws) - expected_entropy().entropy(draws)
+    def of_arm(self, draws: Draws) -> Value:
+        return predictive_entropy().of_arm(draws) - expected_entropy().of_arm(draws)
 
     def terms(self, draws: Draws) -> Draws:
         return predictive_entropy().terms(draws) - expected_entropy().terms(draws)

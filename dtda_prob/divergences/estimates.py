@@ -8,8 +8,8 @@ import scipy.stats
 
 from dtda_prob.divergences.divergence import Divergence, Draws, Value
 from dtda_prob.divergences.expansion import Expansion, expand
-from dtda_prob.divergences.permutations import one_sided, permutations, upper_level
 from dtda_prob.divergences.registry import resolve
+from dtda_prob.divergences.resampling import one_sided, permutations, upper_level
 
 LEVEL = 0.9
 """Probability that an interval covers, unless another is asked for."""
