@@ -219,7 +219,6 @@ def truths(old: Normal, new: Normal) -> dict[str, float]:
         "jensen_shannon": (entr((p + q) / 2) - (entr(p) + entr(q)) / 2).sum(),
         "total_variation": np.abs(p - q).sum() / 2,
         "kolmogorov_smirnov": np.abs(norm.cdf(x, *old) - norm.cdf(x, *new)).max(),
-        "trade_off": separation(p, q),
     }
 
 
@@ -247,13 +246,6 @@ def like(shift: float, s: float, t: float, old: float) -> float:
     return np.sqrt(width / whole) * np.exp(-(shift**2) / (2 * whole))
 
 
-def separation(p: np.ndarray, q: np.ndarray) -> float:
-    """Return mu from the probability that the likelihood ratio puts an old and a new draw in order."""
-    order = np.argsort(np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(q, 1e-300)), kind="stable")
-    p, q = p[order] / p.sum(), q[order] / q.sum()
-    return np.sqrt(2) * norm.ppf((p * (np.cumsum(q) - q / 2)).sum())
-
-
 def truths_of_vectors(shift: float) -> dict[str, float]:
     """Return every divergence of two standard normals with three coordinates, so far apart."""
     flat = truths((0.0, 1.0), (shift, 1.0))
@@ -279,7 +271,6 @@ def truths_of_vectors(shift: float) -> dict[str, float]:
         "sinkhorn": shift,
         "energy": 2 * (apart(shift) - np.sqrt(2) * distance(lambda r: r)),
         "mmd": 2 * (kernel(0.0) - kernel(shift)),
-        "trade_off": shift,
     }
 
 

@@ -413,18 +413,8 @@ def test_the_entropy_of_a_mean_of_few_draws_is_not_low():
     assert found.mean() == pytest.approx(truth, abs=0.008)
 
 
-@both_couplings
-def test_the_trade_off_of_normals_is_gaussian(coupled):
-    rng = RNG(17)
-    old, noise = rng.normal(size=(2, 64, 300))
-    new = 1.0 + (0.9 * old + np.sqrt(1 - 0.81) * noise if coupled else noise)
-    area = scipy.stats.norm.cdf(1 / np.sqrt(2)) - 0.5
-    assert of("trade_off").statistic(old, new, coupled).mean() == pytest.approx(area, abs=0.01)
-
-
 def test_arms_that_lie_apart_are_told_apart():
     old, new = both_arms(18, shift=50.0)
-    assert estimate("trade_off", old, new).value == np.inf
     assert estimate("total_variation", old, new).value == 1.0
     assert estimate("kolmogorov_smirnov", old, new).value == 1.0
     assert estimate("jensen_shannon", old, new).value == pytest.approx(np.log(2.0))
@@ -517,7 +507,6 @@ def test_a_divergence_of_ones_own_has_a_direction_and_can_have_a_name(monkeypatc
         ("mutual_information", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "sums are up to 1"),
         ("jensen_shannon", np.ones((4, 2)), np.ones((4, 2)), {"vector": True}, "do not settle"),
         ("kullback_leibler", np.ones((8, 2)), np.ones((8, 2)), {"vector": True}, "lie in a plane"),
-        ("trade_off", np.arange(7), np.arange(7), {}, "at least 8 draws"),
     ],
 )
 def test_bad_requests_are_refused(name, old, new, options, message):

@@ -1,4 +1,4 @@
-"""The checks that a verdict rests on: thresholds, their reasons, and what to do, as one table."""
+"""The checks that a verdict rests on: thresholds, and what to do, as one table by diagnostic."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ class Check:
 
     Attributes:
         name: what is checked.
-        of: the diagnostic, by its name among `Verdict.results`.
         value: computes the number and its error from the diagnostic's result; None where it does not
             apply. The error is the standard error over draws, or the spread over queries or
             perturbations (half of the central 68 %) where each has a number; NaN for counts and tests.
@@ -27,19 +26,16 @@ class Check:
         passed: what passing means. Both texts may show `{value}`, and `{more}`, the factor of draws
             that would bring an error down to the upper bound.
         failed: what failing means, and what to do.
-        because: the reason for the threshold.
         method: whether failing it means that the method is wrong, so that no number of draws helps.
         more_draws: whether what to do is to take more draws.
     """
 
     name: str
-    of: str
     value: Callable[[Any], Number | None]
     at_least: float = -np.inf
     at_most: float = np.inf
     passed: str
     failed: str
-    because: str
     method: bool = False
     more_draws: bool = False
 
@@ -91,238 +87,221 @@ def findings(results: Mapping[str, Any]) -> list[Finding]:
     Raises:
         ValueError: for unknown names, or a calibration without 90 % intervals.
     """
-    known = dict.fromkeys(check.of for check in CHECKS)
-    unknown = set(results) - set(known)
+    unknown = set(results) - set(CHECKS)
     if unknown:
-        raise ValueError(f"results={sorted(unknown)} must be among {sorted(known)}")
-    made = (check.of_result(results[check.of]) for check in CHECKS if check.of in results)
+        raise ValueError(f"results={sorted(unknown)} must be among {sorted(CHECKS)}")
+    made = (
+        check.of_result(results[name]) for name in CHECKS if name in results for check in CHECKS[name]
+    )
     return [finding for finding in made if finding is not None]
 
 
-CHECKS = (
-    Check(
-        name="draws that are not finite",
-        of="draws",
-        value=lambda result: (result["not_finite"].sum(), np.nan),
-        at_most=0,
-        passed="every draw is finite",
-        failed="some draws diverged, and statistics that use them are NaN: a smaller rate, or damping",
-        because="statistics that use them are NaN",
-    ),
-    Check(
-        name="values that are the same in every draw",
-        of="draws",
-        value=lambda result: ((result["mcse_sd"] == 0).sum(), np.nan),
-        at_most=0,
-        passed="every measured value varies over draws",
-        failed="some values are the same in every draw, so nothing is known of their error: many draws "
-        "of a fixed model are one draw; give the kernel its own initialisation, batches or noise",
-        because="draws that cannot differ have an error of zero, however wrong they are",
-    ),
-    Check(
-        name="effective draws, of all",
-        of="draws",
-        value=lambda result: numbers.median(result["effective_draws"] / result["num_draws"]),
-        at_least=0.5,
-        passed="draws count in full, as independent seeds should",
-        failed="draws depend on each other: give each its own key, or more steps in between",
-        because="seeds are independent, so all should count; half leaves room for ArviZ's own error",
-    ),
-    Check(
-        name="chance of such an R-hat over blocks of seeds",
-        of="draws",
-        value=numbers.r_hat,
-        at_least=0.05,
-        passed="blocks of seeds agree",
-        failed="blocks of seeds disagree by more than chance: look for what differs between them, and "
-        "take more draws",
-        because="a test at that level, over all queries; short chains exceed 1.01 by chance alone",
-    ),
-    Check(
-        name="values with several modes",
-        of="draws",
-        value=numbers.num_several,
-        at_most=0,
-        passed="no measured value shows several modes",
-        failed="training ends in several basins, so a mean and a standard deviation describe few "
-        "draws: look at plots.compare, and use the Wasserstein or energy distance",
-        because="a mean between two modes describes neither (tested at a false discovery rate of 5 %)",
-    ),
-    Check(
-        name="independent draws a coupled one is worth",
-        of="coupling",
-        value=lambda result: (
-            result["variance_ratio"].median(),
-            result["variance_ratio_error"].median(),
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "draws": (
+        Check(
+            name="draws that are not finite",
+            value=lambda result: (result["not_finite"].sum(), np.nan),
+            at_most=0,
+            passed="every draw is finite",
+            failed="some draws diverged, and statistics that use them are NaN: a smaller rate, or "
+            "damping",
         ),
-        at_least=1.0,
-        passed="a coupled draw is worth {value:.2g} independent ones",
-        failed="a coupled draw is worth {value:.2g} independent ones: sharing keys adds noise here, so "
-        "give new_key=",
-        because="below 1, sharing keys adds noise",
+        Check(
+            name="values that are the same in every draw",
+            value=lambda result: ((result["mcse_sd"] == 0).sum(), np.nan),
+            at_most=0,
+            passed="every measured value varies over draws",
+            failed="some values are the same in every draw, so nothing is known of their error: many "
+            "draws of a fixed model are one draw; give the kernel its own initialisation, "
+            "batches or noise",
+        ),
+        Check(
+            name="effective draws, of all",
+            value=lambda result: numbers.median(result["effective_draws"] / result["num_draws"]),
+            at_least=0.5,
+            passed="draws count in full, as independent seeds should",
+            failed="draws depend on each other: give each its own key, or more steps in between",
+        ),
+        Check(
+            name="chance of such an R-hat over blocks of seeds",
+            value=numbers.r_hat,
+            at_least=0.05,
+            passed="blocks of seeds agree",
+            failed="blocks of seeds disagree by more than chance: look for what differs between them, "
+            "and take more draws",
+        ),
+        Check(
+            name="values with several modes",
+            value=numbers.num_several,
+            at_most=0,
+            passed="no measured value shows several modes",
+            failed="training ends in several basins, so a mean and a standard deviation describe few "
+            "draws: look at plots.compare, and use the Wasserstein or energy distance",
+        ),
     ),
-    Check(
-        name="predictions that are not finite",
-        of="shifts",
-        value=lambda result: (result["not_finite"].sum(), np.nan),
-        at_most=0,
-        passed="every prediction is finite",
-        failed="some predictions are not finite: damp more, or take a smaller rate",
-        because="statistics that use them are NaN",
-        method=True,
+    "coupling": (
+        Check(
+            name="independent draws a coupled one is worth",
+            value=lambda result: (
+                result["variance_ratio"].median(),
+                result["variance_ratio_error"].median(),
+            ),
+            at_least=1.0,
+            passed="a coupled draw is worth {value:.2g} independent ones",
+            failed="a coupled draw is worth {value:.2g} independent ones: sharing keys adds noise "
+            "here, so give new_key=",
+        ),
     ),
-    Check(
-        name="longest draw's steps over the median draw's",
-        of="shifts",
-        value=numbers.spread_of_lengths,
-        at_most=5.0,
-        passed="every draw contributes to the mean shifts",
-        failed="a few draws with very long steps decide the mean shifts, as the exact derivative of an "
-        "unstable training has them: take a damped response, or retrain",
-        because="one draw of 5 times the median length adds as much variance as 25 others",
-        method=True,
+    "shifts": (
+        Check(
+            name="predictions that are not finite",
+            value=lambda result: (result["not_finite"].sum(), np.nan),
+            at_most=0,
+            passed="every prediction is finite",
+            failed="some predictions are not finite: damp more, or take a smaller rate",
+            method=True,
+        ),
+        Check(
+            name="longest draw's steps over the median draw's",
+            value=numbers.spread_of_lengths,
+            at_most=5.0,
+            passed="every draw contributes to the mean shifts",
+            failed="a few draws with very long steps decide the mean shifts, as the exact derivative "
+            "of an unstable training has them: take a damped response, or retrain",
+            method=True,
+        ),
+        Check(
+            name="error of mean shifts, relative",
+            value=numbers.noise,
+            at_most=1 / 3,
+            passed="mean shifts are precise enough for their sign and rank",
+            failed="mean shifts drown in noise: take {more} many draws",
+            more_draws=True,
+        ),
     ),
-    Check(
-        name="error of mean shifts, relative",
-        of="shifts",
-        value=numbers.noise,
-        at_most=1 / 3,
-        passed="mean shifts are precise enough for their sign and rank",
-        failed="mean shifts drown in noise: take {more} many draws",
-        because="their sign is then three errors clear",
-        more_draws=True,
+    "linear_range": (
+        Check(
+            name="length of predicted steps over retrained",
+            value=lambda result: numbers.over_draws(result["norm_ratio"]),
+            at_least=1 / MOST_RATIO,
+            at_most=MOST_RATIO,
+            passed="predicted steps are about as long as retrained ones",
+            failed="predicted steps have the wrong length: expand about the centre, damp more where "
+            "they are too long and less where too short, or remove less at a time",
+            method=True,
+        ),
+        Check(
+            name="cosine of predicted and retrained steps",
+            value=lambda result: numbers.over_draws(result["cosine"]),
+            at_least=LEAST_COSINE,
+            passed="predicted steps point where retraining goes",
+            failed="predicted steps point elsewhere: another curvature, or retrain",
+            method=True,
+        ),
+        Check(
+            name="predicted steps out of range, of all",
+            value=numbers.out_of_range,
+            at_most=0.25,
+            passed="most single steps are in range, not only their median",
+            failed="many single steps have the wrong length or direction, though their median may be "
+            "right",
+            method=True,
+        ),
+        Check(
+            name="responses at old weights and halfway, apart",
+            value=numbers.halves,
+            at_most=0.5,
+            passed="the outcome is close to linear in the weights over these steps",
+            failed="the outcome bends within the step: expand at='centre', or remove less at a time",
+        ),
     ),
-    Check(
-        name="length of predicted steps over retrained",
-        of="linear_range",
-        value=lambda result: numbers.over_draws(result["norm_ratio"]),
-        at_least=1 / MOST_RATIO,
-        at_most=MOST_RATIO,
-        passed="predicted steps are about as long as retrained ones",
-        failed="predicted steps have the wrong length: expand about the centre, damp more where they "
-        "are too long and less where too short, or remove less at a time",
-        because="the range within which `sample` and `attribute` do not warn",
-        method=True,
+    "across_seeds": (
+        Check(
+            name="correlation with retraining under other seeds",
+            value=numbers.correlation,
+            at_least=0.7,
+            passed="mean shifts agree with retraining under other seeds",
+            failed="mean shifts disagree with retraining under other seeds, however right they are for"
+            " their own: take another method, or retrain",
+            method=True,
+        ),
     ),
-    Check(
-        name="cosine of predicted and retrained steps",
-        of="linear_range",
-        value=lambda result: numbers.over_draws(result["cosine"]),
-        at_least=LEAST_COSINE,
-        passed="predicted steps point where retraining goes",
-        failed="predicted steps point elsewhere: another curvature, or retrain",
-        because="the same",
-        method=True,
+    "residuals": (
+        Check(
+            name="residual of the solve",
+            value=numbers.median,
+            at_most=0.5,
+            passed="the curvature's inverse is close to the inverse of its whole matrix",
+            failed="the solve leaves most of the gradient: take a more exact curvature (gram, "
+            "conjugate_gradient with this one as preconditioner), or more damping",
+        ),
     ),
-    Check(
-        name="predicted steps out of range, of all",
-        of="linear_range",
-        value=numbers.out_of_range,
-        at_most=0.25,
-        passed="most single steps are in range, not only their median",
-        failed="many single steps have the wrong length or direction, though their median may be right",
-        because="a median over draws hides those whose derivative exploded",
-        method=True,
+    "null_space": (
+        Check(
+            name="share of measurements in flat directions",
+            value=lambda result: numbers.over_draws(result["share"]),
+            at_most=0.5,
+            passed="measurements depend on directions in which the curvature is known",
+            failed="measurements depend on directions that the data leave open, where predictions are "
+            "set by the damping: compare dampings, or unroll",
+        ),
     ),
-    Check(
-        name="correlation with retraining under other seeds",
-        of="across_seeds",
-        value=numbers.correlation,
-        at_least=0.7,
-        passed="mean shifts agree with retraining under other seeds",
-        failed="mean shifts disagree with retraining under other seeds, however right they are for "
-        "their own: take another method, or retrain",
-        because="half of the variance of retrained mean shifts is then predicted",
-        method=True,
+    "along_training": (
+        Check(
+            name="correlation with the exact response",
+            value=numbers.agreement,
+            at_least=LEAST_COSINE,
+            passed="the response agrees with the exact derivative of training",
+            failed="the response is not the exact derivative: training has not converged, so take "
+            "segments or unroll; where the exact one explodes (growth in linear_range), trust "
+            "neither",
+        ),
     ),
-    Check(
-        name="responses at old weights and halfway, apart",
-        of="linear_range",
-        value=numbers.halves,
-        at_most=0.5,
-        passed="the outcome is close to linear in the weights over these steps",
-        failed="the outcome bends within the step: expand at='centre', or remove less at a time",
-        because="where the outcome is quadratic, the response at the old weights is off by as much",
+    "pareto_k": (
+        Check(
+            name="Pareto k-hat, largest",
+            value=numbers.largest_k,
+            at_most=USABLE_K,
+            passed="importance weights carry the sample",
+            failed="importance weights rest on few draws: remove less, take more draws, match moments,"
+            " or retrain",
+        ),
+        Check(
+            name="the same, for errors to hold",
+            value=numbers.largest_k,
+            at_most=GOOD_K,
+            passed="errors of importance sampling hold",
+            failed="errors of importance sampling come out up to half too small: take more draws, "
+            "match moments, or retrain where it matters",
+        ),
     ),
-    Check(
-        name="residual of the solve",
-        of="residuals",
-        value=numbers.median,
-        at_most=0.5,
-        passed="the curvature's inverse is close to the inverse of its whole matrix",
-        failed="the solve leaves most of the gradient: take a more exact curvature (gram, "
-        "conjugate_gradient with this one as preconditioner), or more damping",
-        because="0 is exact, 1 no better than no solution",
+    "calibration": (
+        Check(
+            name="chance of PIT values as uneven",
+            value=lambda result: (result["pooled_p_value"], np.nan),
+            at_least=0.05,
+            passed="retrained draws are distributed as predicted",
+            failed="retrained draws are not distributed as predicted: plots.calibration shows whether "
+            "the prediction is shifted, too narrow or too wide",
+        ),
+        Check(
+            name="coverage of 90% intervals",
+            value=numbers.coverage,
+            at_least=0.85,
+            at_most=0.95,
+            passed="predicted intervals cover what they claim",
+            failed="predicted intervals do not cover what they claim: do not read them as intervals",
+        ),
     ),
-    Check(
-        name="share of measurements in flat directions",
-        of="null_space",
-        value=lambda result: numbers.over_draws(result["share"]),
-        at_most=0.5,
-        passed="measurements depend on directions in which the curvature is known",
-        failed="measurements depend on directions that the data leave open, where predictions are set "
-        "by the damping: compare dampings, or unroll",
-        because="half of the squared gradient must lie where the curvature is known",
+    "unmoved": (
+        Check(
+            name="the same chance without any prediction",
+            value=lambda result: (result["pooled_p_value"], np.nan),
+            at_most=0.05,
+            passed="retraining moved the distribution visibly, so calibration tests the prediction",
+            failed="the distribution before fits the retrained draws as well, so calibration can "
+            "refute a prediction and not confirm it: retrain more draws, or remove more",
+        ),
     ),
-    Check(
-        name="correlation with the exact response",
-        of="along_training",
-        value=numbers.agreement,
-        at_least=LEAST_COSINE,
-        passed="the response agrees with the exact derivative of training",
-        failed="the response is not the exact derivative: training has not converged, so take segments "
-        "or unroll; where the exact one explodes (growth in linear_range), trust neither",
-        because="it points the same way",
-    ),
-    Check(
-        name="Pareto k-hat, largest",
-        of="pareto_k",
-        value=numbers.largest_k,
-        at_most=USABLE_K,
-        passed="importance weights carry the sample",
-        failed="importance weights rest on few draws: remove less, take more draws, match moments, or "
-        "retrain",
-        because="above, the estimates mean nothing (Vehtari et al., arXiv 1507.02646)",
-    ),
-    Check(
-        name="the same, for errors to hold",
-        of="pareto_k",
-        value=numbers.largest_k,
-        at_most=GOOD_K,
-        passed="errors of importance sampling hold",
-        failed="errors of importance sampling come out up to half too small: take more draws, match "
-        "moments, or retrain where it matters",
-        because="above, the weights have no finite variance",
-    ),
-    Check(
-        name="chance of PIT values as uneven",
-        of="calibration",
-        value=lambda result: (result["pooled_p_value"], np.nan),
-        at_least=0.05,
-        passed="retrained draws are distributed as predicted",
-        failed="retrained draws are not distributed as predicted: plots.calibration shows whether the "
-        "prediction is shifted, too narrow or too wide",
-        because="a test at that level",
-    ),
-    Check(
-        name="coverage of 90% intervals",
-        of="calibration",
-        value=numbers.coverage,
-        at_least=0.85,
-        at_most=0.95,
-        passed="predicted intervals cover what they claim",
-        failed="predicted intervals do not cover what they claim: do not read them as intervals",
-        because="more or less misleads, by chance or not",
-    ),
-    Check(
-        name="the same chance without any prediction",
-        of="unmoved",
-        value=lambda result: (result["pooled_p_value"], np.nan),
-        at_most=0.05,
-        passed="retraining moved the distribution visibly, so calibration tests the prediction",
-        failed="the distribution before fits the retrained draws as well, so calibration can refute "
-        "a prediction and not confirm it: retrain more draws, or remove more",
-        because="else calibration cannot confirm the prediction",
-    ),
-)
-"""Every check, in the order in which a verdict shows them."""
+}
+"""The checks of each diagnostic, by its name among `Verdict.results`; reasons: docs/diagnostics.md."""

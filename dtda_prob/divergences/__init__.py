@@ -13,9 +13,6 @@ from dtda_prob.divergences.entropies import mutual_information as mutual_informa
 from dtda_prob.divergences.entropies import predictive_entropy as predictive_entropy
 from dtda_prob.divergences.estimates import Estimate as Estimate
 from dtda_prob.divergences.estimates import estimate as estimate
-from dtda_prob.divergences.events import kolmogorov_smirnov as kolmogorov_smirnov
-from dtda_prob.divergences.events import total_variation as total_variation
-from dtda_prob.divergences.events import trade_off as trade_off
 from dtda_prob.divergences.information import jensen_shannon as jensen_shannon
 from dtda_prob.divergences.information import kullback_leibler as kullback_leibler
 from dtda_prob.divergences.meaning import Meaning as Meaning
@@ -27,6 +24,8 @@ from dtda_prob.divergences.moments import variance as variance
 from dtda_prob.divergences.registry import available as available
 from dtda_prob.divergences.registry import register as register
 from dtda_prob.divergences.registry import resolve as resolve
+from dtda_prob.divergences.suprema import kolmogorov_smirnov as kolmogorov_smirnov
+from dtda_prob.divergences.suprema import total_variation as total_variation
 from dtda_prob.divergences.transport import sliced_wasserstein as sliced_wasserstein
 from dtda_prob.divergences.transport import wasserstein as wasserstein
 
@@ -45,7 +44,6 @@ register(
     jensen_shannon(),
     total_variation(),
     kolmogorov_smirnov(),
-    trade_off(),
     predictive_entropy(),
     expected_entropy(),
     mutual_information(),

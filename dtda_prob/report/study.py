@@ -15,13 +15,6 @@ from dtda_prob.divergences import Meaning, available
 from dtda_prob.divergences.meaning import decoded
 from dtda_prob.storage import StoreError, contents, load
 
-TYPES = {
-    **dict.fromkeys(("data", "grid", "measure", "rows", "shapes", "sites", "versions"), dict),
-    **dict.fromkeys(("kind", "model", "plate", "removal", "transform"), str),
-    "kernel": (dict, str),
-    "key": list,
-}
-"""Of what a study and its parts say about themselves, as far as a page shows it."""
 UNITS = {
     **dict.fromkeys(("loss", "log_likelihood", "margin"), "nats"),
     "squared_error": "target units²",
@@ -87,26 +80,16 @@ def open_study(path: Path) -> Study:
         warnings.simplefilter("ignore", RuntimeWarning)  # diverging draws are counted on the page
         tree = load(path)
     parts = [
-        Part(name, str(kind), description(tree.children[name], name), tree.children[name])
+        Part(name, str(kind), _about(tree.children[name]), tree.children[name])
         for name, kind in table["kind"].items()
         if name in tree.children
     ]
-    return Study(path, description(tree, "the study"), table, parts)
+    return Study(path, _about(tree), table, parts)
 
 
-def description(node: xr.DataTree, name: str) -> dict[str, Any]:
-    """Read what a study, or a part of it, says about itself.
-
-    Raises:
-        StoreError: if it says something of an unexpected type.
-    """
+def _about(node: xr.DataTree) -> dict[str, Any]:
+    """Read what a study, or a part of it, says about itself; `load` has checked its types."""
     about = json.loads(node.attrs.get("dtda_prob", "{}"))
-    for field, kind in TYPES.items():
-        if about.get(field) is not None and not isinstance(about[field], kind):
-            raise StoreError(
-                f"{name}: its description has {field}={str(about[field])[:60]!r}, which is not what "
-                "dtda_prob writes; make the study again"
-            )
     return {field: value for field, value in about.items() if value is not None}
 
 

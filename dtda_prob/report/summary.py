@@ -53,8 +53,7 @@ def _num_models(study: Study, part: Part) -> int:
     row, kernel = study.table.loc[part.name], part.about.get("kernel", {})
     if row["transform"] != "training":
         return 0
-    states = kernel.get("num_states", 1) if isinstance(kernel, dict) else 1
-    return int(row["draws"] * max(1, row["perturbations"]) // states)
+    return int(row["draws"] * max(1, row["perturbations"]) // kernel.get("num_states", 1))
 
 
 def _leading(scores: Scores) -> str:
@@ -154,8 +153,6 @@ def _distinct(texts: Iterable[str | None]) -> list[str]:
 
 def _kernel(about: dict[str, Any]) -> str:
     kernel = about["kernel"]
-    if isinstance(kernel, str):
-        return kernel
     steps = " + ".join(map(str, kernel.get("num_steps", [])))
     warm = [brief(t) for t in kernel.get("temperature", []) if t is not None]
     states = kernel.get("num_states", 1)

@@ -2,8 +2,8 @@
 
 from dtda_prob.storage.complete import repair as repair
 from dtda_prob.storage.complete import verify as verify
+from dtda_prob.storage.documents import description as description
 from dtda_prob.storage.errors import StoreError as StoreError
-from dtda_prob.storage.nodes import description as description
 from dtda_prob.storage.reading import contents as contents
 from dtda_prob.storage.reading import load as load
 from dtda_prob.storage.safe import inspect as inspect

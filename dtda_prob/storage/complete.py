@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from google_crc32c import value as crc32c
 
-from dtda_prob.storage.documents import refuse, root_of
+from dtda_prob.storage.documents import about, refuse, root_of
 from dtda_prob.storage.errors import printable
-from dtda_prob.storage.nodes import about
 from dtda_prob.storage.results import DONE, SECONDS
 from dtda_prob.storage.safe import GIVE_UP, Array, Nodes, inspect, is_label
 from dtda_prob.storage.store import writing

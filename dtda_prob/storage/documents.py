@@ -1,16 +1,23 @@
-"""The folder of a store from anywhere, and its JSON: small, flat, of unique keys."""
+"""The folder of a store and the JSON that describes it: of our own, or from anywhere and checked."""
 
 import json
 import os
 import re
 import stat
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from dtda_prob.storage.errors import StoreError, printable
-from dtda_prob.storage.nodes import NODE
 
+NODE = "zarr.json"
+"""The file that describes a group or an array."""
+ATTRIBUTE = "dtda_prob"
+"""The attribute that holds our own description, as JSON."""
+FORMAT = 2
+"""Of stores that this version writes and reads."""
 MAX_DEPTH, MAX_CONTAINERS = 32, 1_000_000
 AGAIN = "copy the store again from where it came, or run the study again"
 SAVE = "open it with plain xarray if you trust it, and re-save it with dtda.save"
@@ -83,3 +90,52 @@ def _unique(pairs: list[tuple[str, Any]]) -> Document:
     if len(set(names)) < len(names):
         raise ValueError(f"the key {max(names, key=names.count)!r} is given twice")
     return dict(pairs)
+
+
+def read_node(folder: Path) -> Document:
+    """Read what describes a group or an array."""
+    return json.loads((folder / NODE).read_bytes())
+
+
+def write_node(folder: Path, metadata: Document) -> None:
+    """Replace what describes a group or an array; whoever reads sees the old or the new."""
+    partial = folder / f".{NODE}.{uuid.uuid4().hex}.partial"
+    try:
+        partial.write_text(json.dumps(metadata))
+        os.replace(partial, folder / NODE)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def description(store: Path, name: str = "") -> dict[str, Any]:
+    """Read what a store, or a result in it, says of itself."""
+    return about(read_node(store / name))
+
+
+def nodes_under(folder: Path, path: str = ".") -> Iterator[tuple[str, Document]]:
+    """Return the path, relative to a folder, and the description of all groups and arrays in it."""
+    node = read_node(folder / path)
+    yield path, node
+    # The folders of an array hold its chunks, however many there are.
+    if node["node_type"] == "group":
+        inner = (file.parent for file in (folder / path).glob(f"*/{NODE}"))
+        for child in sorted(inner):
+            yield from nodes_under(folder, child.relative_to(folder).as_posix())
+
+
+def published(root: Document) -> dict[str, Document]:
+    """Return the root's description of all groups and arrays, which xarray opens."""
+    return root["consolidated_metadata"]["metadata"]
+
+
+def root_node(attributes: dict[str, str]) -> Document:
+    """Describe a store without groups."""
+    listed = {"kind": "inline", "must_understand": False, "metadata": {}}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return group | {"consolidated_metadata": listed}
+
+
+def about(metadata: Document) -> dict[str, Any]:
+    """Read our own description of a store or a group."""
+    return json.loads(metadata["attributes"].get(ATTRIBUTE, "{}"))

@@ -11,8 +11,8 @@ import zarr
 from xarray.conventions import decode_cf_variable, encode_cf_variable
 from zarr.codecs import Crc32cCodec
 
+from dtda_prob.storage.documents import ATTRIBUTE, about, nodes_under, read_node
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.nodes import ATTRIBUTE, about, nodes_under, read_node
 from dtda_prob.storage.store import list_as, put, scratch
 
 DONE, SECONDS = "blocks/done", "blocks/seconds"

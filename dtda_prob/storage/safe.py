@@ -14,8 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dtda_prob.storage.documents import MAX_DEPTH, SAVE, parsed, read_bounded, refuse, root_of
-from dtda_prob.storage.nodes import ATTRIBUTE, FORMAT, NODE
+from dtda_prob.storage.documents import (
+    ATTRIBUTE,
+    FORMAT,
+    MAX_DEPTH,
+    NODE,
+    SAVE,
+    parsed,
+    read_bounded,
+    refuse,
+    root_of,
+)
 
 MAX_NODES, MAX_GROUPS = 10_000, 2_000
 MAX_JSON, MAX_ROOT_JSON, MAX_MANIFEST = 2**24, 2**26, 2**20
@@ -48,8 +57,9 @@ WRITTEN = {
 }
 """Of these, what this library writes."""
 TYPES = {
-    **dict.fromkeys(("kind", "transform", "model", "plate"), str),
+    **dict.fromkeys(("kind", "transform", "model", "plate", "removal"), str),
     **dict.fromkeys(("measure", "grid", "kernel", "rows", "data", "sites", "shapes", "versions"), dict),
+    "key": list,
     "num_draws": int,
 }
 """Of fields of our own description that are read."""

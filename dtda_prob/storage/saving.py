@@ -8,8 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.nodes import (
+from dtda_prob.storage.documents import (
     ATTRIBUTE,
     description,
     nodes_under,
@@ -17,6 +16,7 @@ from dtda_prob.storage.nodes import (
     root_node,
     write_node,
 )
+from dtda_prob.storage.errors import StoreError
 from dtda_prob.storage.results import write_tree
 from dtda_prob.storage.safe import inspect
 from dtda_prob.storage.store import PARTIAL, check_name, names_in, put, scratch, writing

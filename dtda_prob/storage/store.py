@@ -13,16 +13,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dtda_prob.storage.errors import WHY, StoreError, explained
-from dtda_prob.storage.nodes import (
+from dtda_prob.storage.documents import (
     NODE,
-    Metadata,
+    Document,
     nodes_under,
     published,
     read_node,
     root_node,
     write_node,
 )
+from dtda_prob.storage.errors import WHY, StoreError, explained
 
 LOCK = ".lock"
 SCRATCH = ".new-"
@@ -140,7 +140,7 @@ def names_in(store: Path) -> list[str]:
     return sorted(path for path in published(read_node(store)) if "/" not in path)
 
 
-def list_as(path: Path, name: str, nodes: dict[str, Metadata]) -> None:
+def list_as(path: Path, name: str, nodes: dict[str, Document]) -> None:
     """Let readers see these groups and arrays, and no others, under a name: all at once."""
     root = read_node(path)
     listed = published(root)

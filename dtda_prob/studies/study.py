@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dtda_prob.storage.documents import ATTRIBUTE, FORMAT, description
 from dtda_prob.storage.errors import StoreError
-from dtda_prob.storage.nodes import ATTRIBUTE, FORMAT, description
 from dtda_prob.storage.results import Result, encoded
 from dtda_prob.storage.safe import inspect
 from dtda_prob.storage.store import is_blank, writing

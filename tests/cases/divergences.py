@@ -113,7 +113,6 @@ CASES = {
                 smooth=False,
             ),
         ),
-        ("", Case(divergences.trade_off(), by_parts=True, smooth=False)),
         ("", Case(divergences.predictive_entropy(), PROBABILITIES, "soften")),
         ("", Case(divergences.expected_entropy(), PROBABILITIES, "soften")),
         ("", Case(divergences.mutual_information(), PROBABILITIES, "sharpen")),
