@@ -103,9 +103,11 @@ def _gather(
     inputs = {
         name: leaf
         for name, leaf in _leaves(program, args, kwargs).items()
-        if leaf.shape[:1] == (number,) and not any(_equal(leaf, target) for target in targets.values())
+        if leaf.shape[:1] == (number,)
+        and not any(np.array_equal(leaf, target) for target in targets.values())
     }
-    images = {name: image for name, leaf in inputs.items() if (image := _as_images(leaf, look.shape))}
+    images = {name: _as_images(leaf, look.shape) for name, leaf in inputs.items()}
+    images = {name: array for name, array in images.items() if array is not None}
     if look.shape is not None and not images:
         shapes = {name: leaf.shape for name, leaf in inputs.items()}
         raise ValueError(f"shape={look.shape} fits no input: inputs have the shapes {shapes}")
@@ -140,25 +142,21 @@ def _targets(program: Program, args: tuple, kwargs: dict[str, Any], number: int)
     return targets
 
 
-def _equal(leaf: np.ndarray, target: np.ndarray) -> bool:
-    return leaf.shape == target.shape and np.array_equal(leaf, target)
-
-
-def _as_images(leaf: np.ndarray, shape: Shape | None) -> tuple[np.ndarray, ...]:
+def _as_images(leaf: np.ndarray, shape: Shape | None) -> np.ndarray | None:
     """Return the images that an input holds, if any, `(number, height, width, channel)`."""
     if shape is not None and math.prod(leaf.shape[1:]) == math.prod(shape):
         leaf = leaf.reshape(len(leaf), *shape)
     if leaf.ndim == 3:
         leaf = leaf[..., None]
     fits = leaf.ndim == 4 and leaf.shape[3] in (1, 3) and min(leaf.shape[1:3]) >= 2
-    return (leaf,) if fits and leaf.dtype.kind in "fiub" else ()
+    return leaf if fits and leaf.dtype.kind in "fiub" else None
 
 
-def _thumbnails(images: dict[str, tuple], dim: str, left_out: list[str]) -> dict[str, xr.DataArray]:
+def _thumbnails(images: Arrays, dim: str, left_out: list[str]) -> dict[str, xr.DataArray]:
     """Return thumbnails of the first input that holds images."""
     if not images:
         return {}
-    (name, (array,)), *others = images.items()
+    (name, array), *others = images.items()
     left_out += [f"images of {other!r}" for other, _ in others]
     dims = (dim, "pixel_row", "pixel_column", "channel")
     return {"thumbnail": xr.DataArray(_shrunk(array), dims=dims, attrs={"input": name})}
@@ -167,17 +165,11 @@ def _thumbnails(images: dict[str, tuple], dim: str, left_out: list[str]) -> dict
 def _shrunk(array: np.ndarray) -> UInt8[np.ndarray, "number row column channel"]:
     """Average pixels down to thumbnails; the darkest pixel of all is black, the brightest white."""
     step = max(1, math.ceil(max(array.shape[1:3]) / SIDE))
-    small = _averaged(_averaged(array.astype(np.float32), 1, step), 2, step)
+    pixels = xr.DataArray(array.astype(np.float32), dims=("number", "row", "column", "channel"))
+    small = pixels.coarsen(row=step, column=step, boundary="pad").mean().values
     low, high = float(np.nanmin(small)), float(np.nanmax(small))
     scale = 255 / (high - low) if high > low else 0.0
     return np.round((np.nan_to_num(small, nan=low) - low) * scale).astype(np.uint8)
-
-
-def _averaged(array: np.ndarray, axis: int, step: int) -> np.ndarray:
-    starts = np.arange(0, array.shape[axis], step)
-    counts = np.diff(np.r_[starts, array.shape[axis]])
-    others = tuple(i for i in range(array.ndim) if i != axis)
-    return np.add.reduceat(array, starts, axis) / np.expand_dims(counts, others)
 
 
 def _rows(
