@@ -6,7 +6,6 @@ Nothing is tuned with this knowledge: each score is used unchanged. Test digits 
 the first 180 are for validation, and the other 180 measure the effect of pruning.
 """
 
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
+from page import circumstances
 
 import dtda_prob as dtda
 from dtda_prob import curvature, evaluate, measures
@@ -178,8 +178,7 @@ def main() -> None:
         body = table.to_markdown(disable_numparse=True)
         lines += [f"## {title}", "", text, "", body, ""]
         print(title, body, sep="\n", flush=True)
-    versions = f"jax {jax.__version__}, Python {platform.python_version()}, {jax.default_backend()}"
-    lines.append(f"Seed {SEED}; {versions}; {time.perf_counter() - start:.0f} seconds in all.")
+    lines.append(circumstances(SEED, start))
     PAGE.write_text("\n".join(lines) + "\n")
 
 

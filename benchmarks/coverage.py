@@ -4,7 +4,6 @@ Run with `uv run python benchmarks/coverage.py`, or with the names of tables (`l
 `vectors`, `null`); it prints its tables and writes them to `docs/benchmarks/coverage.md`.
 """
 
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 import pandas as pd
 import scipy.stats
+from page import circumstances
 from scipy.special import entr, softmax
 from scipy.stats import norm
 
@@ -307,8 +307,7 @@ def section(name: str) -> str:
     about = "\n".join(line.strip() for line in (TABLES[name].__doc__ or "").strip().split("\n"))
     table.columns = [", ".join(column) for column in table.columns]
     body = table.rename_axis("divergence").to_markdown(floatfmt=".3f")
-    versions = f"jax {jax.__version__}, NumPy {np.__version__}, Python {platform.python_version()}"
-    foot = f"Seed {SEED}; {versions}; {time.perf_counter() - start:.0f} seconds."
+    foot = circumstances(SEED, start)
     print(body, foot, sep="\n", flush=True)
     return f"{name.capitalize()}\n\n{about}\n\n{body}\n\n{foot}"
 

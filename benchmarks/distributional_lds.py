@@ -10,7 +10,6 @@ it is the score against a truth without noise. Nothing is subtracted from the di
 for one run, including compilation, on a machine that other work shares.
 """
 
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import jax
 import optax
 import pandas as pd
 import xarray as xr
+from page import circumstances
 
 import dtda_prob as dtda
 from dtda_prob import curvature, evaluate
@@ -120,8 +120,7 @@ def main() -> None:
             body = table.reset_index().to_markdown(index=False, disable_numparse=True)
             lines += [f"### {title}", "", body, ""]
             print(body, flush=True)
-    versions = f"jax {jax.__version__}, Python {platform.python_version()}, {jax.default_backend()}"
-    lines.append(f"Seed {SEED}; {versions}; {time.perf_counter() - start:.0f} seconds in all.")
+    lines.append(circumstances(SEED, start))
     PAGE.write_text("\n".join(lines) + "\n")
 
 

@@ -4,7 +4,6 @@ Run with `uv run python benchmarks/draws.py` (about ten minutes on two cores). I
 writes them to `docs/benchmarks/draws.md`. Perceptron and digits are as in the main job.
 """
 
-import platform
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import optax
 import pandas as pd
 import xarray as xr
+from page import circumstances
 
 import dtda_prob as dtda
 from dtda_prob.attribution import Arms, Power, draw_arms
@@ -175,8 +175,7 @@ def main() -> None:
         doc = "\n".join(line.strip() for line in (part.__doc__ or "").strip().split("\n"))
         lines += [f"## {part.__name__.replace('_', ' ').capitalize()}", "", doc, "", table, ""]
         print(table, flush=True)
-    versions = f"jax {jax.__version__}, Python {platform.python_version()}, {jax.default_backend()}"
-    lines.append(f"Seed {SEED}; {versions}; {time.perf_counter() - start:.0f} seconds in all.")
+    lines.append(circumstances(SEED, start))
     PAGE.write_text("\n".join(lines) + "\n")
 
 

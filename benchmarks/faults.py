@@ -15,7 +15,7 @@ import time
 from importlib import import_module
 from inspect import cleandoc
 
-from page import FOLDER
+from page import FOLDER, commit
 from trials.processes import ONE_THREAD
 
 PARTS = ("kills", "cluster", "scheduler", "devices", "disk")
@@ -63,7 +63,7 @@ def _circumstances(seconds: float, load: float) -> str:
     cores = len(os.sched_getaffinity(0))
     return (
         f"Seed 0; {versions}, {cores} cores, load {load:.1f} of other work at the start; "
-        f"{seconds:.0f} seconds in all."
+        f"code of {commit()}; {seconds:.0f} seconds in all."
     )
 
 

@@ -5,7 +5,6 @@ and writes them to `docs/benchmarks/main_job.md`. Perceptron 64-64-10 with tanh 
 momentum 0.9, cosine rate from 0.05, batches of 64, 20 epochs, 1437 digits to train and 360 to test.
 """
 
-import platform
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
+from page import circumstances
 
 import dtda_prob as dtda
 from dtda_prob import evaluate
@@ -173,8 +173,7 @@ def main() -> None:
         lines += [f"## {title}", "", part.__doc__.split("\n")[0], ""]
         lines += [table.to_markdown(floatfmt=".3f"), ""]
         print("\n".join(lines[-5:]), flush=True)
-    versions = f"jax {jax.__version__}, Python {platform.python_version()}, {jax.default_backend()}"
-    lines.append(f"Seed {SEED}; {versions}; {time.perf_counter() - start:.0f} seconds in all.")
+    lines.append(circumstances(SEED, start))
     PAGE.write_text("\n".join(lines) + "\n")
 
 

@@ -5,7 +5,6 @@ any of these studies by name; each prints its table and writes it to `docs/bench
 """
 
 import multiprocessing
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import numpy as np
 import optax
 import pandas as pd
 import xarray as xr
+from page import circumstances
 
 import dtda_prob as dtda
 from dtda_prob import curvature, evaluate
@@ -384,8 +384,7 @@ def main(names: list[str]) -> None:
         if "draws" in table:
             table = table[[column for column in COLUMNS if column in table]]
         body = table.to_markdown(floatfmt=".3f").replace(" nan ", "     ")
-        versions = f"jax {jax.__version__}, Python {platform.python_version()}, {jax.default_backend()}"
-        foot = f"Seed {SEED}; {versions}; {time.perf_counter() - start:.0f} seconds in all."
+        foot = circumstances(SEED, start)
         doc = "\n".join(line.strip() for line in (study.__doc__ or "").strip().split("\n"))
         title = TITLES.get(name, name.capitalize())
         PAGES.mkdir(exist_ok=True)
