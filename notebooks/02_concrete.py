@@ -1,15 +1,15 @@
 # %% [markdown]
-# # A subset of UCI Concrete goes: before, pushed, retrained
+# # Removing a subset of UCI Concrete: before, pushed, retrained
 #
 # Push-forwards predict how the distribution of a prediction moves when a subset of data goes.
 #
 # This is the paper's first experiment on real data (arXiv 2506.12965): a network is trained on UCI
 # Concrete with and without a part of the rows, over many seeds, and samples of the first
-# distribution are pushed to the second without retraining. Measured is the predicted strength of
-# 103 test mixes: the difference of its means and the Wasserstein distance W₂ of its distributions,
-# for unrolled differentiation and for influence functions with a damped Gauss-Newton matrix. Truth
-# is retraining with other seeds. Data: I-Cheng Yeh (1998), UCI Machine Learning Repository, CC BY
-# 4.0; 896 rows to train, strength in standard deviations (about 17 MPa).
+# distribution are pushed to the second without retraining. We measure the predicted strength of 103
+# test mixes, and compare distributions by the difference of their means and by the Wasserstein
+# distance W₂, for unrolled differentiation and for influence functions with a damped Gauss-Newton
+# matrix. The truth is retraining with other seeds. Data: I-Cheng Yeh (1998), UCI Machine Learning
+# Repository, CC BY 4.0; 896 rows to train, strength in standard deviations (about 17 MPa).
 
 # %%
 import jax
@@ -53,9 +53,9 @@ size = sized(
 
 # %% [markdown]
 # A perceptron with GELU units, SGD with momentum 0.9, weight decay 1e-5, batches of 32, 20 epochs.
-# Where the rate is *constant* (0.01) training ends far from rest: the seed moves a test error by
-# more than half its mean, and this is known to be a hard case. So we train with a rate *falling to
-# 0* too (a cosine from 0.02, as many steps of the same mean size).
+# With a *constant* rate (0.01) training ends far from convergence: the seed changes a test error by
+# more than half its mean, which is known to be a hard case. So we also train with a rate that *falls
+# to 0* (a cosine from 0.02, with as many steps of the same mean size).
 
 # %%
 split = dtda.zoo.concrete()
@@ -77,8 +77,8 @@ def training_with(rate):
 
 
 # %% [markdown]
-# What goes: random thirds of the rows, and one coherent tenth, the mixes that had hardened longest
-# (the largest ages).
+# The removed subsets are random thirds of the rows, and one coherent tenth: the mixes that had
+# hardened longest (the largest ages).
 
 # %%
 tenth = len(split.x_train) // 10
@@ -94,10 +94,10 @@ parts = {"random thirds": slice(0, size.subsets), "oldest tenth": slice(size.sub
 
 # %% [markdown]
 # Samples before, pushed (from the same draws) and retrained (with other keys). Both push-forwards
-# are used as they come: unrolled differentiation is exact, the Gauss-Newton matrix is damped by one
-# over the total step size of training, and the response is taken amid the five datasets that are
-# asked for. A prediction is an output of the network, so that carrying it by `push` (a derivative
-# for each subset) or by `pull` (one response for all of them) is the same; we take what is cheaper.
+# have their default settings: unrolled differentiation is exact, the Gauss-Newton matrix is damped by
+# one over the total step size of training, and the response is taken at the centre of the five
+# datasets. A prediction is an output of the network, so carrying it by `push` (a derivative for each
+# subset) or by `pull` (one response for all of them) is the same; we use the cheaper one.
 
 # %%
 methods = {
@@ -124,20 +124,20 @@ arms = {rate: samples(rate) for rate in size.rates}
 
 
 def before(rate, name="unrolled"):
-    """Give predictions on all data, (draw, query, 1): those with the keys of a sample."""
+    """Return predictions on all data, (draw, query, 1), with the keys of a sample."""
     return arms[rate][name]["full"].values[..., None]
 
 
 def after(rate, name, what):
-    """Give predictions on what is left, (draw, query, subset)."""
+    """Return predictions on the remaining data, (draw, query, subset)."""
     values = arms[rate][name]["perturbed"].transpose("draw", "query", "perturbation").values
     return values[..., parts[what]]
 
 
 # %% [markdown]
-# Three test mixes, when the oldest tenth goes: those whose mean influence functions predict to move
-# most, which no retraining has chosen. In each panel the pushed densities should lie on the
-# retrained one, and away from that before.
+# Three test mixes, when the oldest tenth is removed. They are the mixes whose mean moves most
+# according to influence functions, so no retraining was used to choose them. In each panel the
+# pushed densities should lie on the retrained one, and away from the density before.
 
 # %%
 rate, what = size.rates[0], "oldest tenth"
@@ -160,10 +160,10 @@ panels[0].legend(fontsize=7)
 figure.tight_layout()
 
 # %% [markdown]
-# The same three mixes in numbers, with 90 % intervals: the difference of means to that before, and
-# W₂ to that before and to that retrained. W₂ is estimated without the bias of noise, so that it
-# scatters about 0 where nothing moves (a negative estimate says so); the null level is what it
-# stays below 19 times in 20 if nothing moves.
+# The same three mixes in numbers, with 90 % intervals: the shift of the mean from the distribution
+# before, and W₂ to the distributions before and retrained. The estimate of W₂ is corrected for the
+# bias of noise, so that it scatters about 0 if nothing moves (and can be negative); the null level is
+# its 95 % quantile if nothing moves.
 
 
 # %%
@@ -183,7 +183,7 @@ for query in most:
             {
                 "query": query,
                 "sample": name,
-                "mean before less mean": estimated("mean", old, new)[1],
+                "shift of the mean": estimated("mean", old, new)[1],
                 "W2 from before": far_shown,
                 "null level": f"{float(far.null):.3f}",
                 "W2 to retrained": left,
@@ -195,13 +195,13 @@ pd.DataFrame(rows).set_index(["query", "sample"])
 # Over all test mixes: the correlation of predicted and retrained differences of means, and the
 # *share explained*, 1 - Σ W₂²(pushed, retrained) / Σ W₂²(before, retrained), sums over mixes and
 # subsets. It is 1 if pushed samples are distributed as retrained ones, 0 if pushing gains nothing
-# over leaving samples where they were, negative if they go astray.
+# over leaving samples where they were, and negative if pushing makes things worse.
 #
-# W₂² is the mean squared difference of quantiles. Pushed samples share keys with the samples before
-# that they come from, and retrained ones with trainings on all data of their own; each pair's
-# change of quantiles is compared, so that the noise of its seeds cancels where it can. The two
-# factors of each square are from different halves of the draws, so that noise adds nothing on
-# average. Standard errors are by the jackknife, over eight blocks of draws and over subsets.
+# W₂² is the mean squared difference of quantiles. Pushed samples share keys with the samples that
+# they start from, and retrained ones with trainings on all data; we compare the change of quantiles
+# of each pair, so that the noise of shared seeds cancels. The two factors of each square come from
+# different halves of the draws, so that noise adds nothing on average. Standard errors are
+# jackknife estimates over eight blocks of draws and over subsets.
 
 
 # %%
@@ -227,7 +227,7 @@ def correlation(guess, truth, draws, subsets):
 
 
 def jackknifed(statistic, guess, truth):
-    """Give a statistic with its standard error over draws and over subsets."""
+    """Return a statistic with its standard error over draws and over subsets."""
     draws, subsets = np.arange(len(guess[0])), np.arange(guess[1].shape[-1])
     by_draws = [statistic(guess, truth, draws[draws % 8 != k], subsets) for k in range(8)]
     variance = 7 * np.var(by_draws)
@@ -254,8 +254,8 @@ table = pd.Series({names: shown(*score) for names, score in scores.items()}).uns
 table.rename_axis(["rate", "what goes", "push-forward"])
 
 # %% [markdown]
-# Predicted against retrained differences of means, a point a test mix, when the oldest tenth goes;
-# bars are one standard error either way. On the diagonal the prediction is right.
+# Predicted against retrained differences of means when the oldest tenth is removed, one point per
+# test mix; bars are one standard error either way. On the diagonal the prediction is right.
 
 # %%
 figure, panels = plt.subplots(
@@ -280,12 +280,12 @@ figure.tight_layout()
 # mean): the share explained is above 0, and the correlation is above 0, both by more than 1.645
 # standard errors.
 #
-# What holds for which, at the default size (a small network): random thirds are followed closely,
-# more closely by unrolled differentiation; of what the coherent tenth does, a third to a half is
-# explained by either, since such rows act together and first order underrates them. The first
-# figure shows it: without the oldest mixes some predictions spread out far more than either
-# push-forward says. A constant rate costs precision rather than the prediction. (The default
-# network is small; the full size has the network of the benchmarks, 128-128-128, and fewer draws.)
+# At the default size (a small network) both push-forwards predict the removal of random thirds
+# well, unrolled differentiation better. Of the effect of the coherent tenth, either explains a
+# third to a half, since such rows act together and a first-order prediction underestimates them.
+# The first figure shows it: without the oldest mixes some predictions spread out far more than
+# either push-forward predicts. A constant rate costs precision, not the prediction itself. (The
+# full size has the network of the benchmarks, 128-128-128, and fewer draws.)
 
 # %%
 findings, tests = {}, {}

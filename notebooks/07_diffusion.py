@@ -10,9 +10,9 @@
 # such a model generated, the usual stand-in for its likelihood. *Fixed-seed* influence is the
 # effect of removing a training image on this loss for one training run, *mean* influence that on
 # its mean over runs, *Wasserstein* influence the W₂ distance between its distributions over runs.
-# It is the paper's idea (arXiv 2506.12965) that what "influential" means is a choice of divergence,
-# here asked of a generative model. The default size has few images and few draws: it can fail to
-# tell rankings apart.
+# That the meaning of "influential" is a choice of divergence is the paper's idea (arXiv 2506.12965);
+# here we apply it to a generative model. The default size has few images and few draws, which may be
+# too few to distinguish the rankings.
 
 # %%
 import claims
@@ -51,13 +51,12 @@ images = 2 * dtda.zoo.digits().x_train[: size.images] - 1
 # %% [markdown]
 # ## The program
 #
-# At time t in [0, 1] an image is cos(πt/2) times itself and sin(πt/2) times noise. The network is
-# asked for the noise, which is what is observed, with a normal likelihood. Times and noise of an
-# image are drawn afresh at each step of training, from the program's key, four of each for an
-# image; the scale makes the four count as one. They are drawn for all images and indexed by the
-# plate, so that they belong to an image whatever batch it is in. For a measurement, and for the
-# gradients of `influence`, the key is fixed: the loss of an image is that at a fixed set of times
-# and noise.
+# At time t in [0, 1] an image becomes cos(πt/2) times itself plus sin(πt/2) times noise. The network
+# predicts the noise, which is the observation, with a normal likelihood. Four pairs of a time and a
+# noise are drawn afresh for each image at each step of training, from the program's key; the scale
+# makes the four count as one observation. They are drawn for all images and indexed by the plate, so
+# that they belong to an image whatever batch it is in. For a measurement, and for the gradients of
+# `influence`, the key is fixed, so the loss of an image refers to a fixed set of times and noise.
 
 
 # %%
@@ -80,7 +79,7 @@ class Denoiser(eqx.Module):
 
 
 def each(network):
-    """Give the network as a function of arrays of images and of times."""
+    """Return the network as a function of arrays of images and of times."""
     return jnp.vectorize(network, signature="(pixel),()->(pixel)")
 
 
@@ -109,8 +108,8 @@ print(program)
 # %% [markdown]
 # ## Generated images
 #
-# One model, of a seed that is used for nothing else, generates them: DDIM, a deterministic sampler,
-# in 20 steps from fixed latent noise. They stay as they are from here on.
+# One model, from a seed that is used for nothing else, generates them by DDIM, a deterministic
+# sampler, in 20 steps from fixed latent noise. They stay fixed from here on.
 
 
 # %%
@@ -142,10 +141,10 @@ training = dtda.Training(program, kernel, measure)
 #
 # Two push-forwards. *EK-FAC* is influence at the end of training, with one fixed set of times and
 # noise for each image; *unrolled* differentiates training itself, with the noise of every step.
-# Each predicts the effect of leaving out every single image, for two sets of draws that have no
-# seed in common, so that we can see how much of a ranking comes again. Fixed seed: the first draw
-# of a set. All three rank by the size of the effect, whichever its sign. (Estimates of W₂ are
-# centred on 0 where nothing moves, and can be negative; such images come last.)
+# Each predicts the effect of leaving out every single image, for two sets of draws that share no
+# seed, so that we can see how reproducible a ranking is. The fixed seed is the first draw of a
+# set. All three rank by the size of the effect, whatever its sign. (Estimates of W₂ are centred on 0
+# if nothing moves, and can be negative; such images come last.)
 
 # %%
 push_forwards = {
@@ -156,7 +155,7 @@ single = dtda.leave_one_out(program)
 
 
 def influences(push_forward, key):
-    """Give the size of each influence, `(query, image)`, by what it is measured by."""
+    """Return the size of each influence, `(query, image)`, by ranking."""
     arms = evaluate.predictions(push_forward, key, size.draws, single, where=dtda.Where(progress=False))
     effects = evaluate.effects(arms, ["wasserstein", "mean"])["value"]
     one = (arms["perturbed"] - arms["full"]).isel(draw=0).transpose("query", "perturbation")
@@ -174,7 +173,7 @@ halves = {
 
 
 def top(influence):
-    """Give the most influential images of each query."""
+    """Return the most influential images of each query."""
     return np.argsort(-influence, axis=1)[:, : size.top]
 
 
@@ -199,35 +198,35 @@ _ = figure.suptitle(f"most influential, {method}", y=1.05)
 # %% [markdown]
 # ## Do the rankings differ?
 #
-# Overlap of two sets of top images is their Jaccard index. On the diagonal of each table, the same
-# ranking from other draws: what noise leaves of it. Off the diagonal, two rankings from different
-# draws. Two rankings differ beyond noise if they overlap less with each other than each with
-# itself. Errors are over generated images; these share draws and training images, so they are a
-# little small.
+# The overlap of two sets of top images is their Jaccard index. The diagonal of each table compares
+# a ranking with the same ranking from other draws, which shows its reproducibility; the other
+# entries compare two rankings from different draws. Two rankings differ beyond noise if they
+# overlap less with each other than each does with itself. Errors are over generated images, which
+# share draws and training images, so the errors are slightly too small.
 
 
 # %%
 def jaccard(first, second):
-    """Give the overlap of the top images, query by query."""
+    """Return the overlap of the top images, query by query."""
     pairs = zip(top(first), top(second), strict=True)
     common = np.array([len(np.intersect1d(a, b)) for a, b in pairs])
     return common / (2 * size.top - common)
 
 
 def overlap(method, first, second):
-    """Overlap from different draws, both ways."""
+    """Return the overlap from different draws, both ways."""
     one, other = halves[method]
     return (jaccard(one[first], other[second]) + jaccard(other[first], one[second])) / 2
 
 
 def mean_interval(values, level=0.9):
-    """Give the mean over queries and its Student interval."""
+    """Return the mean over queries and its Student interval."""
     width = scipy.stats.t.ppf((1 + level) / 2, len(values) - 1) * scipy.stats.sem(values)
     return values.mean(), (values.mean() - width, values.mean() + width)
 
 
 def apart(method, first, second):
-    """Overlap with itself, the mean of both, less that with each other."""
+    """Return the mean overlap of each with itself, less their overlap with each other."""
     own = (overlap(method, first, first) + overlap(method, second, second)) / 2
     return mean_interval(own - overlap(method, first, second))
 
@@ -247,11 +246,11 @@ pd.DataFrame(
 # %% [markdown]
 # ## Retraining without the most influential
 #
-# For each generated image and ranking (of the first set of draws) its top images are removed
-# together, and beside them random groups of the same size. Training is repeated with keys of its
-# own, the same for all groups. What is shown: how far the mean of the diffusion loss of the
-# generated image moves (upwards, in nats), and how far its distribution does (W₂), averaged over
-# generated images, with 90 % intervals over them.
+# For each generated image and ranking (from the first set of draws) the top images are removed
+# together; random groups of the same size are removed for comparison. Retraining uses other keys,
+# the same for all groups. The table shows how far the mean of the diffusion loss of the generated
+# image moves (upwards, in nats), and how far its distribution moves (W₂), averaged over generated
+# images, with 90 % intervals over them.
 
 # %%
 rng = np.random.default_rng(0)
@@ -278,7 +277,7 @@ rows = {key: row for row, key in enumerate(groups)}
 
 
 def shifts(divergence, method, name):
-    """Give how far each query's own group moves it, and how far each random group does."""
+    """Return how far each query is moved by its own group, and by each random group."""
     values = moved.sel(divergence=divergence).values
     if method == "random":
         return values[:, [rows["random", "", copy] for copy in range(size.random)]]
@@ -309,22 +308,22 @@ figure.tight_layout()
 # %% [markdown]
 # ## What came out at the default size
 #
-# By EK-FAC the Wasserstein and the mean ranking overlap as much with each other as with themselves,
-# so they do not differ, where the ranking of a fixed seed does. To first order, W₂ is the root mean
-# square of the effect of an image given the measured loss. It is more than the mean effect only
-# where effects and outcomes go together over seeds, and nothing of that shows here. Retraining
-# confirms the mean ranking; for W₂, of eight retrainings a group, the interval reaches below 0,
-# which is too few to tell.
+# With EK-FAC the Wasserstein and the mean ranking overlap as much with each other as with themselves,
+# so they do not differ, whereas the ranking of a fixed seed does. To first order, W₂ is the root mean
+# square of the effect of an image given the measured loss. It exceeds the mean effect only if effects
+# and outcomes are correlated over seeds, and there is no sign of that here. Retraining confirms the
+# mean ranking; for W₂ the interval, from eight retrainings per group, reaches below 0, so the result
+# is inconclusive.
 #
-# The unrolled rankings do not come again: the overlap of random sets would be 0.026. Most likely
-# training by Adam with fresh noise at every step ends far from rest, so that the exact derivative
-# belongs to the seed and its noise; twelve draws do not average that out, and retraining confirms
-# neither of its rankings.
+# The unrolled rankings are not reproducible: the overlap of random sets would be 0.026. Most likely
+# training by Adam with fresh noise at every step ends far from convergence, so that the exact
+# derivative is specific to the seed and its noise; twelve draws do not average that out, and
+# retraining confirms neither ranking.
 
 
 # %%
 def gain(divergence, method, name, other):
-    """Give how much further a group moves the query than another, in pairs over queries."""
+    """Return how much further one group moves the query than another, paired over queries."""
     size_of = np.abs if divergence == "mean" else np.asarray
     own, others = (size_of(shifts(divergence, *kind)).mean(1) for kind in ((method, name), other))
     return mean_interval(own - others)

@@ -4,12 +4,12 @@
 # Leave-one-out is not broken but noisy: averaged or coupled retrainings agree with predictions.
 #
 # This is the paper's remark on leave-one-out (arXiv 2506.12965): a single retraining without an
-# example says little about what the example does, because training is random; the mean over many does.
-# We leave out random examples one at a time, predict by unrolled differentiation how far the mean of
-# each query's loss moves, and retrain with other seeds. *Independent*: no two trainings share a
-# seed. *Coupled*: the training with and the one without the example share initialisation and batches.
-# Three settings: the handwritten digits of scikit-learn with all 1,437 images and with only 100,
-# and UCI Concrete (896 rows; I-Cheng Yeh 1998, CC BY 4.0), all with small perceptrons.
+# example says little about what the example does, because training is random; the mean over many
+# does. We leave out random examples one at a time, predict by unrolled differentiation how far the
+# mean of each query's loss moves, and retrain with other seeds. *Independent*: no two trainings
+# share a seed. *Coupled*: the training with and the one without the example share initialisation
+# and batches. Three settings: the handwritten digits of scikit-learn with all 1,437 images and with
+# only 100, and UCI Concrete (896 rows; I-Cheng Yeh 1998, CC BY 4.0), all with small perceptrons.
 
 # %%
 import jax
@@ -90,9 +90,9 @@ settings = {
 # %% [markdown]
 # For each setting: random data, the prediction (the mean unrolled derivative over some draws),
 # coupled and independent retrainings, each with keys of its own, and a pilot of 8 coupled draws.
-# From the pilot alone `dtda.power` says which correlation with the true shifts so many retrainings
-# should reach: `sqrt(V / (V + s² / n))`, with V the variance of the true shifts over data and s²
-# the noise of one retraining.
+# From the pilot alone `dtda.power` predicts the correlation with the true shifts that a number of
+# retrainings should reach: `sqrt(V / (V + s² / n))`, with V the variance of the true shifts over
+# data and s² the noise of one retraining.
 
 
 # %%
@@ -118,13 +118,13 @@ studies = {name: study(name) for name in size.independent}
 # The score of a count n is the Pearson correlation over data between the predicted shift and the
 # mean shift of n retrainings, averaged over queries and over all disjoint blocks of n retrainings.
 # Its 90 % interval is normal on the scale of Fisher's z = artanh(r), with the standard deviation
-# over resamples: each takes the data anew (queries share them, so they stay together) and other
+# over resamples of the examples (all queries together, since they share the examples) and of the
 # retrainings.
 
 
 # %%
 def shifts(arms):
-    """Give the change of each draw, (draw, query, example)."""
+    """Return the change of each draw, (draw, query, example)."""
     return (arms["perturbed"] - arms["full"]).transpose("draw", "query", "perturbation").values
 
 
@@ -139,7 +139,7 @@ def blocks(num_draws, count):
 
 
 def curve(arms, predicted, rng):
-    """Give counts, the correlation of each, and resampled ones, (resample, count)."""
+    """Return counts, the correlation of each, and resampled ones, (resample, count)."""
     each = shifts(arms)
     counts = 2 ** np.arange(int(np.log2(len(each))) + 1)
     data = np.random.default_rng(0).integers(size.data, size=(size.resamples, size.data))
@@ -170,9 +170,9 @@ for name, found in studies.items():
 
 # %% [markdown]
 # The figure: correlation against the number of retrainings for each example. Circles: coupled;
-# squares: independent; bars are 90 % intervals. Lines: what the pilot of 8 draws expects of a
-# perfect prediction. Points that stay below their line where it has come near 1 show the
-# prediction's own error.
+# squares: independent; bars are 90 % intervals. Lines: what a perfect prediction would reach,
+# according to the pilot of 8 draws. Where a line is near 1, points below it show the error of the
+# prediction itself.
 
 # %%
 figure, panels = plt.subplots(
@@ -196,9 +196,9 @@ figure.tight_layout()
 # %% [markdown]
 # How many independent retrainings would it take? Noise of variance a (in units of the variance of
 # the true shifts) over n retrainings leaves a correlation of `c / sqrt(1 + a / n)`, where c is what
-# remains with no noise. We take c from all coupled retrainings and fit a to the independent curve.
-# So many are needed for nine tenths of c; beside it what the pilot says of a perfect prediction,
-# and how many independent retrainings one coupled one is worth to it.
+# remains without noise. We take c from all coupled retrainings and fit a to the independent curve.
+# The table shows how many retrainings reach nine tenths of c, how many the pilot predicts for a
+# perfect prediction, and how many independent retrainings one coupled retraining is worth.
 
 
 # %%
@@ -236,13 +236,13 @@ pd.DataFrame(rows).set_index("setting")
 # independent curves of 1437 digits and of Concrete hardly leave zero, and their rise may not be
 # significant; at full size it is.)
 #
-# Where it falls short at full size, and why. *Concrete, four coupled retrainings*: what an
-# example does depends on the seed there, so that even differences of coupled trainings vary by more
-# than they differ from example to example; the pilot says beforehand that ten and more are needed,
-# and the prediction is a mean over seeds that differ as much. *100 digits, one independent retraining*:
-# each image is a hundredth of the data and does so much that one retraining already shows some of
-# it (the pilot expects about 0.27), so that 0.3 is within the interval. That is noise smaller than
-# we had set down, not leave-one-out failing.
+# Where the claim fails at full size, and why. *Concrete, four coupled retrainings*: there the
+# effect of an example depends on the seed, so that even differences of coupled trainings vary more
+# over seeds than over examples; the pilot predicts that ten or more are needed, and the prediction
+# is a mean over seeds that vary as much. *100 digits, one independent retraining*: each image is a
+# hundredth of the data and has so large an effect that one retraining already shows some of it (the
+# pilot predicts about 0.27), so that 0.3 is within the interval. Here the noise is smaller than we
+# had assumed; leave-one-out does not fail.
 
 
 # %%

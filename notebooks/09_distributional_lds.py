@@ -215,7 +215,7 @@ def score(result, some):
 
 
 def difference(found, method, other="gradient dot product"):
-    """Give the difference of scores by divergence, and its standard error over subsets."""
+    """Return the difference of scores by divergence, and its standard error over subsets."""
     rng = np.random.default_rng(0)
     resamples = rng.integers(size.subsets, size=(200, size.subsets))
     differences = [score(found[method], some) - score(found[other], some) for some in resamples]

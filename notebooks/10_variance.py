@@ -104,8 +104,8 @@ figure.tight_layout()
 # whole 90 % interval of the shift is smaller than that change.
 #
 # The same retrainings serve the null: all other pairs of these images with the test images, held to
-# the same standard. Since pairs were listed for what their draws happened to show, the retrained
-# change should be smaller than the predicted one (regression to the mean): both are given.
+# the same standard. Since pairs were selected by what their draws happened to show, the retrained
+# change should be smaller than the predicted one (regression to the mean); the table has both.
 
 # %%
 strongest = listed.iloc[: size.most] if len(listed) else predicted.abs().nlargest(2, "spread")
@@ -117,7 +117,7 @@ arms = dtda.evaluate.retrainings(
 
 # %%
 def changes(arms):
-    """Give shift and spread of every retrained pair, with intervals, in sd of the margin."""
+    """Return shift and spread of every retrained pair, with intervals, in sd of the margin."""
     old = arms["full"].values[:, :, None]
     new = arms["perturbed"].transpose("draw", "query", "perturbation").values
     sd = old.std(0, ddof=1)
@@ -219,8 +219,8 @@ figure.tight_layout()
 # intervals of the two shares, Wilson's, do not meet). (At the default size some two dozen pairs are
 # listed, so that the interval of their share is wide.)
 #
-# Selection shows in the shift, which was listed for being small and turns out larger in the
-# retraining; the spread is hardly inflated by it, so clearly do these pairs stand out of the noise.
+# Selection shows in the shift: pairs were selected for a small shift, and it is larger in the
+# retrainings. The spread is hardly inflated, because these pairs stand out clearly from the noise.
 
 
 # %%

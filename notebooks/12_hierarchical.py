@@ -296,10 +296,9 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The lower row shows why the claim is about means only. `importance` carries the spread as well.
-# `covariance` leaves it unchanged. `influence` makes it far too wide: where tau is near 0 the Hessian
-# at a single draw is nearly singular, and such draws are moved far to either side; their mean is right,
-# their spread is not.
+# The lower row shows the spread. `importance` carries it as well. `covariance` leaves it unchanged.
+# `influence` moves a draw by the mean of its own step and the step of the posterior mode, which is
+# right to first order for a Gaussian posterior; where tau is near 0 this posterior is far from one.
 
 # %% [markdown]
 # ## k-hat against error
