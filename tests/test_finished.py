@@ -4,6 +4,7 @@ import itertools
 from types import SimpleNamespace
 
 import arviz_base
+import arviz_stats
 import jax
 import numpy as np
 import numpyro
@@ -114,6 +115,13 @@ def test_draws_are_read_in_every_form(form, program):
     assert sorted(kernel.params) == ["scale", "slope"]
     close(kernel.params["slope"].ravel(), SLOPE.ravel(), rtol=1e-6)
     close(kernel.params["scale"].ravel(), np.log(SCALE.ravel()), rtol=1e-5, atol=1e-6)
+
+
+def test_deterministic_sites_are_in_the_tree_and_in_summaries(program):
+    training = dtda.Training(program, kernels.pretrained(MCMC))
+    tree = dtda.sample(training, KEY, keep=["parameters"])
+    close(tree["posterior/ratio"].values.ravel(), (SLOPE / SCALE).ravel(), rtol=1e-5)
+    assert set(arviz_stats.summary(tree).index) == {"slope", "scale", "ratio"}
 
 
 def test_a_word_says_what_several_models_are(program):

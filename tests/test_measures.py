@@ -69,6 +69,7 @@ def sides_by_probs(x, y=None):
 def normal(x, y=None):
     slopes = numpyro.sample("slopes", dist.Normal().expand([2]).to_event(1))
     scale = numpyro.sample("scale", dist.HalfNormal())
+    numpyro.deterministic("signal", slopes / scale)
     with numpyro.plate("data", len(x)) as i:
         numpyro.sample("y", dist.Normal(x[i] @ slopes, scale), obs=observe(y, i))
 
@@ -426,6 +427,13 @@ FUNCTIONS = {
         ["first", "second"],
         SLOPES / SCALE,
     ),
+    "deterministic site": (
+        measures.function(lambda sites: sites["signal"], name="signal"),
+        "signal",
+        [0, 1],
+        SLOPES / SCALE,
+    ),
+    "scalar": (measures.function(lambda p: p["scale"], name="scale"), "scale", ["scale"], [SCALE]),
     "matrix": (
         measures.function(lambda p: jnp.outer(p["slopes"], p["slopes"]), name="square"),
         "square",
@@ -456,7 +464,6 @@ BAD_MEASURES = {
     ),
     "margin of numbers": ("normal", measures.margin(QUERIES, QUERY_Y), "needs classes.*Normal"),
     "accuracy of numbers": ("normal", measures.accuracy(QUERIES, QUERY_Y), "needs classes.*Normal"),
-    "scalar": ("normal", measures.function(lambda p: p["scale"]), r"shape \(\)"),
     "tensor": ("normal", measures.function(lambda p: jnp.ones((1, 1, 1))), r"shape \(1, 1, 1\)"),
     **{
         f"{kind} of nothing": (name, getattr(measures, kind)(QUERIES), "hold no observations")

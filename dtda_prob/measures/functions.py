@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from dtda_prob.measures.measure import Measure, Value, named
 from dtda_prob.module import call
@@ -57,11 +57,15 @@ class parameters(Measure):
 
 
 class function(Measure):
-    """Measure any function of the parameters.
+    """Measure any function of the parameters and of deterministic sites.
+
+    >>> import jax.numpy as jnp
+    >>> function(lambda sites: sites["slope"] / sites["scale"], name="ratio").name
+    'ratio'
 
     Attributes:
-        fun: from parameters, a dict from site name to value on its support, to an array of shape
-            `(query,)` or `(query, output)`.
+        fun: from a dict from site name to value on its support, deterministic sites included, to an
+            array of shape `(query,)` or `(query, output)`, or a scalar, which is one query.
         name: what the values are called; the function's own name if None.
         queries: one label per query; by default their positions.
 
@@ -83,15 +87,20 @@ class function(Measure):
 
     def __call__(self, program: Program) -> Self:
         measure = self._with(program=program)
-        shape = jax.eval_shape(measure.outputs, program.shapes).shape
-        return self._labelled(measure, self.labels and self.labels.names, shape)
+        shape = jax.eval_shape(measure.value, program.shapes).shape
+        names = self.labels.names if self.labels else (None if shape else [self.name])
+        return self._labelled(measure, names, shape or (1,))
 
     @property
     def name(self) -> str:
         return self.called or getattr(self.fun, "__name__", "function")
 
+    def value(self, params: Params) -> Array:
+        """Compute the function at parameters in unconstrained space."""
+        return jnp.asarray(self.fun(self.bound.sites(params)))
+
     def outputs(self, params: Params) -> PyTree:
-        return jnp.asarray(self.fun(self.bound.constrain(params)))
+        return jnp.atleast_1d(self.value(params))
 
     def readout(self, outputs: PyTree) -> Value:
         return outputs

@@ -241,6 +241,13 @@ class Objective(Module):
         model = handlers.seed(self.joint, jax.random.key(0))
         return constrain_fn(model, self.args, self.kwargs, params)
 
+    def sites(self, params: Params) -> Params:
+        """Return the value of each site on its support, deterministic sites included."""
+        if not _has_deterministic(self):
+            return self.constrain(params)
+        model = handlers.seed(self.joint, jax.random.key(0))
+        return constrain_fn(model, self.args, self.kwargs, params, return_deterministic=True)
+
     def predictive(
         self, params: Params, *args: Any, **kwargs: Any
     ) -> dict[str, tuple[Distribution, Any, int]]:
@@ -346,6 +353,12 @@ def cast(dtype: DTypeLike, leaf: Any) -> Any:
 @per_structure
 def _shapes(program: Objective) -> Params:
     return jax.eval_shape(program.init, jax.random.key(0))
+
+
+@per_structure
+def _has_deterministic(program: Objective) -> bool:
+    sites = binding.trace(program.model, program.plate, unbound(program.data), jax.random.key(0))
+    return any(site["type"] == "deterministic" for site in sites.values())
 
 
 class _ConstrainParams(Messenger):

@@ -42,6 +42,6 @@ def read(
 
 
 def named(training: Training, params: Params) -> dict[str, Array]:
-    """Constrain parameters and name each leaf by its path."""
-    leaves = jax.tree.leaves_with_path(training.program.constrain(params))
+    """Name each leaf of the parameters on their supports, and of deterministic sites, by its path."""
+    leaves = jax.tree.leaves_with_path(training.program.sites(params))
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
