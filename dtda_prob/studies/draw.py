@@ -31,7 +31,9 @@ from dtda_prob.typing import PRNGKey
 CHUNK = 64
 """Trainings per compiled call."""
 AT_ONCE = 64
-"""Perturbations per compiled call that carries runs, one after the other where runs are many."""
+"""Perturbations per compiled call that carries runs."""
+MOST_NUMBERS = 2**25
+"""Parameters and losses of all runs that are carried at once, unless chunks are larger."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -237,7 +239,7 @@ class Draws:
         columns, size = np.unique(several[places]), self._whole(self.block[0] * self.runs_at_once)
         keys = keys_of(self.source, self.key, self.first + filled(drawn, size))
         outcomes = draw_runs(source.training, self.devices, keys, start)
-        together = max(1, self.chunk_size // (size * self.training.kernel.num_states))
+        together = self._together(size)
 
         def carry(some: np.ndarray) -> Any:
             new = jnp.asarray(self.rows[columns[some]])
@@ -253,6 +255,15 @@ class Draws:
                     for name, array in part.items()
                 },
             )
+
+    def _together(self, num_runs: int) -> int:
+        """Return the number of perturbations that so many runs are carried to at once."""
+        training = self.training
+        states = num_runs * training.kernel.num_states
+        numbers = training.program.num_data + sum(
+            leaf.size for leaf in jax.tree.leaves(training.program.shapes)
+        )
+        return max(1, self.chunk_size // states, min(AT_ONCE, MOST_NUMBERS // (states * numbers)))
 
     def _in_chunks(
         self, places: np.ndarray, together: int, call: Callable[[np.ndarray], Any]

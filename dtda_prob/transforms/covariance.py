@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 from dtda_prob.training import STATES_AT_ONCE
 from dtda_prob.transforms.push_forward import (
     Cost,
+    Response,
     Restricted,
     Space,
     check_posterior,
@@ -17,7 +18,7 @@ from dtda_prob.transforms.push_forward import (
     side_key,
 )
 from dtda_prob.transforms.response import LinearResponse
-from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
+from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 
 class covariance(LinearResponse, Restricted):
@@ -73,7 +74,15 @@ class covariance(LinearResponse, Restricted):
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, with the covariance over states for its derivative."""
         here = jax.lax.stop_gradient(weights)
-        outcome = jax.lax.stop_gradient(self.training.draw(key, here))
+        outcome, observed, losses = jax.lax.stop_gradient(self._around(key, here))
+        tilt = losses @ (weights - here)
+        still = outcome.params, outcome.outputs, outcome.value
+        moved = jax.tree.map(lambda x, c: x + jnp.tensordot(tilt, c, 1), still, observed)
+        return Outcome(*moved, outcome.losses, outcome.stats)
+
+    def _around(self, key: PRNGKey, here: Weights) -> tuple[Outcome, PyTree, Array]:
+        """Return the outcome, and around it parameters, outputs, values and scaled losses, centred."""
+        outcome = self.training.draw(key, here)
         states, temperature = self._states(key, outcome.params, here)
 
         def observe(params: Params) -> tuple[PyTree, Array]:
@@ -82,11 +91,16 @@ class covariance(LinearResponse, Restricted):
             return observed, self.training.program.slopes(params, here)
 
         both = jax.lax.map(observe, states, batch_size=STATES_AT_ONCE)
-        observed, losses = jax.tree.map(lambda leaf: leaf - leaf.mean(0), jax.lax.stop_gradient(both))
-        tilt = -losses @ (weights - here) / (temperature * (len(losses) - 1))
-        still = outcome.params, outcome.outputs, outcome.value
-        moved = jax.tree.map(lambda x, c: x + jnp.tensordot(tilt, c, 1), still, observed)
-        return Outcome(*moved, outcome.losses, outcome.stats)
+        observed, losses = jax.tree.map(lambda leaf: leaf - leaf.mean(0), both)
+        return outcome, observed, -losses / (temperature * (len(losses) - 1))
+
+    def _pull_at(self, key: PRNGKey, point: Weights, queries: Queries | None) -> Response:
+        """Return the covariance as a product: all states of a run move alike."""
+        outcome, (_, _, values), losses = self._around(key, point)
+        chosen = values if queries is None else values[:, queries]
+        response = jnp.tensordot(chosen, losses, (0, 0))
+        states = outcome.value.shape[: outcome.value.ndim - chosen.ndim + 1]
+        return jnp.broadcast_to(response, (*states, *response.shape))
 
     @property
     def cost(self) -> Cost:
