@@ -23,26 +23,26 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 SILENCE = 30.0
-"""Seconds without a Dask worker after which a warning is given."""
+"""Seconds without a Dask worker before a warning."""
 PATIENCE = 3600.0
-"""Seconds without a Dask worker after which `compute` gives up; Dask's own setting comes first."""
+"""Seconds without a Dask worker before `compute` gives up; Dask's own setting takes precedence."""
 LARGE = 2**20
-"""Bytes of a function that are sent to each worker once, and not with each item."""
+"""Bytes from which a function is sent to each worker once, instead of with each item."""
 RECONNECTION = 60.0
-"""Seconds that a Dask client may take to find its scheduler again."""
+"""Seconds that a Dask client has to reconnect to its scheduler."""
 
 
 class EngineError(RuntimeError):
-    """The engine cannot go on; what it had finished is kept."""
+    """The engine cannot continue; finished results are kept."""
 
 
 class Pool(NamedTuple):
     """Workers.
 
     Attributes:
-        executor: submits to them.
-        watch: raises `EngineError` if they cannot go on; called about every second.
-        send: brings bytes to them, and returns what stands for these in a submission.
+        executor: submits calls to them.
+        watch: raises `EngineError` if they cannot continue; called about every second.
+        send: transfers bytes to them, and returns the handle to submit in their place.
     """
 
     executor: Executor
@@ -51,7 +51,7 @@ class Pool(NamedTuple):
 
 
 class Raised(NamedTuple):
-    """What a worker returns where the function raised: other errors are the engine's own."""
+    """What a worker returns if the function raised; all other errors are the engine's."""
 
     error: Exception
 
@@ -61,21 +61,21 @@ def compute(
 ) -> Generator[tuple[Any, Any]]:
     """Call a function on each item, and yield items with results as they finish, in any order.
 
-    An item that the engine loses with a worker is submitted once more. Where the function raises, what
-    waits is taken back, and what runs finishes first.
+    An item that is lost with its worker is submitted once more. If the function raises, waiting items
+    are cancelled, and running ones finish before the error is raised.
 
     Args:
-        function: pickled once by cloudpickle for other processes, which keep the last two they read.
-        items: small and picklable.
+        function: pickled once by cloudpickle for other processes, each of which caches two.
+        items: small picklable objects.
         engine: this process if None; an executor of `concurrent.futures` (threads, or processes that
             are not forked); a `distributed.Client`, or the address of a Dask scheduler.
-        beside: a folder that all workers can read, for the pickled function; it is sent to them if
-            None.
+        beside: a folder that all workers can read, for the pickled function; if None, it is sent to
+            them.
 
     Raises:
         ValueError: for another kind of engine, or a pool of forked processes.
         EngineError: if a pool is broken, a scheduler lost, no worker comes, or an item is lost twice.
-        Exception: what the function raises, with a note that names the item.
+        Exception: whatever the function raises, with a note that names the item.
     """
     if engine is None:
         for item in items:
@@ -104,7 +104,7 @@ def _collect(
         except BrokenExecutor as error:
             raise _broken(error) from error
         except Exception:
-            watch()  # says why, if the scheduler is gone
+            watch()  # raises with the reason, if the scheduler is gone
             raise
         flying[future] = index
         future.add_done_callback(landed.put)
@@ -149,31 +149,31 @@ def _outcome(future: Future, item: Any, again: bool) -> Any:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        said = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
         if again:
             raise EngineError(
-                f"{item} was lost twice, the last time by {said}: see the logs of the workers, whose "
-                "memory may not be enough for it"
+                f"{item} was lost twice, the last time by {reason}: see the logs of the workers, which "
+                "may not have enough memory for it"
             ) from error
-        warnings.warn(f"{item} was lost and is computed again ({said})", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{item} was lost and is computed again ({reason})", RuntimeWarning, stacklevel=2)
         return _Lost()
 
 
 def _finish_running(flying: dict[Future, int]) -> None:
-    """Take back what has not begun, and wait for what has."""
+    """Cancel what has not begun, and wait for what has."""
     wait([future for future in flying if not future.cancel()])
 
 
 def _broken(error: BrokenExecutor) -> EngineError:
     return EngineError(
         "the pool is broken, since one of its workers died: make a new pool, with fewer workers if "
-        f"memory may have run out, and call again with it for what is missing ({error})"
+        f"memory may have run out, and call again with it to compute what is missing ({error})"
     )
 
 
 @contextmanager
 def _packed(function: Callable, pool: Pool, beside: Path | None) -> Generator[Any]:
-    """Pickle a function once, for workers in other processes; into a file where there is a folder."""
+    """Pickle a function once for workers in other processes, into a file if there is a folder."""
     if isinstance(pool.executor, ThreadPoolExecutor):
         yield function
         return
@@ -190,7 +190,7 @@ def _packed(function: Callable, pool: Pool, beside: Path | None) -> Generator[An
 
 
 def _call(function: Any, item: Any) -> Any:
-    """Call a function in a worker; what it raises is returned, so that it can be told from a loss."""
+    """Call a function in a worker, and return what it raises, to distinguish it from a lost worker."""
     try:
         packed = isinstance(function, bytes | Path)
         return (_unpacked(function) if packed else function)(item)
@@ -204,7 +204,7 @@ def _unpacked(packed: bytes | Path) -> Callable:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that survives the way back, with its traceback as a note."""
+    """Return an error that can be pickled, with its traceback as a note."""
     where = "".join(traceback.format_exception(error))
     if multiprocessing.parent_process() is None:
         return error
@@ -236,7 +236,7 @@ def _pool(engine: Any) -> Generator[Pool]:
 
 
 def _of_client(client: Any) -> Pool:
-    """Return the workers of a Dask cluster; large bytes are sent to each of them once."""
+    """Return the workers of a Dask cluster; a large function is sent to each of them once."""
 
     def send(content: bytes) -> Any:
         return content if len(content) < LARGE else client.scatter(content, broadcast=True)
@@ -254,7 +254,7 @@ def _refuse_forks(executor: Executor) -> None:
 
 
 def _connected(address: str) -> Any:
-    """Return a client of a scheduler, which closes as a context."""
+    """Return a client of a scheduler, as a context manager that closes it."""
     try:
         from distributed import Client
     except ImportError as error:
@@ -297,7 +297,7 @@ def _watch(client: Any) -> Callable[[], None]:
 
 
 def _patience() -> float:
-    """Return how long to wait for a first worker, which Dask has a setting for."""
+    """Return how long to wait for a worker, in seconds, by Dask's setting if there is one."""
     from dask import config
     from dask.utils import parse_timedelta
 
