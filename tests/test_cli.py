@@ -126,7 +126,7 @@ REFUSED = {
     "no weights": ((*SAMPLE, "--weights", "nothing"), 2, "it defines again, dtda"),
     "no weights at all": ((*SAMPLE, "--weights", "names"), 2, "names holds no weights"),
     "draws": ((*SAMPLE, "--draws", "6"), 2, "6 must be a positive multiple of 4"),
-    "name": ((*SAMPLE, "--name", "a/b"), 1, "must be made of letters"),
+    "name": ((*SAMPLE, "--name", "a/b"), 1, "must consist of letters"),
     "method": ((*ATTRIBUTE, "--method", "shapley"), 2, "'shapley' is not one of unroll"),
     "divergence": ((*ATTRIBUTE, "--divergence", "distance"), 1, "distance"),
     "nothing perturbed": (("push", "mine.py", "s.zarr"), 2, "say which data are perturbed"),

@@ -258,7 +258,7 @@ BAD = [
     # the manifest
     ("newer", root("", attributes={"dtda_prob": '{"format": 3}'}), "has format 3, written by a n"),
     ("format", root("", attributes={"dtda_prob": '{"format": "1"}'}), "has format '1', not 2"),
-    ("manifest", own("full", attributes={"dtda_prob": {}}), "is no text of JSON"),
+    ("manifest", own("full", attributes={"dtda_prob": {}}), "is not a JSON text"),
     ("no JSON", own("full", attributes={"dtda_prob": "{"}), "is damaged, no JSON: Expecting"),
     # names
     ("up", node("../x"), "zarr.json' lists a node '../x', whose"),
@@ -342,7 +342,7 @@ BAD = [
     (
         "long manifest",
         own("full", attributes={"dtda_prob": '"%s"' % ("x" * 2**20)}),
-        "is no text of JSON",
+        "is not a JSON text",
     ),
     ("missing label", lambda s: (s / DRAW / "c/0").unlink(), "draw/c/0' is missing"),
     ("missing values", lambda s: (s / CHUNK).unlink(), "1/0' is missing"),
@@ -438,21 +438,21 @@ def zipped(path):
 
 NO_STORE = [
     ("missing", lambda path: None, FileNotFoundError, "does not exist"),
-    ("file", lambda path: path.write_text("x"), NotADirectoryError, "is no folder, as a store is"),
-    ("zip", zipped, NotADirectoryError, "is no folder, as a store is"),
+    ("file", lambda path: path.write_text("x"), NotADirectoryError, "is not a folder, as a store is"),
+    ("zip", zipped, NotADirectoryError, "is not a folder, as a store is"),
     (
         "netCDF",
         lambda path: path.write_bytes(b"\x89HDF\r\n"),
         NotADirectoryError,
-        "is no folder, as a store is",
+        "is not a folder, as a store is",
     ),
     (
         "old netCDF",
         lambda path: path.write_bytes(b"CDF\x01"),
         NotADirectoryError,
-        "is no folder, as a store is",
+        "is not a folder, as a store is",
     ),
-    ("pipe", os.mkfifo, NotADirectoryError, "is no folder, as a store is"),
+    ("pipe", os.mkfifo, NotADirectoryError, "is not a folder, as a store is"),
     ("empty", lambda path: path.mkdir(), StoreError, "is empty"),
     (
         "folder",

@@ -126,8 +126,8 @@ OLD = RESULT.assign_coords(check=["é", "long name"])
 FAR = np.array(["1500-01-01", "2026-01-01"], "datetime64[s]")
 REFUSED = [
     ("draws", {"name": "full"}, StoreError, "name='full' .* is the name of a toy"),
-    ("bad name", {"name": "a/b"}, ValueError, "name='a/b' must be made of"),
-    ("no study", {"path": "none.zarr"}, StoreError, "none.zarr' is not there: sample into a study"),
+    ("bad name", {"name": "a/b"}, ValueError, "name='a/b' must consist of"),
+    ("no study", {"path": "none.zarr"}, StoreError, "none.zarr' does not exist: sample into a study"),
     ("none", {"tree": RESULT.assign_coords(check=[None, "a"])}, ValueError, "'check' holds objects"),
     ("complex", {"tree": RESULT.assign_coords(check=[1j, 2])}, ValueError, "'check' is complex128"),
     (
@@ -292,7 +292,7 @@ def test_records_of_blocks_are_bounded_before_they_are_read(study, shape, chunks
 
 def test_what_is_no_study_is_not_written_to(tmp_path):
     for name, make, words in [
-        ("file", lambda path: path.write_text("x"), "is no folder"),
+        ("file", lambda path: path.write_text("x"), "is not a folder"),
         ("folder", lambda path: (path / "a").mkdir(parents=True), "holds no zarr.json, but 'a'"),
         ("saved", lambda path: save(RESULT, path), "is no study, but what dtda.save .* another folder"),
     ]:
@@ -309,7 +309,7 @@ def test_what_is_no_study_is_not_written_to(tmp_path):
 @pytest.mark.parametrize("name", ["a/b", "..", ".", ".x", "a b", "zarr.json", "a.partial", "ä"])
 def test_bad_names_are_refused(name):
     with pytest.raises(
-        ValueError, match=rf"name={re.escape(repr(name))} (must be made of|is taken by)"
+        ValueError, match=rf"name={re.escape(repr(name))} (must consist of|is reserved for)"
     ):
         Where("s.zarr", name)
 
@@ -324,7 +324,7 @@ def test_a_store_that_is_moved_while_it_is_written_loses_nothing(tmp_path, monke
         return compute(self, block)
 
     monkeypatch.setattr(Toy, "__call__", moving)
-    with pytest.raises(OSError, match=r"is gone; name it where it is now.* finished is safe"):
+    with pytest.raises(OSError, match=r"is gone; if it was moved.* finished is safe"):
         run(Toy(), Where(path))
     assert not path.exists()
     assert len(unfinished(Toy(), Where(moved))) == 6

@@ -1,4 +1,4 @@
-"""Studies on disk: zarr stores that plain xarray opens, at any moment of their making."""
+"""Studies on disk: zarr stores that plain xarray can open, even while they are being written."""
 
 from dtda_prob.storage.complete import repair as repair
 from dtda_prob.storage.complete import verify as verify

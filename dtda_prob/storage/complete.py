@@ -1,4 +1,4 @@
-"""Whether a store holds all that was written: what is finished, missing or damaged."""
+"""Check which parts of a store are finished, missing or damaged."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from dtda_prob.storage.safe import GIVE_UP, Array, Nodes, inspect, is_label
 from dtda_prob.storage.store import writing
 
 MAX_SIZE = 2**27
-"""Positions of a dimension that are told apart, finished or not."""
+"""Largest size of a dimension for which finished positions are listed."""
 COLUMNS = ("status", "file", "seconds")
 
 
@@ -25,12 +25,12 @@ def verify(path: str | Path) -> pd.DataFrame:
         path: folder of the store.
 
     Returns:
-        A table by name and part: a block of a result, by its place on the grid, or the path of an array
-        that lies on no grid (labels, weights, saved results). Columns are `status` ("finished",
-        "unfinished" or "damaged"), the first damaged or missing `file`, and `seconds` that it took.
+        A table by name and part: the index of a block on the grid of a result, or the path of an array
+        without blocks (labels, weights, saved results). Columns are `status` ("finished", "unfinished"
+        or "damaged"), the first damaged or missing `file`, and the `seconds` that the block took.
 
     Raises:
-        StoreError: if it is no store, or is not safe to open.
+        StoreError: if it is not a store, or is not safe to open.
     """
     root = root_of(path)
     nodes = inspect(root, complete=False, chunks=False)
@@ -39,18 +39,18 @@ def verify(path: str | Path) -> pd.DataFrame:
 
 
 def repair(path: str | Path) -> pd.DataFrame:
-    """Discard damaged blocks and labels of a study, so that the next call makes them again.
+    """Discard damaged blocks and labels of a study, so that the next call computes them again.
 
-    What is finished stays. Results that `save` wrote have to be saved again.
+    Finished blocks stay. Results that `save` wrote must be saved again.
 
     Args:
         path: folder of the study.
 
     Returns:
-        What `verify` returned before.
+        The table of `verify` before the repair.
 
     Raises:
-        StoreError: if it is no store, is not safe to open, or is being written by another process.
+        StoreError: if it is not a store, is not safe to open, or is being written by another process.
         OSError: if it cannot be written to.
     """
     root = root_of(path)
@@ -66,21 +66,21 @@ def repair(path: str | Path) -> pd.DataFrame:
 
 
 def names_of(nodes: Nodes) -> list[str]:
-    """Return the names of what a store lists."""
+    """Return the names of the results that a store lists."""
     root = nodes[""]
     assert isinstance(root, dict)
     return sorted(path for path in root["consolidated_metadata"]["metadata"] if "/" not in path)
 
 
 def check_complete(root: Path, name: str, nodes: Nodes) -> None:
-    """Refuse a result of which files of finished blocks, or of labels, are missing."""
+    """Raise StoreError if files of finished blocks or of labels are missing."""
     for file, _ in files_of(root, name, nodes):
         if not (root / file).exists():
             refuse(file, "is missing", GIVE_UP)
 
 
 def done_counts(root: Path, name: str, nodes: Nodes) -> np.ndarray:
-    """Read how much of each block is done, from the files that there are."""
+    """Read how much of each block is done, from the existing files."""
     record = nodes[f"{name}/{DONE}"]
     assert isinstance(record, Array)
     counts = np.zeros(record.shape, np.int64)
@@ -101,7 +101,7 @@ def finished(name: str, counts: np.ndarray, block: Mapping[str, int], size: int)
 
 
 def files_of(root: Path, name: str, nodes: Nodes) -> Iterator[tuple[str, tuple[int, ...] | str]]:
-    """Return the files of chunks that should be there, each with its block or the path of its array."""
+    """Yield the files of chunks that should exist, each with its block or the path of its array."""
     grid = [dim.removesuffix("_block") for dim in _record_dims(name, nodes)]
     counts = done_counts(root, name, nodes) if grid else np.zeros(())
     for path, array in nodes.items():
@@ -119,7 +119,7 @@ def files_of(root: Path, name: str, nodes: Nodes) -> Iterator[tuple[str, tuple[i
                 for dim in grid
             )
             done = np.argwhere(counts[where] > 0)
-            if len(done):  # by the first of the blocks that share it
+            if len(done):  # reported for the first of the blocks that share the file
                 yield (
                     file,
                     tuple(int(i + (part.start or 0)) for i, part in zip(done[0], where, strict=True)),
@@ -127,12 +127,12 @@ def files_of(root: Path, name: str, nodes: Nodes) -> Iterator[tuple[str, tuple[i
 
 
 def is_whole(data: bytes) -> bool:
-    """Return whether the bytes of a chunk have their checksum."""
+    """Return whether the bytes of a chunk match their checksum."""
     return len(data) >= 4 and crc32c(data[:-4]) == int.from_bytes(data[-4:], "little")
 
 
 def is_grid(root: Path, name: str) -> bool:
-    """Return whether a name is a result on a grid, rather than what `save` wrote."""
+    """Return whether a name is a result in blocks, rather than one that `save` wrote."""
     return (root / name / DONE).exists()
 
 
@@ -142,7 +142,7 @@ def _record_dims(name: str, nodes: Nodes) -> tuple[str, ...]:
 
 
 def _rows(root: Path, name: str, nodes: Nodes) -> Iterator[tuple]:
-    """Return the row of each block, and of each array that lies on no grid."""
+    """Yield the row of each block, and of each array without blocks."""
     damaged: dict[tuple[int, ...] | str, str] = {}
     parts: dict[tuple[int, ...] | str, None] = {}
     for file, part in files_of(root, name, nodes):
@@ -168,7 +168,7 @@ def _rows(root: Path, name: str, nodes: Nodes) -> Iterator[tuple]:
 
 
 def seconds_of(root: Path, name: str, nodes: Nodes) -> np.ndarray:
-    """Read how long each block took, NaN where that is not known."""
+    """Read how many seconds each block took, NaN if unknown."""
     record = nodes[f"{name}/{SECONDS}"]
     assert isinstance(record, Array)
     seconds = np.full(record.shape, np.nan)
@@ -178,7 +178,7 @@ def seconds_of(root: Path, name: str, nodes: Nodes) -> np.ndarray:
 
 
 def _records(folder: Path, record: Array) -> Iterator[tuple[tuple[int, ...], bytes]]:
-    """Read the files of a record that are whole, with the places of their blocks."""
+    """Yield the intact files of a record, each with the index of its block."""
     for file in record.files:
         place, data = tuple(map(int, file.split("/")[1:])), (folder / file).read_bytes()
         if is_whole(data) and all(i < n for i, n in zip(place, record.shape, strict=True)):
@@ -186,6 +186,6 @@ def _records(folder: Path, record: Array) -> Iterator[tuple[tuple[int, ...], byt
 
 
 def description(nodes: Nodes, name: str = "") -> dict:
-    """Return what a store, or a result in it, says of itself."""
+    """Return our own description of a store, or of a result in it."""
     node = nodes[name]
     return about(node) if isinstance(node, dict) else {}

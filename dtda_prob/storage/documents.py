@@ -1,4 +1,4 @@
-"""The folder of a store and the JSON that describes it: of our own, or from anywhere and checked."""
+"""The folder of a store and its JSON documents, whether trusted or checked."""
 
 import json
 import os
@@ -17,7 +17,7 @@ NODE = "zarr.json"
 ATTRIBUTE = "dtda_prob"
 """The attribute that holds our own description, as JSON."""
 FORMAT = 2
-"""Of stores that this version writes and reads."""
+"""The format of stores that this version writes and reads."""
 MAX_DEPTH, MAX_CONTAINERS = 32, 1_000_000
 AGAIN = "copy the store again from where it came, or run the study again"
 SAVE = "open it with plain xarray if you trust it, and re-save it with dtda.save"
@@ -26,12 +26,12 @@ type Document = dict[str, Any]
 
 
 def refuse(place: str, what: str, then: str = AGAIN) -> NoReturn:
-    """Raise what is wrong with a place in a store, and what to do."""
+    """Raise a StoreError that names a place in a store, what is wrong there, and what to do."""
     raise StoreError(f"{printable(place)!r} {what}; {then}")
 
 
 def root_of(path: str | Path) -> Path:
-    """Return the absolute path of the folder that xarray would open, or raise why there is none."""
+    """Return the absolute path of the folder that xarray would open, or raise an error."""
     if re.match(r"[a-z][a-z0-9]*(://|::)", os.fspath(path)):
         raise StoreError(f"path={str(path)!r} is not a local folder; copy the store to this machine")
     root = Path(os.path.abspath(os.path.expanduser(path)))
@@ -43,7 +43,7 @@ def root_of(path: str | Path) -> Path:
     if not root.exists():
         raise FileNotFoundError(f"path={str(root)!r} does not exist")
     if not root.is_dir():
-        raise NotADirectoryError(f"path={str(root)!r} is no folder, as a store is; unpack it first")
+        raise NotADirectoryError(f"path={str(root)!r} is not a folder, as a store is; unpack it first")
     names = set(os.listdir(root))
     if NODE not in names:
         here = f"holds no {NODE}, but {min(names)!r}" if names else "is empty"
@@ -53,7 +53,7 @@ def root_of(path: str | Path) -> Path:
 
 
 def read_bounded(root: Path, place: str, most: int) -> Document:
-    """Read a JSON object, and no more than `most` bytes of it."""
+    """Read a JSON object of at most `most` bytes."""
     path = root / place
     if not stat.S_ISREG(os.lstat(path).st_mode):
         refuse(place, "is no regular file", "put a copy of the file in its place")
@@ -67,7 +67,7 @@ def read_bounded(root: Path, place: str, most: int) -> Document:
 
 
 def parsed(place: str, data: bytes) -> Document:
-    """Parse a JSON object that is not deep, and gives no key twice."""
+    """Parse a JSON object; refuse deep nesting and duplicate keys."""
     try:
         value = json.loads(data.decode(), object_pairs_hook=_unique)
     except RecursionError:
@@ -93,12 +93,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> Document:
 
 
 def read_node(folder: Path) -> Document:
-    """Read what describes a group or an array."""
+    """Read the document of a group or an array."""
     return json.loads((folder / NODE).read_bytes())
 
 
 def write_node(folder: Path, metadata: Document) -> None:
-    """Replace what describes a group or an array; whoever reads sees the old or the new."""
+    """Replace the document of a group or an array; readers see either the old or the new one."""
     partial = folder / f".{NODE}.{uuid.uuid4().hex}.partial"
     try:
         partial.write_text(json.dumps(metadata))
@@ -109,12 +109,12 @@ def write_node(folder: Path, metadata: Document) -> None:
 
 
 def description(store: Path, name: str = "") -> dict[str, Any]:
-    """Read what a store, or a result in it, says of itself."""
+    """Read our own description of a store, or of a result in it."""
     return about(read_node(store / name))
 
 
 def nodes_under(folder: Path, path: str = ".") -> Iterator[tuple[str, Document]]:
-    """Return the path, relative to a folder, and the description of all groups and arrays in it."""
+    """Yield the relative path and the document of each group and array in a folder."""
     node = read_node(folder / path)
     yield path, node
     # The folders of an array hold its chunks, however many there are.
@@ -125,17 +125,17 @@ def nodes_under(folder: Path, path: str = ".") -> Iterator[tuple[str, Document]]
 
 
 def published(root: Document) -> dict[str, Document]:
-    """Return the root's description of all groups and arrays, which xarray opens."""
+    """Return the documents of all groups and arrays that the root lists, which xarray goes by."""
     return root["consolidated_metadata"]["metadata"]
 
 
 def root_node(attributes: dict[str, str]) -> Document:
-    """Describe a store without groups."""
+    """Return the root document of a store without groups."""
     listed = {"kind": "inline", "must_understand": False, "metadata": {}}
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return group | {"consolidated_metadata": listed}
 
 
 def about(metadata: Document) -> dict[str, Any]:
-    """Read our own description of a store or a group."""
+    """Return our own description from the document of a store or a group."""
     return json.loads(metadata["attributes"].get(ATTRIBUTE, "{}"))

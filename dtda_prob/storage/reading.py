@@ -1,4 +1,4 @@
-"""Stores read back: trees that are opened lazily, and a table of what there is."""
+"""Reading stores: trees that are opened lazily, and a table of contents."""
 
 import warnings
 from pathlib import Path
@@ -29,31 +29,31 @@ COUNTED = {
 }
 """The dimensions that each column counts."""
 LONGEST = 200
-"""Characters of a text of a stranger that a table shows."""
+"""Number of characters of an untrusted text that a table shows."""
 
 
 def load(path: str | Path, name: str | None = None) -> xr.DataTree:
     """Open a store lazily: what `save` wrote, or a study, finished or not.
 
-    A store from elsewhere can neither run code, nor reach outside its folder, nor exhaust memory;
-    `xarray.open_datatree` opens the same without these checks. Of a study that is being written, the
-    draws that are finished are there, each under its own number.
+    A store from an untrusted source can neither run code, nor reach outside its folder, nor exhaust
+    memory; `xarray.open_datatree` opens it without these checks. While a study is being written, the
+    tree has the draws that are finished, each with its own number.
 
     Args:
         path: folder of the store.
-        name: of one result in it; all if None.
+        name: a result in the store; all results if None.
 
     Raises:
-        StoreError: if it is no store, is not safe to open, holds nothing of this name, or lacks files.
+        StoreError: if it is not a store, is not safe to open, has no such result, or lacks files.
 
     Warns:
-        RuntimeWarning: if draws are not finished yet, or diverge.
+        RuntimeWarning: if draws are unfinished or diverging.
     """
     root = root_of(path)
     nodes = inspect(root)
     names = names_of(nodes)
     if name is not None and name not in names:
-        raise StoreError(f"name={name!r} is none of those in path={str(path)!r}, which are {names}")
+        raise StoreError(f"name={name!r} is not a result in path={str(path)!r}, which has {names}")
     for each in names if name is None else [name]:
         check_complete(root, each, nodes)
     tree = _opened(root, name, nodes)
@@ -64,20 +64,20 @@ def load(path: str | Path, name: str | None = None) -> xr.DataTree:
 
 
 def contents(path: str | Path) -> pd.DataFrame:
-    """List what a study holds; of its arrays only flags are read.
+    """List the results of a study; of its arrays only flags are read.
 
     Args:
         path: folder of the study, or of a store that `save` wrote.
 
     Returns:
         A row for each name: its `kind` ("sample set", "scores", "effects", or what `save` was given),
-        the `transform` and `measure` of its draws, how many `draws` are finished, the numbers of
-        `perturbations`, `queries` and `data`, the share of its blocks that is `finished` (1 of what was
-        saved whole), the number of draws that are `diverging`, the `seconds` that its blocks took (NaN
-        of what was saved whole), and its `bytes` on disk.
+        the `transform` and `measure` of its draws, the number of finished `draws`, the numbers of
+        `perturbations`, `queries` and `data`, the share of its blocks that is `finished` (1 for saved
+        results), the number of `diverging` draws, the `seconds` that its blocks took (NaN for saved
+        results), and its `bytes` on disk.
 
     Raises:
-        StoreError: if it is no store, or is not safe to open.
+        StoreError: if it is not a store, or is not safe to open.
     """
     root = root_of(path)
     nodes = inspect(root, complete=False)
@@ -87,7 +87,7 @@ def contents(path: str | Path) -> pd.DataFrame:
 
 
 def _opened(root: Path, name: str | None, nodes: Nodes) -> xr.DataTree:
-    """Open a tree with xarray, which reads its labels; one that is damaged is named."""
+    """Open a tree with xarray, which reads its labels; raise an error that names damaged labels."""
     try:
         return xr.open_datatree(root, engine="zarr", group=name or "/", chunks=None)
     except Exception as error:
@@ -101,7 +101,7 @@ def _opened(root: Path, name: str | None, nodes: Nodes) -> xr.DataTree:
 
 
 def _shown(root: Path, name: str, nodes: Nodes, tree: xr.DataTree) -> xr.DataTree:
-    """Leave out draws that are not finished, and warn of those and of others that diverge."""
+    """Leave out unfinished draws, and warn about these and about diverging ones."""
     block = description(nodes, name).get("grid")
     if block and "blocks" in tree.children:
         dim = next(iter(block))
@@ -123,7 +123,7 @@ def _warn(text: str) -> None:
 
 
 def num_diverging(root: Path, name: str, nodes: Nodes) -> int:
-    """Count draws that are flagged, file by file, whatever the flags' arrays declare."""
+    """Count flagged draws file by file, whatever shape the arrays of flags declare."""
     return sum(
         int(np.count_nonzero(np.frombuffer((root / path / file).read_bytes()[:-4], np.uint8)))
         for path, array in nodes.items()

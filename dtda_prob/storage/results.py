@@ -1,4 +1,4 @@
-"""Results on a grid of blocks: arrays at full size, and a record of what is done of each block."""
+"""Results on a grid of blocks: arrays at full size, and a record of how much of each block is done."""
 
 import json
 from collections.abc import Collection, Hashable, Iterator, Mapping
@@ -17,19 +17,19 @@ from dtda_prob.storage.store import list_as, put, scratch
 
 DONE, SECONDS = "blocks/done", "blocks/seconds"
 MOST_BYTES = 2**28
-"""Of a chunk, where it can be made smaller."""
+"""Largest size of a chunk that can be split."""
 KINDS = "biuf"
-"""Of arrays that are written as they are: booleans, integers and floats."""
+"""NumPy kinds that are written unchanged: booleans, integers and floats."""
 
 Region = Mapping[str, slice]
-"""Where a block lies, by dimension."""
+"""Position of a block, by dimension."""
 
 
 class Result(NamedTuple):
     """A named result of a store: a tree of arrays, written block by block.
 
-    Blocks are cut along the dimensions of a grid, the first of which can grow. Whoever writes a block
-    writes all its files whole, and then its record: how many positions of the first dimension are done.
+    Blocks are cut along the dimensions of a grid, the first of which can grow. A writer completes all
+    files of a block before its record: how many positions of the first dimension are done.
 
     Attributes:
         store: folder of the store.
@@ -46,7 +46,7 @@ class Result(NamedTuple):
         return self.store / self.name
 
     def place(self, region: Region) -> tuple[int, ...]:
-        """Return which block a region is of."""
+        """Return the index of the block that contains a region."""
         return tuple(region[dim].start // size for dim, size in self.block.items())
 
     def done(self) -> np.ndarray:
@@ -54,7 +54,7 @@ class Result(NamedTuple):
         return np.asarray(_open(self.folder / DONE)[...])
 
     def is_done(self, region: Region) -> bool:
-        """Return whether all of a region is done, which lies within a block."""
+        """Return whether all of a region, which lies within one block, is done."""
         place, dim = self.place(region), next(iter(self.block))
         count = int(np.asarray(_open(self.folder / DONE)[place]))
         return place[0] * self.block[dim] + count >= region[dim].stop
@@ -67,7 +67,7 @@ class Result(NamedTuple):
         return {dim: extents[dim] for dim in self.block}
 
     def write(self, tree: xr.DataTree, region: Region, seconds: float) -> None:
-        """Write a block, and then that it is done."""
+        """Write a block, and then record that it is done."""
         for path, dataset in datasets_of(tree):
             for name, variable in dataset.data_vars.items():
                 written = encoded(str(name), variable.variable)
@@ -79,7 +79,7 @@ class Result(NamedTuple):
         _open(self.folder / DONE)[place] = count
 
     def grow(self, size: int, coords: xr.Dataset) -> None:
-        """Make room for `size` positions of the first dimension, and write their labels."""
+        """Extend the first dimension to `size` positions, and write their labels."""
         dim, step = next(iter(self.block.items()))
         for path, node in _arrays(self.folder):
             names, shape = node["dimension_names"], node["shape"]
@@ -88,28 +88,28 @@ class Result(NamedTuple):
             if larger != shape:
                 _open(self.folder / path).resize(tuple(larger))
             name = path.rpartition("/")[2]
-            # Written again even where it is as large: a writer may have died after it was resized.
+            # Labels are written even at the same size: a writer may have died after resizing them.
             if dim in names and name in coords.coords and larger[names.index(dim)] == size:
                 _write(self.folder / path, encoded(name, coords[name].variable), {})
         self.publish()
 
     def publish(self) -> None:
-        """Let readers see all arrays as they are."""
+        """Make the current state of all arrays visible to readers."""
         list_as(self.store, self.name, dict(nodes_under(self.folder)))
 
     def about(self) -> dict[str, Any]:
-        """Return what identifies it."""
+        """Return the description that identifies the result."""
         return about(read_node(self.folder))
 
     def labels(self) -> Iterator[tuple[str, str]]:
-        """Return paths and names of all arrays that are labels of a dimension."""
+        """Yield paths and names of all arrays that are labels of a dimension."""
         for path, node in _arrays(self.folder):
             name = path.rpartition("/")[2]
             if node["dimension_names"] == [name]:
                 yield path, name
 
     def label(self, path: str, here: xr.Variable) -> np.ndarray:
-        """Read labels as they are stored; those that lack files are written again as they are here."""
+        """Return stored labels; if their files are incomplete, write the labels `here` again first."""
         array = _open(self.folder / path)
         chunks = [self.folder / path / "c" / str(i) for i in range(array.cdata_shape[0])]
         if array.shape == here.shape and not all(chunk.exists() for chunk in chunks):
@@ -118,7 +118,7 @@ class Result(NamedTuple):
             return np.asarray(array[...])
         except (ValueError, RuntimeError) as error:
             place = f"{self.name}/{path}"
-            raise StoreError(f"{place!r} is damaged: {error} dtda.repair gives it up") from error
+            raise StoreError(f"{place!r} is damaged: {error} dtda.repair discards it") from error
 
 
 def create(
@@ -130,16 +130,16 @@ def create(
     block: Mapping[str, int],
     identity: dict[str, Any],
 ) -> Result:
-    """Make the arrays of a result at full size, all at once, with their labels.
+    """Create the arrays of a result at full size with their labels, visible to readers all at once.
 
     Args:
-        store: folder of the store, which is held for writing.
+        store: folder of the store, locked for writing.
         name: of the result.
-        tree: a block, for names, types and sizes off the grid.
+        tree: a block, which gives names, types and the sizes of dimensions without blocks.
         coords: labels of the whole grid; see `labels_of`.
         shape: extents of the grid.
         block: extents of a block, and of a file.
-        identity: what the result is computed from, as JSON can hold it.
+        identity: what the result is computed from, as values for JSON.
     """
     with scratch(store) as folder:
         about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | identity | {"grid": dict(block)}
@@ -176,14 +176,14 @@ def opened(store: Path, name: str) -> Result:
 
 
 def read(store: Path, name: str, sizes: Mapping[str, int]) -> xr.DataTree:
-    """Open the tree of a result, cut to some sizes; arrays are read when they are asked for."""
+    """Open the tree of a result lazily, cut to these sizes."""
     tree = xr.open_datatree(store, engine="zarr", group=name, chunks=None)
     leading = {dim: slice(size) for dim, size in sizes.items()}
     return tree.drop_nodes("blocks").isel(leading, missing_dims="ignore")
 
 
 def datasets_of(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
-    """Return the dataset of each group of a tree, by its path below the tree's own."""
+    """Yield the path of each group relative to a tree, and its dataset."""
     for node in tree.subtree:
         inside = node.path.removeprefix(tree.path).strip("/")
         yield inside, node.to_dataset(inherit=node is tree)
@@ -192,9 +192,9 @@ def datasets_of(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
 def labels_of(
     dataset: xr.Dataset, coords: xr.Dataset, grid: Collection[str]
 ) -> dict[Hashable, xr.Variable]:
-    """Return the labels of a group: those of `coords` that it has the dimensions of, and its own.
+    """Return the labels of a group: its own, and labels from `coords` for dimensions that it has.
 
-    Its own labels along dimensions of the grid are those of a block, and are left out.
+    Its own labels along dimensions of the grid belong to a block, and are left out.
     """
     dims = set(dataset.dims) | {dim for dim in coords.dims if dim in dataset.coords}
     own = {
@@ -207,7 +207,7 @@ def labels_of(
 
 
 def encoded(name: str, variable: xr.Variable) -> xr.Variable:
-    """Return a variable as it is written: dates as integers, text as text of any length.
+    """Return a variable as it is written: dates as integers, text with variable length.
 
     Raises:
         ValueError: for values that a store cannot hold.
@@ -215,18 +215,20 @@ def encoded(name: str, variable: xr.Variable) -> xr.Variable:
     values = np.asarray(variable.values)
     if values.dtype.kind == "O" and not all(isinstance(value, str) for value in values.ravel()):
         kinds = sorted({type(value).__name__ for value in values.ravel()})
-        raise ValueError(f"{name!r} holds objects ({', '.join(kinds)}), which no store keeps; {USE}")
+        raise ValueError(
+            f"{name!r} holds objects ({', '.join(kinds)}), which stores do not support; {USE}"
+        )
     if values.dtype.kind in "UOT":
         return xr.Variable(variable.dims, values.astype(np.dtypes.StringDType()), variable.attrs)
     if values.dtype.kind in "mM":
         return _dates(name, variable)
     if values.dtype.kind not in KINDS or values.dtype.itemsize > 8:
-        raise ValueError(f"{name!r} is {values.dtype}, which no store keeps; {USE}")
+        raise ValueError(f"{name!r} is {values.dtype}, which stores do not support; {USE}")
     return xr.Variable(variable.dims, values, variable.attrs)
 
 
 def _dates(name: str, variable: xr.Variable) -> xr.Variable:
-    """Return dates as integers; those that xarray would not read back are refused."""
+    """Return dates as integers; refuse dates that xarray would not read back."""
     written = encode_cf_variable(variable.copy(deep=False), name=name)
     try:
         same = np.array_equal(decode_cf_variable(name, written).values, variable.values, equal_nan=True)
@@ -244,7 +246,7 @@ USE = "use text, numbers or dates"
 
 
 def chunk_shape(variable: xr.Variable, blocks: Mapping[str, int] | None = None) -> tuple[int, ...]:
-    """Return the shape of chunks: blocks on the grid, whole elsewhere, halved where that is large."""
+    """Return the shape of chunks: blocks on the grid, else whole axes, halved while too large."""
     blocks = blocks or {}
     sizes = zip(map(str, variable.dims), variable.shape, strict=True)
     shape = [max(1, blocks.get(dim, size)) for dim, size in sizes]
@@ -264,7 +266,7 @@ def _create(
     shape: Mapping[str, int],
     block: Mapping[str, int],
 ) -> None:
-    """Make an array like a variable, as large as the grid; all of its chunks are written."""
+    """Create an array like a variable, as large as the grid."""
     dims = [str(dim) for dim in variable.dims]
     text = variable.dtype.kind == "T"
     group.create_array(
@@ -280,7 +282,7 @@ def _create(
 
 
 def _groups(folder: Path, tree: xr.DataTree, attributes: Mapping[str, Any]) -> zarr.Group:
-    """Make the groups of a tree, with their attributes."""
+    """Create the groups of a tree, with their attributes."""
     root = zarr.create_group(
         folder, zarr_format=3, attributes=_attributes({**tree.attrs, **attributes})
     )
@@ -295,7 +297,7 @@ def _joined(path: str, name: Hashable) -> str:
 
 
 def _attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return attributes as JSON can hold them."""
+    """Return attributes as values for JSON."""
 
     def plain(value: Any) -> Any:
         return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
@@ -312,8 +314,8 @@ def _write(folder: Path, variable: xr.Variable, region: Region) -> None:
 def _open(folder: Path) -> zarr.Array:
     if not (folder / "zarr.json").is_file():
         raise StoreError(
-            f"{str(folder)!r} is gone: if the store was moved, name it where it is now; what is "
-            "finished is safe"
+            f"{str(folder)!r} is gone: if the store was moved, pass its new path; finished "
+            "results are safe"
         )
     return zarr.open_array(folder, mode="r+", config={"write_empty_chunks": True})
 

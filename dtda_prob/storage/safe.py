@@ -1,7 +1,7 @@
 """Refuse stores that could run code, leave their folder or exhaust memory when they are opened.
 
-What is allowed is what this library writes: zarr looks types, codecs, grids and keys up in registries
-that any installed package may add to.
+Only what this library writes is allowed: zarr looks up types, codecs, grids and keys in registries to
+which any installed package may add.
 """
 
 import math
@@ -29,7 +29,7 @@ from dtda_prob.storage.documents import (
 MAX_NODES, MAX_GROUPS = 10_000, 2_000
 MAX_JSON, MAX_ROOT_JSON, MAX_MANIFEST = 2**24, 2**26, 2**20
 MAX_CHUNKS, MAX_LABEL_CHUNKS, RECORDS = 10_000_000, 100_000, 10
-"""Chunks of an array, and of all labels; as many records of blocks take as long to read as one."""
+"""Chunks of an array, and of all labels; ten records of blocks take as long to read as one label."""
 MAX_EXTENT, MAX_FILL = 2**63 - 1, 256
 INTEGERS = tuple(f"{sign}int{8 * 2**i}" for sign in ("", "u") for i in range(4))
 KINDS = ("bool", *INTEGERS, "float16", "float32", "float64", "string")
@@ -47,7 +47,7 @@ ACTED = {
     *("units", "calendar", "dtype", "coordinates", "grid_mapping", "ancillary_variables"),
     *("cell_measures", "formula_terms", "char_dim_name"),
 }
-"""Attributes on which xarray acts; others are carried along."""
+"""Attributes that xarray interprets; it passes on all others."""
 DATE = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d:\d\d(\.\d{1,9})?)?"
 WRITTEN = {
     "units": re.compile(rf"(?!.*since).*|(days|hours|minutes|(milli|micro|nano)?seconds) since {DATE}"),
@@ -55,16 +55,16 @@ WRITTEN = {
     "dtype": re.compile(r"timedelta64\[(s|ms|us|ns)\]"),
     "coordinates": re.compile(".*"),
 }
-"""Of these, what this library writes."""
+"""Values of these attributes that this library writes."""
 TYPES = {
     **dict.fromkeys(("kind", "transform", "model", "plate", "removal"), str),
     **dict.fromkeys(("measure", "grid", "kernel", "rows", "data", "sites", "shapes", "versions"), dict),
     "key": list,
     "num_draws": int,
 }
-"""Of fields of our own description that are read."""
+"""Types of the fields of our own description that are read."""
 TRUST = "raise max_bytes, or open it with plain xarray, if you trust it"
-GIVE_UP = "copy the file again, or let dtda.repair give it up, so that the next call makes it again"
+GIVE_UP = "copy the file again, or discard it with dtda.repair, so that the next call computes it again"
 REMOVE = "remove it"
 SPLIT = "split the store up"
 
@@ -73,7 +73,7 @@ type Nodes = dict[str, Array | Document]
 
 
 class Array(NamedTuple):
-    """What an array declares, and the sizes of the files of its chunks, by their paths inside it."""
+    """The declaration of an array, and the sizes of its chunk files by their paths inside it."""
 
     kind: str
     shape: tuple[int, ...]
@@ -100,20 +100,20 @@ def inspect(
 ) -> Nodes:
     """Check a store by its metadata, and the names and sizes of its files.
 
-    Then xarray opens it, as it stood at the time, in up to about five times `max_bytes` of memory.
-    Whoever can write to the store while it is open can still do harm.
+    Afterwards xarray can open it in at most about five times `max_bytes` of memory. The check holds for
+    the store as it is now: whoever can write to it while it is open can still do harm.
 
     Args:
-        path: the folder of a store; it may be a link, nothing inside it may.
-        max_bytes: most bytes that a chunk may have, and that all labels may have together.
-        complete: whether truncated files are refused, too: reading them fails, and does no harm.
-        chunks: whether files of chunks are checked at all, which is for those who decode them.
+        path: the folder of a store, which may be a link; nothing inside it may be one.
+        max_bytes: largest size of a chunk, and of all labels together.
+        complete: whether to refuse truncated files too, which cannot be read but do no harm.
+        chunks: whether to check the files of chunks at all, which is needed before decoding them.
 
     Returns:
-        What each array declares, and the document of each group, by path.
+        The declaration of each array and the document of each group, by path.
 
     Raises:
-        StoreError: if the store is damaged, foreign or dangerous; names the place inside the store.
+        StoreError: if the store is damaged, foreign or dangerous; it names the place in the store.
         FileNotFoundError: if there is nothing at `path`.
         NotADirectoryError: if there is a file at `path`.
     """
@@ -152,7 +152,7 @@ def _walked(root: Path, max_bytes: int, complete: bool, chunks: bool) -> Nodes:
 
 
 def _entries(root: Path, folder: str) -> tuple[dict[str, int], list[str]]:
-    """List a folder, for files with their sizes; what a writer removes meanwhile is not there."""
+    """Return the files of a folder with their sizes, and its folders; some may vanish meanwhile."""
     files, inner = {}, []
     try:
         entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
@@ -167,7 +167,7 @@ def _entries(root: Path, folder: str) -> tuple[dict[str, int], list[str]]:
         if entry.is_dir(follow_symlinks=False):
             inner.append(place)
         elif not entry.is_file(follow_symlinks=False):
-            refuse(place, "is a device, a pipe or a socket, and no file", REMOVE)
+            refuse(place, "is a device, a pipe or a socket, not a file", REMOVE)
         elif not entry.name.endswith(".partial"):  # of a writer
             try:
                 files[entry.name] = entry.stat(follow_symlinks=False).st_size
@@ -177,7 +177,7 @@ def _entries(root: Path, folder: str) -> tuple[dict[str, int], list[str]]:
 
 
 def _check_number(nodes: Nodes) -> None:
-    """Bound the number of nodes, for each of which zarr and xarray make objects."""
+    """Refuse too many nodes, since zarr and xarray create objects for each."""
     if len(nodes) > MAX_GROUPS:
         groups = sum(isinstance(node, dict) for node in nodes.values())
         if groups > MAX_GROUPS or len(nodes) > MAX_NODES:
@@ -192,7 +192,7 @@ def _check_chunks(
     nodes: Nodes,
     check: Callable[[Path, str, Array, int], None] | None,
 ) -> int:
-    """Check the chunks in a folder of an array; return their bytes if they are strings of labels."""
+    """Check the chunks in a folder of an array; return their size in bytes if they hold text labels."""
     array, total = nodes[owner], 0
     assert isinstance(array, Array)
     for name, size in files.items():
@@ -237,7 +237,7 @@ def is_label(path: str, array: Array) -> bool:
 
 
 def _listed(document: Array | Document) -> Document:
-    """Return what the root lists, which is what readers go by."""
+    """Return the nodes that the root lists, which readers go by."""
     if not isinstance(document, dict):
         refuse(NODE, "is an array, not a group", "name the folder of the whole store")
     consolidated = document.get("consolidated_metadata")
@@ -250,7 +250,7 @@ def _listed(document: Array | Document) -> Document:
 
 
 def _check_listed(name: str, listed: Any, nodes: Nodes) -> None:
-    """Require that a node is listed as it is, or smaller, where more of it is being written."""
+    """Check that a node is listed as it is, or with a smaller shape while it is being extended."""
     parts, place, where = name.split("/"), f"{NODE}: {name}", _joined(name, NODE)
     bad = [part in ("", ".", "..", NODE) or not part.isprintable() or "\\" in part for part in parts]
     if any(bad) or len(parts) > MAX_DEPTH:
@@ -272,7 +272,7 @@ def _check_listed(name: str, listed: Any, nodes: Nodes) -> None:
 
 
 def _node(place: str, document: Document, max_bytes: int) -> Array | Document:
-    """Check what a node says of itself."""
+    """Check the document of a node."""
     if document.get("zarr_format") != 3 or document.get("node_type") not in ("group", "array"):
         refuse(place, "is neither a group nor an array of zarr format 3", SAVE)
     if place != NODE and document.get("consolidated_metadata") not in EMPTY:
@@ -294,7 +294,7 @@ def _node(place: str, document: Document, max_bytes: int) -> Array | Document:
 def _check_manifest(place: str, manifest: Any) -> None:
     """Require that our own description is JSON of known types, of a format that this version reads."""
     if not isinstance(manifest, str) or len(manifest) > MAX_MANIFEST:
-        refuse(place, f"is no text of JSON of at most {MAX_MANIFEST} characters")
+        refuse(place, f"is not a JSON text of at most {MAX_MANIFEST} characters")
     about = parsed(place, manifest.encode(errors="replace"))
     number = about.get("format", FORMAT)
     if type(number) is not int or number < FORMAT:
@@ -309,7 +309,7 @@ def _check_manifest(place: str, manifest: Any) -> None:
 
 
 def _array(place: str, document: Document, attributes: Document, max_bytes: int) -> Array:
-    """Compare an array with the one of its shape and type that this library writes."""
+    """Check that an array is declared as this library declares arrays of its shape and type."""
     kind, fill = document.get("data_type"), document.get("fill_value")
     if kind not in KINDS or not _fits(kind, fill):
         refuse(place, f"has data type {repr(kind)[:60]} and fill value {repr(fill)[:60]}", SAVE)
@@ -359,7 +359,7 @@ def _integers(place: str, what: str, values: Any, least: int) -> tuple[int, ...]
 
 
 def _fits(kind: Any, fill: Any) -> bool:
-    """Return whether a fill value is one of a data type."""
+    """Return whether a fill value has a data type."""
     if kind in ("bool", "string"):
         short = len(str(fill).encode(errors="replace")) <= MAX_FILL
         return isinstance(fill, bool if kind == "bool" else str) and short
@@ -371,7 +371,7 @@ def _fits(kind: Any, fill: Any) -> bool:
 
 
 def _check_attributes(place: str, kind: str, attributes: Document) -> None:
-    """Allow attributes on which xarray acts only as this library writes them."""
+    """Refuse attributes that xarray interprets, except as this library writes them."""
     for name in sorted(attributes.keys() & ACTED):
         value, rule = attributes[name], WRITTEN.get(name)
         fits = rule is not None and isinstance(value, str) and rule.fullmatch(value)
@@ -380,7 +380,7 @@ def _check_attributes(place: str, kind: str, attributes: Document) -> None:
 
 
 def _check_labels(nodes: Nodes, max_bytes: int) -> None:
-    """Bound what opening reads: all labels, and the records of which blocks are done."""
+    """Bound what opening a store reads: all labels, and the records of finished blocks."""
     size = chunks = 0
     arrays = [(path, node) for path, node in sorted(nodes.items()) if isinstance(node, Array)]
     for path, array in arrays:

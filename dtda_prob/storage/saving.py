@@ -1,4 +1,4 @@
-"""Any tree, written at once: as a store of its own, or beside the results of a study."""
+"""Saving whole trees: as a new store, or in a study beside its results."""
 
 import json
 import os
@@ -27,20 +27,20 @@ Saved = xr.DataTree | xr.Dataset | dict[str, xr.DataTree]
 def save(tree: Saved, path: str | Path, name: str | None = None, kind: str = "result") -> Path:
     """Write a tree, or a dict of trees as one tree of trees, to a zarr store.
 
-    Without a `name` it becomes a store of its own, which appears when all is written. With one it is
-    kept in a study beside its results, in the place of what was saved under this name before.
+    Without a `name` it becomes a new store, which appears once it is complete. With a name it is kept
+    in a study beside its results, and replaces what was saved under this name before.
 
     Args:
-        tree: what to write.
+        tree: the tree to write.
         path: a folder that does not exist yet, or the folder of a study.
-        name: of what is written, in the study.
-        kind: what it is, for those who read the study: "agreement", "verdict", ...
+        name: the name of the result in the study.
+        kind: the kind of result, shown to readers of the study: "agreement", "verdict", ...
 
     Raises:
         FileExistsError: without a name, if `path` exists.
         ValueError: for a bad name, or values that a store cannot hold.
-        StoreError: with a name, if `path` is no store, or is being written by another process, or if
-            draws or scores have this name.
+        StoreError: with a name, if `path` is not a store, is being written by another process, or has
+            draws or scores of this name.
         OSError: if it cannot be written.
     """
     path, whole = Path(path).expanduser(), _as_tree(tree)
@@ -76,7 +76,7 @@ def _save_beside(tree: xr.DataTree, path: Path, name: str, kind: str) -> None:
     check_name(name)
     if not path.exists():
         raise StoreError(
-            f"path={str(path)!r} is not there: sample into a study first (where=dtda.Where(path))"
+            f"path={str(path)!r} does not exist: sample into a study first (where=dtda.Where(path))"
         )
     inspect(path, complete=False)
     about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | {"kind": kind}
@@ -84,8 +84,8 @@ def _save_beside(tree: xr.DataTree, path: Path, name: str, kind: str) -> None:
     with writing(path, {}):
         if name in names_in(path) and "grid" in (here := description(path, name)):
             raise StoreError(
-                f"name={name!r} in {str(path)!r} is the name of a {here.get('kind')}, which calls add "
-                "to; choose another"
+                f"name={name!r} in {str(path)!r} is the name of a {here.get('kind')}, which later "
+                "calls extend; choose another"
             )
         with scratch(path) as folder:
             write_tree(folder / name, tree, {ATTRIBUTE: json.dumps(about)})

@@ -1,4 +1,4 @@
-"""One folder for a study: written by one process at a time, and whole again after one that died."""
+"""The folder of a study: written by one process at a time, and recovered after a writer died."""
 
 import ctypes
 import errno
@@ -28,19 +28,19 @@ LOCK = ".lock"
 SCRATCH = ".new-"
 PARTIAL = ".partial"
 OLD = "old"
-"""Folder of a scratch folder that holds what is being replaced."""
+"""Folder inside a scratch folder that holds the result being replaced."""
 
 
 @contextmanager
 def writing(path: Path, attributes: dict[str, str]) -> Generator[None]:
-    """Hold a store for writing; make it if it does not exist.
+    """Lock a store for writing; create it if it does not exist.
 
     Args:
         path: folder of the store.
         attributes: of a new store.
 
     Raises:
-        StoreError: if the folder is no store, or another process writes to it.
+        StoreError: if the folder is not a store, or another process writes to it.
         OSError: if it cannot be written to.
     """
     if path.exists() and not (path / NODE).is_file() and not is_blank(path):
@@ -72,14 +72,14 @@ def is_blank(path: Path) -> bool:
 
 
 def _create(path: Path, attributes: dict[str, str]) -> None:
-    """Make a store, which appears whole, and remove what writers left that died as they made it."""
+    """Create a store atomically, and remove what writers left behind that died while creating it."""
     new = path.parent / f".{path.name}.{uuid.uuid4().hex}{PARTIAL}"
     try:
         new.mkdir(parents=True)
         write_node(new, root_node(attributes))
         os.rename(new, path)
     except OSError:
-        if not (path / NODE).exists():  # which another process may have made
+        if not (path / NODE).exists():  # another process may have created it
             raise
     finally:
         for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
@@ -88,7 +88,7 @@ def _create(path: Path, attributes: dict[str, str]) -> None:
 
 @contextmanager
 def scratch(path: Path) -> Generator[Path]:
-    """Make a folder inside a store, of which readers see nothing, and remove it afterwards."""
+    """Create a folder inside a store that readers do not see, and remove it afterwards."""
     folder = path / f"{SCRATCH}{uuid.uuid4().hex}"
     folder.mkdir()
     yield folder
@@ -96,9 +96,9 @@ def scratch(path: Path) -> Generator[Path]:
 
 
 def put(folder: Path, path: Path, name: str) -> None:
-    """Put a finished folder in the place of a name, in one step where the system can; and list it.
+    """Move a finished folder to a name, in one step if the system supports it, and list it.
 
-    Whenever this is interrupted, the old or the new one is there for the next writer.
+    If this is interrupted, the next writer finds either the old or the new result.
     """
     place = path / name
     list_as(path, name, {})
@@ -112,7 +112,7 @@ def put(folder: Path, path: Path, name: str) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step (Linux), and return whether that was done."""
+    """Exchange two folders in one step (Linux); return whether it succeeded."""
     with suppress(AttributeError, OSError):
         rename = ctypes.CDLL(None, use_errno=True).renameat2
         here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -121,18 +121,18 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is no folder's, or that a file of the store has.
+    """Check that a name can be a folder in a store.
 
     Raises:
-        ValueError: for anything but letters, digits, "_", "-" and ".", or a name that starts with ".",
-            ends with ".partial", or is that of metadata.
+        ValueError: if it has characters other than letters, digits, "_", "-" and ".", starts with ".",
+            ends with ".partial", or is the name of metadata.
     """
     if not re.fullmatch(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]*", name):
         raise ValueError(
-            f"name={name!r} must be made of letters, digits, '_', '-' and '.', which is not the first"
+            f"name={name!r} must consist of letters, digits, '_', '-' and '.', and not start with '.'"
         )
     if name == NODE or name.endswith(PARTIAL):
-        raise ValueError(f"name={name!r} is taken by files of a store; choose another")
+        raise ValueError(f"name={name!r} is reserved for files of a store; choose another")
 
 
 def names_in(store: Path) -> list[str]:
@@ -141,7 +141,7 @@ def names_in(store: Path) -> list[str]:
 
 
 def list_as(path: Path, name: str, nodes: dict[str, Document]) -> None:
-    """Let readers see these groups and arrays, and no others, under a name: all at once."""
+    """List these groups and arrays, and no others, under a name: readers see all of them at once."""
     root = read_node(path)
     listed = published(root)
     others = {key: node for key, node in listed.items() if key.partition("/")[0] != name}
@@ -152,7 +152,7 @@ def list_as(path: Path, name: str, nodes: dict[str, Document]) -> None:
 
 
 def _recover(path: Path) -> None:
-    """Finish or undo what a writer that died left half done, and remove the rest."""
+    """Finish or undo the work of a writer that died, and remove what it left behind."""
     for left in path.glob(f"{SCRATCH}*"):
         for old in left.glob(f"{OLD}/*"):
             if not (path / old.name).exists():
