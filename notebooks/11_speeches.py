@@ -204,7 +204,7 @@ def optimizer(steps):
     return optax.flatten(optax.adam(rate, b2=0.99, eps_root=1e-8))
 
 
-program = dtda.Program(writer, data, plate="window")
+program = dtda.Program(writer, data, data="window")
 kernel = dtda.kernels.sgd(optimizer, num_epochs=size.epochs, batch_size=size.batch)
 completed = np.broadcast_to(np.arange(size.window) >= half, (len(queries), size.window))
 measure = dtda.measures.log_likelihood(queries, completed)

@@ -87,7 +87,7 @@ def population(values):
 
 
 parameters = ["base", "slope", "step", "tau", "sigma"]
-program = dtda.Program(counties, sums, uranium, num_houses, plate="county", labels=names)
+program = dtda.Program(counties, sums, uranium, num_houses, data="county", labels=names)
 kernel = dtda.kernels.nuts(num_warmup=size.warmup, num_samples=size.states)
 measure = dtda.measures.function(population, queries=parameters)
 training = dtda.Training(program, kernel, measure)

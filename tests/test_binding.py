@@ -162,8 +162,21 @@ def holding(x):
         numpyro.sample("y", dist.Normal(slope * x[i]), obs=jnp.asarray(Y[:4])[i])
 
 
-def without_plate(x, y):
-    numpyro.sample("y", dist.Normal(numpyro.sample("slope", dist.Normal()) * x), obs=y)
+def two_sites(x, y):
+    level = numpyro.sample("level", dist.Normal())
+    numpyro.sample("x", dist.Normal(level), obs=x)
+    numpyro.sample("y", dist.Normal(level), obs=y)
+
+
+def two_plates(table):
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("row", 6, dim=-2), numpyro.plate("column", 2):
+        numpyro.sample("y", dist.Normal(level), obs=table)
+
+
+def student_vector(y):
+    level = numpyro.sample("level", dist.Normal())
+    numpyro.sample("y", dist.MultivariateStudentT(3.0, level, jnp.eye(len(y))), obs=y)
 
 
 HOLES = np.where(np.arange(NUM) == 3, np.nan, LINE)
@@ -196,7 +209,9 @@ REFUSED = {
     "one-hot classes": (classes, (X, ONE_HOT), "'y': observations of shape .*classes as integers"),
     "classes as text": (classes, (X, TEXT), r"array of <U1.*np\.unique"),
     "classes as a list of texts": (classes, (X, TEXT.tolist()), r"list of texts.*np\.unique"),
-    "no plate": (without_plate, (LINE, Y), r"no such plate.*site 'y' of shape \(6,\) lies in no plate"),
+    "two sites": (two_sites, (LINE, Y), r"site 'x' of shape \(6,\), or site 'y' .*data='x'"),
+    "two plates": (two_plates, (X,), "plate 'column' of 2, or plate 'row' of 6; .*data='column'"),
+    "dependent": (student_vector, (Y,), r"'y' of shape \(6,\) has one log density .*StudentT"),
 }
 
 

@@ -464,30 +464,6 @@ def test_network_is_measured_at_other_inputs(model):
 # What is refused.
 
 
-def ignores_everything(x, y):
-    slope = numpyro.sample("slope", dist.Normal())
-    with numpyro.plate("data", len(x)):
-        numpyro.sample("y", dist.Normal(slope * x), obs=y)
-
-
-def ignores_the_inputs(x, y):
-    slope = numpyro.sample("slope", dist.Normal())
-    with numpyro.plate("data", len(x)) as i:
-        numpyro.sample("y", dist.Normal(slope * x), obs=y[i])
-
-
-def ignores_the_observations(x, y):
-    slope = numpyro.sample("slope", dist.Normal())
-    with numpyro.plate("data", len(x)) as i:
-        numpyro.sample("y", dist.Normal(slope * x[i]), obs=y)
-
-
-def ignores_indices_of_vectors(x):
-    centre = numpyro.sample("centre", dist.Normal().expand([2]).to_event(1))
-    with numpyro.plate("data", len(x)):
-        numpyro.sample("x", dist.Normal(centre).to_event(1), obs=x)
-
-
 def stateful(y):
     numpyro.primitives.mutable("state", {"mean": 0.0})
     with numpyro.plate("data", len(y)) as i:
@@ -504,8 +480,9 @@ def impossible_prior(y):
 NAMES = list("abcdef")
 MISSING = np.where(np.arange(NUM_DATA) == 2, np.nan, Y)
 BAD_PROGRAMS = {
-    "no such plate": ((unknown_scale, Y), {"plate": "rows"}, ValueError, "no such plate"),
-    "no observation": ((zoo.linear_regression, X), {}, ValueError, "no observed site"),
+    "no such plate": ((unknown_scale, Y), {"data": "rows"}, ValueError, "no such plate"),
+    "no observation": ((zoo.linear_regression, X), {}, ValueError, "the model observes nothing"),
+    "plate without": ((grouped, Y, GROUP), {"data": "group"}, ValueError, "holds no observed site"),
     "too few labels": ((unknown_scale, Y), {"labels": NAMES[:5]}, ValueError, "one per example, 6"),
     "same labels": ((unknown_scale, Y), {"labels": [*"abcdea"]}, ValueError, "labels must differ"),
     "missing": ((unknown_scale, MISSING), {"labels": NAMES}, ValueError, r"\['c'\] \(1 in all\)"),
@@ -520,28 +497,6 @@ def test_program_is_refused(name):
     args, kwargs, error, message = BAD_PROGRAMS[name]
     with pytest.raises(error, match=message):
         Program(*args, **kwargs)
-
-
-IGNORANT = [
-    (ignores_everything, (X[:, 0], Y)),
-    (ignores_the_inputs, (X[:, 0], Y)),
-    (ignores_the_observations, (X[:, 0], Y)),
-    (ignores_indices_of_vectors, (X,)),
-]
-
-
-@pytest.mark.parametrize("num_rows", [2, NUM_DATA])
-@pytest.mark.parametrize(("model", "args"), IGNORANT)
-def test_model_that_ignores_the_indices_has_no_batches(model, args, num_rows):
-    program = Program(model, *(arg[:num_rows] for arg in args))
-    with pytest.raises(ValueError, match="does not index its data"):
-        program.check_batches(1)
-
-
-def test_model_that_ignores_the_indices_has_no_gradients():
-    program = Program(ignores_everything, X[:, 0], Y)
-    with pytest.raises(ValueError, match="does not index its data"):
-        program.gradients({"slope": 0.0})
 
 
 @pytest.mark.parametrize(("batch_size", "num_removed"), [(0, 0), (7, 0), (5, 2)])

@@ -14,6 +14,7 @@ from numpyro import handlers
 from numpyro.infer.util import potential_energy
 
 import dtda_prob as dtda
+from dtda_prob.program.likelihood import likelihood
 
 each = pytest.mark.parametrize("name", PROGRAMS)
 WEIGHTS = jnp.array([0.5, 0.0, 2.0, 1.0, 1.5, 3.0])
@@ -64,7 +65,7 @@ def test_objective_is_linear_in_the_weights(name):
     close(laws["whole"][0], laws["nothing"][0] + WEIGHTS @ laws["losses"] / NUM)
 
 
-@each
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if PROGRAMS[name].alone])
 def test_what_is_observed_of_an_example_of_weight_zero_does_not_matter(name):
     laws = found(name)[1]
     close(laws["changed"], laws["whole"][0])
@@ -89,7 +90,7 @@ def test_batches_of_the_rows_left_have_their_latent_sites_and_no_others(name):
     case, params, left = PROGRAMS[name], bind(name).init(jax.random.key(1)), np.array([0, 2, 4, 5])
     weights = jnp.ones(NUM).at[np.array([1, 3])].set(0.0)
     batches = jax.vmap(bind(name).drop(2).objective, (None, None, 0))
-    alone = dtda.Program(case.model, *(arg[left] for arg in case.args), plate=case.plate)
+    alone = dtda.Program(case.model, *(arg[left] for arg in case.args), data=case.data)
     own = params | {site: params[site][left] for site in case.local}
     found = jax.jit(batches)(params, weights, left[np.array([[3, 0], [1, 2]])])
     close(found.mean(), jax.jit(alone.objective)(own, jnp.ones(4)))
@@ -101,6 +102,14 @@ def test_gradients_of_data_add_up(name):
     total = jax.tree.map(lambda leaf: leaf.sum(0) / NUM, laws["gradients"])
     prior = laws["nothing"][1]
     close(jax.tree.map(jnp.add, total, prior), laws["ones"][1])
+
+
+@pytest.mark.parametrize("name", ["without a plate", "one plate after the other"])
+def test_outputs_of_examples_are_taken_from_those_of_all(name):
+    program, params = bind(name), bind(name).init(jax.random.key(1))
+    model = likelihood(program)
+    losses = jax.vmap(lambda i: model.loss(model.outputs(params, i), i))(jnp.arange(NUM))
+    close(losses, found(name)[1]["losses"])
 
 
 @each
@@ -126,9 +135,9 @@ def test_a_training_is_compiled_and_mapped_over_keys(name):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_program_is_refused(name):
-    model, args, plate, message = REFUSED[name]
+    model, args, data, message = REFUSED[name]
     with pytest.raises(NotImplementedError, match=message):
-        dtda.Program(model, *args, plate=plate)
+        dtda.Program(model, *args, data=data)
 
 
 # What weights mean for posteriors.

@@ -18,7 +18,6 @@ from dtda_prob.program import Program
 from dtda_prob.program.abstraction import per_structure, remembered
 from dtda_prob.program.coordinates import Coordinates, coordinates
 from dtda_prob.program.data import Named, bound, settle, unbound
-from dtda_prob.program.plates import describe, plate_dim
 from dtda_prob.program.structure import abstract, check_axes, check_lengths, check_observations
 from dtda_prob.typing import Params
 
@@ -100,15 +99,15 @@ class Predictive(Measure):
             def densities(data: Any) -> dict:
                 args, kwargs = data
                 sites = program.predictive_sites(_zeros(program), args, kwargs)
-                result = check_observations(sites, program.observed, program.plate)
-                described = {name: describe(sites[name], program.plate) for name in program.observed}
+                result = check_observations(sites, program.observed, program.layout)
+                described = {k: program.layout.describe(sites[k]) for k in program.observed}
                 chart = coordinates({name: fn for name, (fn, _, _) in described.items()})
                 dims = {name: dim for name, (_, _, dim) in described.items()}
-                facts[:] = chart, dims, self.read(described).shape, sites[program.plate]["args"][0]
+                facts[:] = chart, dims, self.read(described).shape, program.layout.count(sites)
                 return result
 
             jaxpr = abstract(densities, data)
-            check_lengths(jaxpr, data, facts[3], program.plate)
+            check_lengths(jaxpr, data, program.layout, facts[3])
             return facts[0], facts[1], facts[2]
 
         return inspect
@@ -124,7 +123,7 @@ def _traced_chart(measure: Predictive) -> tuple[Coordinates, dict[str, int]]:
     program = measure.bound
     sites = program.predictive_sites(_zeros(program), *measure.asked)
     fns = {name: sites[name]["fn"] for name in program.observed}
-    return coordinates(fns), {name: plate_dim(sites[name], program.plate) for name in fns}
+    return coordinates(fns), {name: program.layout.dim(sites[name]) for name in fns}
 
 
 def _distributions(measure: Predictive, params: Params) -> dict[str, Distribution]:

@@ -15,7 +15,8 @@ from dtda_prob.compiling import compiled
 from dtda_prob.program import discrete
 from dtda_prob.program.abstraction import remembered
 from dtda_prob.program.data import Concrete, MisfitError, argument, bound, holds_pandas, settle
-from dtda_prob.program.plates import Sites, plate_dim, whole
+from dtda_prob.program.layout import Choice, Layout, laid_out
+from dtda_prob.program.plates import Sites
 from dtda_prob.program.structure import Structure, abstract, structure_of
 from dtda_prob.typing import Params, PRNGKey
 
@@ -63,15 +64,15 @@ def start_of(strategy: Callable) -> Start:
     return Start(strategy.func, *settings)
 
 
-def trace(model: Callable, plate: str, data: Data, key: PRNGKey) -> Sites:
-    """Trace a model at an initial point, all elements of the plate visited."""
-    seeded = handlers.seed(whole(model, plate=plate), key)
+def trace(model: Callable, layout: Layout | None, data: Data, key: PRNGKey) -> Sites:
+    """Trace a model at an initial point, all examples visited."""
+    seeded = handlers.seed(laid_out(model, layout=layout), key)
     started = handlers.substitute(seeded, substitute_fn=data.start)
     return handlers.trace(started).get_trace(*data.args, **data.kwargs)
 
 
 def bind(
-    model: Callable, args: tuple, kwargs: dict, plate: str, init_strategy: Callable
+    model: Callable, args: tuple, kwargs: dict, choice: Choice, init_strategy: Callable
 ) -> tuple[Data, Structure]:
     """Return a model's arguments, as few of them concrete as it allows, and its structure.
 
@@ -83,9 +84,9 @@ def bind(
 
     def inspect(data: Data) -> Structure:
         def compute() -> Structure:
-            return structure_of(lambda data: trace(model, plate, data, key), data, plate)
+            return structure_of(lambda data: trace(model, None, data, key), data, choice)
 
-        return remembered((model, plate, data), "structure", compute)
+        return remembered((model, choice, data), "structure", compute)
 
     for pandas in attempts:
         try:
@@ -97,21 +98,24 @@ def bind(
 
 
 def follows_indices(program: "Program") -> bool:
-    """Return whether a model's observations follow its plate's indices."""
+    """Return whether a model's observations follow the indices of the plates of its examples."""
     return remembered(program, "follows indices", lambda: _follows_indices(program))
 
 
 def _follows_indices(program: "Program") -> bool:
-    plate, batch = program.plate, max(1, min(2, program.num_data - 1))
+    layout, batch = program.layout, max(1, min(2, program.num_data - 1))
     shapes: list[int] = []
+    if layout.sites or not layout.shares:
+        return False
 
     def densities(data: Data) -> None:
-        batched = handlers.substitute(program.summed, data={plate: jnp.arange(batch)})
+        indices = dict.fromkeys(layout.plates, jnp.arange(batch))
+        batched = handlers.substitute(program.summed, data=indices)
         seeded = handlers.seed(batched, jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=data.start)
         sites = handlers.trace(started).get_trace(*data.args, **data.kwargs)
         for name in program.observed:
-            fn, dim = sites[name]["fn"], plate_dim(sites[name], plate)
+            fn, dim = sites[name]["fn"], layout.dim(sites[name])
             shapes.append(jnp.shape(fn.log_prob(sites[name]["value"]))[dim])
 
     try:

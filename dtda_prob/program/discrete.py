@@ -17,7 +17,8 @@ from numpyro import handlers
 from numpyro.distributions import Categorical, Distribution, MixtureGeneral, Unit
 from numpyro.primitives import Messenger
 
-from dtda_prob.program.plates import Site, Sites, base, in_plate, is_latent
+from dtda_prob.program.layout import Layout
+from dtda_prob.program.plates import Site, Sites, base, is_latent
 from dtda_prob.typing import PRNGKey
 
 Sizes = Mapping[str, int]
@@ -27,7 +28,7 @@ Assignment = Mapping[str, Any]
 """The number of one value for each discrete latent site, or one for each of its elements."""
 
 
-def local_sizes(sites: Sites, plate: str) -> dict[str, int]:
+def local_sizes(sites: Sites, layout: Layout) -> dict[str, int]:
     """Count the values of each discrete latent site inside a plate.
 
     Raises:
@@ -37,11 +38,17 @@ def local_sizes(sites: Sites, plate: str) -> dict[str, int]:
     sizes = {
         name: _num_values(site)
         for name, site in sites.items()
-        if is_latent(site) and site["fn"].support.is_discrete and in_plate(site, plate)
+        if is_latent(site) and site["fn"].support.is_discrete and layout.holds(site)
     }
+    inside = [name for name in layout.plates if name not in sites and name not in layout.sites]
+    if sizes and inside:
+        raise NotImplementedError(
+            f"discrete latent sites {[*sizes]} of plate {inside[0]!r} lie inside a scan; put the scan "
+            "inside the plate: a forward pass over discrete states with numpyro.factor"
+        )
     if sizes:
-        observed = [n for n, s in sites.items() if _is_observed(s) and in_plate(s, plate)]
-        _check_plates(sites, plate, [*sizes], observed)
+        observed = [n for n, s in sites.items() if _is_observed(s) and layout.holds(s)]
+        _check_plates(sites, layout, [*sizes], observed)
     return sizes
 
 
@@ -118,14 +125,14 @@ def check_separable(
             )
 
 
-def shared_sites(sites: Sites, plate: str) -> tuple[str, ...]:
+def shared_sites(sites: Sites, layout: Layout) -> tuple[str, ...]:
     """Return the names of the discrete latent sites outside a plate.
 
     Raises:
         NotImplementedError: if there are discrete sites inside the plate too.
     """
     discrete = {n: s for n, s in sites.items() if is_latent(s) and s["fn"].support.is_discrete}
-    shared = tuple(name for name, site in discrete.items() if not in_plate(site, plate))
+    shared = tuple(name for name, site in discrete.items() if not layout.holds(site))
     if 0 < len(shared) < len(discrete):
         raise NotImplementedError(
             f"latent sites {[*discrete]} are discrete, and some are shared by examples where others "
@@ -174,13 +181,13 @@ def refuse_shared(shared: tuple[str, ...], what: str) -> None:
         )
 
 
-def _check_plates(sites: Sites, plate: str, sizes: list[str], observed: list[str]) -> None:
+def _check_plates(sites: Sites, layout: Layout, sizes: list[str], observed: list[str]) -> None:
     names = [*sizes, *observed]
     plates = {name: {frame.name for frame in sites[name]["cond_indep_stack"]} for name in names}
     shapes = {sites[name]["fn"].batch_shape for name in names}
     if any(plates[name] != plates[names[0]] for name in names) or len(shapes) > 1:
         raise NotImplementedError(
-            f"discrete latent sites {sizes} and observed sites {observed} of plate {plate!r} lie in "
+            f"discrete latent sites {sizes} and observed sites {observed} of {layout.title} lie in "
             "different plates, and cannot be summed example by example; make further dimensions of an "
             "observation an event (`.to_event`), or marginalise by hand with a mixture distribution"
         )

@@ -13,7 +13,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
-from numpyro.distributions.distribution import Distribution
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
@@ -23,8 +22,10 @@ from dtda_prob.program.abstraction import per_structure
 from dtda_prob.program.binding import Data
 from dtda_prob.program.data import Named, bound, like, unbound
 from dtda_prob.program.discrete import enumerated, marginal, refuse_shared
-from dtda_prob.program.plates import Indices, Sites, describe, gather, is_latent, plate_size, whole
+from dtda_prob.program.layout import Described, Layout, laid_out
+from dtda_prob.program.plates import Indices, Site, Sites, gather, is_latent
 from dtda_prob.program.reweight import reweight
+from dtda_prob.program.rows import take
 from dtda_prob.program.settings import Setting, moved
 from dtda_prob.program.structure import Structure, is_summed
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -34,7 +35,6 @@ class Objective(Module):
     """A model at its data, as `Program` binds it; see there for the attributes."""
 
     model: Callable = eqx.field(static=True)
-    plate: str = eqx.field(static=True)
     data: Data
     structure: Structure = eqx.field(static=True)
     follows_indices: bool = eqx.field(static=True)
@@ -58,17 +58,22 @@ class Objective(Module):
 
     @property
     def num_data(self) -> int:
-        """Number of examples, the size of the plate."""
-        return self.structure.num_data
+        """Number of examples."""
+        return self.layout.size
+
+    @property
+    def layout(self) -> Layout:
+        """Where the examples lie."""
+        return self.structure.layout
 
     @property
     def observed(self) -> tuple[str, ...]:
-        """Names of the observed sites inside the plate."""
+        """Names of the observed sites of examples."""
         return self.structure.observed
 
     @property
     def local(self) -> dict[str, int]:
-        """The axis over examples of each latent site inside the plate."""
+        """The axis over examples of each latent site of examples."""
         return dict(self.structure.local)
 
     @property
@@ -83,8 +88,8 @@ class Objective(Module):
 
     @property
     def joint(self) -> Callable:
-        """The model, all elements of its plate visited."""
-        return whole(self.model, plate=self.plate)
+        """The model, all examples visited."""
+        return laid_out(self.model, layout=self.layout)
 
     @property
     def summed(self) -> Callable:
@@ -99,7 +104,7 @@ class Objective(Module):
 
     def init(self, key: PRNGKey) -> Params:
         """Draw initial parameters, in unconstrained space."""
-        sites = binding.trace(self.model, self.plate, unbound(self.data), key)
+        sites = binding.trace(self.model, self.layout, unbound(self.data), key)
         latents = {k: v for k, v in sites.items() if is_latent(v) and not is_summed(v)}
         params = {k: v for k, v in sites.items() if v["type"] == "param"}
         return {
@@ -174,10 +179,7 @@ class Objective(Module):
     def gradients(self, params: Params, batch_size: int = 64) -> Params:
         """Compute the gradient of each example's loss: the parameters' tree with a leading axis.
 
-        Examples are taken `batch_size` at a time, one by one through the plate's indices.
-
-        Raises:
-            ValueError: if the model ignores the plate's indices.
+        Examples are taken `batch_size` at a time.
         """
         gradient = self._gradient(params)
         return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
@@ -229,10 +231,16 @@ class Objective(Module):
     def reweighted(self, weights: Weights, indices: Indices | None = None) -> Callable:
         """Return the reweighted model, of all examples or a batch, for NumPyro's own inference."""
         weights, share = jnp.asarray(weights)[: self.num_data], None
-        if indices is not None and self.num_rows < self.num_data:
+        if indices is None:
+            return reweight(self.summed, weights=weights, layout=self.layout)
+        if not self.follows_indices:
+            of_batch = jnp.zeros_like(weights).at[indices].add(weights[indices])
+            factor = self._num_visited(weights) / len(indices)
+            return reweight(self.summed, weights=factor * of_batch, layout=self.layout)
+        if self.num_rows < self.num_data:
             share = self._num_visited(weights) / self.num_data
-        model = reweight(self.summed, weights=weights, plate=self.plate, share=share)
-        return model if indices is None else handlers.substitute(model, data={self.plate: indices})
+        model = reweight(self.summed, weights=weights, layout=self.layout, share=share)
+        return handlers.substitute(model, data=dict.fromkeys(self.layout.plates, indices))
 
     def constrain(self, params: Params) -> Params:
         """Carry parameters from unconstrained space to the supports of their sites."""
@@ -248,9 +256,7 @@ class Objective(Module):
         model = handlers.seed(self.joint, jax.random.key(0))
         return constrain_fn(model, self.args, self.kwargs, params, return_deterministic=True)
 
-    def predictive(
-        self, params: Params, *args: Any, **kwargs: Any
-    ) -> dict[str, tuple[Distribution, Any, int]]:
+    def predictive(self, params: Params, *args: Any, **kwargs: Any) -> dict[str, Described]:
         """Return the distribution of each observed site for other inputs.
 
         Args:
@@ -268,7 +274,7 @@ class Objective(Module):
                 number of examples.
         """
         sites = self.predictive_sites(params, args, kwargs)
-        return {name: describe(sites[name], self.plate) for name in self.observed}
+        return {name: self.layout.describe(sites[name]) for name in self.observed}
 
     def predictive_sites(self, params: Params, args: tuple, kwargs: dict) -> Sites:
         """Trace the model for other inputs; see `predictive`."""
@@ -279,32 +285,28 @@ class Objective(Module):
             self._check_queries(values, args, kwargs)
         return self._sites(handlers.substitute(self.summed, data=values), args, kwargs)
 
-    def observations(
-        self, params: Params, indices: Indices
-    ) -> dict[str, tuple[Distribution, Any, int]]:
+    def observations(self, params: Params, indices: Indices) -> dict[str, Described]:
         """Return the distribution of each observed site for some examples; see `predictive`."""
         self._refuse_shared("the distribution of an example is not defined")
-        values = self._at(self.constrain(params), indices) | {self.plate: indices}
+        values = self._at(self.constrain(params), indices)
+        if self.follows_indices:
+            values |= dict.fromkeys(self.layout.plates, indices)
         sites = self._sites(handlers.substitute(self.summed, data=values), self.args, self.kwargs)
-        return {name: describe(sites[name], self.plate) for name in self.observed}
+        described = {name: self.layout.describe(sites[name]) for name in self.observed}
+        if self.follows_indices:
+            return described
+        return {k: self._taken(sites[k], site, indices) for k, site in described.items()}
 
     def check_batches(self, batch_size: int) -> None:
-        """Refuse a batch size that the data or the model cannot serve.
+        """Refuse a batch size that does not fit the data.
 
         Raises:
-            ValueError: if the batch does not fit, or the model ignores the plate's indices.
+            ValueError: if it does not.
             NotImplementedError: if examples share discrete latent sites.
         """
         self._refuse_shared(f"batch_size={batch_size}: batches do not estimate the objective")
         if not 1 <= batch_size <= self.num_rows:
             raise ValueError(f"batch_size={batch_size} must lie between 1 and {self.num_rows} rows")
-        if not self.follows_indices:
-            raise ValueError(
-                f"batch_size={batch_size}: the model cannot be trained on batches, since it does not "
-                f"index its data by the indices of plate {self.plate!r}; write `with "
-                f"numpyro.plate({self.plate!r}, len(x)) as i:` and use x[i] and y[i] inside, or "
-                "leave batch_size out to train on all data at every step"
-            )
 
     def _refuse_shared(self, what: str) -> None:
         refuse_shared(self.structure.shared, what)
@@ -327,15 +329,29 @@ class Objective(Module):
 
     def _at(self, params: Params, indices: Indices) -> Params:
         """Take the latent values of a batch; NumPyro takes parameters itself, unless all are there."""
+        if not self.follows_indices:
+            return params
         everything = len(indices) == self.num_data
         local_params = dict(self.structure.local_params) if everything else {}
         return gather(params, self.local | local_params, indices)
+
+    def _taken(self, site: Site, described: Described, indices: Indices) -> Described:
+        """Take the rows of some examples from a site of all; what is not in it is masked."""
+        fn, value, dim = described
+        start, size = self.layout.rows(site)
+        rows = jnp.clip(indices - start, 0, size - 1)
+        fn = take(fn, dim, rows)
+        if size < self.num_data:
+            inside = (indices >= start) & (indices < start + size)
+            fn = fn.mask(inside.reshape((-1,) + (1,) * (-dim - 1)))
+        axis = jnp.ndim(value) - fn.event_dim + dim
+        return fn, jnp.take(value, rows, axis), dim
 
     def _check_queries(self, values: Params, args: tuple, kwargs: dict) -> None:
         local = [*self.local, *dict(self.structure.local_params)]
         shared = {name: value for name, value in values.items() if name not in local}
         model = handlers.substitute(self.summed, data=shared)
-        size = plate_size(self._sites(model, args, kwargs), self.plate)
+        size = self.layout.count(self._sites(model, args, kwargs))
         if size != self.num_data:
             raise ValueError(
                 f"the queries hold {size} data where the program has {self.num_data}, and its sites "

@@ -15,6 +15,7 @@ from dtda_prob.module import call
 from dtda_prob.program import binding
 from dtda_prob.program.data import Named, unbound
 from dtda_prob.program.labels import check_labels, check_unique, next_labels
+from dtda_prob.program.layout import Choice
 from dtda_prob.program.objective import Objective, cast
 from dtda_prob.program.settings import lay_out
 from dtda_prob.typing import Weights
@@ -28,7 +29,7 @@ class Program(Objective):
     the number of examples however they are weighted. On a batch of B examples out of the M that epochs
     choose from, the sum is estimated by M/B times the sum over the batch.
 
-    Latent sites inside the plate belong to an example. They are parameters like others, of which a
+    Latent sites inside an example's plate belong to it. They are parameters like others, of which a
     batch sees its own; weights do not multiply their prior, so that removing an example leaves them to
     it. Discrete ones are summed out: y_i has the density sum_z p(z) p(y_i | z, theta), exactly.
     Discrete sites that examples share are summed out by NumPyro, with funsor: weights are then powers
@@ -39,18 +40,21 @@ class Program(Objective):
     `assert (x > 0).all()`) stay NumPy arrays; with other values, functions are compiled again.
 
     Args:
-        model: a NumPyro model with at least one observed site inside `plate`. To be trained on
-            batches it must index its data by the plate's indices,
-            `with numpyro.plate("data", len(x)) as i: ... x[i]`. All data are bound, whatever
-            `subsample_size` the plate has: kernels choose batches.
+        model: a NumPyro model with at least one observed site. A model that indexes its data by the
+            plate's indices, `with numpyro.plate("data", len(x)) as i: ... x[i]`, is evaluated on each
+            batch alone, others on all data. All data are bound, whatever `subsample_size` a plate has:
+            kernels choose batches.
         *args: the model's arguments, any pytrees; lists and pandas columns of numbers become arrays.
-        plate: name of the plate whose elements are the examples.
+        data: where the examples lie: a plate; an observed site, whose leading axis is over examples; or
+            a list of them. Those of one size share their examples, those of different sizes follow one
+            another. By default the plate "data", else the one plate that holds all observations, else
+            the one observed site. An argument of the model that is called `data` goes by position.
         labels: one name per example, all integers, numbers, dates or texts; by default positions.
         init_strategy: where `numpyro.sample` sites start, one of NumPyro's strategies.
         **kwargs: the model's keyword arguments.
 
     Attributes:
-        num_data: number of examples N, the size of the plate.
+        num_data: number of examples N.
         num_rows: number of examples n that an epoch visits; less than N after `drop`.
         initial_weights: the weights of the data as they are: 1 each, and 0 for the rows that `relabel`
             and `add` append.
@@ -60,15 +64,16 @@ class Program(Objective):
         num_slots: number of slots.
         labels: one name per weight: of each example, then of the numbers of settings.
         settings: what varies beside the weights of examples, see `dtda_prob.vary`; nothing at first.
-        observed: names of the observed sites inside the plate.
-        local: for each latent site inside the plate, the axis of its value that runs over examples.
+        observed: names of the observed sites of examples.
+        layout: the plates and sites where the examples lie.
+        local: for each latent site of examples, the axis of its value that runs over examples.
         has_prior: whether anything but the observations enters the objective.
         structure: what is known of the model whatever the values of its data.
         follows_indices: whether the model indexes its data by the plate's indices.
 
     Raises:
-        ValueError: if the plate is missing or holds no observation, if observations or labels do not
-            fit it, or if the log density is not finite at initialisation.
+        ValueError: if no examples are found or they can lie in several places, if observations or
+            labels do not fit, or if the log density is not finite at initialisation.
         NotImplementedError: for mutable state, and discrete latent sites that cannot be summed out.
         ImportError: if examples share discrete latent sites and funsor is not installed.
 
@@ -85,14 +90,15 @@ class Program(Objective):
         self,
         model: Callable,
         *args: Any,
-        plate: str = "data",
+        data: Choice = None,
         labels: Sequence[Hashable] | np.ndarray | None = None,
         init_strategy: Callable = init_to_uniform,
         **kwargs: Any,
     ):
-        self.model, self.plate = model, plate
-        self.data, self.structure = binding.bind(model, args, kwargs, plate, init_strategy)
-        self.num_rows = self.num_slots = size = self.structure.num_data
+        self.model = model
+        chosen = data if data is None or isinstance(data, str) else tuple(data)
+        self.data, self.structure = binding.bind(model, args, kwargs, chosen, init_strategy)
+        self.num_rows = self.num_slots = size = self.num_data
         self.initial_weights, self.slots = np.ones(size), np.arange(size)
         self.settings, self.precision = (), None
         self.names = Named(check_unique(check_labels(labels, size)))
@@ -106,11 +112,16 @@ class Program(Objective):
             "examples": self.num_data,
             "rows": self.num_rows,
             "observed": [*self.observed],
+            "unweighted": [*self.structure.outside],
             "parameters": parameters,
             "prior": self.has_prior,
             "settings": [each.name for each in self.settings],
         }
-        hidden = {"rows": self.num_rows == self.num_data, "settings": not self.settings}
+        hidden = {
+            "rows": self.num_rows == self.num_data,
+            "unweighted": not self.structure.outside,
+            "settings": not self.settings,
+        }
         return call("Program", self.model, **{k: v for k, v in facts.items() if not hidden.get(k)})
 
     @property
@@ -170,14 +181,14 @@ class Program(Objective):
             slots: the slot of each new row; new slots are the next numbers.
 
         Raises:
-            ValueError: if the plate does not hold that many rows more; see `Program`.
+            ValueError: if the model does not observe that many rows more; see `Program`.
         """
         if self.settings:
             raise ValueError("settings vary already: add or relabel rows first, and `vary` then")
         start = unbound(self.data.start)
         strategy = partial(start.function, *start.args, **start.kwargs)
         program = Program(
-            self.model, *args, plate=self.plate, labels=labels, init_strategy=strategy, **kwargs
+            self.model, *args, data=self.layout.plates, labels=labels, init_strategy=strategy, **kwargs
         )
         slots = np.concatenate([self.slots, slots])
         num_slots = len(np.unique(slots))

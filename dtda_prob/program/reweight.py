@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.primitives import Messenger
 
-from dtda_prob.program.plates import Indices, Site, in_plate, is_latent, plate_dim
+from dtda_prob.program.layout import Layout
+from dtda_prob.program.plates import Indices, Site, is_latent
 from dtda_prob.typing import Weights
 
 
 class reweight(Messenger):
-    """Reweight the observations inside a plate, one weight per example.
+    """Reweight the observations of examples, one weight for each.
 
     The log-likelihood of example i is multiplied by `weights[i]`; priors (of an example's own latent
     sites too), other plates and the plate's own N/B scale are left alone. An example of weight 0 may
@@ -21,9 +22,9 @@ class reweight(Messenger):
 
     Args:
         fn: the model.
-        weights: shape `(example,)`, one per element of the full plate.
-        plate: name of the plate.
-        share: the share of the plate's elements that a batch stands for. Everything inside the plate
+        weights: shape `(example,)`, one per example, however many a batch has.
+        layout: where the examples lie.
+        share: the share of the examples that a batch stands for. Everything that belongs to examples
             is multiplied by it, priors of an example's own latent sites too.
     """
 
@@ -32,23 +33,23 @@ class reweight(Messenger):
         fn: Callable | None = None,
         *,
         weights: Weights,
-        plate: str,
+        layout: Layout,
         share: float | Array | None = None,
     ):
         super().__init__(fn)
         self.weights, self.share = weights, share
-        self.plate = plate
-        self.indices: Indices | None = None
+        self.layout = layout
+        self.indices: dict[str, Indices] = {}
         self._jacobians: set[str] = set()
 
     def postprocess_message(self, msg: Any) -> None:
-        """Note which examples the plate visits."""
-        if msg["type"] == "plate" and msg["name"] == self.plate:
-            self.indices = msg["value"]
+        """Note which elements a plate visits."""
+        if msg["type"] == "plate" and msg["name"] in self.layout.plates:
+            self.indices[msg["name"]] = msg["value"]
 
     def process_message(self, msg: Any) -> None:
-        """Multiply the scale of each site in the plate."""
-        if msg["type"] != "sample" or not in_plate(msg, self.plate):
+        """Multiply the scale of each site that belongs to examples."""
+        if msg["type"] != "sample" or not self.layout.holds(msg):
             return
         if self.share is not None:
             _scale(msg, self.share)
@@ -56,8 +57,9 @@ class reweight(Messenger):
             # NumPyro adds a latent site's Jacobian as a factor of this name; it belongs to the prior.
             self._jacobians.add(f"_{msg['name']}_log_det")
         elif msg["name"] not in self._jacobians:
-            dim = plate_dim(msg, self.plate)
-            weights = self.weights[self.indices].reshape((-1,) + (1,) * (-dim - 1))
+            weights = self.layout.weights(msg, self.weights)
+            visited = self.indices.get(self.layout.plate(msg), slice(None))
+            weights = weights[visited].reshape((-1,) + (1,) * (-self.layout.dim(msg) - 1))
             msg["fn"] = msg["fn"].mask(_is_inside(msg) | (weights != 0))
             _scale(msg, weights)
 

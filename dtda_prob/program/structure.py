@@ -13,18 +13,9 @@ from numpyro.distributions import Unit, constraints
 from dtda_prob.compiling import is_traced
 from dtda_prob.program import discrete, indexing
 from dtda_prob.program.data import MisfitError, argument, unbound
+from dtda_prob.program.layout import Choice, Layout, is_normal_vector, layout_of
 from dtda_prob.program.loss import Loss
-from dtda_prob.program.plates import (
-    Site,
-    Sites,
-    base,
-    frames,
-    is_latent,
-    local_axes,
-    observed_sites,
-    plate_dim,
-    plate_size,
-)
+from dtda_prob.program.plates import Site, Sites, base, frames, is_latent
 
 
 @dataclass(frozen=True)
@@ -32,22 +23,24 @@ class Structure:
     """What does not depend on the values of a program's data.
 
     Attributes:
-        num_data: the size of the plate.
-        observed: observed sites inside the plate.
+        layout: where the examples lie.
+        observed: observed sites of examples.
+        outside: other observed sites, which weights do not reach.
         factors: observed sites that are `numpyro.factor`.
         losses: observed sites that are a `dtda.Loss`.
-        local: for each latent site inside the plate, the axis of its value that runs over examples.
-        local_params: the same for parameters (`numpyro.param`) inside the plate.
+        local: for each latent site of examples, the axis of its value that runs over them.
+        local_params: the same for parameters (`numpyro.param`).
         params: parameters whose constraint is not the real line.
-        sizes: for each discrete latent site inside the plate, how many values it has.
-        shared: discrete latent sites outside the plate.
+        sizes: for each discrete latent site of examples, how many values it has.
+        shared: discrete latent sites that examples share.
         depth: dimensions that plates take.
         has_prior: whether anything but the observations enters the objective.
         on_real_line: whether no parameter is constrained.
     """
 
-    num_data: int
+    layout: Layout
     observed: tuple[str, ...]
+    outside: tuple[str, ...]
     factors: tuple[str, ...]
     losses: tuple[str, ...]
     local: tuple[tuple[str, int], ...]
@@ -66,75 +59,83 @@ def abstract(function: Callable, tree: Any) -> Any:
     return jax.make_jaxpr(lambda traced: function(unbound(eqx.combine(traced, static))))(traced)
 
 
-def structure_of(trace: Callable[[Any], Sites], data: Any, plate: str) -> Structure:
+def structure_of(trace: Callable[[Any], Sites], data: Any, choice: Choice) -> Structure:
     """Return the structure of a model, and refuse models that mix examples.
 
     Args:
-        trace: traces the model for its data, all elements of the plate visited.
+        trace: traces the model for its data.
         data: the model's arguments; see `data.bound`.
-        plate: the plate of the examples.
+        choice: where the examples lie; see `layout_of`.
 
     Raises:
-        ValueError: if the plate is missing or holds no observation, or observations do not lie along
-            it: lengths that differ, a missing or a further axis.
+        ValueError: if no examples are found, or observations do not lie along them: lengths that
+            differ, a missing or a further axis.
         NotImplementedError: for mutable state, and discrete sites that cannot be summed out.
     """
     result: list[Structure] = []
 
     def densities(data: Any) -> dict[str, Any]:
         sites = trace(data)
-        result.append(_structure(sites, plate))
-        return check_observations(sites, result[-1].observed, plate)
+        result.append(_structure(sites, layout_of(sites, choice)))
+        layout = result[-1].layout
+        return check_observations(layout.trace(sites), result[-1].observed, layout)
 
     jaxpr = abstract(densities, data)
-    check_lengths(jaxpr, data, result[-1].num_data, plate)
+    check_lengths(jaxpr, data, result[-1].layout)
     return result[-1]
 
 
-def _structure(sites: Sites, plate: str) -> Structure:
-    size, observed = plate_size(sites, plate), observed_sites(sites, plate)
-    _check_state(sites)
-    axes = local_axes(sites, plate)
+def _structure(raw: Sites, layout: Layout) -> Structure:
+    _check_state(raw)
+    sites = layout.trace(raw)
+    axes = layout.local_axes(sites)
     is_param = {name: sites[name]["type"] == "param" for name in axes}
     samples = {name: site for name, site in sites.items() if site["type"] == "sample"}
+    seen = [name for name, site in samples.items() if not is_latent(site)]
+    observed = tuple(name for name in seen if layout.holds(sites[name]))
     return Structure(
-        num_data=size,
+        layout=layout,
         observed=observed,
+        outside=tuple(name for name in seen if name not in observed),
         factors=tuple(name for name in observed if isinstance(base(sites[name]["fn"]), Unit)),
         losses=tuple(name for name in observed if isinstance(base(sites[name]["fn"]), Loss)),
         local=tuple((name, axis) for name, axis in axes.items() if not is_param[name]),
         local_params=tuple((name, axis) for name, axis in axes.items() if is_param[name]),
         params=tuple(name for name, site in sites.items() if _is_constrained_param(site)),
-        sizes=tuple(discrete.local_sizes(sites, plate).items()),
-        shared=discrete.shared_sites(sites, plate),
+        sizes=tuple(discrete.local_sizes(sites, layout).items()),
+        shared=discrete.shared_sites(sites, layout),
         depth=discrete.num_batch_dims(sites),
-        has_prior=any(not is_summed(site) and name not in observed for name, site in samples.items()),
+        has_prior=any(_is_prior(raw[name], name in observed) for name in samples),
         on_real_line=all(
             _support(site) is constraints.real for site in sites.values() if _is_free(site)
         ),
     )
 
 
-def check_observations(sites: Sites, observed: tuple[str, ...], plate: str) -> dict[str, Any]:
-    """Return the log densities of observed sites, and refuse observations without the plate's axis.
+def _is_prior(site: Site, is_observed: bool) -> bool:
+    return is_normal_vector(site["fn"]) if is_observed else not is_summed(site)
+
+
+def check_observations(sites: Sites, observed: tuple[str, ...], layout: Layout) -> dict[str, Any]:
+    """Return the log densities of observed sites, and refuse observations without an axis of examples.
 
     Raises:
         ValueError: naming the site, its shapes, and what to do.
     """
-    return {name: _check_observation(sites[name], plate) for name in observed if name in sites}
+    return {name: _check_observation(sites[name], layout) for name in observed if name in sites}
 
 
-def _check_observation(site: Site, plate: str) -> Any:
-    fn, dim, name = site["fn"], plate_dim(site, plate), site["name"]
+def _check_observation(site: Site, layout: Layout) -> Any:
+    fn, dim, name, where = site["fn"], layout.dim(site), site["name"], layout.title
     size = fn.batch_shape[dim]
     declared = {frame.dim for frame in frames(site)}
     further = {axis: n for axis, n in _axes(fn.batch_shape) if axis not in declared and n > 1}
     inner = base(fn)
     if isinstance(inner, Unit):
         if size in further.values() and size > 1:
-            raise MisfitError(_crossed(name, fn.batch_shape, plate, size))
+            raise MisfitError(_crossed(name, fn.batch_shape, where, size))
         if jnp.size(inner.log_factor) == 1 < size:
-            raise MisfitError(_constant(name, plate, size))
+            raise MisfitError(_constant(name, where, size))
         return fn.log_prob(site["value"])
     if is_latent(site):
         return jnp.zeros(())
@@ -142,11 +143,11 @@ def _check_observation(site: Site, plate: str) -> Any:
     log_prob = _log_prob(site, shape)
     batch = dict(_axes(shape[: len(shape) - fn.event_dim]))
     if log_prob.shape != fn.batch_shape or any(batch.get(axis, 1) != n for axis, n in further.items()):
-        raise MisfitError(_crossed(name, log_prob.shape, plate, size))
+        raise MisfitError(_crossed(name, log_prob.shape, where, size))
     if shape and batch.get(dim, 1) != size:
         raise MisfitError(
-            f"site {name!r}: the observations have shape {shape} and no axis of {size} for plate "
-            f"{plate!r}, so that each example would count all of them; leave .to_event out, or move "
+            f"site {name!r}: the observations have shape {shape} and no axis of {size} for "
+            f"{where}, so that each example would count all of them; leave .to_event out, or move "
             "the axis of examples out of the event"
         )
     return log_prob
@@ -165,36 +166,43 @@ def _log_prob(site: Site, shape: tuple[int, ...]) -> Any:
         ) from error
 
 
-def _crossed(name: str, shape: tuple[int, ...], plate: str, size: int) -> str:
+def _crossed(name: str, shape: tuple[int, ...], where: str, size: int) -> str:
     return (
         f"site {name!r}: its log density has shape {shape}, with an axis that no plate explains beside "
-        f"the {size} examples of plate {plate!r}, so that each example would be scored on the "
+        f"the {size} examples of {where}, so that each example would be scored on the "
         f"observations of others; a column of shape ({size}, 1) against a vector does that: take "
         "y[:, 0] and x[:, 0], or declare the axis (a plate, .to_event)"
     )
 
 
-def _constant(name: str, plate: str, size: int) -> str:
+def _constant(name: str, where: str, size: int) -> str:
     return (
-        f"site {name!r} is a numpyro.factor with one number for all {size} examples of plate "
-        f"{plate!r}, so that each example would count all of it; give it one number per example"
+        f"site {name!r} is a numpyro.factor with one number for all {size} examples of "
+        f"{where}, so that each example would count all of it; give it one number per example"
     )
 
 
-def check_lengths(jaxpr: Any, data: Any, size: int, plate: str) -> None:
-    """Refuse arrays whose rows are taken by the plate's indices and are not as many.
+def check_lengths(jaxpr: Any, data: Any, layout: Layout, size: int | None = None) -> None:
+    """Refuse arrays whose rows are taken by a plate's indices and are not as many.
+
+    Args:
+        jaxpr: the model, traced.
+        data: its arguments.
+        layout: where its examples lie.
+        size: the number of examples of these data; the program's own if None.
 
     Raises:
         ValueError: naming the argument, its length and the size of the plate.
     """
-    if size < 2:
+    size = layout.size if size is None else size
+    if size < 2 or not layout.shares:
         return
     named = [argument(path) for path, leaf in jax.tree.leaves_with_path(data) if is_traced(leaf)]
     for lookup in indexing.misfits(indexing.lookups(jaxpr, size), size):
         where = "JAX would repeat its last row" if lookup.length < size else "rows would be left out"
         array = f"argument {named[lookup.leaf]!r}" if lookup.leaf >= 0 else "an array in the model"
         raise MisfitError(
-            f"{array} has {lookup.length} rows where plate {plate!r} has {size}: {where}; give one row "
+            f"{array} has {lookup.length} rows where {layout.title} has {size}: {where}; give one row "
             "per example"
         )
 

@@ -13,7 +13,6 @@ from jaxtyping import UInt8
 from numpyro import handlers
 
 from dtda_prob.program import Program
-from dtda_prob.program.plates import describe, whole
 from dtda_prob.training import Training
 
 SIDE = 32
@@ -131,11 +130,11 @@ def _leaves(program: Program, args: tuple, kwargs: dict[str, Any]) -> Arrays:
 
 def _targets(program: Program, args: tuple, kwargs: dict[str, Any], number: int) -> Arrays:
     """Return the observed values of each site, with one entry per example."""
-    model = handlers.seed(whole(program.model, plate=program.plate), jax.random.key(0))
+    model = handlers.seed(program.joint, jax.random.key(0))
     sites = handlers.trace(model).get_trace(*args, **kwargs)
     targets = {}
     for name in program.observed:
-        fn, value, axis = describe(sites[name], program.plate)
+        fn, value, axis = program.layout.describe(sites[name])
         if value is not None:
             array = np.moveaxis(np.asarray(value), len(fn.batch_shape) + axis, 0)
             targets |= {name: array} if len(array) == number else {}

@@ -18,7 +18,7 @@ SENTENCES = {
     "precision": "numbers: floats are {new}, stored {old} (jax_enable_x64)",
     "random": "random numbers: the stream is {new}, stored {old}: the same keys are other draws",
     "model": "program: the model is {new}, stored {old}",
-    "plate": "program: the plate is {new}, stored {old}",
+    "plate": "program: the examples lie in {new}, stored in {old}",
     "settings": "program: what varies is [{new}], stored [{old}]",
     "data": "data: argument ",
     "values": "data: argument ",

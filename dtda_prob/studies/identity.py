@@ -21,7 +21,7 @@ from numpyro.distributions.distribution import (
 
 from dtda_prob import kernels
 from dtda_prob.program import Program
-from dtda_prob.program.plates import Site, whole
+from dtda_prob.program.plates import Site
 from dtda_prob.studies.digests import of_array, of_function, of_labels
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -48,7 +48,7 @@ def of_program(program: Program) -> dict[str, Any]:
     leaves, sites = _data(program), _sites(program)
     return {
         "model": getattr(program.model, "__qualname__", type(program.model).__qualname__),
-        "plate": program.plate,
+        "plate": program.layout.title,
         "settings": [f"{setting.name} {setting.shape}" for setting in program.settings],
         "data": {name: _kind(leaf) for name, leaf in leaves.items()},
         "values": {name: _value(leaf) for name, leaf in leaves.items()},
@@ -162,7 +162,7 @@ def _sites(program: Program) -> dict[str, tuple[Site, tuple[int, ...]]]:
     found = {}
 
     def trace(key: PRNGKey) -> None:
-        model = handlers.seed(whole(program.model, plate=program.plate), key)
+        model = handlers.seed(program.joint, key)
         for name, site in handlers.trace(model).get_trace(*program.args, **program.kwargs).items():
             if site["type"] in ("sample", "param"):
                 leaves = _by_path({name: site["value"]})

@@ -40,20 +40,20 @@ class Case(NamedTuple):
         args: the data.
         log_likelihood: of each example by hand, from parameters on their supports.
         changed: the same data but for what is observed of example 1.
-        plate: the plate that holds the data.
+        data: where the examples lie, if not where they are found.
         local: latent sites that belong to an example.
-        batches: whether the model indexes its data.
         by_numpyro: whether NumPyro gives the density of the model as it stands.
+        alone: whether an example's density does not depend on what is observed of others.
     """
 
     model: Callable
     args: tuple
     log_likelihood: Callable[[dict], Any]
     changed: tuple
-    plate: str = "data"
+    data: Any = None
     local: tuple[str, ...] = ()
-    batches: bool = True
     by_numpyro: bool = True
+    alone: bool = True
 
 
 def other(y: Any, value: Any = 1) -> np.ndarray:
@@ -99,6 +99,28 @@ def two_kinds(x, y):
         numpyro.sample("x", dist.Normal(level), obs=x[i])
     with numpyro.plate("y rows", len(y)) as i:
         numpyro.sample("y", dist.Normal(level, 2.0), obs=y[i])
+
+
+def without_a_plate(x, y):
+    slope = numpyro.sample("slope", dist.Normal())
+    scale = numpyro.sample("scale", dist.LogNormal())
+    numpyro.sample("y", dist.Normal(slope * x, scale), obs=y)
+
+
+def normal_vector(x, y):
+    scale = numpyro.sample("scale", dist.LogNormal())
+    cov = scale * jnp.exp(-((x[:, None] - x) ** 2)) + 0.5 * jnp.eye(len(x))
+    numpyro.sample("y", dist.MultivariateNormal(0.0, cov), obs=y)
+
+
+def series(y):
+    slope = numpyro.sample("slope", dist.Normal())
+
+    def step(before, now):
+        now = numpyro.sample("y", dist.Normal(slope * before), obs=now)
+        return now, None
+
+    scan(step, 0.5, y)
 
 
 def subsampled(y, size=3):
@@ -310,6 +332,17 @@ def simplex_hand(p):
     return np.log(odds[np.arange(NUM), CLASSES] / odds.sum(1))
 
 
+def vector_hand(p):
+    """Each given the others, from joint normals of all and of all but one."""
+    cov = p["scale"] * np.exp(-((X[:, None] - X) ** 2)) + 0.5 * np.eye(NUM)
+
+    def density(rows):
+        return stats.multivariate_normal.logpdf(Y[rows], cov=cov[np.ix_(rows, rows)])
+
+    whole = np.arange(NUM)
+    return np.array([density(whole) - density(np.delete(whole, k)) for k in whole])
+
+
 def filtered(noise):
     states, state = [], 0.0
     for step in np.asarray(noise):
@@ -337,10 +370,38 @@ PROGRAMS: dict[str, Case] = {
     ),
     "by group": Case(by_group, (Y, GROUP), lambda p: normal(Y, p["level"][GROUP]), (other(Y), GROUP)),
     "one of two plates": Case(
-        two_kinds, (X, Y), lambda p: normal(Y, p["level"], 2.0), (X, other(Y)), plate="y rows"
+        two_kinds, (X, Y), lambda p: normal(Y, p["level"], 2.0), (X, other(Y)), data="y rows"
     ),
     "the other of two plates": Case(
-        two_kinds, (X, Y), lambda p: normal(X, p["level"]), (other(X), Y), plate="x rows"
+        two_kinds, (X, Y), lambda p: normal(X, p["level"]), (other(X), Y), data="x rows"
+    ),
+    "plates of one unit": Case(
+        two_kinds,
+        (X, Y),
+        lambda p: normal(X, p["level"]) + normal(Y, p["level"], 2.0),
+        (other(X), other(Y)),
+        data=("x rows", "y rows"),
+    ),
+    "one plate after the other": Case(
+        two_kinds,
+        (X[:4], Y[:2]),
+        lambda p: np.concatenate([normal(X[:4], p["level"]), normal(Y[:2], p["level"], 2.0)]),
+        (other(X[:4]), Y[:2]),
+        data=("x rows", "y rows"),
+    ),
+    "without a plate": Case(
+        without_a_plate,
+        (X, Y),
+        lambda p: normal(Y, p["slope"] * X, p["scale"]),
+        (X, other(Y)),
+    ),
+    "normal vector": Case(normal_vector, (X, Y), vector_hand, (X, other(Y)), alone=False),
+    "series": Case(
+        series,
+        (Y,),
+        lambda p: normal(Y, p["slope"] * np.append(0.5, Y[:-1])),
+        (other(Y),),
+        alone=False,
     ),
     "subsampled by the model": Case(
         subsampled, (Y,), lambda p: normal(Y, p["level"]), (other(Y),), by_numpyro=False
@@ -353,7 +414,7 @@ PROGRAMS: dict[str, Case] = {
         (TABLE,),
         lambda p: normal(TABLE, p["level"] * p["tilt"]).sum(1),
         (other(TABLE),),
-        plate="group",
+        data="group",
         local=("level", "tilt"),
     ),
     "simplexes": Case(
@@ -441,7 +502,7 @@ PROGRAMS: dict[str, Case] = {
 @cache
 def bind(name: str) -> dtda.Program:
     """Bind a program of the table."""
-    return dtda.Program(PROGRAMS[name].model, *PROGRAMS[name].args, plate=PROGRAMS[name].plate)
+    return dtda.Program(PROGRAMS[name].model, *PROGRAMS[name].args, data=PROGRAMS[name].data)
 
 
 # What is refused.
@@ -527,7 +588,7 @@ REFUSED: dict[str, tuple[Callable, tuple, str, str]] = {
         chain_of_states,
         (TABLE,),
         "data",
-        "'state', 'y'.* inside a scan.*forward",
+        "'state'.* inside a scan.*forward",
     ),
 }
-"""Models, their data, their plate, and what is said of them."""
+"""Models, their data, where their examples lie, and what is said of them."""
