@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpyro
 from numpyro.distributions import Distribution, Independent, MultivariateNormal, Normal, Unit
