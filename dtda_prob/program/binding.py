@@ -132,10 +132,8 @@ def check_binding(program: "Program") -> None:
         ValueError: if the log density is not finite at initialisation.
         NotImplementedError: if a sum over discrete sites does not go example by example.
     """
-    if program.structure.sizes:
-        local = (*dict(program.structure.sizes), *program.observed)
-        alike, mixed, which = jax.tree.map(np.asarray, compiled(_assigned)(program))
-        discrete.check_separable(alike, mixed, which, local)
+    if program.structure.discrete:
+        discrete.check_separable(compiled(_separates)(program))
     for seed in range(TRIES):
         key = jax.random.key(seed)
         finite, meets = compiled(_probe)(program, key)
@@ -150,9 +148,9 @@ def check_binding(program: "Program") -> None:
     )
 
 
-def _assigned(program: "Program") -> Any:
-    args, kwargs, sizes = program.args, program.kwargs, dict(program.structure.sizes)
-    return discrete.assigned_densities(program.joint, args, kwargs, sizes)
+def _separates(program: "Program") -> dict[str, Bool[Array, ""]]:
+    found: Any = program.structure.discrete
+    return discrete.separates(program.joint, program.args, program.kwargs, found, program.layout)
 
 
 def _probe(program: "Program", key: PRNGKey) -> tuple[Bool[Array, ""], Bool[Array, ""]]:

@@ -152,7 +152,7 @@ def lay(site: Site) -> dict[str, Any]:
 def remainder(site: Site) -> Any:
     """Return what a normal vector's log density is beside its rows' densities given the others.
 
-    With it, weights 1 give the joint density, and weight 0 of one row that of the others.
+    With it, weights 1 give the joint density, and weight 0 of one row the density of the others.
     """
     if not is_normal_vector(site["fn"]) or is_latent(site):
         return None
@@ -194,7 +194,7 @@ def layout_of(sites: Sites, choice: Choice) -> Layout:
             observations, else the one observed site.
 
     Raises:
-        ValueError: if there is none, there are several, or a chosen one holds no observation.
+        ValueError: if nothing is found, there are several ways, or a choice holds no observation.
     """
     observed = {name: site for name, site in sites.items() if _is_observed(site)}
     chosen = _found(sites, observed) if choice is None else choice

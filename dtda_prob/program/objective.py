@@ -21,8 +21,10 @@ from dtda_prob.program import binding
 from dtda_prob.program.abstraction import per_structure
 from dtda_prob.program.binding import Data
 from dtda_prob.program.data import Named, bound, like, unbound
-from dtda_prob.program.discrete import enumerated, marginal, refuse_shared
+from dtda_prob.program.discrete import refuse_shared
+from dtda_prob.program.enumeration import enumerated
 from dtda_prob.program.layout import Described, Layout, laid_out
+from dtda_prob.program.mixture import marginal
 from dtda_prob.program.plates import Indices, Site, Sites, gather, is_latent
 from dtda_prob.program.reweight import reweight
 from dtda_prob.program.rows import take
@@ -94,8 +96,8 @@ class Objective(Module):
     @property
     def summed(self) -> Callable:
         """The model without the discrete latent sites of examples."""
-        sizes = dict(self.structure.sizes)
-        return marginal(self.joint, sizes, self.observed) if sizes else self.joint
+        discrete = self.structure.discrete
+        return marginal(self.joint, discrete, self.layout) if discrete else self.joint
 
     @property
     def shapes(self) -> Params:

@@ -46,9 +46,9 @@ class Program(Objective):
             kernels choose batches.
         *args: the model's arguments, any pytrees; lists and pandas columns of numbers become arrays.
         data: where the examples lie: a plate; an observed site, whose leading axis is over examples; or
-            a list of them. Those of one size share their examples, those of different sizes follow one
-            another. By default the plate "data", else the one plate that holds all observations, else
-            the one observed site. An argument of the model that is called `data` goes by position.
+            a list of them. Plates of one size share their examples, plates of different sizes follow
+            one another. By default the plate "data", else the one plate that holds all observations,
+            else the one observed site. An argument of the model that is called `data` goes by position.
         labels: one name per example, all integers, numbers, dates or texts; by default positions.
         init_strategy: where `numpyro.sample` sites start, one of NumPyro's strategies.
         **kwargs: the model's keyword arguments.

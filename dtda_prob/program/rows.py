@@ -1,4 +1,4 @@
-"""Rows of a distribution: the distribution of some examples, taken from that of all."""
+"""Rows of a distribution: some examples' distribution, taken from the one of all examples."""
 
 from typing import Any
 

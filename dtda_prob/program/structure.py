@@ -26,12 +26,12 @@ class Structure:
         layout: where the examples lie.
         observed: observed sites of examples.
         outside: other observed sites, which weights do not reach.
-        factors: observed sites that are `numpyro.factor`.
+        factors: observed sites that are `numpyro.factor`, or become one where sites are summed out.
         losses: observed sites that are a `dtda.Loss`.
         local: for each latent site of examples, the axis of its value that runs over them.
         local_params: the same for parameters (`numpyro.param`).
         params: parameters whose constraint is not the real line.
-        sizes: for each discrete latent site of examples, how many values it has.
+        discrete: discrete latent sites of examples, if there are any.
         shared: discrete latent sites that examples share.
         depth: dimensions that plates take.
         has_prior: whether anything but the observations enters the objective.
@@ -46,7 +46,7 @@ class Structure:
     local: tuple[tuple[str, int], ...]
     local_params: tuple[tuple[str, int], ...]
     params: tuple[str, ...]
-    sizes: tuple[tuple[str, int], ...]
+    discrete: discrete.Discrete | None
     shared: tuple[str, ...]
     depth: int
     has_prior: bool
@@ -93,16 +93,18 @@ def _structure(raw: Sites, layout: Layout) -> Structure:
     samples = {name: site for name, site in sites.items() if site["type"] == "sample"}
     seen = [name for name, site in samples.items() if not is_latent(site)]
     observed = tuple(name for name in seen if layout.holds(sites[name]))
+    own = discrete.of_examples(sites, layout)
+    summed = own.observed if own and own.nested else ()
     return Structure(
         layout=layout,
         observed=observed,
         outside=tuple(name for name in seen if name not in observed),
-        factors=tuple(name for name in observed if isinstance(base(sites[name]["fn"]), Unit)),
+        factors=tuple(k for k in observed if k in summed or isinstance(base(sites[k]["fn"]), Unit)),
         losses=tuple(name for name in observed if isinstance(base(sites[name]["fn"]), Loss)),
         local=tuple((name, axis) for name, axis in axes.items() if not is_param[name]),
         local_params=tuple((name, axis) for name, axis in axes.items() if is_param[name]),
         params=tuple(name for name, site in sites.items() if _is_constrained_param(site)),
-        sizes=tuple(discrete.local_sizes(sites, layout).items()),
+        discrete=own,
         shared=discrete.shared_sites(sites, layout),
         depth=discrete.num_batch_dims(sites),
         has_prior=any(_is_prior(raw[name], name in observed) for name in samples),

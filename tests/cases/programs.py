@@ -277,6 +277,29 @@ def outliers(y):
         numpyro.sample("y", dist.Normal(level, jnp.where(outlying, 5.0, 0.5)), obs=y[i])
 
 
+def annotated(table):
+    """Discrete sites at two levels: of an example, and of its single observations."""
+    level = numpyro.sample("level", dist.Normal())
+    with numpyro.plate("data", len(table), dim=-2):
+        part = numpyro.sample("part", dist.Bernoulli(0.4))
+        with numpyro.plate("column", 3), handlers.scale(scale=0.5):
+            side = numpyro.sample("side", dist.Bernoulli(0.2 + 0.5 * part))
+            numpyro.sample("y", dist.Normal(level * side + part), obs=table)
+
+
+def chain_of_states(sequences):
+    """The hidden Markov model as NumPyro writes it, with the plate inside the scan."""
+    stay = numpyro.sample("stay", dist.Beta(2.0, 2.0))
+
+    def step(state, y):
+        with numpyro.plate("data", len(sequences)):
+            state = numpyro.sample("state", dist.Bernoulli(jnp.where(state == 1, stay, 1 - stay)))
+            numpyro.sample("y", dist.Normal(state), obs=y)
+        return state, None
+
+    scan(step, jnp.zeros(len(sequences), int), sequences.T)
+
+
 def hidden_chain(sequences):
     """A hidden Markov model, one sequence an example, by a forward pass."""
     stay = numpyro.sample("stay", dist.Beta(2.0, 2.0))
@@ -298,6 +321,28 @@ def chain_hand(p):
     for y in TABLE.T:
         alpha = (alpha @ table) * np.exp(normal(y[:, None], [0.0, 1.0]))
     return np.log(alpha.sum(1))
+
+
+def states_hand(p):
+    """As `chain_hand`, but from state 0."""
+    table = np.array([[p["stay"], 1 - p["stay"]], [1 - p["stay"], p["stay"]]])
+    alpha = np.eye(2)[np.zeros(NUM, int)]
+    for y in TABLE.T:
+        alpha = (alpha @ table) * np.exp(normal(y[:, None], [0.0, 1.0]))
+    return np.log(alpha.sum(1))
+
+
+def annotated_hand(p):
+    """Scales are powers inside the sums, as in NumPyro."""
+
+    def given(part):
+        sides = [
+            0.5 * (np.log(share) + normal(TABLE, p["level"] * side + part))
+            for side, share in ((0, 0.8 - 0.5 * part), (1, 0.2 + 0.5 * part))
+        ]
+        return np.logaddexp(*sides).sum(1)
+
+    return np.logaddexp(np.log(0.6) + given(0), np.log(0.4) + given(1))
 
 
 def two_hand(p):
@@ -470,6 +515,8 @@ PROGRAMS: dict[str, Case] = {
     "scanned": Case(scanned, (Y,), lambda p: normal(Y, p["state"], 0.5), (other(Y),)),
     "Gaussian process": Case(gaussian_process, (X, TIMES), process_hand, (X, other(TIMES))),
     "hidden chain": Case(hidden_chain, (TABLE,), chain_hand, (other(TABLE),)),
+    "chain of states": Case(chain_of_states, (TABLE,), states_hand, (other(TABLE),), by_numpyro=False),
+    "annotated": Case(annotated, (TABLE,), annotated_hand, (other(TABLE),), by_numpyro=False),
     "mixture": Case(
         mixture,
         (Y,),
@@ -527,13 +574,6 @@ def of_two_kinds(y):
         numpyro.sample("y", dist.Normal(side + part), obs=y[i])
 
 
-def deeper(table):
-    with numpyro.plate("data", len(table), dim=-2) as i:
-        part = numpyro.sample("part", dist.Bernoulli(0.5))
-        with numpyro.plate("column", 3, dim=-1):
-            numpyro.sample("y", dist.Normal(part), obs=table[i])
-
-
 def of_neighbours(y):
     with numpyro.plate("data", len(y)) as i:
         part = numpyro.sample("part", dist.Bernoulli(0.5))
@@ -554,27 +594,10 @@ def outside(y):
     numpyro.factor("total", -((part.sum() - 3.0) ** 2))
 
 
-def scaled(y):
-    with numpyro.plate("data", len(y)) as i, handlers.scale(scale=0.5):
-        part = numpyro.sample("part", dist.Bernoulli(0.5))
-        numpyro.sample("y", dist.Normal(part), obs=y[i])
-
-
-def chain_of_states(sequences):
-    def step(state, y):
-        with numpyro.plate("data", len(sequences)):
-            state = numpyro.sample("state", dist.Bernoulli(0.2 + 0.6 * state))
-            numpyro.sample("y", dist.Normal(state), obs=y)
-        return state, None
-
-    scan(step, jnp.zeros(len(sequences), int), sequences.T)
-
-
 REFUSED: dict[str, tuple[Callable, tuple, str, str]] = {
     "mutable state": (stateful, (Y,), "data", "'state' is mutable state.* without running statistics"),
     "infinitely many values": (infinite, (Y,), "data", "'count' is discrete and takes infinitely many"),
     "shared and local": (of_two_kinds, (Y,), "data", "some are shared by examples where others"),
-    "below another plate": (deeper, (TABLE,), "data", "lie in different plates.*to_event"),
     "neighbours": (
         of_neighbours,
         (Y,),
@@ -583,12 +606,5 @@ REFUSED: dict[str, tuple[Callable, tuple, str, str]] = {
     ),
     "prior of a latent": (of_a_latent, (Y,), "data", "site 'level' depends"),
     "outside the plate": (outside, (Y,), "data", "site 'total' depends"),
-    "scaled": (scaled, (Y,), "data", "are scaled inside the model"),
-    "chain of states": (
-        chain_of_states,
-        (TABLE,),
-        "data",
-        "'state'.* inside a scan.*forward",
-    ),
 }
 """Models, their data, where their examples lie, and what is said of them."""
