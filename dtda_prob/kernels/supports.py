@@ -27,7 +27,7 @@ def unconstrain(program: Program, values: Params) -> Params:
 def site_names(program: Program) -> frozenset[str]:
     """Return the names of all sites of the model, deterministic and observed ones included."""
     data = unbound(program.data)
-    return frozenset(binding.trace(program.model, program.plate, data, jax.random.key(0)))
+    return frozenset(binding.trace(program.model, program.layout, data, jax.random.key(0)))
 
 
 def transform(site: Site) -> Transform:
