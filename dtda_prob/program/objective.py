@@ -375,7 +375,7 @@ def _shapes(program: Objective) -> Params:
 
 @per_structure
 def _has_deterministic(program: Objective) -> bool:
-    sites = binding.trace(program.model, program.plate, unbound(program.data), jax.random.key(0))
+    sites = binding.trace(program.model, program.layout, unbound(program.data), jax.random.key(0))
     return any(site["type"] == "deterministic" for site in sites.values())
 
 
