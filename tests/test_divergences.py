@@ -22,7 +22,7 @@ from dtda_prob.divergences import (
     sinkhorn,
     wasserstein,
 )
-from dtda_prob.divergences.expansion import expand
+from dtda_prob.divergences.estimates import expand
 
 SCALAR = where(lambda case: "scalars" in case.outcomes and not case.slow)
 VECTOR = where(lambda case: case.outcomes != ("scalars",) and not case.slow)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dtda_prob.divergences.expansion import Expansion
+from dtda_prob.divergences.estimates import Expansion
 
 Ranks = Float[np.ndarray, "... example"]
 
