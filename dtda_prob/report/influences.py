@@ -14,10 +14,17 @@ from dtda_prob.report.tables import Column, Table, bars
 
 RATE = 0.1
 """False discovery rate at which an influence is significant."""
-FIELDS = ("score", "error", "lower", "upper", "null", "p_value", "q_value")
-RANKS = ("rank", "rank_lower", "rank_upper", "top_probability")
+FIELDS = {
+    *("score", "error", "lower", "upper", "null", "p_value", "q_value"),
+    *("rank", "rank_lower", "rank_upper", "top_probability"),
+}
 BLOCK = 2**22
 """Numbers that are read at once."""
+DRAWN = "mark: score; thick: ± standard error"
+EFFECT = f"of the change; unclear if not significant at a false discovery rate of {RATE:.0%}"
+NULL = "95 % of scores are below this if nothing moved"
+MEAN_EFFECT = "effect of the change; unclear within two errors of zero"
+MEAN_ERROR = "mean of the standard errors, an upper bound for the standard error of the mean"
 
 Columns = dict[str, Column]
 
@@ -96,7 +103,7 @@ def explained(divergence: str, measure: str, change: str, meaning: Meaning) -> s
 
 def by_query(scores: Scores, queries: Sequence[int], labels: Sequence[str]) -> list[list[Table]]:
     """Return, for each of some queries, a table for each divergence."""
-    chosen = scores.dataset[[name for name in (*FIELDS, *RANKS) if name in scores.dataset]]
+    chosen = scores.dataset[[name for name in scores.dataset.data_vars if name in FIELDS]]
     read = chosen.isel(query=list(queries)).load()
     return [
         [
@@ -139,97 +146,53 @@ def over_all(scores: Scores) -> list[Table]:
 def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> Table:
     meaning = scores.meaning(divergence)
     total, found = one[scores.dim].size, int((one["q_value"] <= RATE).sum())
-    one = one.isel({scores.dim: ends(one["score"].values, scores.top, meaning.signed)})
-    one = one.sortby("rank")
+    one = one.isel({scores.dim: ends(one["score"].values, scores.top, meaning.signed)}).sortby("rank")
     value = {str(name): column.values.astype(float) for name, column in one.data_vars.items()}
-    decimals, scale, said = _scaled(value, meaning.unit)
-    number = {name: [fixed(x / scale, decimals) for x in value[name]] for name in FIELDS}
-    whole = {name: [fixed(x, 0) for x in value[name]] for name in RANKS}
-    shares = {name: [share(x) for x in value[name]] for name in ("p_value", "q_value", RANKS[-1])}
-    drawn = bars(*(value[name] for name in FIELDS[:4]))
+    rows, score = _rows(value, meaning.unit), value["score"]
     level, top = (scores.dataset.attrs.get(name, "") for name in ("level", "top"))
     often = f"{float(level):.0%} interval" if level else "Interval"
+    drawn = bars(*(value[name] for name in ("score", "error", "lower", "upper")))
+    clear = value["q_value"] <= RATE
     columns = {
         "Rank": Column(value["rank"].astype(int), note="1 is the largest score, whatever its sign"),
         **_identity(scores, one),
-        **_effect(
-            "Effect",
-            meaning,
-            value["score"],
-            value["q_value"] <= RATE,
-            f"of the change; unclear if not significant at a false discovery rate of {RATE:.0%}",
-        ),
-        f"Score{said}": Column(value["score"], number["score"]),
-        f"Standard error{said}": Column(value["error"], number["error"]),
-        "Score, drawn": Column(
-            value["score"],
-            drawn,
-            f"mark: score; thick: ± standard error; thin: {often}; dotted: zero",
-        ),
-        f"{often}{said}": Column(value["lower"], _ranges(number["lower"], number["upper"])),
-        f"Null level{said}": Column(
-            value["null"], number["null"], "95 % of scores are below this if nothing moved"
-        ),
-        "p-value": Column(
-            value["p_value"], shares["p_value"], "probability of a score as extreme if nothing moved"
-        ),
-        "False discovery rate": Column(
-            value["q_value"], shares["q_value"], "at which the example counts as influential"
-        ),
-        f"{often} of the rank": Column(
-            value["rank_lower"], _ranges(whole["rank_lower"], whole["rank_upper"])
-        ),
-        f"Among the first {top}": Column(
-            value[RANKS[-1]], shares[RANKS[-1]], "share of resamples of the draws"
-        ),
+        **_effect("Effect", meaning, score, clear, EFFECT),
+        f"Score{rows.unit}": rows.number("score"),
+        f"Standard error{rows.unit}": rows.number("error"),
+        "Score, drawn": Column(score, drawn, f"{DRAWN}; thin: {often}; dotted: zero"),
+        f"{often}{rows.unit}": rows.interval("lower", "upper"),
+        **({} if meaning.signed else {f"Null level{rows.unit}": rows.number("null", NULL)}),
+        "p-value": rows.share("p_value", "probability of a score as extreme if nothing moved"),
+        "False discovery rate": rows.share("q_value", "at which the example counts as influential"),
+        f"{often} of the rank": rows._replace(scale=1, decimals=0).interval("rank_lower", "rank_upper"),
+        f"Among the first {top}": rows.share("top_probability", "share of resamples of the draws"),
     }
-    if meaning.signed:
-        del columns[f"Null level{said}"]
     ways = "in either direction" if meaning.signed else "distances"
     note = (
-        f"{count(len(one['rank']), 'row')} of {total:,}, the largest {ways}. {found:,} of {total:,} "
-        f"are significant (FDR ≤ {RATE:.0%})."
+        f"{count(len(score), 'row')} of {total:,}, the largest {ways}. {found:,} of {total:,} are "
+        f"significant (FDR ≤ {RATE:.0%})."
     )
     caption = f"Most influential {scores.things} by {divergence}, query {query}"
     return Table(caption, columns | _features(scores, one, columns), note)
 
 
 def _of_mean(scores: Scores, mean: xr.Dataset, divergence: str) -> Table:
-    meaning = scores.meaning(divergence)
-    queries = scores.dataset.sizes["query"]
+    meaning, queries = scores.meaning(divergence), scores.dataset.sizes["query"]
     order = np.argsort(-np.nan_to_num(mean["size"].values), kind="stable")[: scores.top]
     one = mean.isel({scores.dim: order})
-    value = {name: one[name].values for name in ("score", "error", "size")}
-    decimals, scale, said = _scaled(value, meaning.unit)
-    number = {name: [fixed(x / scale, decimals) for x in value[name]] for name in value}
+    rows = _rows({name: one[name].values for name in ("score", "error", "size")}, meaning.unit)
     score, error, hits = (one[name].values for name in ("score", "error", "significant"))
+    drawn, clear = bars(score, error, score - error, score + error), np.abs(score) > 2 * error
+    rate = f"at a false discovery rate of {RATE:.0%}"
     columns = {
         "Rank": Column(1 + np.arange(len(order)), note="1 is the largest mean absolute score"),
         **_identity(scores, one),
-        f"Mean absolute score{said}": Column(value["size"], number["size"]),
-        **_effect(
-            "On average",
-            meaning,
-            score,
-            np.abs(score) > 2 * error,
-            "effect of the change; unclear within two errors of zero",
-        ),
-        f"Mean score{said}": Column(score, number["score"]),
-        f"Error at most{said}": Column(
-            error,
-            number["error"],
-            "mean of the standard errors, an upper bound for the standard error of the mean",
-        ),
-        "Mean score, drawn": Column(
-            score,
-            bars(score, error, score - error, score + error),
-            "mark: mean score; line: error at most, either way",
-        ),
-        "Significant": Column(
-            hits,
-            [f"{hit} of {queries} queries" for hit in hits],
-            f"at a false discovery rate of {RATE:.0%}",
-        ),
+        f"Mean absolute score{rows.unit}": rows.number("size"),
+        **_effect("On average", meaning, score, clear, MEAN_EFFECT),
+        f"Mean score{rows.unit}": rows.number("score"),
+        f"Error at most{rows.unit}": rows.number("error", MEAN_ERROR),
+        "Mean score, drawn": Column(score, drawn, "mark: mean score; line: error at most, either way"),
+        "Significant": Column(hits, [f"{hit} of {queries} queries" for hit in hits], rate),
     }
     note = (
         f"{count(len(score), 'row')} of {scores.dataset.sizes[scores.dim]:,}, by their mean absolute "
@@ -238,6 +201,38 @@ def _of_mean(scores: Scores, mean: xr.Dataset, divergence: str) -> Table:
     )
     caption = f"Most influential {scores.things} by {divergence}, averaged over all queries"
     return Table(caption, columns | _features(scores, one, columns), note)
+
+
+class Rows(NamedTuple):
+    """Fields of some rows, written in one unit: with a scale, and so many decimals."""
+
+    value: dict[str, np.ndarray]
+    scale: float
+    decimals: int
+    unit: str
+
+    def number(self, name: str, note: str = "") -> Column:
+        """Return the column of a field in the unit."""
+        return Column(self.value[name], self._texts(name), note)
+
+    def share(self, name: str, note: str) -> Column:
+        """Return the column of a probability."""
+        return Column(self.value[name], list(map(share, self.value[name])), note)
+
+    def interval(self, lower: str, upper: str) -> Column:
+        """Return the column of an interval, sorted by its lower end."""
+        pairs = zip(self._texts(lower), self._texts(upper), strict=True)
+        return Column(self.value[lower], [f"{low} to {high}" for low, high in pairs])
+
+    def _texts(self, name: str) -> list[str]:
+        return [fixed(x / self.scale, self.decimals) for x in self.value[name]]
+
+
+def _rows(value: dict[str, np.ndarray], unit: str) -> Rows:
+    """Choose the power of ten and the decimals that suit the scores and their errors."""
+    exponent = exponent_of(np.concatenate([np.abs(value["score"]), np.nan_to_num(value["error"])]))
+    scale, said = 10.0**exponent, scaled_unit(exponent, unit)
+    return Rows(value, scale, decimals_for(value["error"] / scale), f" ({said})" if said else "")
 
 
 def _identity(scores: Scores, one: xr.Dataset) -> Columns:
@@ -267,17 +262,6 @@ def _effect(name: str, meaning: Meaning, score: np.ndarray, is_clear: np.ndarray
         return {}
     words = np.where(score > 0, meaning.positive, meaning.negative)
     return {name: Column(np.where(is_clear, words, "unclear").tolist(), note=note)}
-
-
-def _scaled(value: dict[str, np.ndarray], unit: str) -> tuple[int, float, str]:
-    """Return the decimals and the scale of numbers in a unit, and what a heading says of it."""
-    exponent = exponent_of(np.concatenate([np.abs(value["score"]), np.nan_to_num(value["error"])]))
-    scale, said = 10.0**exponent, scaled_unit(exponent, unit)
-    return decimals_for(value["error"] / scale), scale, f" ({said})" if said else ""
-
-
-def _ranges(lower: Sequence[str], upper: Sequence[str]) -> list[str]:
-    return [f"{low} to {high}" for low, high in zip(lower, upper, strict=True)]
 
 
 def ends(score: np.ndarray, top: int, signed: bool) -> np.ndarray:
