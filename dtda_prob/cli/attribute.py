@@ -51,9 +51,6 @@ def attribute(
 
     A score is a divergence between the distributions of the query's measurement with and without the
     example.
-
-    EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
-    study.
     """
     experiment, draws = step.load(), prediction.draws
     source, new = prediction.read(experiment)

@@ -53,9 +53,6 @@ def evaluate(
     """Compare predictions with retraining.
 
     Retrains on perturbed data, with other seeds than those that predict.
-
-    EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
-    study.
     """
     experiment, draws = step.load(), prediction.draws
     source, own = prediction.read(experiment)
@@ -99,9 +96,6 @@ def diagnose(step: Step, prediction: Prediction, number: int) -> Result:
 
     Checks the draws, their coupling, the linear range and the solves, for leaving out single examples
     or for perturbations that the experiment defines.
-
-    EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
-    study.
     """
     experiment, draws = step.load(), prediction.draws
     source, own = prediction.read(experiment)

@@ -40,8 +40,7 @@ NUM_DRAWS, MULTIPLE = 64, "Number of draws, a multiple of 4."
 def sample(step: Step, draws: int, removed: tuple[str, ...], weights: str | None) -> Result:
     """Train models, on all data or on perturbed data.
 
-    EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
-    study; draws that it has are not drawn again.
+    Draws that the study has are not drawn again.
     """
     experiment = step.load()
     new = experiment.perturbed(removed, weights)
@@ -60,11 +59,7 @@ def sample(step: Step, draws: int, removed: tuple[str, ...], weights: str | None
 @predicts(NUM_DRAWS, MULTIPLE)
 @remove_option
 def push(step: Step, prediction: Prediction, removed: tuple[str, ...]) -> Result:
-    """Predict the models on perturbed data, without retraining.
-
-    EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the
-    study.
-    """
+    """Predict the models on perturbed data, without retraining."""
     experiment = step.load()
     source, new = prediction.read(experiment, removed)
     if new is None:
@@ -109,9 +104,9 @@ def _draw(
         cost = step.announce(task, price if missing else None)
         tree = dtda.sample(source, key, draws, weights, where=where)
     step.keep_examples(experiment)
-    values = _values(tree)
-    moments = _means(tree, values).assign(sd=values.std(DRAWS, ddof=1).values.ravel())
-    full, moved = (None, None) if weights is None else _moved(step, tree)
+    values, by_chain = _values(tree), experiment.training.kernel.num_states > 1
+    moments = _means(values, by_chain).assign(sd=values.std(DRAWS, ddof=1).values.ravel())
+    full, moved = (None, None) if weights is None else _moved(step, tree, by_chain)
     lines = [
         f"{draws} draws are saved as {step.name} in {step.store}.",
         *_table(moments, f"{values.name}", "mean +- error", "sd over draws"),
@@ -140,7 +135,7 @@ def _table(rows: "pd.DataFrame", *head: str) -> list[str]:
     return aligned([head, *zip(*columns, strict=True)], MOST_ROWS + 1)
 
 
-def _moved(step: Step, tree: "xr.DataTree") -> "tuple[str | None, pd.DataFrame | None]":
+def _moved(step: Step, tree: "xr.DataTree", by_chain: bool) -> "tuple[str | None, pd.DataFrame | None]":
     """Return the sample set on all data with the same keys, if there is one, and the change from it."""
     import dtda_prob as dtda
 
@@ -150,7 +145,7 @@ def _moved(step: Step, tree: "xr.DataTree") -> "tuple[str | None, pd.DataFrame |
         full = dtda.load(step.store, name)
         is_whole = bool((full["constant_data/weights"] == 1).all())
         if is_whole and _stats(full)["key"].equals(_stats(tree)["key"]):
-            return name, _means(tree, values - _values(full))
+            return name, _means(values - _values(full), by_chain)
     return None, None
 
 
@@ -159,24 +154,21 @@ def _values(tree: "xr.DataTree") -> "xr.DataArray":
     return values.astype(float).transpose(*DRAWS, ...)
 
 
-def _means(tree: "xr.DataTree", values: "xr.DataArray") -> "pd.DataFrame":
-    """Return labels, means and standard errors of all measured numbers."""
+def _means(values: "xr.DataArray", by_chain: bool) -> "pd.DataFrame":
+    """Return labels, means and standard errors of all measured numbers.
+
+    The states of a chain are correlated, so that its mean counts as one draw.
+    """
     import pandas as pd
 
-    mean, error = values.mean(DRAWS), _error(tree, values)
+    each = values.mean("draw") if by_chain else values.stack(all=DRAWS)
+    over = "chain" if by_chain else "all"
+    mean, error = values.mean(DRAWS), each.std(over, ddof=1) / each.sizes[over] ** 0.5
     places = product(*(mean[dim].values.tolist() for dim in mean.dims))
     labels = [
         ", ".join(f"{dim} {label}" for dim, label in zip(mean.dims, p, strict=True)) for p in places
     ]
     return pd.DataFrame({"labels": labels, "mean": mean.values.ravel(), "error": error.values.ravel()})
-
-
-def _error(tree: "xr.DataTree", values: "xr.DataArray") -> "xr.DataArray":
-    """Return standard errors; states of a chain, which has one key, are correlated."""
-    keys = _stats(tree)["key"]
-    if keys.sizes["draw"] > 1 and bool((keys == keys.isel(draw=0)).all()):
-        return values.mean("draw").std("chain", ddof=1) / values.sizes["chain"] ** 0.5
-    return values.std(DRAWS, ddof=1) / (values.sizes["chain"] * values.sizes["draw"]) ** 0.5
 
 
 def _stats(tree: "xr.DataTree") -> "xr.Dataset":

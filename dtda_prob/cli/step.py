@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from functools import reduce, wraps
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +28,9 @@ STORE = click.Path(path_type=Path, file_okay=False)
 ENGINES = "here, devices, processes, processes:N, or the address of a Dask scheduler (tcp://host:8786)"
 CACHE_BYTES = 2**30
 EXAMPLES = "examples"
+ARGUMENTS = """
+EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the study.
+"""
 
 
 class Step(NamedTuple):
@@ -131,6 +135,7 @@ def computes(name: str, shown: str = "") -> Callable[[Callable[..., Result]], Ca
                 result = function(step, **given)
             emit(as_json, result)
 
+        run.__doc__ = f"{cleandoc(function.__doc__ or '')}\n{ARGUMENTS}"
         return reduce(lambda made, add: add(made), reversed(_parameters(shown or name)), run)
 
     return decorate
