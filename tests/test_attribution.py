@@ -371,27 +371,23 @@ def test_states_of_a_run_say_how_many_draws_fit():
     assert dtda.attribute(source, KEY, rule, ["mean"], options=QUIET).attrs["num_draws"] == 15
 
 
+BY_NYSTROEM = "take a damped response, such as influence.*segments.*"
 ADVICE = [
-    (
-        "influence",
-        {"at": "old"},
-        5.0,
-        [1],
-        "Expand at the middle .*, damp more, or retrain",
-    ),
-    ("influence", {}, 5.0, [1], "^Damp more, or retrain"),
-    ("influence", {}, 0.1, [1], "^Damp less, or retrain"),
-    ("influence", {}, 5.0, [1, 2], "^Damp more, remove less at a time, or retrain"),
-    ("unroll", {}, 5.0, [1], "^Take a damped response, such as influence.*segments.*, or retrain"),
+    ("influence", {"at": "old"}, 5.0, False, "^Expand at the middle .*, damp more, or retrain"),
+    ("influence", {}, 5.0, False, "^Damp more, or retrain"),
+    ("influence", {}, 0.1, False, "^Damp less, or retrain"),
+    ("influence", {}, 5.0, True, "^Damp more, remove less at a time, or retrain"),
+    ("unroll", {}, 5.0, False, f"^T{BY_NYSTROEM[1:]}, or retrain"),
+    ("unroll", {}, 5.0, True, f"^T{BY_NYSTROEM[1:]}, remove less at a time, or retrain"),
+    ("unroll", {}, 0.5, True, "^Remove less at a time, or retrain"),
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "ratio", "data", "words"), ADVICE)
-def test_advice_about_the_range_fits_what_was_done(name, given, ratio, data, words, training):
+@pytest.mark.parametrize(("name", "given", "ratio", "group", "words"), ADVICE)
+def test_advice_about_the_range_fits_what_was_done(name, given, ratio, group, words, training):
     source = getattr(dtda, name)(training, **given)
-    steps = Steps(np.zeros(1, int), np.array([ratio]), np.array([0.9]))
-    weights = dtda.remove(training.program, data).expand_dims(perturbation=[0])
-    assert re.search(words, advice(source, steps, weights))
+    steps = Steps(np.zeros(1, int), np.array([ratio]), np.array([0.9]), np.array([group]))
+    assert re.search(words, advice(source, steps))
 
 
 def test_predictions_beside_retraining_are_checked_too(training):

@@ -15,7 +15,8 @@ from scipy.optimize import linprog
 from tables import KERNELS, NUM_DATA, blown_up, ones, regression, regression_data, train, train_network
 
 import dtda_prob as dtda
-from dtda_prob import curvature, diagnostics, kernels
+from dtda_prob import curvature, diagnostics, kernels, zoo
+from dtda_prob.diagnostics import numbers
 from dtda_prob.diagnostics.sampling import r_hat_limit
 
 KEY = jax.random.key(0)
@@ -41,6 +42,31 @@ def test_steps_out_of_range_are_warned_of(call):
         call(blown_up(training, -1.0), weights)
     assert "BlownUp(factor=-1.0): 3 of the 3 longest steps" in str(caught.pop().message)
     assert not caught
+
+
+def test_the_length_of_a_group_must_be_right_more_narrowly():
+    """Twice the length does for the ranking of single examples, and is wrong of a group's effect."""
+    training = train("sgd by epoch")
+    pairs = dtda.groups(training.program, {"a": [0, 1], "b": [2, 3]})
+    groups = dtda.groups(training.program, {"a": [0, 1, 2], "b": [3, 4, 5]})
+    dtda.sample(blown_up(training, 2.0), KEY, 4, pairs)
+    with pytest.warns(RuntimeWarning, match="2 of the 2 longest steps.* remove less at a time"):
+        dtda.sample(blown_up(training, 2.0), KEY, 4, groups)
+    found = diagnostics.linear_range(blown_up(training, 2.0), KEY, groups, num_draws=2)
+    assert numbers.lengths(found, group=False) is None
+    assert numbers.out_of_range(found)[0] == 1.0
+
+
+def test_a_removed_class_is_not_a_small_step():
+    """Where a class goes, its log-odds fall without bound; first-order steps stop halfway."""
+    x, y = np.linspace(-1, 1, 12), np.repeat([0, 1], [9, 3])
+    program = dtda.Program(zoo.classifier([], 2), x[:, None], y=y)
+    kernel = dtda.kernels.sgd(optax.sgd(0.5), num_steps=50)
+    training = dtda.Training(program, kernel, dtda.measures.loss(x[:, None], y=y))
+    spread = dtda.remove(program, [1, 5, 9])
+    dtda.sample(dtda.unroll(training), KEY, 4, spread)
+    with pytest.warns(RuntimeWarning, match="Remove less at a time, or retrain"):
+        dtda.sample(dtda.unroll(training), KEY, 4, dtda.remove(program, [9, 10, 11]))
 
 
 def test_the_check_can_be_left_out_and_retraining_needs_none():

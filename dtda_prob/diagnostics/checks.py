@@ -9,7 +9,7 @@ import numpy as np
 from dtda_prob.diagnostics import numbers
 from dtda_prob.diagnostics.numbers import Number
 from dtda_prob.diagnostics.posterior import GOOD_K, USABLE_K
-from dtda_prob.studies.check import LEAST_COSINE, MOST_RATIO
+from dtda_prob.studies.check import LEAST_COSINE, MOST_GROUP_RATIO, MOST_RATIO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +182,22 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "linear_range": (
         Check(
             name="length of predicted steps over retrained",
-            value=lambda result: numbers.over_draws(result["norm_ratio"]),
+            value=lambda result: numbers.lengths(result, group=False),
             at_least=1 / MOST_RATIO,
             at_most=MOST_RATIO,
             passed="predicted steps are about as long as retrained ones",
             failed="predicted steps have the wrong length: expand about the centre, damp more where "
             "they are too long and less where too short, or remove less at a time",
+            method=True,
+        ),
+        Check(
+            name="length of predicted steps over retrained, of groups",
+            value=lambda result: numbers.lengths(result, group=True),
+            at_least=1 / MOST_GROUP_RATIO,
+            at_most=MOST_GROUP_RATIO,
+            passed="predicted steps of groups are about as long as retrained ones",
+            failed="predicted steps of groups have the wrong length: remove less at a time, expand "
+            "about the centre, or retrain",
             method=True,
         ),
         Check(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import check_weights, num_removed
+from dtda_prob.studies.check import changes_group
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -44,7 +45,8 @@ def linear_range(
     Returns:
         Per draw and perturbation `norm_ratio`, the length (over queries) of the predicted step divided
         by the length of the step of retraining with the same key, and `cosine`, of the angle between
-        them: both 1 if the prediction is right. For transforms with a response `halves`, the difference
+        them: both 1 if the prediction is right. Per perturbation `group`, whether it changes the weights
+        of more than one example, so that its length must be right more narrowly. For transforms with a response `halves`, the difference
         between the responses at the old weights and halfway, relative to the latter: 0 where the
         outcome is linear in the weights, near 1 where a derivative is useless. And `growth`, the norm
         of the exact derivative of the parameters along the step after each share of training: if it
@@ -69,6 +71,8 @@ def linear_range(
     dims = ("draw", "perturbation", "share")
     fields = {name: (dims[: each.ndim], each) for name, each in zip(FIELDS, pairs, strict=True)}
     coords = {"share": np.linspace(0, 1, pairs[-1].shape[-1] + 1)[1:]}
+    old = push_forward.training.program.full_weights()
+    fields["group"] = ("perturbation", changes_group(weights, old))
     if "perturbation" in weights.coords:
         coords["perturbation"] = weights["perturbation"].values
     return xr.Dataset(fields, coords, attrs={"transform": push_forward.name})

@@ -6,7 +6,7 @@ import xarray as xr
 
 from dtda_prob.diagnostics.across_seeds import LEAST_RELIABILITY
 from dtda_prob.diagnostics.sampling import r_hat_chance
-from dtda_prob.studies.check import LEAST_COSINE, MOST_RATIO
+from dtda_prob.studies.check import in_range
 
 Number = tuple[float, float]
 """A value and its standard error."""
@@ -42,11 +42,15 @@ def halves(result: xr.Dataset) -> Number | None:
     return None if apart.isnull().all() else over_draws(apart)
 
 
+def lengths(result: xr.Dataset, group: bool) -> Number | None:
+    """Return the length of predicted steps over retrained, of single examples or of groups."""
+    ratio = result["norm_ratio"][:, result["group"].values == group]
+    return over_draws(ratio) if ratio.size else None
+
+
 def out_of_range(result: xr.Dataset) -> Number:
     """Return the share of steps out of range, with its standard error over draws."""
-    ratio = result["norm_ratio"]
-    fits = (ratio <= MOST_RATIO) & (ratio * MOST_RATIO >= 1) & (result["cosine"] >= LEAST_COSINE)
-    each = 1 - fits.mean("perturbation")
+    each = 1 - in_range(result["norm_ratio"], result["cosine"], result["group"]).mean("perturbation")
     error = float(each.std("draw", ddof=1)) / each.size**0.5 if each.size > 1 else np.nan
     return float(each.mean()), error
 

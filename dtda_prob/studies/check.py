@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import num_removed
@@ -22,8 +22,14 @@ from dtda_prob.typing import PRNGKey
 
 NUM_CHECKED = 4
 """Perturbations that are retrained, with the longest predicted steps."""
-LEAST_COSINE, MOST_RATIO = 0.5, 3.0
-"""A step is in range if it points about the right way, and is about as long as it should be."""
+LEAST_COSINE, MOST_RATIO, MOST_GROUP_RATIO = 0.5, 3.0, 1.4
+"""A step is in range if it points about the right way, and is about as long as it should be.
+
+Steps of single examples are compared with each other, so that a common factor does no harm. The effect
+of a group is asked for by its size, and first-order steps fall short where the group is all of a class.
+"""
+MOST_SINGLE = 2
+"""Weights that a perturbation of a single example changes: its own, or those of two versions of it."""
 Values = Float[np.ndarray, "perturbation query *output"]
 
 
@@ -34,16 +40,28 @@ class Steps(NamedTuple):
         perturbation: which perturbations were retrained.
         norm_ratio: length of the predicted step over the length of the retrained one.
         cosine: of the angle between them.
+        group: which of them change the weights of a group of examples.
     """
 
     perturbation: np.ndarray
     norm_ratio: Float[np.ndarray, " perturbation"]
     cosine: Float[np.ndarray, " perturbation"]
+    group: Bool[np.ndarray, " perturbation"]
 
     def in_range(self) -> np.ndarray:
         """Return for each step whether it is about right."""
-        long, short = self.norm_ratio <= MOST_RATIO, self.norm_ratio * MOST_RATIO >= 1
-        return (self.cosine >= LEAST_COSINE) & long & short
+        return in_range(self.norm_ratio, self.cosine, self.group)
+
+
+def in_range(norm_ratio: Any, cosine: Any, group: Any) -> Any:
+    """Return for each step whether its length and direction are about right."""
+    most = np.where(group, MOST_GROUP_RATIO, MOST_RATIO)
+    return (cosine >= LEAST_COSINE) & (norm_ratio <= most) & (norm_ratio * most >= 1)
+
+
+def changes_group(weights: Any, old: Any) -> Bool[np.ndarray, " perturbation"]:
+    """Return which perturbations change the weights of more than one example."""
+    return (np.asarray(weights) != np.asarray(old)).sum(-1) > MOST_SINGLE
 
 
 def warn_beyond_range(
@@ -59,7 +77,7 @@ def warn_beyond_range(
             f"{source.name}: {beyond.sum()} of the {len(beyond)} longest steps, retrained for a draw, "
             f"are out of its range: predicted {np.median(steps.norm_ratio):.2g} times as long as "
             f"retrained, at a cosine of {np.median(steps.cosine):.2g} (medians). "
-            f"{advice(source, steps, weights)}; diagnostics.linear_range says more",
+            f"{advice(source, steps)}; diagnostics.linear_range says more",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -110,7 +128,8 @@ def compare_steps(
     smallest = np.finfo(predicted.dtype).tiny
     lengths = np.linalg.norm(predicted, axis=1), np.linalg.norm(true, axis=1).clip(smallest)
     product = (lengths[0] * lengths[1]).clip(smallest)
-    return Steps(longest, lengths[0] / lengths[1], (predicted * true).sum(1) / product)
+    group = changes_group(weights[longest], start_of(source, old))
+    return Steps(longest, lengths[0] / lengths[1], (predicted * true).sum(1) / product, group)
 
 
 def has_range(source: Source) -> TypeGuard[PushForward]:
@@ -124,18 +143,19 @@ def has_range(source: Source) -> TypeGuard[PushForward]:
     return not (source.training.kernel.not_differentiable or source.weigh)
 
 
-def advice(source: PushForward, steps: Steps, weights: xr.DataArray) -> str:
+def advice(source: PushForward, steps: Steps) -> str:
     """Return what to do about steps that are out of range, given what was done."""
-    long = np.median(steps.norm_ratio) > 1
-    removed = (weights.values[steps.perturbation] == 0).sum(1)
-    options = [
-        "expand at the middle of the step (at='centre')" if _is_at_old(source) else "",
-        f"damp {'more' if long else 'less'}" if source.curvature is not None else BETTER,
-        "remove less at a time" if np.median(removed) > 1 else "",
-        "retrain",
-    ]
-    chosen = [option for option in options if option]
-    return f"{', '.join(chosen[:-1])}, or {chosen[-1]}".capitalize()
+    long, aside = np.median(steps.norm_ratio) > 1, np.median(steps.cosine) < LEAST_COSINE
+    group = bool(np.median(steps.group))
+    options = {
+        "expand at the middle of the step (at='centre')": _is_at_old(source),
+        f"damp {'more' if long else 'less'}": source.curvature is not None,
+        BETTER: source.curvature is None and (long or aside or not group),
+        "remove less at a time": group,
+        "retrain": True,
+    }
+    *others, last = (option for option, fits in options.items() if fits)
+    return f"{', '.join(others)}, or {last}".capitalize()
 
 
 BETTER = (
