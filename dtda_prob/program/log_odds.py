@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend.core import Literal
 from jaxtyping import Array, PyTree
 
@@ -32,7 +33,13 @@ class Log(NamedTuple):
     array: Array
 
 
-Known = LogOdds | Log | None
+class OnePlusExp(NamedTuple):
+    """What the exponential in 1 + exp(x) was taken of, by which a sigmoid written by hand is known."""
+
+    array: Array
+
+
+Known = LogOdds | Log | OnePlusExp | None
 
 
 def with_log_odds(function: Callable[[], PyTree]) -> tuple[PyTree, list[Known]]:
@@ -83,9 +90,21 @@ def _apply(equation: Any, values: list, known: list) -> tuple[list, list]:
 
 
 def _learned(name: str, params: dict, values: list, known: list) -> Known:
-    """Return what an operation tells of its result: a softmax is exp(x) over its sum."""
+    """Return what an operation tells of its result: a softmax is exp(x) over its sum.
+
+    Sigmoids written by hand are 1 / (1 + exp(-x)) and exp(x) / (1 + exp(x)).
+    """
     if name == "logistic":
         return LogOdds(values[0])
+    if name == "add" and any(map(_is_one, values)):
+        exponents = [each.array for each in known if isinstance(each, Log)]
+        return OnePlusExp(exponents[0]) if exponents else None
+    if name == "div" and isinstance(known[1], OnePlusExp):
+        exponent = known[1].array
+        if _is_one(values[0]):
+            return LogOdds(-exponent)
+        of_same = isinstance(known[0], Log) and known[0].array is exponent
+        return LogOdds(exponent) if of_same else None
     if name == "exp":
         return Log(values[0])
     if name == "reduce_sum" and isinstance(known[0], Log):
@@ -93,3 +112,7 @@ def _learned(name: str, params: dict, values: list, known: list) -> Known:
     if name == "div" and all(isinstance(each, Log) for each in known):
         return Log(known[0].array - known[1].array)
     return None
+
+
+def _is_one(value: Any) -> bool:
+    return not isinstance(value, jax.core.Tracer) and np.ndim(value) == 0 and value == 1
