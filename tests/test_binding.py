@@ -444,7 +444,11 @@ def test_log_odds_of_probabilities_are_carried_beyond_rounding(name):
         params = {"slope": jnp.ones(())}
         return jax.jit(lambda params: (value(params), jax.jacobian(value)(params)))(params)
 
-    kinds = [measures.margin, measures.loss] if "counts" not in name and "times" not in name else [measures.loss]
+    kinds = (
+        [measures.margin, measures.loss]
+        if "counts" not in name and "times" not in name
+        else [measures.loss]
+    )
     for kind in kinds:
         results = [slope_of(kind, link) for link in PAIRS[name]]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)

@@ -239,7 +239,8 @@ def test_no_worker_is_said_and_given_up(tmp_path, monkeypatch):
             RuntimeWarning, match="no worker for .* s; waiting until 2 s .* is finished is safe"
         ),
         pytest.raises(
-            EngineError, match=r"no worker for ([2-9]|\d\d+) s: see the logs .*, start some, and call again"
+            EngineError,
+            match=r"no worker for ([2-9]|\d\d+) s: see .*, start some, and call again",
         ),
     ):
         run(toy(tmp_path), 3, client)

@@ -45,12 +45,12 @@ def linear_range(
     Returns:
         Per draw and perturbation `norm_ratio`, the length (over queries) of the predicted step divided
         by the length of the step of retraining with the same key, and `cosine`, of the angle between
-        them: both 1 if the prediction is right. Per perturbation `group`, whether it changes the weights
-        of more than one example, so that its length must be right more narrowly. For transforms with a response `halves`, the difference
-        between the responses at the old weights and halfway, relative to the latter: 0 where the
-        outcome is linear in the weights, near 1 where a derivative is useless. And `growth`, the norm
-        of the exact derivative of the parameters along the step after each share of training: if it
-        explodes, training is unstable and its derivative useless.
+        them: both 1 if the prediction is right. Per perturbation `group`, whether it changes the
+        weights of more than one example, so that its length must be right more narrowly. For transforms
+        with a response `halves`, the difference between the responses at the old weights and halfway,
+        relative to the latter: 0 where the outcome is linear in the weights, near 1 where a derivative
+        is useless. And `growth`, the norm of the exact derivative of the parameters along the step
+        after each share of training: if it explodes, training is unstable and its derivative useless.
 
     Raises:
         ValueError: for bad weights, perturbations that drop different numbers of rows, or a kernel
