@@ -72,7 +72,7 @@ def linear_range(
     fields = {name: (dims[: each.ndim], each) for name, each in zip(FIELDS, pairs, strict=True)}
     coords = {"share": np.linspace(0, 1, pairs[-1].shape[-1] + 1)[1:]}
     old = push_forward.training.program.full_weights()
-    fields["group"] = ("perturbation", changes_group(weights, old))
+    fields["group"] = (("perturbation",), changes_group(weights, old))
     if "perturbation" in weights.coords:
         coords["perturbation"] = weights["perturbation"].values
     return xr.Dataset(fields, coords, attrs={"transform": push_forward.name})

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import Literal
 from jaxtyping import Array, PyTree
 
@@ -115,4 +116,4 @@ def _learned(name: str, params: dict, values: list, known: list) -> Known:
 
 
 def _is_one(value: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer) and np.ndim(value) == 0 and value == 1
+    return not isinstance(value, Tracer) and np.ndim(value) == 0 and value == 1
