@@ -4,7 +4,6 @@ from pathlib import Path
 import jax
 import matplotlib as mpl
 import pytest
-from tables import compiled
 
 mpl.use("agg")
 
@@ -19,7 +18,6 @@ def forget_what_was_compiled():
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and len(maps.read_bytes().splitlines()) > MAPPED:
-        compiled.cache_clear()
         jax.clear_caches()
         gc.collect()
 

@@ -8,6 +8,7 @@ import numpy as np
 from cases.kernels import CASES
 
 import dtda_prob as dtda
+from dtda_prob.compiling import compiled
 from dtda_prob.kernels import Kernel
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
@@ -79,20 +80,22 @@ def _network_training(precision) -> Training:
     return Training(network(), KERNELS["sgd by epoch"], dtda.measures.loss(x, y=y))
 
 
-compiled = cache(jax.jit)
-"""Compile a function once: methods are equal, but not the same, each time that they are asked for."""
+_draw = compiled(lambda training, key, weights: training.draw(key, weights))
+_push = compiled(lambda push_forward, key, old, new: push_forward.push(key, old, new))
+_pull = compiled(lambda push_forward, key, weights, queries: push_forward.pull(key, weights, queries))
 
 
 def draw(training: Training, weights, key=None):
-    return compiled(training.draw)(jax.random.key(0) if key is None else key, weights)
+    """Draw once; trainings that differ in numbers alone share what is compiled, and so below."""
+    return _draw(training, jax.random.key(0) if key is None else key, weights)
 
 
-def push(push_forward, old, new):
-    return compiled(push_forward.push)(jax.random.key(0), old, new)
+def push(push_forward: PushForward, old, new):
+    return _push(push_forward, jax.random.key(0), old, new)
 
 
-def pull(push_forward, weights, queries=None):
-    return compiled(push_forward.pull)(jax.random.key(0), weights, queries)
+def pull(push_forward: PushForward, weights, queries=None):
+    return _pull(push_forward, jax.random.key(0), weights, queries)
 
 
 def ones(num_data: int = NUM_DATA):
