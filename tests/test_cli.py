@@ -88,6 +88,10 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
     assert not imported_by(code) & heavy
 
 
+def test_what_a_study_holds_is_listed_without_jax():
+    assert "jax" not in imported_by("import dtda_prob.numerals, dtda_prob.storage")
+
+
 def test_every_public_name_is_there():
     assert all(getattr(dtda, name) is not None for name in dtda.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):

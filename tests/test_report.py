@@ -21,7 +21,8 @@ from strangers import rewritten
 from tables import regression_data
 
 import dtda_prob as dtda
-from dtda_prob.report import influences, numbers
+from dtda_prob import numerals
+from dtda_prob.report import influences
 from dtda_prob.report.looks import Looks, looks, png
 from dtda_prob.report.study import meaning_of, open_study
 from dtda_prob.report.tables import Column, Table
@@ -442,17 +443,17 @@ def test_thumbnails_are_images_of_the_pixels():
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        (numbers.with_error(1.2345e-4, 2.1e-6), "(123.5 ± 2.1)×10⁻⁶"),
-        (numbers.plain(numbers.with_error(-1.2345e-4, 2.1e-6)), "(-123.5 +- 2.1)e-6"),
-        (numbers.with_error(-0.5, 0.04), "−0.500 ± 0.040"),
-        (numbers.with_error(3.0, np.nan), "3"),
-        (numbers.beside_error(1.0, 0.0), "1.000 ± 0"),
-        (numbers.fixed(-0.001, 2), "0.00"),
-        (numbers.brief(1.5e-7), "1.50×10⁻⁷"),
-        (numbers.share(0.0), "< 0.001"),
-        (numbers.size(2_500_000), "2.5 MB"),
-        (numbers.duration(np.nan), "–"),
-        (numbers.clip("abcdef", 3), "ab…"),
+        (numerals.with_error(1.2345e-4, 2.1e-6), "(123.5 ± 2.1)×10⁻⁶"),
+        (numerals.plain(numerals.with_error(-1.2345e-4, 2.1e-6)), "(-123.5 +- 2.1)e-6"),
+        (numerals.with_error(-0.5, 0.04), "−0.500 ± 0.040"),
+        (numerals.with_error(3.0, np.nan), "3"),
+        (numerals.beside_error(1.0, 0.0), "1.000 ± 0"),
+        (numerals.fixed(-0.001, 2), "0.00"),
+        (numerals.brief(1.5e-7), "1.50×10⁻⁷"),
+        (numerals.share(0.0), "< 0.001"),
+        (numerals.size(2_500_000), "2.5 MB"),
+        (numerals.duration(np.nan), "–"),
+        (numerals.clip("abcdef", 3), "ab…"),
         (meaning_of({}, "variance", "loss").unit, "nats²"),
         (meaning_of({}, "variance", "squared_error").unit, "target units⁴"),
         (meaning_of({"meanings": "[1"}, "mean", "prediction").unit, ""),

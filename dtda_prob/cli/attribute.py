@@ -97,7 +97,7 @@ def _findings(scores: "xr.Dataset", top: int, rate: float) -> dict[str, Any]:
 def _lines(scores: "xr.Dataset", findings: dict[str, Any]) -> list[str]:
     """Return the strongest examples of the first queries by the first divergence, and all counts."""
     from dtda_prob.divergences.meaning import decoded
-    from dtda_prob.report.numbers import plain, with_error
+    from dtda_prob.numerals import plain, with_error
 
     lines = []
     for one in findings["scores"][: min(NUM_QUERIES, scores.sizes["query"])]:

@@ -160,7 +160,7 @@ def _agreement(result: "xr.Dataset") -> list[dict[str, Any]]:
 
 
 def _lines(numbers: list[dict[str, Any]]) -> list[str]:
-    from dtda_prob.report.numbers import plain, with_error
+    from dtda_prob.numerals import plain, with_error
 
     head = "divergence", "Spearman +- error", "corrected for noise in the truth"
     pairs = ("lds", "lds_error"), ("lds_disattenuated", "lds_disattenuated_error")

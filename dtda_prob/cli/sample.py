@@ -128,7 +128,7 @@ def _missing(there: "pd.Series | None", draws: int, weights: Any) -> int:
 
 
 def _table(rows: "pd.DataFrame", *head: str) -> list[str]:
-    from dtda_prob.report.numbers import plain, with_error
+    from dtda_prob.numerals import plain, with_error
 
     written = [plain(with_error(*pair)) for pair in zip(rows["mean"], rows["error"], strict=True)]
     columns = [rows["labels"], written, *([rows["sd"].map("{:.3g}".format)] if "sd" in rows else [])]

@@ -21,7 +21,7 @@ COUNTS = ["draws", "perturbations", "queries", "data"]
 def info(store: Path, verify: bool, as_json: bool) -> None:
     """List the contents of a study, one line per name."""
     import dtda_prob as dtda
-    from dtda_prob.report.study import readable
+    from dtda_prob.storage import readable
 
     with readable(store):
         table = dtda.contents(store)
@@ -62,7 +62,7 @@ def report(store: Path, output: Path, as_json: bool) -> None:
 
 
 def _table(table: "pd.DataFrame") -> list[str]:
-    from dtda_prob.report.numbers import size
+    from dtda_prob.numerals import size
 
     shown = table.assign(
         transform=table["transform"].str.partition("(")[0],  # without its settings

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import arviz_stats  # noqa: F401  (the accessor that estimates densities)
 import numpy as np
 import xarray as xr
-from matplotlib.ticker import MaxNLocator
 
-from dtda_prob.report.numbers import MINUS, SUPERSCRIPTS, brief, clip, exponent_of, scaled_unit
+from dtda_prob.numerals import MINUS, SUPERSCRIPTS, brief, clip, exponent_of, scaled_unit
 from dtda_prob.report.tables import LONGEST
 
 COLORS = ("#0072b2", "#c2500a", "#00785a", "#9a4d80", "#8a6d00", "#6b4226", "#7a7a7a", "#b03060")
@@ -129,6 +127,8 @@ def agreement(
 
 def _axis(label: str, values: Any, is_log: bool = False) -> Axis:
     """Return an axis that holds some values, which are exponents of ten where it is logarithmic."""
+    from matplotlib.ticker import MaxNLocator
+
     flat = np.concatenate([np.ravel(each) for each in values])
     low, high = float(flat.min()), float(flat.max())
     ticks = np.asarray(MaxNLocator(5, integer=is_log).tick_values(low, high))
@@ -156,6 +156,8 @@ def _spans_decades(values: Mapping[Any, np.ndarray]) -> bool:
 
 def _density(draws: np.ndarray) -> np.ndarray:
     """Return places and the density there, `(2, point)`."""
+    import arviz_stats  # noqa: F401  (the accessor)
+
     array = xr.DataArray(draws.astype(float), dims="draw")
     # Densities of nonnegative draws near zero end at zero; others fade out.
     ends = draws.min() >= 0 and draws.min() < draws.std()

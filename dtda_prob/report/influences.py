@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from dtda_prob.divergences import Meaning
+from dtda_prob.numerals import count, decimals_for, exponent_of, fixed, scaled_unit, share
 from dtda_prob.report.looks import Looks
-from dtda_prob.report.numbers import count, decimals_for, exponent_of, fixed, scaled_unit, share
 from dtda_prob.report.study import Part, meaning_of, texts
 from dtda_prob.report.tables import Column, Table, bars
 

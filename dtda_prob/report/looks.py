@@ -11,7 +11,7 @@ import xarray as xr
 from markupsafe import Markup
 from PIL import Image
 
-from dtda_prob.report.numbers import brief, clip
+from dtda_prob.numerals import brief, clip
 from dtda_prob.report.study import texts
 from dtda_prob.report.tables import LONGEST
 

@@ -13,11 +13,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from dtda_prob.numerals import clip
 from dtda_prob.report import figures, summary
-from dtda_prob.report.numbers import clip
 from dtda_prob.report.panels import Choice, panels_of
 from dtda_prob.report.quality import evidence
-from dtda_prob.report.study import Study, groups_of, open_study, readable
+from dtda_prob.report.study import Study, groups_of, open_study
+from dtda_prob.storage import readable
 
 ASSETS = "assets"
 MOST_BYTES = 6_000_000

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from dtda_prob.numerals import clip, count
 from dtda_prob.report.figures import Figure, Style, densities, styles_of
 from dtda_prob.report.influences import Scores, by_query, over_all, scores_of
 from dtda_prob.report.looks import Looks, looks
-from dtda_prob.report.numbers import clip, count
 from dtda_prob.report.samples import SampleSet, compared, is_drawn, num_outputs, read, reference_of
 from dtda_prob.report.study import Group, Part, Study, groups_of, unit_of
 from dtda_prob.report.tables import LONGEST, Table

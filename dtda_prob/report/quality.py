@@ -6,8 +6,8 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from dtda_prob.numerals import count, fixed, with_error
 from dtda_prob.report import figures
-from dtda_prob.report.numbers import count, fixed, with_error
 from dtda_prob.report.study import Part, Study, meaning_of, texts
 from dtda_prob.report.tables import MOST_ROWS, Column, Table, bars, marked
 

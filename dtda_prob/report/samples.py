@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dtda_prob.divergences import estimate
-from dtda_prob.report.numbers import NONE, beside_error, brief, count, exponent_of, scaled_unit
+from dtda_prob.numerals import NONE, beside_error, brief, count, exponent_of, scaled_unit
 from dtda_prob.report.study import Part, unit_of
 from dtda_prob.report.tables import Column, Table
 

@@ -2,8 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +11,7 @@ import xarray as xr
 
 from dtda_prob.divergences import Meaning, available
 from dtda_prob.divergences.meaning import decoded
-from dtda_prob.storage import StoreError, contents, load
+from dtda_prob.storage import contents, load
 
 UNITS = {
     **dict.fromkeys(("loss", "log_likelihood", "margin"), "nats"),
@@ -91,20 +89,6 @@ def _about(node: xr.DataTree) -> dict[str, Any]:
     """Read what a study, or a part of it, says about itself; `load` has checked its types."""
     about = json.loads(node.attrs.get("dtda_prob", "{}"))
     return {field: value for field, value in about.items() if value is not None}
-
-
-@contextmanager
-def readable(path: Path) -> Generator[None]:
-    """Turn errors of reading a damaged or foreign store into one that says what to do."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except (AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{str(path)!r} is damaged, or not as dtda_prob writes it ({type(error).__name__}: "
-            f"{str(error)[:200]}); `dtda info --verify {path}` reads it all again"
-        ) from error
 
 
 def groups_of(study: Study) -> list[Group]:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from dtda_prob.numerals import NONE, brief, count, duration, share, size, with_error
 from dtda_prob.report.influences import RATE, Scores
-from dtda_prob.report.numbers import NONE, brief, count, duration, share, size, with_error
 from dtda_prob.report.panels import Panels
 from dtda_prob.report.quality import Evidence
 from dtda_prob.report.study import Part, Study

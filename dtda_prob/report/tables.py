@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from dtda_prob.report.numbers import NONE, brief, clip, fixed
+from dtda_prob.numerals import NONE, brief, clip, fixed
 
 MOST_ROWS = 200
 """Of a table on the page."""

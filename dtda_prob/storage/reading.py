@@ -1,6 +1,8 @@
 """Reading stores: trees that are opened lazily, and a table of contents."""
 
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,20 @@ def contents(path: str | Path) -> pd.DataFrame:
     rows = {name: _row(root, name, nodes) for name in names_of(nodes)}
     columns = ["kind", "transform", "measure", *COUNTED, "finished", "diverging", "seconds", "bytes"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
+
+
+@contextmanager
+def readable(path: Path) -> Generator[None]:
+    """Turn errors of reading a damaged or foreign store into one that says what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{str(path)!r} is damaged, or not as dtda_prob writes it ({type(error).__name__}: "
+            f"{str(error)[:200]}); `dtda info --verify {path}` reads it all again"
+        ) from error
 
 
 def _opened(root: Path, name: str | None, nodes: Nodes) -> xr.DataTree:
