@@ -29,7 +29,7 @@ Steps of single examples are compared with each other, so that a common factor d
 of a group is asked for by its size, and first-order steps fall short where the group is all of a class.
 """
 MOST_SINGLE = 2
-"""Weights that a perturbation of a single example changes: its own, or those of two versions of it."""
+"""Weights that a perturbation of one example changes: its own, or the weights of two versions of it."""
 Values = Float[np.ndarray, "perturbation query *output"]
 
 
