@@ -280,6 +280,7 @@ QUIET = dtda.Options(check=False)
 ONE_MODEL = {
     "a checkpoint": dtda.kernels.pretrained({"slopes": np.array([1.0, -1.0], np.float32)}),
     "a minimum": dtda.kernels.exact(temperature=0.0),
+    "searches that end at one minimum": dtda.kernels.lbfgs(tolerance=1e-4),
 }
 
 

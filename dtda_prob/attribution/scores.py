@@ -109,7 +109,7 @@ class Scores:
         training = self.comparison.training
         scores = score_arms(
             arms, self.divergences, self.perturbed.dim, self.comparison.coupled, self.options,
-            num_states=training.kernel.num_states,
+            num_states=training.kernel.num_states, resolution=training.kernel.resolution,
         )  # fmt: skip
         labels = self.coords.isel(query=queries).coords
         scores = scores.assign_coords({name: labels[name] for name in labels})
@@ -134,9 +134,11 @@ def score_arms(
     coupled: bool,
     options: Options,
     num_states: int = 1,
+    resolution: float = 0.0,
 ) -> xr.Dataset:
     """Estimate divergences between both arms, whose perturbations lie along `dim`; see `attribute`."""
-    scored = [_of_divergence(each, arms, coupled, options, num_states) for each in divergences]
+    settings = coupled, options, num_states, resolution
+    scored = [_of_divergence(each, arms, settings) for each in divergences]
     dims = ("divergence", "arm", "draw", "query", dim)
     fields = {name: np.stack([fields[name] for fields in scored]) for name in scored[0]}
     variables: dict[str, Any] = {
@@ -148,21 +150,22 @@ def score_arms(
     return xr.Dataset(variables, {"arm": names} if "contribution" in fields else {})
 
 
-def _of_divergence(
-    divergence: Divergence, arms: Arms, coupled: bool, options: Options, num_states: int
-) -> dict[str, np.ndarray]:
+def _of_divergence(divergence: Divergence, arms: Arms, settings: tuple) -> dict[str, np.ndarray]:
     """Estimate a few queries at a time, so that memory stays bounded."""
     step = max(1, MOST_ELEMENTS * arms.new.shape[1] // arms.new.size)
     places = (slice(i, i + step) for i in range(0, arms.new.shape[1], step))
-    blocks = [
-        _of_block(divergence, arms.old[:, some], arms.new[:, some], coupled, options, num_states)
-        for some in places
-    ]
+    blocks = [_of_block(divergence, arms.old[:, some], arms.new[:, some], *settings) for some in places]
     return {name: np.concatenate([b[name] for b in blocks], axis=-2) for name in blocks[0]}
 
 
 def _of_block(
-    divergence: Divergence, old: Values, new: Values, coupled: bool, options: Options, num_states: int
+    divergence: Divergence,
+    old: Values,
+    new: Values,
+    coupled: bool,
+    options: Options,
+    num_states: int,
+    resolution: float,
 ) -> dict[str, np.ndarray]:
     chosen = divergence.of(old.ndim == 4)
     expansion, permuted = expand_and_permute(
@@ -177,7 +180,7 @@ def _of_block(
     ranking = rank_pairs(expansion, options.top, options.level, options.num_resamples, seed=0)
     fields = {"score": estimate.value} | estimate._asdict() | ranking._asdict()
     del fields["value"]
-    unknown = identical(old, new)[:, None]
+    unknown = identical(old, new, resolution)[:, None]
     for name in ("error", "lower", "upper", "p_value", *UNSURE):
         fields[name] = np.where(unknown, np.nan, fields[name])
     fields["q_value"] = q_values(fields["p_value"])
@@ -191,12 +194,14 @@ def _of_block(
 UNSURE = ("rank_lower", "rank_upper", "rank_probability", "top_probability")
 
 
-def identical(old: Values, new: Values) -> np.ndarray:
+def identical(old: Values, new: Values, resolution: float = 0.0) -> np.ndarray:
     """Return for which queries all draws of both arms are the same up to rounding, and something moves.
 
-    Such draws are one model: they say nothing about how training varies.
+    Such draws are one model: they say nothing about how training varies. Where training ends within a
+    tolerance, draws of one minimum differ by as much; see `Kernel.resolution`.
     """
-    rounding = ROUNDING * np.finfo(old.dtype).eps * np.maximum(np.abs(old), np.abs(new)).max(0)
+    relative = max(ROUNDING * np.finfo(old.dtype).eps, resolution)
+    rounding = relative * np.maximum(np.abs(old), np.abs(new)).max(0)
     same = (np.ptp(old, 0) <= rounding) & (np.ptp(new - old, 0) <= rounding)
     still = (new[:1] == old[:1]).all(0)
     axes = tuple(range(1, same.ndim))

@@ -106,6 +106,11 @@ class Kernel(Module):
         return self.phases[-1].temperature
 
     @property
+    def resolution(self) -> float:
+        """Return the relative difference of draws that an optimizer's tolerance leaves."""
+        return self.phases[-1].resolution
+
+    @property
     def not_differentiable(self) -> str:
         """Return why training has no derivative in the weights, an empty string where it has one."""
         return next((each.not_differentiable for each in self.phases if each.not_differentiable), "")
@@ -232,6 +237,11 @@ class Phase(Kernel):
     def temperature(self) -> float | None:
         """Return T of the posterior exp(-n L / T) that the algorithm draws from, if it does."""
         return None
+
+    @property
+    def resolution(self) -> float:
+        """Return 0: what the steps end at differs by their randomness alone."""
+        return 0.0
 
     @property
     def not_differentiable(self) -> str:

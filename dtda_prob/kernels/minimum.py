@@ -36,6 +36,11 @@ def not_begun(dtype: Any) -> Ending:
     return Ending(jnp.full((), jnp.inf, dtype), zero, zero, jnp.array(False))
 
 
+def least_gradient(dtype: Any) -> float:
+    """Return about what rounding leaves of the norm of a gradient of size 1."""
+    return float(jnp.finfo(dtype).eps) ** 0.75
+
+
 def find(
     potential: Potential,
     start: Vector,
@@ -71,7 +76,7 @@ def _descend(
     """Step until the gradient is small, steps run out, or the position stops changing."""
     optimizer = optax.lbfgs(memory_size=memory_size)
     evaluate = optax.value_and_grad_from_state(potential)
-    least = jnp.finfo(start.dtype).eps ** 0.75 if tolerance is None else tolerance
+    least = least_gradient(start.dtype) if tolerance is None else tolerance
 
     def carries_on(position: _Position) -> Bool[Array, ""]:
         steep = _gradient_norm(position.state) > least

@@ -17,6 +17,8 @@ from dtda_prob.kernels.settings import check_positive
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
+SPREAD = 100.0
+"""How far searches end from a minimum, over the tolerance: one over its least curvature, as a rule."""
 MODEL_STREAM = 0x6D6F6465
 """Folded into a step's key for the model's own randomness; the rest of the step uses the key itself."""
 
@@ -75,6 +77,12 @@ class lbfgs(Phase):
         """Return the gradients of one search; another start or other weights take about as many."""
         with jax.ensure_compile_time_eval():
             return float(compiled(_num_gradients)(self, program))
+
+    @property
+    def resolution(self) -> float:
+        """Return how far ends of searches at one minimum lie apart: a hundred times the tolerance."""
+        least = minimum.least_gradient(jnp.result_type(float))
+        return SPREAD * (least if self.tolerance is None else float(self.tolerance))
 
     def step_sizes(self, program: Program) -> Sizes:
         return np.array([np.inf])

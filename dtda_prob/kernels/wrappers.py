@@ -120,6 +120,11 @@ class PhaseWrapper(Phase):
         return self.phase.temperature
 
     @property
+    def resolution(self) -> float:
+        """Return the resolution of the phase."""
+        return self.phase.resolution
+
+    @property
     def not_differentiable(self) -> str:
         """Return why the phase has no derivative."""
         return self.phase.not_differentiable
