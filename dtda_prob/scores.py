@@ -214,6 +214,35 @@ def aggregate(
     ).assign_attrs(scores.attrs)
 
 
+def sampling_variance(scores: xr.Dataset | xr.DataTree) -> xr.DataArray:
+    """Estimate how the mean of each measurement varies from one dataset to another.
+
+    The infinitesimal jackknife: the sum over examples of squared effects of their removal on the mean,
+    about its average over examples. For `covariance` of a posterior it is the Bayesian infinitesimal
+    jackknife (Giordano and Broderick, arXiv 2305.06466), right where the model is misspecified and the
+    posterior's own variance is not. The noise of the draws adds to squares, and is taken off.
+
+    Args:
+        scores: from `attribute`, with the divergence "mean" and each example removed in turn.
+
+    Returns:
+        The variance by query; its root is a frequentist standard error of the posterior mean. Negative
+        where the noise of the draws is all that there is: take more draws.
+
+    Raises:
+        ValueError: if the scores are not means by example.
+    """
+    scores = dataset_of(scores)
+    if "mean" not in scores["divergence"] or "example" not in scores["score"].dims:
+        raise ValueError(
+            "sampling_variance needs the mean without each example: divergences=['mean'] of attribute"
+        )
+    chosen = scores[["score", "error"]].sel(divergence="mean", drop=True)
+    number = chosen.sizes["example"]
+    noise = (1 - 1 / number) * chosen["error"] ** 2
+    return number * (chosen["score"].var("example") - noise.mean("example"))
+
+
 def _error_and_freedom(
     contribution: xr.DataArray, score: xr.DataArray
 ) -> tuple[xr.DataArray, xr.DataArray]:

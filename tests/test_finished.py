@@ -10,7 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from tables import NUM_DATA, regression, regression_data
+from tables import NOISE, NUM_DATA, regression, regression_data
 from test_samplers import mode, precision
 
 import dtda_prob as dtda
@@ -62,6 +62,18 @@ def test_finished_chains_are_carried_within_their_errors(name, training):
     z = (found["score"].values - truth.T) / found["error"].values
     assert 0.3 < np.sqrt((z**2).mean()) < 2
     assert found["error"].max() < 0.5 * np.abs(truth).max()
+
+
+def test_the_squares_of_effects_add_up_to_the_sampling_variance():
+    """Of least squares with a prior, against the sandwich H^-1 (sum of g g') H^-1 of all gradients."""
+    training = dtda.Training(regression(), kernels.pretrained({"slopes": chains(memory=0.0)}))
+    scores = dtda.attribute(dtda.covariance(training), KEY, divergences=["mean"])
+    x, y = regression_data()
+    steps = x * (y - x @ mode(ONES))[:, None] / NOISE**2 @ np.linalg.inv(precision(ONES))
+    found = dtda.scores.sampling_variance(scores)
+    close(found, NUM_DATA * steps.var(0), rtol=0.15)
+    with pytest.raises(ValueError, match="the mean without each example"):
+        dtda.scores.sampling_variance(scores.rename(example="perturbation"))
 
 
 def test_leave_one_out_needs_no_sampling():
