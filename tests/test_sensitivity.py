@@ -182,3 +182,36 @@ def test_a_program_without_a_prior_has_no_log_prior():
     program = dtda.Program(dtda.zoo.classifier([2], 2), np.ones((3, 2)), y=np.array([0, 1, 1]))
     with pytest.raises(ValueError, match="no site with a prior"):
         program.log_prior(program.init(KEY))
+
+
+def exact_left_out() -> tuple[np.ndarray, np.ndarray]:
+    """Return log densities of each example given the others, and the means without each."""
+    x, y = regression_data()
+    parts = [posterior(np.asarray(ones().at[i].set(0.0))) for i in range(NUM_DATA)]
+    spread = [np.sqrt(NOISE**2 + row @ part[1] @ row) for row, part in zip(x, parts, strict=True)]
+    means = np.stack([mean for mean, _ in parts])
+    return stats.norm.logpdf(y, (x * means).sum(1), spread), means
+
+
+@pytest.mark.filterwarnings("ignore:Using mixture=True assumes")
+def test_a_mixture_of_all_removals_serves_those_of_heavy_weights():
+    """Against closed forms and ArviZ, where plain weights have no variance."""
+    kernel = dtda.kernels.nuts(num_warmup=200, num_samples=250)
+    training, (density, means) = train(kernel, measure=dtda.measures.parameters()), exact_left_out()
+    without = dtda.leave_one_out(training.program)
+    made = dtda.importance(training, KEY, num_draws=4000, proposal=without)
+    assert (dtda.diagnostics.posterior.k_hats(made, without) < 0.5).all()
+    draws = made.population.params["slopes"]
+    weights = np.exp([made.weigh(jnp.asarray(row, jnp.float32)).log_weights for row in without.values])
+    spread = np.sqrt([np.diag(posterior(row)[1]) for row in without.values])
+    assert np.abs((weights @ draws - means) / spread).max() < 0.15
+    x, y = regression_data()
+    likelihood = stats.norm.logpdf(y, draws @ x.T, NOISE).reshape(4, -1, NUM_DATA)
+    tree = xr.DataTree.from_dict(
+        {"log_likelihood": xr.Dataset({"y": (("chain", "draw", "example"), likelihood)})}
+    )
+    loo = arviz_stats.loo(tree, pointwise=True, mixture=True, reff=1.0)
+    close(loo.elpd_i, density, atol=0.1)
+    close(np.log((weights * np.exp(likelihood.reshape(-1, NUM_DATA).T)).sum(1)), loo.elpd_i, atol=0.05)
+    with pytest.raises(ValueError, match="proposal: the population of a mixture"):
+        dtda.importance(train("exact"), KEY, proposal=without)

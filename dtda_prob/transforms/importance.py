@@ -1,7 +1,7 @@
 """Importance sampling, for training algorithms that draw from a posterior."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,8 +14,11 @@ from jaxtyping import Array, Float
 
 from dtda_prob.compiling import compiled
 from dtda_prob.kernels.finished import finished
+from dtda_prob.kernels.hamiltonian import Hamiltonian
 from dtda_prob.module import Module
+from dtda_prob.perturbations import check_weights
 from dtda_prob.training import STATES_AT_ONCE, Training
+from dtda_prob.transforms.mixture import mixture
 from dtda_prob.transforms.push_forward import (
     Cost,
     PushForward,
@@ -36,11 +39,12 @@ LEAST_DRAWS = 25
 
 
 class Population(Module):
-    """Draws of the posterior on all data.
+    """Draws of the posterior on all data, or of a mixture.
 
     Attributes:
         params: stacked draws.
-        log_density: log of the unnormalised posterior density of each.
+        log_density: log of the unnormalised density that each is drawn from.
+        log_posterior: log of the unnormalised posterior density of each on all data.
         slopes: the derivative of n L at each draw with respect to the weights, where the objective is
             linear in them and this fits into memory.
         effective: effective number of draws, an integer: it sets the length of the tail.
@@ -48,6 +52,7 @@ class Population(Module):
 
     params: Params
     log_density: Float[Array, " draw"]
+    log_posterior: Float[Array, " draw"]
     slopes: Float[Array, "draw example"] | None
     effective: int
 
@@ -90,16 +95,22 @@ class importance(PushForward):
             None, the states of as many runs as give 256 draws, and all of a pretrained kernel.
         match_moments: move the population's mean and variances to the weighted ones first, where that
             gives a better tail (Paananen et al., arXiv 1906.08850).
+        proposal: perturbed datasets `(perturbation, example)`, from the mixture of whose posteriors the
+            population is drawn, by `nuts` or `hmc`: no weight at one of them is more than the mixture's
+            number of posteriors times the mean, so that removals whose weights rest on few draws of the
+            posterior on all data can be asked for, all of them at the price of one population.
         population: its draws; drawn with the key if None.
 
     Raises:
         ValueError: if the kernel draws from no posterior, or `num_draws` is below 25, the least to
-            which a tail can be fitted, or not a multiple of the states of a run.
+            which a tail can be fitted, or not a multiple of the states of a run; with a `proposal`, if
+            the kernel is no sampler of densities, or moments are to be matched.
     """
 
     key: PRNGKey
     num_draws: int | None = eqx.field(default=None, kw_only=True)
     match_moments: bool = eqx.field(default=False, kw_only=True)
+    proposal: Float[Array, "component example"] | None = eqx.field(default=None, kw_only=True)
     population: Population = eqx.field(kw_only=True, repr=False)
 
     directions = ("push",)
@@ -111,6 +122,7 @@ class importance(PushForward):
         *,
         num_draws: int | None = None,
         match_moments: bool = False,
+        proposal: Any = None,
         population: Population | None = None,
     ):
         check_posterior(training, "importance")
@@ -121,8 +133,9 @@ class importance(PushForward):
             )
         self.training, self.key = training, jax.random.key(0) if key is None else key
         self.num_draws, self.match_moments = num_draws, match_moments
+        self.proposal = _components(training, proposal, match_moments)
         num_runs = training.num_runs(size)
-        self.population = population or draw_population(training, self.key, num_runs)
+        self.population = population or draw_population(training, self.key, num_runs, self.proposal)
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> PushForward:
         """Return the transform of a training on fewer rows, with a population of its own."""
@@ -175,7 +188,8 @@ class importance(PushForward):
         population = self.population
         if population.slopes is not None and not self.match_moments:
             change = weights - self.training.program.full_weights()
-            return -(population.slopes @ change) / self._temperature
+            offset = population.log_posterior - population.log_density
+            return offset - (population.slopes @ change) / self._temperature
         moved = jax.vmap(lambda theta: _move(theta, shift, scale))(population.params)
         densities = jax.vmap(lambda theta: self._log_density(theta, weights))(moved)
         return densities - population.log_density
@@ -200,32 +214,51 @@ def _default_draws(training: Training) -> int:
     return several * (runs or -(-DEFAULT_DRAWS // several))
 
 
-def draw_population(training: Training, key: PRNGKey, num_runs: int) -> Population:
-    """Draw on all data; all states of all runs are stacked, run after run."""
+def _components(training: Training, proposal: Any, match_moments: bool) -> Array | None:
+    """Return the components of the mixture as rows, or None where there is no mixture."""
+    if proposal is None:
+        return None
+    if match_moments or not isinstance(training.kernel, Hamiltonian):
+        raise ValueError(
+            "proposal: the population of a mixture is drawn by kernels.nuts or kernels.hmc, and its "
+            "moments are not matched; take one of them, and leave match_moments out"
+        )
+    rows = np.atleast_2d(check_weights(training.program, proposal).values)
+    return jnp.asarray(rows, training.program.full_weights().dtype)
+
+
+def draw_population(
+    training: Training, key: PRNGKey, num_runs: int, proposal: Array | None = None
+) -> Population:
+    """Draw on all data, or from a mixture; all states of all runs are stacked, run after run."""
     kernel = training.kernel
     if isinstance(kernel, finished):
-        drawn = _drawn(training, kernel.keys(key, np.arange(num_runs)))
+        drawn = _drawn(training, kernel.keys(key, np.arange(num_runs)), None)
         return Population(*drawn, max(1, kernel.num_effective * num_runs // kernel.num_runs))
-    drawn = _drawn(training, jax.random.split(key, num_runs))
+    drawn = _drawn(training, jax.random.split(key, num_runs), proposal)
     return Population(*drawn, _effective(drawn[0], num_runs))
 
 
 @compiled
-def _drawn(training: Training, keys: Array) -> tuple[Params, Array, Array | None]:
+def _drawn(
+    training: Training, keys: Array, proposal: Array | None
+) -> tuple[Params, Array, Array, Array | None]:
     program, weights = training.program, training.program.full_weights()
-    scale = program.num_rows / check_posterior(training, "importance")
-    params = jax.vmap(lambda key: training.draw(key, weights).params)(keys)
+    temperature = check_posterior(training, "importance")
+    scale = program.num_rows / temperature
+    source: Any = program if proposal is None else mixture(program, proposal, temperature)
+    params = jax.vmap(lambda key: training.kernel.run(key, source, weights).params)(keys)
     if training.kernel.num_states > 1:
         params = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     num_draws = len(jax.tree.leaves(params)[0])
     fits = program.is_linear and num_draws * program.num_data <= MOST_SLOPES
 
-    def densities(theta: Params) -> tuple[Array, Array | None]:
+    def densities(theta: Params) -> tuple[Array, Array, Array | None]:
         slopes = program.slopes(theta, weights) if fits else None
-        return -scale * program.objective(theta, weights), slopes
+        own, whole = (-scale * each.objective(theta, weights) for each in (source, program))
+        return own, whole, slopes
 
-    log_density, slopes = jax.lax.map(densities, params, batch_size=STATES_AT_ONCE)
-    return params, log_density, slopes
+    return params, *jax.lax.map(densities, params, batch_size=STATES_AT_ONCE)
 
 
 def _effective(params: Params, num_runs: int) -> int:
