@@ -193,7 +193,7 @@ def exact_left_out() -> tuple[np.ndarray, np.ndarray]:
     return stats.norm.logpdf(y, (x * means).sum(1), spread), means
 
 
-@pytest.mark.filterwarnings("ignore:Using mixture=True assumes")
+@pytest.mark.filterwarnings("ignore:Using mixture=True assumes", "ignore:Estimated shape parameter")
 def test_a_mixture_of_all_removals_serves_those_of_heavy_weights():
     """Against closed forms and ArviZ, where plain weights have no variance."""
     kernel = dtda.kernels.nuts(num_warmup=200, num_samples=250)
