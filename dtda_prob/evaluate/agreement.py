@@ -16,7 +16,7 @@ from dtda_prob.correlations import (
     root_of_positive,
     spearman,
 )
-from dtda_prob.evaluate.effects import Divergences, effects, first_draws
+from dtda_prob.evaluate.arms import Divergences, effects, first_draws
 
 Effects = Float[np.ndarray, "divergence query perturbation"]
 

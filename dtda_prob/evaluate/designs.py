@@ -8,8 +8,7 @@ import xarray as xr
 
 from dtda_prob import perturbations as perturb
 from dtda_prob.evaluate.agreement import agreement
-from dtda_prob.evaluate.arms import predictions, retrainings
-from dtda_prob.evaluate.effects import Divergences, effects
+from dtda_prob.evaluate.arms import Divergences, effects, predictions, retrainings
 from dtda_prob.perturbations import Data, Removal
 from dtda_prob.studies.run import HERE, Where
 from dtda_prob.transforms import PushForward
