@@ -90,7 +90,7 @@ def attribute(
     if options.check:
         warn_few_draws(source, compared.perturbed.weights)
     if isinstance(num_draws, Until):
-        both, scores = _until(num_draws, compared, chosen, options, where)
+        both, scores = draw_until(num_draws, compared, chosen, options, where)
         is_new = True
     else:
         num_runs(compared.training, num_draws, LEAST_RUNS)
@@ -151,26 +151,6 @@ def _scored(
     if compared.direction == "push" or not where.store:
         where = replace(where, engine=None)  # draws are here: sent elsewhere, they would take longer
     return both, run(replace(task, both=both), where), is_new
-
-
-def _until(
-    until: Until,
-    compared: Comparison,
-    divergences: tuple[Divergence, ...],
-    options: Options,
-    where: Where,
-) -> tuple[xr.Dataset, xr.Dataset]:
-    num_states = compared.training.kernel.num_states
-
-    def draw(number: int, first: int) -> xr.Dataset:
-        return compared.draw(number * num_states, where, first)
-
-    def score(both: xr.Dataset) -> xr.Dataset:
-        count = both.sizes["run"] * num_states
-        whole = len(compared.training.measure.queries)
-        return run(Scores(compared, both, count, divergences, options, whole))
-
-    return draw_until(until, draw, score)
 
 
 def _check_where(num_draws: int | Until, compared: Comparison, where: Where) -> None:

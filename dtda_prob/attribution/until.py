@@ -6,6 +6,12 @@ from typing import NamedTuple
 
 import xarray as xr
 
+from dtda_prob.attribution.arms import Comparison
+from dtda_prob.attribution.scores import Scores
+from dtda_prob.divergences import Divergence
+from dtda_prob.studies.options import Options
+from dtda_prob.studies.run import Where, run
+
 Rule = Callable[[xr.Dataset], xr.DataArray]
 """From scores to whether each is settled, by divergence and query."""
 
@@ -90,15 +96,12 @@ def settled(probability: float = 0.9) -> Rule:
 
 def draw_until(
     until: Until,
-    draw: Callable[[int, int], xr.Dataset],
-    score: Callable[[xr.Dataset], xr.Dataset],
+    compared: Comparison,
+    divergences: tuple[Divergence, ...],
+    options: Options,
+    where: Where,
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Draw and score until the rule is met for all divergences and queries.
-
-    Args:
-        until: the rule, and how many runs to start with and to stop at.
-        draw: `(number, first) -> both`, draws of both arms from so many runs.
-        score: `(both) -> scores`.
 
     Returns:
         Draws of both arms, and their scores with `settled` by divergence and query.
@@ -106,15 +109,19 @@ def draw_until(
     Warns:
         RuntimeWarning: if the most draws do not meet the rule.
     """
-    both = draw(until.start, 0)
-    scores = score(both)
-    while not (done := until.rule(scores)).all() and both.sizes["run"] < until.most:
+    training = compared.training
+    num_states, num_queries = training.kernel.num_states, len(training.measure.queries)
+    both = compared.draw(until.start * num_states, where)
+    while True:
         count = both.sizes["run"]
-        more = draw(min(count, until.most - count), count)
-        both = xr.concat([both, more], "run")
-        scores = score(both)
+        scores = run(Scores(compared, both, count * num_states, divergences, options, num_queries))
+        done = until.rule(scores)
+        if done.all() or count >= until.most:
+            break
+        more = min(count, until.most - count) * num_states
+        both = xr.concat([both, compared.draw(more, where, first=count)], "run")
     if not done.all():
-        _warn(done, scores.attrs["num_draws"])
+        _warn(done, count * num_states)
     return both, scores.assign(settled=done)
 
 
