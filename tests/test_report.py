@@ -544,7 +544,7 @@ def test_page_fits_a_phone_and_draws_its_figures_in_light_dark_and_print(tab):
         box = tab.locator(figure).first.bounding_box()
         assert 200 < box["width"] <= 360
     light = tab.evaluate(ground)
-    tab.locator("#theme").click()
+    tab.emulate_media(color_scheme="dark")
     assert tab.evaluate(ground) != light
     assert "invert" in tab.evaluate(turned)
     tab.emulate_media(media="print")

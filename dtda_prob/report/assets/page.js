@@ -1,22 +1,7 @@
 (() => {
   "use strict";
-  const root = document.documentElement;
   const all = (selector, from = document) => [...from.querySelectorAll(selector)];
   const make = (tag, properties = {}) => Object.assign(document.createElement(tag), properties);
-
-  // Light and dark.
-
-  const theme = document.getElementById("theme");
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-  const showTheme = () => theme.setAttribute("aria-pressed", String(isDark()));
-  theme.hidden = false;
-  theme.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    showTheme();
-  });
-  system.addEventListener("change", showTheme);
-  showTheme();
 
   // Tables.
 
