@@ -316,10 +316,17 @@ def hierarchical(x, y):
         numpyro.sample("y", dist.Normal(slope * x[i], 1.0), obs=y[i])
 
 
-def masked(x, y):
+def doubled(x, y):
     slope = numpyro.sample("slope", dist.Normal())
     with numpyro.plate("data", len(x)) as i, numpyro.handlers.scale(scale=2.0):
         numpyro.sample("y", dist.Normal(slope * x[i], 1.0), obs=y[i])
+
+
+@pytest.mark.parametrize("matrix", ["gauss_newton", curvatures.fisher(2000)])
+def test_a_scale_in_the_model_multiplies_its_curvature(x64, matrix):
+    program = dtda.Program(doubled, jnp.arange(4.0), jnp.array([0.0, 0.5, 1.0, -1.0]))
+    found = solve(curvatures.dense(matrix), program, {"slope": jnp.ones(())}, np.ones(4))
+    close(found, 1 / (2 * 3.5 + 1 / 4), rtol=0.1)  # scale times mean of x^2, and the prior
 
 
 def bind(curvature, model=None):
@@ -348,7 +355,6 @@ def bind(curvature, model=None):
         (lambda: bind(curvatures.lanczos(rank=32)), ValueError, "rank=32"),
         (lambda: bind(curvatures.gram(), hierarchical), ValueError, "multiple of the identity"),
         (lambda: bind(curvatures.kronecker(), hierarchical), ValueError, "diagonal"),
-        (lambda: bind(curvatures.gram(), masked), NotImplementedError, "scale or mask"),
         (
             lambda: curvatures.identity(damping="auto").check_time(lambda: np.inf),
             ValueError,

@@ -32,6 +32,7 @@ from tables import (
 import dtda_prob as dtda
 from dtda_prob import kernels
 from dtda_prob.compiling import compiled as dtda_compiled
+from dtda_prob.kernels import guide as guides
 from dtda_prob.kernels.batches import BatchPhase
 from dtda_prob.kernels.kernel import Start
 
@@ -505,6 +506,34 @@ def test_guides_of_ones_own_and_points_are_fitted(guide):
     assert (np.std(params["slopes"], 0) < 1e-3).all() == (guide is AutoDelta)
     kernel = kernels.svi(guide, optax.adam(0.1), num_steps=1)
     assert kernel.temperature == (None if guide is AutoDelta else 1.0)
+
+
+def coded(y):
+    with numpyro.plate("data", len(y), subsample_size=4) as i:
+        code = numpyro.sample("code", dist.Normal())
+        numpyro.sample("y", dist.Normal(code), obs=y[i])
+
+
+def amortised(y):
+    """A guide that encodes the examples of a batch, in closed form but for its slope."""
+    slope = numpyro.param("slope", jnp.array(0.3))
+    with numpyro.plate("data", len(y), subsample_size=4):
+        batch = numpyro.subsample(y, event_dim=0)
+        numpyro.sample("code", dist.Delta(slope * batch))
+
+
+def test_an_amortised_guide_draws_the_sites_of_a_batch():
+    """The loss of batches averages to the loss of all examples."""
+    (_, y), key = regression_data(), jax.random.key(0)
+    program = dtda.Program(coded, y)
+    with pytest.raises(ValueError, match=r"draws .* of all examples at once.*subsample"):
+        kernels.svi(AutoNormal, optax.adam(0.1), num_steps=1, batch_size=4).check_program(program)
+    by_batches = kernels.svi(lambda model: amortised, optax.adam(0.1), num_steps=1, batch_size=4)
+    by_batches.check_program(program)
+    guide, free = guides.bind(by_batches.guide, program, 1), {"slope": jnp.array(0.3)}
+    loss = jax.jit(lambda indices: guide.loss(key, free, program, ones(), indices))
+    batches = jnp.arange(len(y)).reshape(-1, 4)
+    close(np.mean([loss(batch) for batch in batches]), loss(None), rtol=1e-5)
 
 
 def half_fixed(x, y):

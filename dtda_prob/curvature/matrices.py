@@ -7,6 +7,7 @@ features of example i: H is the Gram matrix of their Jacobian, and no method nee
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -95,7 +96,8 @@ class fisher(Matrix):
             )
 
     def root(self, model: Likelihood, labels: Label, outputs: OutputVector, index: Index) -> Array:
-        slope = jax.grad(model.loss_of, 1)
+        # The square of the slope has the scale of the loss once, not twice.
+        slope = jax.grad(partial(model.loss_of, power=0.5), 1)
         slopes = jax.vmap(lambda label: slope(label, outputs, index))(labels)
         return slopes.T / self.num_labels**0.5
 

@@ -19,6 +19,7 @@ from numpyro.infer.autoguide import (
 
 from dtda_prob.kernels import supports
 from dtda_prob.program import Indices, Program
+from dtda_prob.program.layout import laid_out
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 MakeGuide = Callable[[Callable], Callable]
@@ -81,7 +82,8 @@ def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
         ValueError: if the guide draws other sites than the program's latent ones.
     """
     guide = make(program.model)
-    sites, latents = _look(guide, program), _look(program.model, program)
+    guide = guide if isinstance(guide, AutoGuide) else laid_out(guide, layout=program.layout)
+    sites, latents = _look(guide, program), _look(program.joint, program)
     drawn = _check_sites(sites, latents)
     variational = _parameters(sites)
     transforms = {
@@ -102,7 +104,10 @@ def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
     ) -> Float[Array, ""]:
         program, weights = program.at(weights)
         model = program.reweighted(weights, indices)
-        parts = elbo.loss(key, constrain(free), model, guide, *program.args, **program.kwargs)
+        fitted = guide
+        if indices is not None and program.follows_indices:
+            fitted = program.of_batch(guide, weights, indices)
+        parts = elbo.loss(key, constrain(free), model, fitted, *program.args, **program.kwargs)
         # NumPyro sums in the order of a set, which processes differ in; leaves are sorted by name.
         return sum(jax.tree.leaves(parts), start=jnp.array(0.0)) / program.num_rows
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
+from numpyro.infer.autoguide import AutoGuide
 
 from dtda_prob.kernels import batches, optimizers
 from dtda_prob.kernels import guide as guides
@@ -112,10 +113,13 @@ class svi(batches.BatchPhase):
 
     def check_program(self, program: Program) -> None:
         super().check_program(program)
-        if self.batch_size is not None and program.local:
+        guide = self.guide(program.model)
+        drawn_at_once = program.local and program.follows_indices and isinstance(guide, AutoGuide)
+        if self.batch_size is not None and drawn_at_once:
             raise ValueError(
-                f"batch_size={self.batch_size}: a guide draws the latent sites {sorted(program.local)} "
-                "of all examples at once; leave batch_size out"
+                f"batch_size={self.batch_size}: {type(guide).__name__} draws the latent sites "
+                f"{sorted(program.local)} of all examples at once; leave batch_size out, or write a "
+                "guide whose plate visits a batch (numpyro.subsample)"
             )
         jax.eval_shape(lambda: self.init(Start(program.init(jax.random.key(0))), program))
 

@@ -6,16 +6,17 @@ shared sites give log sum_z p(z) prod_i p(y_i | z, theta)^w_i, which is not.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 from numpyro import handlers
 
 from dtda_prob.program.layout import Layout
 from dtda_prob.program.plates import Site, Sites, frames, is_latent
-from dtda_prob.typing import PRNGKey
 
 ROUNDS = 4
 """Random assignments of discrete sites by which examples are compared."""
@@ -91,16 +92,13 @@ def separates(
     fixed = {k: s["value"] for k, s in sites.items() if _has_value(s, discrete)}
     local = (*dict(discrete.sizes), *discrete.observed)
 
-    def compare(key: PRNGKey) -> dict[str, Bool[Array, ""]]:
-        one, other = (_random(sites, discrete, k) for k in jax.random.split(key))
-        chosen = jax.random.bernoulli(key, 0.5, (layout.rows(sites[local[0]])[1],))
-        picks = {name: _along(chosen, layout.dim(sites[name])) for name in local}
-        mixed = {name: _pick(picks[name], one[name], other[name], sites[name]) for name in one}
-        found = [_densities(_trace(run, args, kwargs, fixed | v)) for v in (one, other, mixed)]
-        return {name: _agree(picks.get(name), *(each[name] for each in found)) for name in found[0]}
-
-    rounds = jax.lax.map(compare, jax.random.split(jax.random.key(0), ROUNDS))
-    return {name: jnp.all(each) for name, each in rounds.items()}
+    one, other, chosen = _assignments(sites, discrete, layout.rows(sites[local[0]])[1])
+    picks = {name: _along(chosen, layout.dim(sites[name])) for name in local}
+    mixed = {name: _pick(picks[name], one[name], other[name], sites[name]) for name in one}
+    three = jax.tree.map(lambda *each: jnp.concatenate(each), one, other, mixed)
+    found = jax.lax.map(lambda own: _densities(_trace(run, args, kwargs, fixed | own)), three)
+    thirds = {name: jnp.split(each, 3) for name, each in found.items()}
+    return {name: _agree(picks.get(name), *each) for name, each in thirds.items()}
 
 
 def check_separable(separable: Mapping[str, Any]) -> None:
@@ -167,24 +165,34 @@ def _trace(model: Callable, args: tuple, kwargs: dict, values: Mapping[str, Any]
     return handlers.trace(known).get_trace(*args, **kwargs)
 
 
-def _random(sites: Sites, discrete: Discrete, key: PRNGKey) -> dict[str, Array]:
-    keys = jax.random.split(key, len(discrete.sizes))
+def _assignments(
+    sites: Sites, discrete: Discrete, number: int
+) -> tuple[dict[str, Array], dict[str, Array], np.ndarray]:
+    """Return two random values of each discrete site, and which to take for each example, by round."""
+    generator = np.random.default_rng(0)
     fns = {name: sites[name]["fn"] for name, _ in discrete.sizes}
-    return {
-        name: value_of(fns[name], jax.random.randint(k, fns[name].batch_shape, 0, size))
-        for k, (name, size) in zip(keys, discrete.sizes, strict=True)
-    }
+
+    def draw(name: str, size: int) -> Array:
+        shape = ROUNDS, *fns[name].batch_shape
+        return jax.vmap(partial(value_of, fns[name]))(generator.integers(0, size, shape))
+
+    one, other = ({name: draw(name, size) for name, size in discrete.sizes} for _ in range(2))
+    return one, other, generator.random((ROUNDS, number)) < 0.5
 
 
-def _along(chosen: Array, dim: int) -> Array:
-    return chosen.reshape((-1,) + (1,) * (-dim - 1))
+def _along(chosen: np.ndarray, dim: int) -> np.ndarray:
+    return chosen.reshape((*chosen.shape, *(1,) * (-dim - 1)))
 
 
-def _pick(chosen: Array, one: Array, other: Array, site: Site) -> Array:
-    return jnp.where(chosen.reshape(chosen.shape + (1,) * site["fn"].event_dim), one, other)
+def _pick(chosen: np.ndarray, one: Array, other: Array, site: Site) -> Array:
+    shape = [*chosen.shape, *(1,) * site["fn"].event_dim]
+    missing = jnp.ndim(one) - len(shape)
+    return jnp.where(chosen.reshape(shape[0], *(1,) * missing, *shape[1:]), one, other)
 
 
-def _agree(chosen: Array | None, one: Array, other: Array, mixed: Array) -> Bool[Array, ""]:
+def _agree(chosen: Any, one: Array, other: Array, mixed: Array) -> Bool[Array, ""]:
+    if chosen is not None:
+        chosen = chosen.reshape(ROUNDS, *(1,) * (one.ndim - chosen.ndim), *chosen.shape[1:])
     expected = one if chosen is None else jnp.where(chosen, one, other)
     same = jnp.allclose(mixed, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
     return same & (chosen is not None or jnp.allclose(one, other, rtol=1e-4, atol=1e-4, equal_nan=True))

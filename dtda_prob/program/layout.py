@@ -220,8 +220,9 @@ def _found(sites: Sites, observed: dict[str, Site]) -> str:
     if not data:
         told = dict.fromkeys(observed, "one number")
         raise ValueError(
-            "the model observes nothing that has examples; pass the observations (obs=...) when "
-            f"binding, with one row per example: observed sites are {told}"
+            f"the model observes nothing that has examples, only {told}; pass the observations "
+            "(obs=...) when binding, with one row per example, and give each its own term of a "
+            "numpyro.factor"
         )
     plates = {frame.name for site in observed.values() for frame in frames(site)}
     if "data" in plates:

@@ -45,15 +45,21 @@ class Likelihood(Module):
         named = zip(sorted(fns), keys, strict=True)
         return {name: jnp.asarray(fns[name].sample(k)) for name, k in named}
 
-    def loss_of(self, values: Label, outputs: OutputVector, index: Index) -> Float[Array, ""]:
-        """Compute -log p(y | outputs) of any observation."""
-        fns = self._distributions_of(outputs, index)
-        return -jnp.stack([jnp.sum(fns[name].log_prob(values[name])) for name in sorted(fns)]).sum()
+    def loss_of(
+        self, values: Label, outputs: OutputVector, index: Index, power: float = 1.0
+    ) -> Float[Array, ""]:
+        """Compute -log p(y | outputs) of any observation, times the model's scales to a power."""
+        fns, scales = self._distributions_of(outputs, index), self._scales(index)
+        terms = {k: scales[k] ** power * fn.log_prob(values[k]) for k, fn in fns.items()}
+        return -jnp.stack([jnp.sum(terms[name]) for name in sorted(terms)]).sum()
 
     def loss(self, outputs: OutputVector, index: Index) -> Float[Array, ""]:
         """Compute -log p(y_i | outputs) of the example's own observation."""
         observed = self.program.observations(self._any_params, index[None])
         return self.loss_of({name: y for name, (_, y, _) in observed.items()}, outputs, index)
+
+    def _scales(self, index: Index) -> dict[str, Any]:
+        return self.program.scales(self._any_params, index[None])
 
     @property
     def _facts(self) -> tuple[Coordinates, tuple[str, ...], Params]:
@@ -79,7 +85,7 @@ def likelihood(program: Program) -> Likelihood:
 
     Raises:
         ValueError: if the program cannot visit its examples one by one.
-        NotImplementedError: if observations are scaled or masked one by one inside the model.
+        NotImplementedError: if an example alone has another loss than in a batch.
     """
     program.check_batches(1)
     model = Likelihood(program)
@@ -128,10 +134,9 @@ def _check_losses(model: Likelihood) -> None:
     one_by_one, expected = compiled(_both_losses)(model, jax.random.key(0))
     if not np.allclose(one_by_one, expected, rtol=1e-3, atol=1e-4):
         raise NotImplementedError(
-            "an example's log-likelihood is not the one of its observed distributions alone (a "
-            "scale or mask inside the model, or dropout that differs for an example alone and in a "
-            "batch: draw it for all of them and index it by the plate), so that only the Hessian is "
-            "available"
+            "an example's log-likelihood is not the one of its observed distributions alone (dropout "
+            "that differs for an example alone and in a batch: draw it for all of them and index it by "
+            "the plate), so that only the Hessian is available"
         )
 
 

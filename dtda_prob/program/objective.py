@@ -17,7 +17,7 @@ from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
 from dtda_prob.module import Module
-from dtda_prob.program import binding
+from dtda_prob.program import binding, rows
 from dtda_prob.program.abstraction import per_structure
 from dtda_prob.program.binding import Data
 from dtda_prob.program.data import Named, bound, like, unbound
@@ -25,9 +25,8 @@ from dtda_prob.program.discrete import refuse_shared
 from dtda_prob.program.enumeration import enumerated
 from dtda_prob.program.layout import Described, Layout, laid_out
 from dtda_prob.program.mixture import marginal
-from dtda_prob.program.plates import Indices, Site, Sites, gather, is_latent
+from dtda_prob.program.plates import Indices, Sites, gather, is_latent
 from dtda_prob.program.reweight import reweight
-from dtda_prob.program.rows import take
 from dtda_prob.program.settings import Setting, moved
 from dtda_prob.program.structure import Structure, is_summed
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -179,10 +178,7 @@ class Objective(Module):
         return {name: density for name, density in densities.items() if name not in self.observed}
 
     def gradients(self, params: Params, batch_size: int = 64) -> Params:
-        """Compute the gradient of each example's loss: the parameters' tree with a leading axis.
-
-        Examples are taken `batch_size` at a time.
-        """
+        """Compute the gradient of each example's loss, `batch_size` at a time, along a leading axis."""
         gradient = self._gradient(params)
         return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
 
@@ -232,16 +228,20 @@ class Objective(Module):
 
     def reweighted(self, weights: Weights, indices: Indices | None = None) -> Callable:
         """Return the reweighted model, of all examples or a batch, for NumPyro's own inference."""
-        weights, share = jnp.asarray(weights)[: self.num_data], None
+        weights = jnp.asarray(weights)[: self.num_data]
         if indices is None:
             return reweight(self.summed, weights=weights, layout=self.layout)
         if not self.follows_indices:
             of_batch = jnp.zeros_like(weights).at[indices].add(weights[indices])
             factor = self._num_visited(weights) / len(indices)
             return reweight(self.summed, weights=factor * of_batch, layout=self.layout)
-        if self.num_rows < self.num_data:
-            share = self._num_visited(weights) / self.num_data
-        model = reweight(self.summed, weights=weights, layout=self.layout, share=share)
+        return self.of_batch(self.summed, weights, indices)
+
+    def of_batch(self, model: Callable, weights: Weights, indices: Indices) -> Callable:
+        """Return a model, or a guide of it, whose plates visit the examples of a batch alone."""
+        dropped = self.num_rows < self.num_data
+        share = self._num_visited(weights) / self.num_data if dropped else None
+        model = reweight(model, weights=weights, layout=self.layout, share=share)
         return handlers.substitute(model, data=dict.fromkeys(self.layout.plates, indices))
 
     def constrain(self, params: Params) -> Params:
@@ -289,15 +289,26 @@ class Objective(Module):
 
     def observations(self, params: Params, indices: Indices) -> dict[str, Described]:
         """Return the distribution of each observed site for some examples; see `predictive`."""
+        sites = self._visited(params, indices)
+        if self.follows_indices:
+            return {name: self.layout.describe(sites[name]) for name in self.observed}
+        return {name: rows.of_site(sites[name], self.layout, indices) for name in self.observed}
+
+    def scales(self, params: Params, indices: Indices) -> dict[str, Array | float]:
+        """Return the factors of observed sites' log densities inside the model (`handlers.scale`)."""
+        sites, by_plate = self._visited(params, indices), self.num_data / len(indices)
+        if not self.follows_indices:
+            return {k: rows.of_scale(sites[k], self.layout, indices) for k in self.observed}
+        scales = {name: sites[name]["scale"] for name in self.observed}
+        return {name: 1.0 if scale is None else scale / by_plate for name, scale in scales.items()}
+
+    def _visited(self, params: Params, indices: Indices) -> Sites:
+        """Trace the model for some examples, or for all if it does not index its data."""
         self._refuse_shared("the distribution of an example is not defined")
         values = self._at(self.constrain(params), indices)
         if self.follows_indices:
             values |= dict.fromkeys(self.layout.plates, indices)
-        sites = self._sites(handlers.substitute(self.summed, data=values), self.args, self.kwargs)
-        described = {name: self.layout.describe(sites[name]) for name in self.observed}
-        if self.follows_indices:
-            return described
-        return {k: self._taken(sites[k], site, indices) for k, site in described.items()}
+        return self._sites(handlers.substitute(self.summed, data=values), self.args, self.kwargs)
 
     def check_batches(self, batch_size: int) -> None:
         """Refuse a batch size that does not fit the data.
@@ -336,18 +347,6 @@ class Objective(Module):
         everything = len(indices) == self.num_data
         local_params = dict(self.structure.local_params) if everything else {}
         return gather(params, self.local | local_params, indices)
-
-    def _taken(self, site: Site, described: Described, indices: Indices) -> Described:
-        """Take the rows of some examples from a site of all; what is not in it is masked."""
-        fn, value, dim = described
-        start, size = self.layout.rows(site)
-        rows = jnp.clip(indices - start, 0, size - 1)
-        fn = take(fn, dim, rows)
-        if size < self.num_data:
-            inside = (indices >= start) & (indices < start + size)
-            fn = fn.mask(inside.reshape((-1,) + (1,) * (-dim - 1)))
-        axis = jnp.ndim(value) - fn.event_dim + dim
-        return fn, jnp.take(value, rows, axis), dim
 
     def _check_queries(self, values: Params, args: tuple, kwargs: dict) -> None:
         local = [*self.local, *dict(self.structure.local_params)]

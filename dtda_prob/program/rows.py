@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 from numpyro.distributions import (
     Distribution,
     ExpandedDistribution,
@@ -13,7 +14,32 @@ from numpyro.distributions import (
     constraints,
 )
 
-from dtda_prob.program.plates import Indices
+from dtda_prob.program.layout import Described, Layout
+from dtda_prob.program.plates import Indices, Site
+
+
+def of_site(site: Site, layout: Layout, indices: Indices) -> Described:
+    """Return some examples of a site of all; those that do not belong to it are masked."""
+    fn, value, dim = layout.describe(site)
+    rows, inside = _places(site, layout, indices)
+    fn = take(fn, dim, rows)
+    if not layout.shares:
+        fn = fn.mask(inside.reshape((-1,) + (1,) * (-dim - 1)))
+    return fn, jnp.take(value, rows, jnp.ndim(value) - fn.event_dim + dim), dim
+
+
+def of_scale(site: Site, layout: Layout, indices: Indices) -> Array | float:
+    """Return the factor of the log density of some examples inside the model."""
+    if site["scale"] is None:
+        return 1.0
+    return _rows_of(site["scale"], layout.dim(site), _places(site, layout, indices)[0])
+
+
+def _places(site: Site, layout: Layout, indices: Indices) -> tuple[Indices, Bool[Array, " batch"]]:
+    """Return the rows of examples in a site, and whether they are there."""
+    start, size = layout.rows(site)
+    inside = (indices >= start) & (indices < start + size)
+    return jnp.clip(indices - start, 0, size - 1), inside
 
 
 def take(fn: Distribution, dim: int, rows: Indices) -> Distribution:
