@@ -486,7 +486,7 @@ def test_a_folder_that_is_moved_while_it_is_written_is_safe(folder, monkeypatch)
     result = invoke(*SAMPLE, "--draws", "8")
     said = " ".join(result.stderr.split())
     assert result.exit_code == 1
-    assert "if it was moved. What is finished is safe" in said
+    assert "if it was moved, pass its new path. What is finished is safe" in said
     assert not Path("s.zarr").exists()
     monkeypatch.undo()
     monkeypatch.chdir(folder)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtda_prob.cli.output import Result, aligned
-from dtda_prob.cli.prediction import Prediction, predicts
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ NUM_QUERIES = 2
 @click.command(
     epilog="Example: dtda attribute experiment.py study.zarr --divergence mean --divergence variance"
 )
-@computes("scores")
-@predicts(16, "Number of draws, at least 3.")
+@computes("scores", 16, "Number of draws, at least 3.")
 @click.option(
     "--divergence",
     "divergences",
@@ -41,7 +39,6 @@ NUM_QUERIES = 2
 )
 def attribute(
     step: Step,
-    prediction: Prediction,
     divergences: tuple[str, ...],
     top: int,
     rate: float,
@@ -52,8 +49,8 @@ def attribute(
     A score is a divergence between the distributions of the query's measurement with and without the
     example.
     """
-    experiment, draws = step.load(), prediction.draws
-    source, new = prediction.read(experiment)
+    experiment, draws = step.load(), step.draws
+    source, new = step.prediction(experiment)
     import jax
 
     import dtda_prob as dtda

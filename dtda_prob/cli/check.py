@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtda_prob.cli.output import Result, aligned
-from dtda_prob.cli.prediction import Prediction, predicts
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ number_option = click.option(
 @click.command(
     epilog="Example: dtda evaluate experiment.py study.zarr --design leave-one-out --number 20"
 )
-@computes("", "the design's")
-@predicts(16, "Number of draws that predict.")
+@computes("", 16, "Number of draws that predict.", shown="the design's")
 @click.option(
     "--design",
     type=click.Choice(DESIGNS),
@@ -44,7 +42,6 @@ number_option = click.option(
 )
 def evaluate(
     step: Step,
-    prediction: Prediction,
     design: str,
     number: int,
     retrainings: int,
@@ -54,8 +51,8 @@ def evaluate(
 
     Retrains on perturbed data, with other seeds than those that predict.
     """
-    experiment, draws = step.load(), prediction.draws
-    source, own = prediction.read(experiment)
+    experiment, draws = step.load(), step.draws
+    source, own = step.prediction(experiment)
     import jax
 
     import dtda_prob as dtda
@@ -63,7 +60,7 @@ def evaluate(
     key = jax.random.key(step.seed)
     choice, retrain_key = jax.random.split(key)
     new = _design(source, choice, design, number) if own is None else own
-    step = step._replace(name=step.name or prediction.weights or design)
+    step = step._replace(name=step.name or step.weights or design)
     step.existing()
     options = dtda.evaluate.CompareOptions(draws, retrainings)
     wanted = {f"{step.name}.retrained.perturbed": retrainings, f"{step.name}.predicted": draws}
@@ -88,17 +85,16 @@ def evaluate(
 
 
 @click.command(epilog="Example: dtda diagnose experiment.py study.zarr")
-@computes(VERDICT)
-@predicts(32, "Number of draws, a multiple of 4 and at least 16.")
+@computes(VERDICT, 32, "Number of draws, a multiple of 4 and at least 16.")
 @number_option
-def diagnose(step: Step, prediction: Prediction, number: int) -> Result:
+def diagnose(step: Step, number: int) -> Result:
     """Check whether scores can be trusted.
 
     Checks the draws, their coupling, the linear range and the solves, for leaving out single examples
     or for perturbations that the experiment defines.
     """
-    experiment, draws = step.load(), prediction.draws
-    source, own = prediction.read(experiment)
+    experiment, draws = step.load(), step.draws
+    source, own = step.prediction(experiment)
     if step.engine != "here":
         raise click.BadParameter("diagnose computes here; omit it", param_hint="--engine")
     if not step.store.exists():

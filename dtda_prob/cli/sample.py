@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.experiment import Experiment, weights_option
+from dtda_prob.cli.experiment import Experiment
 from dtda_prob.cli.output import MOST_ROWS, Result, aligned
-from dtda_prob.cli.prediction import Prediction, predicts
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -33,40 +32,37 @@ NUM_DRAWS, MULTIPLE = 64, "Number of draws, a multiple of 4."
     epilog="Example: dtda sample experiment.py study.zarr --draws 128   "
     "Retrain without some examples: dtda sample experiment.py study.zarr --remove 3,17"
 )
-@computes("", f"{FULL}, or {RETRAINED} on perturbed data")
-@click.option("--draws", default=NUM_DRAWS, show_default=True, help=MULTIPLE)
+@computes("", NUM_DRAWS, MULTIPLE, shown=f"{FULL}, or {RETRAINED} on perturbed data", predicts=False)
 @remove_option
-@weights_option
-def sample(step: Step, draws: int, removed: tuple[str, ...], weights: str | None) -> Result:
+def sample(step: Step, removed: tuple[str, ...]) -> Result:
     """Train models, on all data or on perturbed data.
 
     Draws that the study has are not drawn again.
     """
     experiment = step.load()
-    new = experiment.perturbed(removed, weights)
+    new = experiment.perturbed(removed, step.weights)
     if new is None:
         step = step._replace(name=step.name or FULL)
         task, then = "Training", ["dtda", "attribute", *step.words]
     else:
         step = step._replace(name=step.name or RETRAINED)
-        push = ["dtda", "push", *step.words, *_again(removed, weights)]
+        push = ["dtda", "push", *step.words, *_again(removed, step.weights)]
         task, then = "Retraining", _unless_there(step, PREDICTED, push)
-    return _draw(step, experiment, experiment.training, draws, new, task, then)
+    return _draw(step, experiment, experiment.training, new, task, then)
 
 
 @click.command(epilog="Example: dtda push experiment.py study.zarr --remove 3,17")
-@computes(PREDICTED)
-@predicts(NUM_DRAWS, MULTIPLE)
+@computes(PREDICTED, NUM_DRAWS, MULTIPLE)
 @remove_option
-def push(step: Step, prediction: Prediction, removed: tuple[str, ...]) -> Result:
+def push(step: Step, removed: tuple[str, ...]) -> Result:
     """Predict the models on perturbed data, without retraining."""
     experiment = step.load()
-    source, new = prediction.read(experiment, removed)
+    source, new = step.prediction(experiment, removed)
     if new is None:
         raise click.UsageError("say which data are perturbed: --remove LABELS or --weights VARIABLE")
-    retrain = ["dtda", "sample", *step.words, *_again(removed, prediction.weights)]
+    retrain = ["dtda", "sample", *step.words, *_again(removed, step.weights)]
     then = _unless_there(step, RETRAINED, retrain)
-    return _draw(step, experiment, source, prediction.draws, new, f"Predicting by {source.name}", then)
+    return _draw(step, experiment, source, new, f"Predicting by {source.name}", then)
 
 
 def _again(removed: Sequence[str], weights: str | None) -> list[str]:
@@ -86,7 +82,6 @@ def _draw(
     step: Step,
     experiment: Experiment,
     source: Any,
-    draws: int,
     weights: Any,
     task: str,
     then: Sequence[str],
@@ -96,6 +91,7 @@ def _draw(
     import dtda_prob as dtda
     from dtda_prob.sampling import price_of_sample
 
+    draws = step.draws
     if experiment.training.kernel.num_states == 1 and (draws < 1 or draws % 4):
         raise click.BadParameter(f"{draws} must be a positive multiple of 4", param_hint="--draws")
     key, missing = jax.random.key(step.seed), _missing(step.existing(), draws, weights)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dtda_prob.studies.price import Price
     from dtda_prob.studies.run import Where
+    from dtda_prob.transforms import PushForward
 
 STORE = click.Path(path_type=Path, file_okay=False)
 ENGINES = "here, devices, processes, processes:N, or the address of a Dask scheduler (tcp://host:8786)"
@@ -43,6 +44,9 @@ class Step(NamedTuple):
         seed: of all randomness.
         engine: where to compute, as given.
         resume: whether to resume an existing result.
+        draws: number of draws.
+        weights: variable of the experiment that holds weights, if one is named.
+        method: name of the push-forward; None for the experiment's own.
     """
 
     experiment: str
@@ -51,10 +55,19 @@ class Step(NamedTuple):
     seed: int
     engine: str
     resume: bool
+    draws: int
+    weights: str | None
+    method: str | None = None
 
     def load(self) -> experiments.Experiment:
         """Import the experiment."""
         return experiments.load(self.experiment)
+
+    def prediction(
+        self, experiment: experiments.Experiment, removed: Sequence[str] = ()
+    ) -> "tuple[PushForward, Any]":
+        """Return the push-forward and the weights of the perturbed data; None where none are named."""
+        return experiment.push_forward(self.method), experiment.perturbed(removed, self.weights)
 
     @property
     def words(self) -> list[str]:
@@ -116,32 +129,38 @@ class Step(NamedTuple):
             dtda.save(shown, self.store, name=EXAMPLES, kind=EXAMPLES)
 
 
-def computes(name: str, shown: str = "") -> Callable[[Callable[..., Result]], Callable]:
+def computes(
+    name: str, draws: int, number: str, *, shown: str = "", predicts: bool = True
+) -> Callable[[Callable[..., Result]], Callable]:
     """Add the arguments and options of all commands that compute, and print their result.
 
     Args:
         name: of the result in the study by default; empty if the command chooses it.
+        draws: number of draws by default.
+        number: what the help says of the number of draws.
         shown: the default name in the help.
+        predicts: whether the command takes a push-forward.
     """
+    method = [experiments.method_option] if predicts else []
+    options = [*_parameters(shown or name, draws, number), *method, experiments.weights_option]
 
     def decorate(function: Callable[..., Result]) -> Callable:
         @wraps(function)
         def run(as_json: bool, **given: Any) -> None:
             keep_compilations()
-            common = {field: given.pop(field) for field in Step._fields}
-            step = Step(**common)
+            step = Step(**{field: given.pop(field) for field in Step._fields if field in given})
             step = step._replace(name=step.name or name)
             with redirect_stdout(sys.stderr):  # stdout is for the result, whatever a model prints
                 result = function(step, **given)
             emit(as_json, result)
 
         run.__doc__ = f"{cleandoc(function.__doc__ or '')}\n{ARGUMENTS}"
-        return reduce(lambda made, add: add(made), reversed(_parameters(shown or name)), run)
+        return reduce(lambda made, add: add(made), reversed(options), run)
 
     return decorate
 
 
-def _parameters(name: str) -> Sequence[Callable[[Callable], Callable]]:
+def _parameters(name: str, draws: int, number: str) -> list[Callable[[Callable], Callable]]:
     return [
         click.argument("experiment", type=click.Path()),
         click.argument("store", type=STORE),
@@ -161,6 +180,7 @@ def _parameters(name: str) -> Sequence[Callable[[Callable], Callable]]:
             help="Resume a result of this name in the study, or refuse to.",
         ),
         json_option,
+        click.option("--draws", default=draws, show_default=True, help=number),
     ]
 
 
