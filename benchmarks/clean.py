@@ -69,9 +69,9 @@ def own(width: int, num_epochs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     margin = trained(measures.margin(SPLIT.x_train, y=LABELS), width, num_epochs)
     ekfac = dtda.influence(loss, curvature.kronecker())
     return (
-        draws_of(lambda key, weights: loss.draw(key, weights).value, DRAWS),
-        draws_of(lambda key, weights: margin.draw(key, weights).value, DRAWS),
-        draws_of(lambda key, weights: jnp.diag(ekfac.pull(key, weights)), FEW_DRAWS),
+        draws_of(lambda key, weights: loss.draw(key, weights).value[0], DRAWS),
+        draws_of(lambda key, weights: margin.draw(key, weights).value[0], DRAWS),
+        draws_of(lambda key, weights: jnp.diag(ekfac.pull(key, weights)[0]), FEW_DRAWS),
     )
 
 
@@ -81,7 +81,7 @@ def on_validation(
     """Return the derivative of the mean validation loss by each weight: positive where it harms."""
     loss = measures.loss(SPLIT.x_test[VALIDATION], y=SPLIT.y_test[VALIDATION])
     push_forward = transform(trained(measures.averaged(loss), width, num_epochs))
-    return draws_of(push_forward.pull, num_draws)[:, 0]
+    return draws_of(push_forward.pull, num_draws)[:, 0, 0]
 
 
 def ekfac(training: Training) -> PushForward:

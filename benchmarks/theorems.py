@@ -123,7 +123,7 @@ def pulls(made: dict[str, PushForward], keys, weights) -> dict[str, np.ndarray]:
     """Pull by several transforms in one program, which trains once for all of them."""
 
     def each(key):
-        return {name: transform.pull(key, weights) for name, transform in made.items()}
+        return {name: transform.pull(key, weights)[0] for name, transform in made.items()}
 
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(each))(keys))
 
@@ -210,7 +210,8 @@ def concrete_row(model: Callable, batch: int | None, rate: float, num_steps: int
 def at_the_end(training: dtda.Training, key) -> tuple[jax.Array, jax.Array]:
     """Return the norm of the gradient, and the share of negative eigenvalues of the Hessian."""
     program, weights = training.program, training.program.full_weights()
-    theta, unravel = jax.flatten_util.ravel_pytree(training.draw(key, weights).params)
+    end = jax.tree.map(lambda leaf: leaf[-1], training.draw(key, weights).params)
+    theta, unravel = jax.flatten_util.ravel_pytree(end)
 
     def objective(theta):
         return program.objective(unravel(theta), weights)

@@ -15,7 +15,7 @@ from dtda_prob.studies.options import Options
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.reading import KEEPABLE
 from dtda_prob.studies.run import HERE, Where, run, unfinished
-from dtda_prob.studies.source import Source, default_draws, num_runs, training_of
+from dtda_prob.studies.source import Source, default_draws, training_of
 from dtda_prob.studies.tree import values_of
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey, check_key
@@ -116,7 +116,7 @@ def _task(
 ) -> Draws:
     training = training_of(source)
     new = check_weights(training.program, weights)
-    runs, mesh = num_runs(training, num_draws), mesh_of(where.engine)
+    runs, mesh = training.num_runs(num_draws), mesh_of(where.engine)
     return draws(source, key, runs, new, mesh=mesh, **settings)
 
 
@@ -144,7 +144,7 @@ def _check_draws(
 ) -> int:
     """Raise ValueError for bad numbers, and return the number of chains."""
     several = training.kernel.num_states > 1
-    runs = num_runs(training, num_draws, 2 if several else 1)
+    runs = training.num_runs(num_draws, 2 if several else 1)
     if several and num_chains not in (None, runs):
         raise ValueError(
             f"num_chains={num_chains}: each of the {runs} runs is a chain, since the kernel keeps "

@@ -6,10 +6,11 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from dtda_prob import kernels
 from dtda_prob.compiling import is_tracer
+from dtda_prob.kernels.kernel import one_state
 from dtda_prob.measures import Measure, parameters
 from dtda_prob.module import Module
 from dtda_prob.program import Program
@@ -55,31 +56,29 @@ class Training(Module):
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Train once and measure the result."""
-        run = self.kernel.run(key, self.program, weights)
-        return Outcome(run.params, *self.observe(run.params), run.losses, run.stats)
+        return self.measured(*self.kernel.run(key, self.program, weights))
 
     def push(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome:
         """Retrain: the exact push-forward, which ignores `old`."""
         return self.draw(key, new)
 
-    def observe(self, params: Params) -> tuple[PyTree, Float[Array, "..."]]:
-        """Compute the measure's outputs and value at the parameters of a run."""
+    def measured(
+        self, params: Params, losses: Float[Array, "state step"], stats: dict[str, Array]
+    ) -> Outcome:
+        """Return the outcome of a run with these states, each of which is observed."""
+        return Outcome(params, *each_state(self.observe, params), losses, stats)
 
-        def of_state(params: Params) -> tuple[PyTree, Array]:
-            outputs = self.measure.outputs(params)
-            return outputs, self.measure.readout(outputs)
+    def observe(self, params: Params) -> tuple[PyTree, Float[Array, "query *output"]]:
+        """Compute the measure's outputs and value at the parameters of one state."""
+        outputs = self.measure.outputs(params)
+        return outputs, self.measure.readout(outputs)
 
-        return self.each_state(of_state)(params)
-
-    def readout(self, outputs: PyTree) -> Float[Array, "..."]:
-        """Compute the measured value from the outputs of a run."""
-        return self.each_state(self.measure.readout)(outputs)
-
-    def num_runs(self, num_draws: int) -> int:
-        """Return the number of runs for so many draws: one each, unless runs keep several states.
+    def num_runs(self, num_draws: int, least: int = 1) -> int:
+        """Return the number of runs that give so many draws, a draw for each state that they keep.
 
         Raises:
-            ValueError: if whole runs do not add up to this number of draws, or do not exist.
+            ValueError: if whole runs do not add up to this number of draws, are fewer than `least`, or
+                do not exist.
         """
         several, there = self.kernel.num_states, self.kernel.num_runs
         if there is not None and num_draws > there * several:
@@ -87,27 +86,14 @@ class Training(Module):
                 f"num_draws={num_draws}: {there * several} draws exist, and no more can be made; "
                 "leave num_draws out to take all"
             )
-        if num_draws < 1 or num_draws % several:
+        if num_draws % several or num_draws < least * several:
+            runs = max(least, -(-num_draws // several))
             raise ValueError(
-                f"num_draws={num_draws} must be a positive multiple of the num_states={several} that "
-                "the kernel keeps of each run"
+                f"num_draws={num_draws} must be a multiple of num_states={several}, the draws that the "
+                f"kernel keeps of each run, and at least {least} times it; "
+                f"take num_draws={runs * several}"
             )
         return num_draws // several
-
-    def keys_of_states(self, key: PRNGKey) -> Key[Array, "*state"]:
-        """Split a key over the states of a run, unless there is only one."""
-        several = self.kernel.num_states
-        return key if several == 1 else jax.random.split(key, several)
-
-    def each_state(self, function: Callable) -> Callable:
-        """Map a function over the states of a run, or leave it as it is where a run has only one."""
-        if self.kernel.num_states == 1:
-            return function
-
-        def of_states(*args: PyTree) -> PyTree:
-            return jax.lax.map(lambda state: function(*state), args, batch_size=STATES_AT_ONCE)
-
-        return of_states
 
     def drop(self, num_removed: int) -> "Training":
         """Return the training in which removed rows are gone, not just of weight 0.
@@ -115,10 +101,6 @@ class Training(Module):
         It runs as many epochs over fewer rows. See `Program.drop`.
         """
         return replace(self, program=self.program.drop(num_removed))
-
-    def single(self) -> "Training":
-        """Return the training whose outcome is the last state of a run alone."""
-        return replace(self, kernel=kernels.keep(self.kernel, 1))
 
     def num_passes(self) -> float:
         """Return the cost of training in gradients over all rows; 1 where it takes no step."""
@@ -134,7 +116,7 @@ class Training(Module):
         return total if is_tracer(total) else float(total)
 
     def stats(self, outcome: Outcome, weights: Weights) -> dict[str, Array]:
-        """Compute statistics of the end of a run.
+        """Compute statistics of each state of a run.
 
         Returns:
             The `objective` over all data, its `gradient_norm`, `diverging`: whether either or the
@@ -149,4 +131,11 @@ class Training(Module):
             own = {"objective": objective, "gradient_norm": norm, "diverging": diverging}
             return outcome.stats | own
 
-        return self.each_state(of_state)(outcome)
+        return each_state(of_state, outcome)
+
+
+def each_state(function: Callable, *args: PyTree) -> PyTree:
+    """Map a function over the states of a run, the leading axis of all leaves."""
+    if len(jax.tree.leaves(args)[0]) == 1:  # The same numbers; a batch of one is slower to compile.
+        return one_state(function(*jax.tree.map(lambda leaf: leaf[0], args)))
+    return jax.lax.map(lambda state: function(*state), args, batch_size=STATES_AT_ONCE)

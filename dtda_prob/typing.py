@@ -17,22 +17,22 @@ PRNGKey = Key[Array, ""]
 
 
 class Outcome(NamedTuple):
-    """The result of one run of training.
+    """The result of one run of training; every leaf has a leading axis `state`.
 
-    If the kernel keeps several states of a run, each leaf has a leading axis `state`.
+    Most kernels keep the end of a run alone, its only state; see `kernels.keep`.
 
     Attributes:
         params: parameters in unconstrained space.
         outputs: the quantities of the measure that a push-forward carries (logits, means, ...).
-        value: the readout of the measure from the outputs, shape `(query,)` or `(query, output)`.
-        losses: the loss of each step, shape `(step,)`.
+        value: the readout of the measure from the outputs, `(state, query, [output])`.
+        losses: the loss of each step; of several states, of the steps since the previous one.
         stats: statistics of the algorithm (energy, acceptance, convergence), by name.
     """
 
     params: Params
     outputs: PyTree
-    value: Float[Array, "..."]
-    losses: Float[Array, "*state step"]
+    value: Float[Array, "state query *output"]
+    losses: Float[Array, "state step"]
     stats: dict[str, Array]
 
 
@@ -53,7 +53,7 @@ Queries = Int[Array, " block"]
 
 
 class Pull(Protocol):
-    """Return d value / d weights at `weights`: shape `(*state, query, *output, example)`.
+    """Return d value / d weights at `weights`: shape `(state, query, *output, example)`.
 
     With `queries`, compute these rows only: `pull(key, weights, queries)` equals
     `pull(key, weights)` at these positions of the query axis. Blocks of equal size share a compilation.
@@ -63,7 +63,7 @@ class Pull(Protocol):
 
     def __call__(
         self, key: PRNGKey, weights: Weights, queries: Queries | None = None
-    ) -> Float[Array, "... example"]: ...
+    ) -> Float[Array, "state query *output example"]: ...
 
 
 Objective = Callable[[Params], Float[Array, ""]]

@@ -69,7 +69,7 @@ def pulls(transforms):
     weights = next(iter(transforms.values())).training.program.full_weights()
 
     def each(key):
-        return {name: transform.pull(key, weights) for name, transform in transforms.items()}
+        return {name: transform.pull(key, weights)[0] for name, transform in transforms.items()}
 
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(each))(keys))
 

@@ -104,8 +104,8 @@ hessian = influence_by(curvature.dense("hessian"))
 
 def moved(carry, place, new):
     """How far a transform of the library moves a place."""
-    outcome = at_place.draw(key, everyone)._replace(params={"place": place})
-    return carry(key, outcome, everyone, new).params["place"] - place
+    outcome = at_place.draw(key, everyone)._replace(params={"place": place[None]})
+    return carry(key, outcome, everyone, new).params["place"][0] - place
 
 
 def displacements(place, new):

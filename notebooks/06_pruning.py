@@ -191,7 +191,7 @@ def scores_of(program):
     @jax.jit
     def all_draws(keys):
         ones = program.full_weights()
-        return jax.lax.map(lambda key: pull(key, ones)[0], keys, batch_size=size.draws)
+        return jax.lax.map(lambda key: pull(key, ones)[0, 0], keys, batch_size=size.draws)
 
     return np.asarray(all_draws(keys), float).reshape(size.seeds, size.draws, -1)
 

@@ -128,7 +128,8 @@ def generate(network, latent):
 
 @jax.jit
 def generated_by(key):
-    network = kernel.run(key, program, program.full_weights()).params["net$params"]
+    states = kernel.run(key, program, program.full_weights()).params["net$params"]
+    network = jax.tree.map(lambda leaf: leaf[-1], states)
     return generate(network, jax.random.normal(jax.random.key(7), (size.generated, 64)))
 
 

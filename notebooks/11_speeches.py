@@ -216,11 +216,12 @@ print(training)
 # %% [markdown]
 # ## Training
 #
-# `draw(key, weights)` trains once. The loss must fall below the entropy of single characters and below
-# the entropy of a character given its predecessor, both counted on the same text.
+# `draw(key, weights)` trains once, and keeps its end as the only state. The loss must fall below the
+# entropy of single characters and below the entropy of a character given its predecessor, both counted
+# on the same text.
 
 # %%
-draw = jax.jit(training.draw)
+draw = jax.jit(lambda *args: jax.tree.map(lambda leaf: leaf[-1], training.draw(*args)))
 everything = program.full_weights()
 predict_keys, retrain_keys = (jax.random.split(jax.random.key(seed), size.draws) for seed in (0, 1))
 first = timed("compilation and a training", draw, retrain_keys[0], everything)
@@ -278,7 +279,7 @@ for row in continued(full[0].params, np.random.default_rng(0)):
 # its curvature computes the same, but would train again; here the trained networks are available.
 
 # %%
-pull = jax.jit(dtda.unroll(training).pull)
+pull = jax.jit(lambda *args: dtda.unroll(training).pull(*args)[-1])
 
 
 @jax.jit

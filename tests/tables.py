@@ -80,13 +80,22 @@ def _network_training(precision) -> Training:
     return Training(network(), KERNELS["sgd by epoch"], dtda.measures.loss(x, y=y))
 
 
-_draw = compiled(lambda training, key, weights: training.draw(key, weights))
-_push = compiled(lambda push_forward, key, old, new: push_forward.push(key, old, new))
-_pull = compiled(lambda push_forward, key, weights, queries: push_forward.pull(key, weights, queries))
+def last(tree):
+    """The last state of a run."""
+    return jax.tree.map(lambda leaf: leaf[-1], tree)
+
+
+_draw = compiled(lambda training, key, weights: last(training.draw(key, weights)))
+_push = compiled(lambda push_forward, key, old, new: last(push_forward.push(key, old, new)))
+_pull = compiled(lambda push_forward, key, weights, queries: last(push_forward.pull(key, weights, queries)))
 
 
 def draw(training: Training, weights, key=None):
-    """Draw once; trainings that differ in numbers alone share what is compiled, and so below."""
+def draw(training: Training, weights, key=None):
+    """Draw once; trainings that differ in numbers alone share what is compiled, and so below.
+
+    All return the last state of a run, which most kernels keep alone.
+    """
     return _draw(training, jax.random.key(0) if key is None else key, weights)
 
 

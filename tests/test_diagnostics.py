@@ -12,7 +12,17 @@ import pytest
 import xarray as xr
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import linprog
-from tables import KERNELS, NUM_DATA, blown_up, ones, regression, regression_data, train, train_network
+from tables import (
+    KERNELS,
+    NUM_DATA,
+    blown_up,
+    last,
+    ones,
+    regression,
+    regression_data,
+    train,
+    train_network,
+)
 
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, kernels, zoo
@@ -360,10 +370,10 @@ def test_curvatures_without_eigenvalues_have_no_null_space(method, message):
 @pytest.mark.parametrize("name", ["sgd by epoch", "phases"])
 def test_training_that_is_cut_is_the_same_up_to_there(name):
     program, kernel = regression(), KERNELS[name]
-    whole = kernel.run(KEY, program, ones())[1]
+    whole = last(kernel.run(KEY, program, ones()))[1]
     for share, steps in ((1 / 9, 1), (2 / 3, 6), (1.0, 9)):
         shorter = kernels.truncate(kernel, share)
-        losses = shorter.run(KEY, program, ones())[1]
+        losses = last(shorter.run(KEY, program, ones()))[1]
         np.testing.assert_array_equal(losses, whole[:steps])
         sizes = np.concatenate([phase.step_sizes(program) for phase in kernel.phases])
         close(shorter.segment_sizes(program, 1).sum(), sizes[:steps].sum(), rtol=1e-6)
@@ -374,7 +384,7 @@ def test_training_that_is_cut_is_the_same_up_to_there(name):
 def test_training_that_is_cut_stops_where_the_whole_one_passes():
     program, kernel = regression(), KERNELS["sgd by epoch"]
     ends = kernel.path(KEY, program, ones(), 3).ends
-    half = kernels.truncate(kernel, 2 / 3).run(KEY, program, ones())[0]
+    half = last(kernels.truncate(kernel, 2 / 3).run(KEY, program, ones()))[0]
     close(ravel_pytree(half)[0], ravel_pytree(jax.tree.map(lambda leaf: leaf[1], ends))[0], rtol=1e-6)
 
 

@@ -22,8 +22,11 @@ from numpyro.infer.autoguide import (
 )
 from tables import (
     direction,
+    draw,
+    last,
     network,
     ones,
+    pull,
     regression,
     regression_data,
     train,
@@ -83,7 +86,7 @@ def compiled(kernel: str):
     def value(key, weights, y):
         program = training.program
         program = program.with_data(program.args, program.kwargs | {"y": y})
-        return training.observe(training.kernel.run(key, program, weights).params)[1]
+        return training.observe(last(training.kernel.run(key, program, weights).params))[1]
 
     y = jnp.asarray(regression_data()[1])
     return training, jax.jit(value), y
@@ -106,7 +109,7 @@ def test_the_response_is_the_finite_difference(kernel, x64):
     training, value, y = compiled(kernel)
     step = 1e-4 * direction()
     above, below = (value(KEY, ones() + sign * step, y) for sign in (1, -1))
-    response = jax.jit(dtda.unroll(training).pull)(KEY, ones())
+    response = pull(dtda.unroll(training), ones())
     close(2 * response @ step, above - below, rtol=1e-5, atol=1e-10)
 
 
@@ -230,7 +233,7 @@ def test_frozen_parameters_do_not_count_for_the_size_of_steps():
 def test_laplace_is_exact_where_the_objective_is_quadratic(x64):
     exact, approximate = (kernels.exact(temperature=0.5), CASES["laplace"].kernel)
     _, value, y = compiled("laplace")
-    drawn = jax.jit(train(exact).draw)(KEY, ones()).value
+    drawn = draw(train(exact), ones()).value
     close(value(KEY, ones(), y), drawn, rtol=1e-8)
     assert approximate.temperature == 0.5
 
@@ -247,7 +250,7 @@ def test_a_flat_direction_moves_nothing_at_rest_and_has_no_laplace_draw(x64):
     keys = jax.random.split(KEY, 8)
 
     def rest(keys, weights):
-        return jax.vmap(lambda key: kernels.lbfgs().run(key, program, weights).params["place"])(keys)
+        return jax.vmap(lambda key: kernels.lbfgs().run(key, program, weights).params["place"][0])(keys)
 
     found, moved = jax.jit(lambda w: jax.jvp(lambda w: rest(keys, w), (w,), (w * jnp.arange(3.0),)))(
         jnp.ones(3)
@@ -394,9 +397,9 @@ def test_settings_that_make_no_sense_are_refused(make, message):
 
 
 def finite_difference_and_response(training):
-    draw, step = jax.jit(training.draw), 1e-5 * direction()
-    above, below = (draw(KEY, ones() + sign * step).value for sign in (1, -1))
-    return above - below, 2 * jax.jit(dtda.unroll(training).pull)(KEY, ones()) @ step
+    step = 1e-5 * direction()
+    above, below = (draw(training, ones() + sign * step).value for sign in (1, -1))
+    return above - below, 2 * pull(dtda.unroll(training), ones()) @ step
 
 
 def test_muon_is_differentiated_through_its_matrices(x64):
@@ -437,11 +440,11 @@ def test_dropout_is_the_same_at_all_weights_and_none_where_measured(x64):
     program = dtda.Program(dropping, x, y=y)
     measure = dtda.measures.loss(x[:4], y=y[:4], train=False)
     training = dtda.Training(program, kernels.sgd(optax.sgd(0.05), num_steps=5), measure)
-    draw, step = jax.jit(training.draw), 1e-4 * direction()
-    first = draw(KEY, ones())
-    above, below = (draw(KEY, ones() + sign * step).value for sign in (1, -1))
+    step = 1e-4 * direction()
+    first = draw(training, ones())
+    above, below = (draw(training, ones() + sign * step).value for sign in (1, -1))
     assert jnp.abs(above - below).max() < 1e-3
-    close(2 * jax.jit(dtda.unroll(training).pull)(KEY, ones()) @ step, above - below, rtol=1e-5)
+    close(2 * pull(dtda.unroll(training), ones()) @ step, above - below, rtol=1e-5)
     mean = 2 * 0.5 * x[:4] @ first.params["slopes"]
     close(first.value, 0.5 * ((y[:4] - mean) ** 2 + jnp.log(2 * jnp.pi)), rtol=1e-10)
     start = {"slopes": jnp.ones(3)}
@@ -476,7 +479,7 @@ def fit(guide, program, weights, num_draws=400, **options):
     params = program.init(KEY)
 
     def draws(keys):
-        return jax.vmap(lambda key: kernel.run(key, program, weights, params))(keys)
+        return jax.vmap(lambda key: last(kernel.run(key, program, weights, params)))(keys)
 
     return jax.jit(draws)(jax.random.split(KEY, num_draws))
 

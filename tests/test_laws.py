@@ -306,7 +306,7 @@ def test_transforms_can_be_compiled_mapped_and_differentiated(transform):
     push_forward = LINEAR[transform](train("exact mode"))
     keys = jax.random.split(KEY, 3)
     mapped = jax.jit(jax.vmap(push_forward.push, (0, None, None)))
-    assert mapped(keys, ones(), ones().at[0].set(0.0)).value.shape == (3, 4)
+    assert mapped(keys, ones(), ones().at[0].set(0.0)).value.shape == (3, 1, 4)
     slope = jax.grad(lambda new: push(push_forward, ones(), new).value.sum())(ones())
     close(slope, pull(push_forward, ones()).sum(0), rtol=1e-3, atol=1e-6)
 

@@ -88,7 +88,7 @@ def test_a_push_forward_is_sampled_from_old_to_new(training):
     key = draw_keys(KEY, 4)[0]
     arms = (jnp.asarray(weights.values) for weights in (start, end))
     pushed = jax.jit(dtda.unroll(training).push)(key, *arms)
-    np.testing.assert_allclose(values(tree)[0], pushed.value, rtol=1e-5)
+    np.testing.assert_allclose(values(tree)[0], pushed.value[0], rtol=1e-5)
 
 
 def test_the_groups_of_a_tree(full):

@@ -147,7 +147,7 @@ def test_influence_of_pretrained_parameters_is_that_of_any_outcome():
         hessian = jax.hessian(program.objective)(params, weights)["slopes"]["slopes"]
         mixed = jax.jacobian(jax.grad(program.objective), argnums=1)(params, weights)["slopes"]
         slope = jax.jacobian(lambda p: made.training.observe(p)[1])(params)["slopes"]
-        return made.pull(KEY, weights), -slope @ jnp.linalg.solve(hessian, mixed)
+        return made.pull(KEY, weights)[0], -slope @ jnp.linalg.solve(hessian, mixed)
 
     found, expected = jax.jit(responses)({"slopes": jnp.arange(3.0)}, ones())
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

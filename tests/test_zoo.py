@@ -57,7 +57,7 @@ def test_networks_train(model, y):
     kernel = dtda.kernels.sgd(optax.sgd(0.05), num_steps=2, batch_size=8)
     training = dtda.Training(program, kernel, dtda.measures.loss(SPLIT.x_train[16:20], y=y[16:20]))
     outcome = training.draw(jax.random.key(0), program.full_weights())
-    assert outcome.value.shape == (4,)
+    assert outcome.value.shape == (1, 4)
     assert np.isfinite(outcome.value).all()
 
 

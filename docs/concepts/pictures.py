@@ -76,7 +76,7 @@ def study() -> Study:
     full = program.full_weights()
     without = jnp.asarray(dtda.remove(program, [*REMOVED]).values, full.dtype)
     keys, others = jax.random.split(jax.random.key(0), (2, NUM_DRAWS))
-    draw = jax.jit(jax.vmap(lambda key, weights: training.draw(key, weights).value, (0, None)))
+    draw = jax.jit(jax.vmap(lambda key, weights: training.draw(key, weights).value[0], (0, None)))
     pull = jax.jit(jax.vmap(dtda.unroll(training).pull, (0, None, None)))
     curves = draw(keys, full)
     return Study(
@@ -87,14 +87,14 @@ def study() -> Study:
         draw(keys, without)[:, QUERY],
         draw(others, without)[:, QUERY],
         *(_pushed(training, at, keys, full, without) for at in ("midpoint", "old")),
-        pull(keys[:32], full, np.array([QUERY]))[:, 0],
+        pull(keys[:32], full, np.array([QUERY]))[:, 0, 0],
         np.stack([draw(keys, (1 - step) * full + step * without)[:1, QUERY] for step in STEPS]),
     )
 
 
 def _pushed(training: dtda.Training, at: At, keys: Array, full: Array, without: Array) -> Array:
     push = jax.jit(jax.vmap(dtda.unroll(training, at=at).push, (0, None, None)))
-    return push(keys, full, without).value[:, QUERY]
+    return push(keys, full, without).value[:, 0, QUERY]
 
 
 def numbers(found: Study) -> dict[str, float]:

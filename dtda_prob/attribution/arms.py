@@ -17,7 +17,7 @@ from dtda_prob.studies.perturbed import Perturbed, perturbed
 from dtda_prob.studies.pull import Responses, queries_at_once, responses
 from dtda_prob.studies.reading import VALUE
 from dtda_prob.studies.run import HERE, Where, run
-from dtda_prob.studies.source import Source, num_runs, training_of
+from dtda_prob.studies.source import Source, training_of
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey, check_key
@@ -83,7 +83,7 @@ class Comparison:
             where: in a store that keeps no effects, queries are pulled in the blocks that are scored.
             first: runs to pass over, so that draws can be added to those there are.
         """
-        runs = num_runs(self.training, num_draws)
+        runs = self.training.num_runs(num_draws)
         settings: dict[str, Any] = {"first": first, "mesh": mesh_of(where.engine)}
         if self.direction == "pull":
             assert isinstance(self.source, PushForward)
@@ -99,15 +99,15 @@ class Comparison:
 
     def columns(self, num_draws: int) -> int:
         """Count the queries whose draws of both arms fit into memory."""
-        runs = num_runs(self.training, num_draws)
+        runs = self.training.num_runs(num_draws)
         return queries_at_once(self.training, runs * len(self.perturbed))
 
     def draw(self, num_draws: int, where: Where = HERE, first: int = 0) -> xr.Dataset:
         """Draw both arms; by push, samples in a store have names that begin with its own.
 
         Returns:
-            A dataset with `value`, `(run, [state,] query, [output])`, and by pull its `change`, by push
-            what it `moved` to, `(run, [state,] query, perturbation, [output])`.
+            A dataset with `value`, `(run, state, query, [output])`, and by pull its `change`, by push
+            what it `moved` to, `(run, state, query, perturbation, [output])`.
         """
         tasks = self.tasks(num_draws, where, first)
         if self.direction == "pull":
@@ -118,7 +118,7 @@ class Comparison:
         )
         moved = moved.rename({str(self.perturbed.weights(slice(1)).dims[0]): self.perturbed.dim})
         own = [dim for dim in ("query", self.perturbed.dim, "output") if dim in moved.dims]
-        return xr.Dataset({"value": value, "moved": moved.transpose("run", ..., *own)})
+        return xr.Dataset({"value": value, "moved": moved.transpose("run", "state", *own)})
 
     def arms(self, num_draws: int, where: Where = HERE) -> Arms:
         """Draw both arms, warn where draws are not finite, and lay them out as arrays."""
@@ -140,9 +140,8 @@ class Comparison:
     def _by_run(self, tree: Any) -> xr.DataArray:
         """Return the measured values of a sample set by run and state."""
         values = tree[f"{VALUE}/{self.training.measure.name}"]
-        if self.training.kernel.num_states > 1:
-            return values.rename(chain="run", draw="state").drop_vars(["run", "state"])
-        return values.isel(chain=0, drop=True).rename(draw="run").drop_vars("run")
+        chain, draw = ("run", "state") if self.training.kernel.num_states > 1 else ("state", "run")
+        return values.rename(chain=chain, draw=draw).drop_vars(["run", "state"])
 
 
 def draw_arms(
@@ -229,8 +228,6 @@ def arms_of(both: xr.Dataset) -> Arms:
 
 def by_draw(array: xr.DataArray) -> Values:
     """Return the states of all runs as draws; of R runs, draw i is of run i modulo R."""
-    if "state" not in array.dims:
-        return array.values
     values = array.transpose("state", "run", ...).values
     return values.reshape(-1, *values.shape[2:])
 

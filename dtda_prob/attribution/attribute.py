@@ -19,7 +19,7 @@ from dtda_prob.studies.options import Options
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.pull import Responses
 from dtda_prob.studies.run import HERE, Where, check_stored, run, unfinished
-from dtda_prob.studies.source import Source, default_draws, num_runs
+from dtda_prob.studies.source import Source, default_draws
 from dtda_prob.typing import PRNGKey
 
 Divergences = Sequence[str | Divergence | Callable]
@@ -93,7 +93,7 @@ def attribute(
         both, scores = draw_until(num_draws, compared, chosen, options, where)
         is_new = True
     else:
-        num_runs(compared.training, num_draws, LEAST_RUNS)
+        compared.training.num_runs(num_draws, LEAST_RUNS)
         both, scores, is_new = _scored(compared, num_draws, chosen, options, where.named("scores"))
     warn_not_finite(np.arange(scores.attrs["num_draws"]) < int(scores["num_not_finite"].max()), NAN)
     _warn_identical(scores)
@@ -111,7 +111,7 @@ def price_of_scores(
         ValueError: for bad weights, or a bad number of draws.
     """
     compared = comparison(source, key, perturbations)
-    num_runs(compared.training, num_draws, LEAST_RUNS)
+    compared.training.num_runs(num_draws, LEAST_RUNS)
     return price(*compared.tasks(num_draws, where))
 
 

@@ -19,7 +19,7 @@ from dtda_prob.curvature.quadratic import Quadratic
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
 from dtda_prob.transforms.push_forward import side_key
-from dtda_prob.typing import Params, PRNGKey, check_key
+from dtda_prob.typing import Params, PRNGKey, Weights, check_key
 
 QUERIES_AT_ONCE = 16
 EVERYTHING = NullSpace(float("inf"))
@@ -108,8 +108,8 @@ def null_space(
 def _residuals(
     training: Training, curvature: Curvature, damping: Any, key: PRNGKey
 ) -> Float[Array, "query *output"]:
-    ending, weights = training.single(), training.program.full_weights()
-    params = ending.draw(key, weights).params
+    weights = training.program.full_weights()
+    params = _end(training, key, weights)
     h = Quadratic(training.program, resolve(curvature.matrix), side_key(key), params, weights)
     spectrum = curvature.decompose(h)
     inverse = curvature.inverse(spectrum, params, training.total_step_size)
@@ -119,25 +119,31 @@ def _residuals(
         damped = optax.tree.add_scale(h.product(solution), damping, solution)
         return optax.tree.norm(optax.tree.sub(damped, gradient)) / optax.tree.norm(gradient)
 
-    return map_gradients(residual, ending, params)
+    return map_gradients(residual, training, params)
 
 
 def _shares(
     training: Training, curvature: Curvature, rtol: float | None, keys: Key[Array, " draw"]
 ) -> tuple[Float[Array, "draw query *output"], Array, Array]:
-    ending, weights = training.single(), training.program.full_weights()
+    weights = training.program.full_weights()
 
     def of_draw(key: PRNGKey) -> tuple[Array, Array, Array]:
-        params = ending.draw(key, weights).params
+        params = _end(training, key, weights)
         spectrum = curvature.at(training.program, side_key(key), params, weights)
         flat = NullSpace(curvature.cutoff(params) if rtol is None else rtol)
         # Sketches start from the side key itself, and would know a probe that was drawn with it.
         probe_key = jax.random.fold_in(side_key(key), 1)
         probe = optax.tree.random_like(probe_key, params, jax.random.normal)
-        shares = map_gradients(lambda gradient: _share(spectrum, flat, gradient), ending, params)
+        shares = map_gradients(lambda gradient: _share(spectrum, flat, gradient), training, params)
         return shares, _share(spectrum, flat, probe), _lost(spectrum, probe)
 
     return jax.lax.map(of_draw, keys)
+
+
+def _end(training: Training, key: PRNGKey, weights: Weights) -> Params:
+    """Return the parameters at the end of a run."""
+    states = training.kernel.run(key, training.program, weights).params
+    return jax.tree.map(lambda leaf: leaf[-1], states)
 
 
 def map_gradients(function: Callable[[Params], Any], training: Training, params: Params) -> Any:

@@ -33,8 +33,6 @@ class Expansion(NamedTuple):
 
     def of_runs(self, num_states: int) -> "Expansion":
         """Average contributions over the states of each run; of R runs, draw i is of run i modulo R."""
-        if num_states == 1:
-            return self
         runs = (arm.reshape(num_states, -1, *arm.shape[1:]).mean(0) for arm in self.contributions)
         return self._replace(contributions=tuple(runs))
 

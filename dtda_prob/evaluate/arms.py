@@ -16,7 +16,7 @@ from dtda_prob.sampling import warn_not_finite
 from dtda_prob.studies.check import has_range, warn_beyond_range
 from dtda_prob.studies.draw import values
 from dtda_prob.studies.run import HERE, Where, unfinished
-from dtda_prob.studies.source import keys_of, num_runs
+from dtda_prob.studies.source import keys_of
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey
@@ -109,11 +109,11 @@ def _arms(compared: Comparison, num_draws: int, where: Where, check: bool) -> xr
     weights, labelled = compared.perturbed.weights(), compared.labelled(arms)
     if compared.direction == "pull" and compared.perturbed.num_removed().any():
         # A pull starts from the matched training, which has fewer steps than training on all data.
-        runs, whole = num_runs(training, num_draws), check_weights(training.program, None)
+        runs, whole = training.num_runs(num_draws), check_weights(training.program, None)
         keep = ("statistics",) if where.store else ()
         full = values(training, compared.key, runs, whole, where / "all_data", keep=keep)
         labelled["full"] = labelled["full"].dims, full
-    keys = keys_of(source, compared.key, np.arange(num_runs(training, num_draws)))
+    keys = keys_of(source, compared.key, np.arange(training.num_runs(num_draws)))
     key_data = np.tile(jax.random.key_data(keys), (training.kernel.num_states, 1))
     labelled = labelled.assign(
         weights=(("perturbation", "example"), weights.values), key=(("draw", "word"), key_data)

@@ -28,7 +28,7 @@ class finished(Phase):
     autocorrelation of the chain (batch means).
 
     Attributes:
-        params: draws in unconstrained space, with axes `(run, ...)`, or `(run, state, ...)` of chains.
+        params: draws in unconstrained space, with axes `(run, state, ...)`.
         num_effective: the effective number of draws, averaged over parameters.
         num_there: number of runs.
         block: draws of a run.
@@ -70,9 +70,8 @@ class finished(Phase):
     ) -> Run:
         """Return the run that the key names; see `keys`."""
         place = jax.random.key_data(key)[-1] % self.num_there
-        several = (self.block,) if self.block > 1 else ()
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf)[place], self.params)
-        return Run(params, jnp.zeros((*several, 0)), {})
+        return Run(params, jnp.zeros((self.block, 0)), {})
 
     def check(self, program: Program) -> None:
         """Raise if rows are dropped, or settings vary that are no arguments of the model."""
@@ -102,6 +101,7 @@ class finished(Phase):
 
 def ensemble(params: Params, num_models: int) -> finished:
     """Return trained models as a kernel, from their parameters `(model, ...)`."""
+    params = jax.tree.map(lambda leaf: leaf[:, None], params)
     return finished(params, num_models, num_models, 1, posterior=False)
 
 
@@ -124,8 +124,7 @@ def chains(params: Params, num_chains: int, num_draws: int) -> finished:
             f"{least:.0f}, do not divide into three or more blocks of one length, between which errors "
             "could be taken; give more chains, or so many draws that their number has divisors"
         )
-    leading = (blocks, block) if block > 1 else (blocks,)
-    params = jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), params)
+    params = jax.tree.map(lambda leaf: leaf.reshape(blocks, block, *leaf.shape[1:]), params)
     return finished(params, min(total, math.ceil(mean)), blocks, block, posterior=True)
 
 

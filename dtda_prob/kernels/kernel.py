@@ -38,16 +38,16 @@ class Start(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The end of a training run; where several states are kept, leaves have a leading axis `state`.
+    """The states that a training run keeps, its end the last; every leaf has a leading axis `state`.
 
     Attributes:
         params: the trained parameters.
         losses: the loss of each step; of several states, of the steps since the previous one.
-        stats: statistics of the last phase's state.
+        stats: statistics of the last phase at each state.
     """
 
     params: Params
-    losses: Float[Array, "*state step"]
+    losses: Float[Array, "state step"]
     stats: dict[str, Array]
 
 
@@ -186,7 +186,7 @@ class Kernel(Module):
         if self.num_states > 1:
             return _late_states(body, last, state, length, self)
         state, some = _scan_in_blocks(body, state, length)
-        return Run(state.params, jnp.concatenate([*losses, some]), last.stats(state))
+        return one_state(Run(state.params, jnp.concatenate([*losses, some]), last.stats(state)))
 
     def path(self, key: PRNGKey, program: Program, weights: Weights, num_segments: int) -> Path:
         """Train once and keep `num_segments` segments of each phase.
@@ -303,6 +303,11 @@ class Phase(Kernel):
             num_steps: steps that are taken, at most `count_steps`.
         """
         return jax.tree.map(np.ones_like, before) if num_steps else before
+
+
+def one_state(tree: PyTree) -> PyTree:
+    """Return what belongs to the only state of a run with the axis `state` in front."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 def segments(phase: Phase, program: Program, num_segments: int) -> list[tuple[int, int]]:

@@ -161,7 +161,7 @@ class Draws:
         return (along[:, None] * each + np.arange(each)).ravel()
 
     def arrays(self, runs: np.ndarray, columns: np.ndarray) -> Arrays:
-        """Draw all pairs of some runs and perturbations: arrays `(run, perturbation, ...)`, by name."""
+        """Draw all pairs of some runs and perturbations: `(run, perturbation, state, ...)`, by name."""
         each, several = (grid.ravel() for grid in np.meshgrid(runs, columns, indexing="ij"))
         whole: Arrays = {}
         for count, source in self.fittings.items():

@@ -87,7 +87,7 @@ def of_source(source: Training | PushForward) -> dict[str, Any]:
         "at": None if is_training else _word(source.at),
         "measure": {"name": measure.name, "num_queries": len(measure.queries)},
         "queries": of_labels(measure.queries),
-        "observe": of_function(training.single().observe, params),
+        "observe": of_function(training.observe, params),
         "kernel": _kernel(kernel, program),
         "training": of_function(run, key, weights),
         "push": None if is_training else _push(source, key, weights),

@@ -14,7 +14,6 @@ from dtda_prob.studies.devices import num_devices
 from dtda_prob.studies.draw import CHUNK, Draws, draws
 from dtda_prob.studies.perturbed import perturbed
 from dtda_prob.studies.pull import Responses, responses
-from dtda_prob.studies.source import num_runs
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey, check_key
@@ -106,7 +105,7 @@ def plan(
     """
     check_key(key)
     training = push_forward.training
-    chosen, runs = perturbed(training.program, perturbations), num_runs(training, num_draws)
+    chosen, runs = perturbed(training.program, perturbations), training.num_runs(num_draws)
     one, count = chosen.weights(slice(1)), len(chosen)
     train = price(draws(training, key, runs, one, chunk_size=chunk_size))
     push = _tried(lambda: draws(push_forward, key, runs, one, chunk_size=chunk_size))

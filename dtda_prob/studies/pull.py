@@ -25,7 +25,7 @@ from dtda_prob.typing import PRNGKey, Queries, Weights
 
 MOST_ELEMENTS = 2**24
 """Elements of the responses that are pulled at once, unless a single query has more."""
-Pulled = tuple[Float[Array, "run ..."], Float[Array, "run ... example"]]
+Pulled = tuple[Float[Array, "run state query *output"], Float[Array, "run state query *output example"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +80,9 @@ class Responses:
         """Return a dataset with all variables of one run and query, which are all zero."""
         function, arguments = self.call()
         value, _ = function.shapes(*arguments)
-        axis = query_axis(self.training)
-        one = np.zeros((1, *value.shape[1:axis], 1, *value.shape[axis + 1 :]), value.dtype)
-        change = np.repeat(np.expand_dims(one, axis + 1), len(self.perturbed), axis + 1)
+        _, num_states, _, *output = value.shape
+        one = np.zeros((1, num_states, 1, *output), value.dtype)
+        change = np.repeat(one[:, :, :, None], len(self.perturbed), 3)
         return self.labelled(one, change, np.arange(1), np.arange(1))
 
     @property
@@ -104,26 +104,23 @@ class Responses:
         """Pull a block.
 
         Returns:
-            A dataset with `value`, `(run, [state,] query, [output])`, measured on all data; its
-            `change` on each perturbed dataset, `(run, [state,] query, perturbation, [output])`; and the
+            A dataset with `value`, `(run, state, query, [output])`, measured on all data; its `change`
+            on each perturbed dataset, `(run, state, query, perturbation, [output])`; and the
             `key` of each run.
         """
         runs, queries = (np.arange(part.start, part.stop) for part in block)
         keys = keys_of(self.source, self.key, self.first + self._filled(runs, 0, "draw"))
         columns = self._filled(queries, 1, "query").astype(np.int32)
         pulled = pull_runs(self.source, self.devices, keys, self.start, self.point, columns)
-        axis = query_axis(self.training)
-        asked = (slice(len(runs)), *[slice(None)] * (axis - 1), slice(len(queries)))
-        value, response = (np.asarray(leaf)[asked] for leaf in pulled)
-        change = np.moveaxis(self.perturbed.change(response, self.start), -1, axis + 1)
+        value, response = (np.asarray(leaf)[: len(runs), :, : len(queries)] for leaf in pulled)
+        change = np.moveaxis(self.perturbed.change(response, self.start), -1, 3)
         return self.labelled(value, change, runs, queries)
 
     def labelled(
         self, value: np.ndarray, change: np.ndarray, runs: np.ndarray, queries: np.ndarray
     ) -> xr.Dataset:
         """Label the arrays of some runs and queries."""
-        leading = ["run", *["state"] * (query_axis(self.training) - 1), "query"]
-        output = ["output"] * (value.ndim - len(leading))
+        leading, output = ["run", "state", "query"], ["output"][: value.ndim - 3]
         words = np.asarray(jax.random.key_data(keys_of(self.source, self.key, self.first + runs)))
         variables = {
             "value": ([*leading, *output], value),
@@ -218,7 +215,7 @@ def pull_runs(
         queries: their positions in the measure.
 
     Returns:
-        Values `(run, *state, block, *output)` and responses `(run, *state, block, *output, example)`.
+        Values `(run, state, block, *output)` and responses `(run, state, block, *output, example)`.
     """
     point = start if point is None else point
 
@@ -227,14 +224,13 @@ def pull_runs(
     ) -> Pulled:
         def run(key: PRNGKey) -> tuple[Array, Array]:
             value = source.training.draw(key, start).value
-            return of_queries(source.training, value, queries), source.pull(key, point, queries)
+            return of_queries(value, queries, 1), source.pull(key, point, queries)
 
         return jax.lax.map(run, keys)
 
     by_query = "query" if mesh is not None and "query" in mesh.shape else None
-    states = [None] * (query_axis(source.training) - 1)
     specs = P("draw"), P(), P(), P(by_query)
-    return spread(runs, mesh, source, specs, P("draw", *states, by_query))(keys, start, point, queries)
+    return spread(runs, mesh, source, specs, P("draw", None, by_query))(keys, start, point, queries)
 
 
 def queries_at_once(training: Training, elements: int) -> int:
@@ -242,8 +238,3 @@ def queries_at_once(training: Training, elements: int) -> int:
     num_queries = len(training.measure.queries)
     most = max(1, MOST_ELEMENTS // (elements * training.kernel.num_states))
     return -(-num_queries // -(-num_queries // most))
-
-
-def query_axis(training: Training) -> int:
-    """Return the axis of queries in what is pulled of several runs."""
-    return 1 + (training.kernel.num_states > 1)

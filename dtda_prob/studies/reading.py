@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import Array
 
-from dtda_prob.training import Training
+from dtda_prob.training import Training, each_state
 from dtda_prob.typing import Outcome, Params, Weights
 
 DENSITIES = ("log_likelihood", "log_prior")
@@ -14,7 +14,7 @@ VALUE, STATS = "posterior_predictive", "sample_stats"
 def read(
     training: Training, keep: tuple[str, ...], outcome: Outcome, weights: Weights
 ) -> dict[str, Array]:
-    """Return the measured value of an outcome, and what else is kept, as `group.name`.
+    """Return measured values of an outcome, `(state, ...)`, and what else is kept, as `group.name`.
 
     Args:
         training: whose outcome it is.
@@ -29,14 +29,13 @@ def read(
     if "losses" in keep:
         kept[f"{STATS}.losses"] = outcome.losses
     if "parameters" in keep:
-        leaves = training.each_state(lambda params: named(training, params))(outcome.params)
+        leaves = each_state(lambda params: named(training, params), outcome.params)
         kept |= {f"posterior.{name}": leaf for name, leaf in leaves.items()}
-    program, each = training.program, training.each_state
     if "log_likelihood" in keep:
-        of_state = each(lambda params: -program.losses(params))
-        kept["log_likelihood.log_likelihood"] = of_state(outcome.params)
+        losses = each_state(training.program.losses, outcome.params)
+        kept["log_likelihood.log_likelihood"] = -losses
     if "log_prior" in keep:
-        densities = each(program.log_prior)(outcome.params)
+        densities = each_state(training.program.log_prior, outcome.params)
         kept |= {f"log_prior.{name}": density for name, density in densities.items()}
     return kept
 

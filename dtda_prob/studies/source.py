@@ -44,24 +44,6 @@ def default_draws(training: Training) -> int:
     return runs * kernel.num_states
 
 
-def num_runs(training: Training, num_draws: int, least: int = 1) -> int:
-    """Return the number of runs that so many draws take, which must be whole and at least `least`.
-
-    Raises:
-        ValueError: if runs do not give this very number of draws, or are too few or more than exist.
-    """
-    several = training.kernel.num_states
-    if several > 1 and (num_draws % several or num_draws < least * several):
-        runs = max(least, -(-num_draws // several))
-        raise ValueError(
-            f"num_draws={num_draws}: the kernel keeps num_states={several} draws of each run, and at "
-            f"least {least} whole runs are needed; take num_draws={runs * several}"
-        )
-    if num_draws < least:
-        raise ValueError(f"num_draws={num_draws}: at least {least} draws are needed")
-    return training.num_runs(num_draws)
-
-
 def keys_of(source: Source, key: PRNGKey, runs: Int[Array, " run"] | np.ndarray) -> Key[Array, " run"]:
     """Return the key of each run, which depends on its position alone."""
     return training_of(source).kernel.keys(key, runs)

@@ -25,7 +25,7 @@ def to_datatree(
 
     Args:
         draws: what was drawn.
-        arrays: named `group.name`, of shape `(run, perturbation, *state, ...)`.
+        arrays: named `group.name`, of shape `(run, perturbation, state, ...)`.
         along: positions of the block along the first dimension of the grid.
         columns: its perturbations.
 
@@ -38,7 +38,8 @@ def to_datatree(
     several = [str(dim) for dim in draws.weights.dims[:-1]]
     for name, array in arrays.items():
         group, _, own = name.partition(".")
-        chained = _in_chains(draws, array if several else array[:, 0])
+        by_state = np.swapaxes(array, 1, 2)
+        chained = _in_chains(draws, by_state if several else by_state[:, :, 0])
         dims = ["chain", "draw", *several]
         dims += _own_dims(group, own, chained.ndim - len(dims))
         groups.setdefault(group, {})[own] = dims, chained
@@ -55,13 +56,11 @@ def to_datatree(
 def coordinates(draws: "Draws") -> xr.Dataset:
     """Return the labels of all chains, draws, perturbations, examples and queries."""
     coords = {str(name): coord for name, coord in draws.weights.coords.items()}
-    num_states = draws.training.kernel.num_states
-    chains, along = (
-        (draws.num_runs, num_states) if draws.has_states else (draws.num_chains, draws.shape[0])
-    )
+    num_draws = draws.num_runs * draws.training.kernel.num_states
+    chains = draws.num_runs if draws.has_states else draws.num_chains
     own = {
         "chain": np.arange(chains),
-        "draw": np.arange(along),
+        "draw": np.arange(num_draws // chains),
         "query": draws.training.measure.queries,
     }
     return xr.Dataset(coords=coords | own)
@@ -120,17 +119,15 @@ def _dataset(variables: dict[str, Any], coords: Any) -> xr.Dataset:
 
 
 def _in_chains(draws: "Draws", array: np.ndarray) -> np.ndarray:
-    if draws.has_states:
-        return np.moveaxis(array, draws.weights.ndim, 1)
-    return in_chains(array, draws.num_chains)
+    """Arrange `(run, state, ...)` as `(chain, draw, ...)`."""
+    chains = in_chains(array, len(array) if draws.has_states else draws.num_chains)
+    return chains.reshape(len(chains), -1, *chains.shape[3:])
 
 
 def _key_words(draws: "Draws", along: np.ndarray) -> np.ndarray:
     keys = keys_of(draws.source, draws.key, draws.first + draws.runs_at(along))
     words = np.asarray(jax.random.key_data(keys))
-    if draws.has_states:
-        return np.repeat(words[:, None], draws.training.kernel.num_states, 1)
-    return in_chains(words, draws.num_chains)
+    return _in_chains(draws, np.repeat(words[:, None], draws.training.kernel.num_states, 1))
 
 
 def _own_dims(group: str, name: str, number: int) -> list[str]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from dtda_prob.training import STATES_AT_ONCE
+from dtda_prob.training import each_state
 from dtda_prob.transforms.push_forward import (
     Cost,
     Response,
@@ -15,6 +15,7 @@ from dtda_prob.transforms.push_forward import (
     Space,
     check_posterior,
     check_single,
+    of_queries,
     side_key,
 )
 from dtda_prob.transforms.response import LinearResponse
@@ -86,21 +87,18 @@ class covariance(LinearResponse, Restricted):
         states, temperature = self._states(key, outcome.params, here)
 
         def observe(params: Params) -> tuple[PyTree, Array]:
-            outputs = self.training.measure.outputs(params)
-            observed = params, outputs, self.training.measure.readout(outputs)
+            observed = params, *self.training.observe(params)
             return observed, self.training.program.slopes(params, here)
 
-        both = jax.lax.map(observe, states, batch_size=STATES_AT_ONCE)
+        both = each_state(observe, states)
         observed, losses = jax.tree.map(lambda leaf: leaf - leaf.mean(0), both)
         return outcome, observed, -losses / (temperature * (len(losses) - 1))
 
     def _pull_at(self, key: PRNGKey, point: Weights, queries: Queries | None) -> Response:
         """Return the covariance as a product: all states of a run move alike."""
         outcome, (_, _, values), losses = self._around(key, point)
-        chosen = values if queries is None else values[:, queries]
-        response = jnp.tensordot(chosen, losses, (0, 0))
-        states = outcome.value.shape[: outcome.value.ndim - chosen.ndim + 1]
-        return jnp.broadcast_to(response, (*states, *response.shape))
+        response = jnp.tensordot(of_queries(values, queries, 1), losses, (0, 0))
+        return jnp.broadcast_to(response, (len(outcome.value), *response.shape))
 
     @property
     def cost(self) -> Cost:
@@ -115,7 +113,8 @@ class covariance(LinearResponse, Restricted):
         """Return states near the outcome, and the temperature of their distribution."""
         if self.step_size is None:
             return params, check_posterior(self.training, "covariance")
-        return self._walk(side_key(key), params, here), self.temperature
+        outcome = jax.tree.map(lambda leaf: leaf[0], params)
+        return self._walk(side_key(key), outcome, here), self.temperature
 
     def _walk(self, key: PRNGKey, start: Params, weights: Weights) -> Params:
         """Sample the local posterior; states are stacked."""

@@ -17,13 +17,12 @@ from dtda_prob.kernels.finished import finished
 from dtda_prob.kernels.hamiltonian import Hamiltonian
 from dtda_prob.module import Module
 from dtda_prob.perturbations import check_weights
-from dtda_prob.training import STATES_AT_ONCE, Training
+from dtda_prob.training import Training, each_state
 from dtda_prob.transforms.mixture import mixture
 from dtda_prob.transforms.push_forward import (
     Cost,
     PushForward,
     check_posterior,
-    measured,
     side_key,
 )
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
@@ -159,19 +158,19 @@ class importance(PushForward):
         shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
         lacking = jnp.cumsum(jnp.maximum(shares, 0.0))
 
-        def moved(params: Params, key: PRNGKey) -> Params:
+        def moved(params: Params, noise: Array) -> Params:
             own = _move(params, others.shift, others.scale)
-            keep_key, other_key = jax.random.split(key)
             ratio = self._change(params, own, old, new) - others.log_mean + _log_mean(before)
-            kept = jax.random.uniform(keep_key, dtype=ratio.dtype) < jnp.exp(ratio)
-            place = lacking[-1] * jax.random.uniform(other_key, dtype=lacking.dtype)
+            kept = noise[0] < jnp.exp(ratio)
+            place = lacking[-1] * noise[1]
             chosen = jnp.searchsorted(lacking, place, side="right")
             other = jax.tree.map(lambda leaf: leaf[chosen], others.params)
             return jax.tree.map(lambda mine, its: jnp.where(kept, mine, its), own, other)
 
-        keys = self.training.keys_of_states(side_key(key))
-        params = self.training.each_state(moved)(outcome.params, keys)
-        return measured(self.training, outcome, params)
+        keys, num_states = jax.random.split(side_key(key)), self.training.kernel.num_states
+        noise = [jax.random.uniform(each, (num_states,), lacking.dtype) for each in keys]
+        params = each_state(moved, outcome.params, jnp.stack(noise, 1))
+        return self.training.measured(params, outcome.losses, outcome.stats)
 
     @property
     def cost(self) -> Cost:
@@ -247,9 +246,8 @@ def _drawn(
     temperature = check_posterior(training, "importance")
     scale = program.num_rows / temperature
     source: Any = program if proposal is None else mixture(program, proposal, temperature)
-    params = jax.vmap(lambda key: training.kernel.run(key, source, weights).params)(keys)
-    if training.kernel.num_states > 1:
-        params = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+    states = jax.vmap(lambda key: training.kernel.run(key, source, weights).params)(keys)
+    params = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), states)
     num_draws = len(jax.tree.leaves(params)[0])
     fits = program.is_linear and num_draws * program.num_data <= MOST_SLOPES
 
@@ -258,7 +256,7 @@ def _drawn(
         own, whole = (-scale * each.objective(theta, weights) for each in (source, program))
         return own, whole, slopes
 
-    return params, *jax.lax.map(densities, params, batch_size=STATES_AT_ONCE)
+    return params, *each_state(densities, params)
 
 
 def _effective(params: Params, num_runs: int) -> int:

@@ -10,16 +10,8 @@ import optax
 
 from dtda_prob.curvature import Curvature, dense
 from dtda_prob.training import Training
-from dtda_prob.transforms.push_forward import (
-    Cost,
-    Response,
-    Restricted,
-    is_at,
-    measured,
-    side_key,
-    weights_of_states,
-)
-from dtda_prob.transforms.response import LinearResponse, rows_of_push
+from dtda_prob.transforms.push_forward import Cost, Response, Restricted, is_at, side_key
+from dtda_prob.transforms.response import LinearResponse, StateByState
 from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 
@@ -27,7 +19,7 @@ def _as_curvature(curvature: Curvature | None) -> Curvature:
     return dense() if curvature is None else curvature
 
 
-class influence(LinearResponse, Restricted):
+class influence(LinearResponse, StateByState, Restricted):
     """Treat the outcome of training as a stationary point of the objective.
 
     Removing example k moves the parameters by + H^+ g_k / n, with g_k the gradient of its loss and H
@@ -59,8 +51,6 @@ class influence(LinearResponse, Restricted):
     settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
     """The curvature with its damping as a number, always set here: a traced kernel has no host time."""
 
-    by_state = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         self.settled = self.curvature.settled(self.training.total_step_size)
@@ -72,7 +62,17 @@ class influence(LinearResponse, Restricted):
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, and at each of its states the derivative of a stationary point."""
-        return self._follow(key, self.training.draw(key, _here(weights)), weights)
+        here = jax.lax.stop_gradient(weights)
+        return self.move_states(key, self.training.draw(key, here), here, weights)
+
+    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+        """Return the same parameters, with the derivative of a stationary point at the old weights."""
+
+        def step(params: Params) -> Params:
+            change = self.change_of_gradient(params, new)
+            return optax.tree.scale(-1, solver(self, key, params, old)(change))
+
+        return self.added(params, posterior_step(self, key, params, old, step))
 
     @property
     def carry(self) -> Callable[[PRNGKey, Outcome, Weights, Weights], Outcome] | None:
@@ -86,28 +86,14 @@ class influence(LinearResponse, Restricted):
         return Cost(1.0 + self.extra_cost() + push, 1.0 + pull)
 
     def _carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
-        along = lambda weights: self._follow(key, outcome, weights)  # noqa: E731
+        along = lambda weights: self.move_states(key, outcome, old, weights)  # noqa: E731
         return self.displace(outcome, jax.jvp(along, (old,), (new - old,))[1])
 
-    def _follow(self, key: PRNGKey, outcome: Outcome, weights: Weights) -> Outcome:
-        """Return an outcome at these weights with its derivative."""
-        outcome, here = jax.lax.stop_gradient(outcome), _here(weights)
-
-        def step(params: Params, weights: Weights) -> Params:
-            change = self.change_of_gradient(params, weights)
-            return optax.tree.scale(-1, solver(self, key, params, here)(change))
-
-        def moved(params: Params, weights: Weights) -> Params:
-            return self.added(
-                params, posterior_step(self, key, params, here, partial(step, weights=weights))
-            )
-
-        own = weights_of_states(self.training, weights)
-        params = self.training.each_state(moved)(outcome.params, own)
-        return measured(self.training, outcome, params)
+    def _pull_at(self, key: PRNGKey, point: Weights, queries: Queries | None) -> Response:
+        return self.rows_of_states(key, self.training.draw(key, point).params, point, queries)
 
 
-class newton(Restricted):
+class newton(StateByState, Restricted):
     """Take Newton steps on the perturbed objective, from the sample at the old weights.
 
     Each step is theta <- theta - H(theta, new)^+ (grad L(theta, new) - grad L(theta_old, old)): the
@@ -129,7 +115,6 @@ class newton(Restricted):
 
     curvature: Curvature = eqx.field(default=dense(), converter=_as_curvature)
     num_steps: int = eqx.field(default=1, kw_only=True)
-    batch_size: int | None = eqx.field(default=64, kw_only=True)
     settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
@@ -141,11 +126,10 @@ class newton(Restricted):
             raise ValueError(f"num_steps={self.num_steps} must be at least 1")
         self.curvature.check(self.training.program, self.moving)
 
-    def carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
-        """Move each state of an outcome by the steps."""
-        outcome = jax.lax.stop_gradient(outcome)
+    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+        """Return the parameters moved by the steps."""
 
-        def step(start: Params, new: Weights) -> Params:
+        def step(start: Params) -> Params:
             left_over = jax.lax.stop_gradient(self.gradient(start, old))
             total = optax.tree.zeros_like(self.moving.part(start))
             for _ in range(self.num_steps):
@@ -155,16 +139,7 @@ class newton(Restricted):
                 total = optax.tree.sub(total, solver(self, key, *here)(residual))
             return total
 
-        def moved(params: Params, new: Weights) -> Params:
-            return self.added(params, posterior_step(self, key, params, old, partial(step, new=new)))
-
-        own = weights_of_states(self.training, new)
-        params = self.training.each_state(moved)(outcome.params, own)
-        return measured(self.training, outcome, params)
-
-    def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
-        """Return the derivative of `push` at new = old."""
-        return rows_of_push(self, key, weights, queries, self.batch_size)
+        return self.added(params, posterior_step(self, key, params, old, step))
 
     @property
     def cost(self) -> Cost:
@@ -218,7 +193,3 @@ def _mode(transform: influence | newton, key: PRNGKey, params: Params, weights: 
     nearer = objective(mode, weights) <= objective(params, weights)
     kept = jax.tree.map(lambda there, here: jnp.where(nearer, there, here), mode, params)
     return jax.lax.stop_gradient(kept)
-
-
-def _here(weights: Weights) -> Weights:
-    return jax.lax.stop_gradient(weights if weights.ndim == 1 else weights[0])

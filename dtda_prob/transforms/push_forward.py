@@ -1,4 +1,4 @@
-"""The contract of a push-forward: its directions, their cost, and the states of a run."""
+"""The contract of a push-forward: its directions and their cost."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 Space = Literal["outputs", "parameters", "measurement"]
 At = Literal["centre", "old", "midpoint"] | Float[Array, "*point example"]
 Direction = Literal["push", "pull"]
-Response = Float[Array, "... example"]
+Response = Float[Array, "state query *output example"]
 
 SIDE_STREAM = 0x73696465
 """Folded into a draw's key. Small numbers would give keys that training itself is split into."""
@@ -62,7 +62,7 @@ class PushForward(Module):
         return self.carry(key, self.training.draw(key, old), old, new)
 
     def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
-        """Return d value / d weights, shape `(*state, query, *output, example)`.
+        """Return d value / d weights, shape `(state, query, *output, example)`.
 
         Args:
             key: of the draw.
@@ -161,25 +161,9 @@ def side_key(key: PRNGKey) -> PRNGKey:
     return jax.random.fold_in(key, SIDE_STREAM)
 
 
-def weights_of_states(training: Training, weights: Weights) -> Float[Array, "*state example"]:
-    """Return a copy of the weights for each state of a run, unless there is only one state."""
-    several = training.kernel.num_states
-    if several == 1 or weights.ndim == 2:
-        return weights
-    return jnp.broadcast_to(weights, (several, *weights.shape))
-
-
-def of_queries(training: Training, value: Float[Array, "..."], queries: Queries | None) -> Array:
-    """Return some queries of a value `(*state, query, *output)`, by position; all if None."""
-    if queries is None:
-        return value
-    return value[:, queries] if training.kernel.num_states > 1 else value[queries]
-
-
-def measured(training: Training, outcome: Outcome, params: Params) -> Outcome:
-    """Return an outcome with other parameters, observed anew."""
-    outputs, value = training.observe(params)
-    return outcome._replace(params=params, outputs=outputs, value=value)
+def of_queries(value: Float[Array, "..."], queries: Queries | None, axis: int) -> Array:
+    """Return some queries of a measured value, by position along an axis; all if None."""
+    return value if queries is None else jnp.take(value, queries, axis)
 
 
 def check_posterior(training: Training, name: str) -> float:

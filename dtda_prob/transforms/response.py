@@ -1,9 +1,8 @@
 """Linear responses R = d outcome / d weights, and the two directions of each: push and pull."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from dtda_prob.blocks import map_blocks
-from dtda_prob.training import Training
+from dtda_prob.training import Training, each_state
 from dtda_prob.transforms.push_forward import (
     At,
     PushForward,
@@ -20,9 +19,8 @@ from dtda_prob.transforms.push_forward import (
     Space,
     is_at,
     of_queries,
-    weights_of_states,
 )
-from dtda_prob.typing import Outcome, PRNGKey, Queries, Weights
+from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 
 def _as_point(at: Any) -> Any:
@@ -45,9 +43,6 @@ class LinearResponse(PushForward):
     at: At = eqx.field(default="centre", converter=_as_point, kw_only=True)
     space: Space = eqx.field(default="outputs", kw_only=True)
     batch_size: int | None = eqx.field(default=None, kw_only=True)
-
-    by_state: ClassVar[bool] = False
-    """Whether each state of a run has a derivative of its own, `draw` taking weights for each."""
 
     def __check_init__(self) -> None:
         known = ("centre", "old", "midpoint")
@@ -101,11 +96,12 @@ class LinearResponse(PushForward):
         """
         params = _add(base.params, tangent.params)
         if self.space == "parameters":
-            outputs, value = self.training.observe(params)
+            outputs, value = each_state(self.training.observe, params)
         else:
             outputs = _add(base.outputs, tangent.outputs)
             moves = self.space == "measurement"
-            value = _add(base.value, tangent.value) if moves else self.training.readout(outputs)
+            readout = self.training.measure.readout
+            value = _add(base.value, tangent.value) if moves else each_state(readout, outputs)
         return base._replace(params=params, outputs=outputs, value=value)
 
     def extra_cost(self) -> float:
@@ -113,47 +109,69 @@ class LinearResponse(PushForward):
         return 0.0 if is_at(self.at, "old") else 1.0
 
     def _pull_at(self, key: PRNGKey, point: Weights, queries: Queries | None) -> Response:
-        own = weights_of_states(self.training, point) if self.by_state else point
+        def value_at(weights: Weights) -> Array:
+            return of_queries(self.draw(key, weights).value, queries, 1)
 
-        def value_at(weights: Float[Array, "*state example"]) -> Array:
-            return of_queries(self.training, self.draw(key, weights).value, queries)
-
-        return rows(value_at, own, self.batch_size)
+        return rows(value_at, point, self.batch_size)
 
 
-def rows(
-    value_at: Callable[[Weights], Array], point: Float[Array, "*state example"], batch_size: int | None
-) -> Response:
-    """Return the Jacobian in reverse mode, `batch_size` rows at a time.
+class StateByState(PushForward):
+    """A push-forward that moves each state of a finished outcome by itself; subclasses define `moved`.
 
-    Where states have weights of their own, a row belongs to one query of every state.
+    Its `pull` is the derivative of its `push` at the old weights.
+
+    Attributes:
+        training: the stochastic kernel.
+        batch_size: queries at once in `pull`; all if None.
     """
+
+    batch_size: int | None = eqx.field(default=64, kw_only=True)
+
+    @abstractmethod
+    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+        """Return the parameters of one state, carried from the old weights to the new ones."""
+
+    @property
+    def carry(self) -> Callable[[PRNGKey, Outcome, Weights, Weights], Outcome] | None:
+        """Return the push of an existing outcome."""
+        return self.move_states
+
+    def move_states(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
+        """Move each state of an outcome, and measure it anew."""
+        outcome = jax.lax.stop_gradient(outcome)
+        params = each_state(lambda params: self.moved(key, params, old, new), outcome.params)
+        return self.training.measured(params, outcome.losses, outcome.stats)
+
+    def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
+        """Return the derivative of `push` at new = old, in reverse mode."""
+        params = self.training.draw(key, weights).params
+        return self.rows_of_states(key, params, weights, queries)
+
+    def rows_of_states(
+        self, key: PRNGKey, params: Params, weights: Weights, queries: Queries | None
+    ) -> Response:
+        """Return the derivative of what each state is carried to, row by row."""
+
+        def rows_of_state(params: Params) -> Float[Array, "query *output example"]:
+            def value_at(new: Weights) -> Array:
+                moved = self.moved(key, params, weights, new)
+                return of_queries(self.training.observe(moved)[1], queries, 0)
+
+            return rows(value_at, weights, self.batch_size)
+
+        return each_state(rows_of_state, params)
+
+
+def rows(value_at: Callable[[Weights], Array], point: Weights, batch_size: int | None) -> Array:
+    """Return the Jacobian in reverse mode, `batch_size` rows at a time."""
     value, pullback = jax.vjp(value_at, point)
-    shape = value.shape[point.ndim - 1 :]
-    size = math.prod(shape)
 
-    def row(index: Int[Array, ""]) -> Float[Array, "*state example"]:
-        cotangent = jnp.zeros(size, value.dtype).at[index].set(1.0)
-        return pullback(jnp.broadcast_to(cotangent.reshape(shape), value.shape))[0]
+    def row(index: Int[Array, ""]) -> Weights:
+        cotangent = jnp.zeros(value.size, value.dtype).at[index].set(1.0)
+        return pullback(cotangent.reshape(value.shape))[0]
 
-    jacobian = map_blocks(row, size, batch_size or size)
-    return jnp.moveaxis(jacobian, 0, -2).reshape(*value.shape, point.shape[-1])
-
-
-def rows_of_push(
-    push_forward: PushForward,
-    key: PRNGKey,
-    weights: Weights,
-    queries: Queries | None,
-    batch_size: int | None,
-) -> Response:
-    """Return d push(key, weights, new) / d new at new = weights, in reverse mode, state by state."""
-    training = push_forward.training
-
-    def value_at(new: Float[Array, "*state example"]) -> Array:
-        return of_queries(training, push_forward.push(key, weights, new).value, queries)
-
-    return rows(value_at, weights_of_states(training, weights), batch_size)
+    jacobian = map_blocks(row, value.size, batch_size or value.size)
+    return jacobian.reshape(*value.shape, -1)
 
 
 def shares(training: Training, points: Float[Array, "point example"]) -> Array:

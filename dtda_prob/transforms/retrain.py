@@ -7,17 +7,9 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from dtda_prob import kernels
-from dtda_prob.transforms.push_forward import (
-    Cost,
-    PushForward,
-    Response,
-    measured,
-    of_queries,
-    side_key,
-    weights_of_states,
-)
-from dtda_prob.transforms.response import rows_of_push
-from dtda_prob.typing import Outcome, Params, PRNGKey, Push, Queries, Weights
+from dtda_prob.transforms.push_forward import Cost, PushForward, Response, of_queries, side_key
+from dtda_prob.transforms.response import StateByState
+from dtda_prob.typing import Params, PRNGKey, Push, Queries, Weights
 
 
 class retrain(PushForward):
@@ -50,7 +42,7 @@ class retrain(PushForward):
             )
 
         def value_at(weights: Weights) -> Float[Array, "..."]:
-            return of_queries(self.training, self.training.draw(key, weights).value, queries)
+            return of_queries(self.training.draw(key, weights).value, queries, 1)
 
         value = value_at(weights)
 
@@ -67,7 +59,7 @@ class retrain(PushForward):
         return Cost(1.0, 1.0 + self.training.program.num_data)
 
 
-class finetune(PushForward):
+class finetune(StateByState):
     """Train on from the sample at the old weights.
 
     The sample moves by the difference of two short runs from it with one key, on the new weights and
@@ -84,7 +76,6 @@ class finetune(PushForward):
     """
 
     kernel: kernels.Kernel
-    batch_size: int | None = eqx.field(default=64, kw_only=True)
 
     def __check_init__(self) -> None:
         self.kernel.check(self.training.program)
@@ -93,24 +84,15 @@ class finetune(PushForward):
                 f"kernel must follow the weights, and {self.kernel.not_differentiable}; use sgd"
             )
 
-    def carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
-        """Move each state of an outcome by the difference of two short runs from it."""
-        outcome, program = jax.lax.stop_gradient(outcome), self.training.program
+    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+        """Return the parameters moved by the difference of two short runs from them."""
 
-        def moved(params: Params, new: Weights) -> Params:
-            def more(weights: Weights) -> Params:
-                return self.kernel.run(side_key(key), program, weights, params).params
+        def more(weights: Weights) -> Params:
+            run = self.kernel.run(side_key(key), self.training.program, weights, params)
+            return jax.tree.map(lambda leaf: leaf[-1], run.params)
 
-            change = optax.tree.sub(more(new), jax.lax.stop_gradient(more(old)))
-            return optax.tree.add(params, change)
-
-        own = weights_of_states(self.training, new)
-        params = self.training.each_state(moved)(outcome.params, own)
-        return measured(self.training, outcome, params)
-
-    def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
-        """Return the derivative of `push` at new = old."""
-        return rows_of_push(self, key, weights, queries, self.batch_size)
+        change = optax.tree.sub(more(new), jax.lax.stop_gradient(more(old)))
+        return optax.tree.add(params, change)
 
     @property
     def cost(self) -> Cost:

@@ -10,6 +10,7 @@ import optax
 
 from dtda_prob.curvature import Curvature, kronecker
 from dtda_prob.curvature.filters import Decay, Flow, is_traced
+from dtda_prob.kernels.kernel import one_state
 from dtda_prob.training import Training
 from dtda_prob.transforms.influence import solves_cost
 from dtda_prob.transforms.push_forward import Cost, Restricted, check_single, side_key
@@ -79,8 +80,7 @@ class segments(LinearResponse, Restricted):
         times = jnp.asarray(self.times, jnp.result_type(*jax.tree.leaves(last)))
         start = optax.tree.zeros_like(self.moving.part(last))
         moved, _ = jax.lax.scan(through, start, (path.means, times))
-        params = self.added(last, moved)
-        return Outcome(params, *training.observe(params), path.losses, {})
+        return training.measured(*one_state((self.added(last, moved), path.losses)), {})
 
     @property
     def cost(self) -> Cost:

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
+from dtda_prob.kernels.kernel import one_state
 from dtda_prob.transforms.push_forward import (
     Cost,
     Response,
     Restricted,
     Space,
     check_single,
-    measured,
     of_queries,
 )
 from dtda_prob.transforms.response import LinearResponse
@@ -58,16 +58,19 @@ class trajectory(LinearResponse, Restricted):
         path = training.kernel.path(key, training.program, here, self.num_checkpoints)
         path = jax.lax.stop_gradient(path)
         last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
-        base = Outcome(last, *training.observe(last), path.losses, {})
 
-        def step(total: Outcome, checkpoint: tuple[Params, Array]) -> tuple[Outcome, None]:
+        def observed(params: Params) -> tuple[Params, PyTree, Array]:
+            return params, *training.observe(params)
+
+        def step(total: PyTree, checkpoint: tuple[Params, Array]) -> tuple[PyTree, None]:
             params, time = checkpoint
             change = self.change_of_gradient(params, weights)
-            moved = measured(training, base, self.added(params, optax.tree.scale(-time, change)))
+            moved = observed(self.added(params, optax.tree.scale(-time, change)))
             return jax.tree.map(lambda t, m: t + m - jax.lax.stop_gradient(m), total, moved), None
 
         times = jnp.asarray(self.times, jnp.result_type(*jax.tree.leaves(last)))
-        return jax.lax.scan(step, base, (path.ends, times))[0]
+        total, _ = jax.lax.scan(step, observed(last), (path.ends, times))
+        return Outcome(*one_state((*total, path.losses)), {})
 
     @property
     def cost(self) -> Cost:
@@ -100,7 +103,8 @@ class cosine(Restricted):
         """Return minus the mean cosine of each query's gradient and each example's."""
         training = self.training
         path = training.kernel.path(key, training.program, weights, self.num_checkpoints)
-        return -jax.lax.map(lambda params: self._cosines(params, queries), path.ends).mean(0)
+        each = jax.lax.map(lambda params: self._cosines(params, queries), path.ends)
+        return -each.mean(0, keepdims=True)
 
     @property
     def cost(self) -> Cost:
@@ -113,7 +117,7 @@ class cosine(Restricted):
         program = self.training.program
 
         def value_at(params: Params) -> Float[Array, "query *output"]:
-            return of_queries(self.training, self.training.observe(params)[1], queries)
+            return of_queries(self.training.observe(params)[1], queries, 0)
 
         whole = partial(self.moving.whole, params=params)
         point = self.moving.part(params)
