@@ -45,8 +45,8 @@ def test_arms_are_samples_of_training_with_their_keys(training, truth, subsets):
     assert truth["perturbed"].dims == ("draw", "query", "perturbation")
     assert truth.attrs["arms"], truth.attrs["removal"] == ("coupled", "drop")
     key = jax.random.wrap_key_data(truth["key"].values[2])
-    alone = jax.jit(training.draw)(key, jnp.ones(NUM_DATA)).value
-    less = jax.jit(training.drop(6).draw)(key, jnp.asarray(subsets.values[3])).value
+    alone = jax.jit(training.draw)(key, jnp.ones(NUM_DATA)).value[0]
+    less = jax.jit(training.drop(6).draw)(key, jnp.asarray(subsets.values[3])).value[0]
     close(truth["full"][2], alone, rtol=1e-4)
     close(truth["perturbed"][2, :, 3], less, rtol=1e-4)
 
