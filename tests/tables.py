@@ -85,12 +85,11 @@ def last(tree):
     return jax.tree.map(lambda leaf: leaf[-1], tree)
 
 
-_draw = compiled(lambda training, key, weights: last(training.draw(key, weights)))
-_push = compiled(lambda push_forward, key, old, new: last(push_forward.push(key, old, new)))
-_pull = compiled(lambda push_forward, key, weights, queries: last(push_forward.pull(key, weights, queries)))
+_draw = compiled(lambda training, *args: last(training.draw(*args)))
+_push = compiled(lambda push_forward, *args: last(push_forward.push(*args)))
+_pull = compiled(lambda push_forward, *args: last(push_forward.pull(*args)))
 
 
-def draw(training: Training, weights, key=None):
 def draw(training: Training, weights, key=None):
     """Draw once; trainings that differ in numbers alone share what is compiled, and so below.
 

@@ -136,7 +136,7 @@ def test_dropped_rows_are_attributed_with_the_matched_training(training):
 
 
 def pull_at(push_forward, key, weights=None):
-    return jax.jit(push_forward.pull)(key, ones() if weights is None else weights)
+    return jax.jit(push_forward.pull)(key, ones() if weights is None else weights)[0]
 
 
 def test_several_perturbations_are_expanded_about_their_mean_in_both_directions():
