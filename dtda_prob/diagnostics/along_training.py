@@ -78,7 +78,8 @@ def _at_share(push_forward: PushForward, keys: Array, share: float) -> tuple[np.
 def _pulls(
     methods: Sequence[PushForward], keys: Key[Array, " draw"], weights: Weights
 ) -> tuple[Array, ...]:
-    return jax.lax.map(lambda key: tuple(each.pull(key, weights) for each in methods), keys)
+    """Pull by each method, at the end of training, its only state."""
+    return jax.lax.map(lambda key: tuple(each.pull(key, weights)[0] for each in methods), keys)
 
 
 def _agreement(response: Response, exact: Response) -> tuple[np.ndarray, ...]:
