@@ -190,6 +190,7 @@ def _mode(transform: influence | newton, key: PRNGKey, params: Params, weights: 
     objective = transform.training.program.objective
     to_mode = solver(transform, key, params, weights)(transform.gradient(params, weights))
     mode = transform.added(params, optax.tree.scale(-1, to_mode))
-    nearer = objective(mode, weights) <= objective(params, weights)
+    value = objective(mode, weights)
+    nearer = (value <= objective(params, weights)) & jnp.isfinite(value)
     kept = jax.tree.map(lambda there, here: jnp.where(nearer, there, here), mode, params)
     return jax.lax.stop_gradient(kept)
