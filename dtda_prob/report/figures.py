@@ -28,13 +28,6 @@ class Style(NamedTuple):
     dashes: str
 
 
-class Line(NamedTuple):
-    """A line of a sample set, as the path of an SVG."""
-
-    style: Style
-    path: str
-
-
 class Mark(NamedTuple):
     """A point with the path of its error bars, and what it is."""
 
@@ -58,12 +51,12 @@ class Axis(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """Lines and marks between two axes, and what they show in words."""
+    """Lines (their style and path) and marks between two axes, and what they show in words."""
 
     described: str
     x: Axis
     y: Axis
-    lines: list[Line]
+    lines: list[tuple[Style, str]]
     marks: list[Mark]
 
     def across(self, values: Any) -> np.ndarray:
@@ -100,7 +93,7 @@ def densities(values: Mapping[Style, np.ndarray], label: str, described: str) ->
     y = _axis("density, per decade" if far_apart else "density", [0, *(c[1].max() for c in curves)])
     figure = Figure(described, x, y, [], [])
     for style, curve in zip(known, curves, strict=True):
-        figure.lines.append(Line(style, _path(figure.across(curve[0]), figure.down(curve[1]))))
+        figure.lines.append((style, _path(figure.across(curve[0]), figure.down(curve[1]))))
     return figure
 
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from dtda_prob.numerals import clip
 from dtda_prob.report import figures, summary
 from dtda_prob.report.panels import Choice, panels_of
-from dtda_prob.report.quality import evidence
+from dtda_prob.report.quality import agreements_of, verdict_of
 from dtda_prob.report.study import Study, groups_of, open_study
 from dtda_prob.storage import readable
 
@@ -106,7 +106,8 @@ def _render(study: Study, choice: Choice, title: str | None) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=_clipped,
     )
-    shown, checked = panels_of(study, choice), evidence(study, choice.num_queries)
+    shown, agreements = panels_of(study, choice), agreements_of(study, choice.num_queries)
+    verdicts = [verdict_of(part) for part in study.of_kind("verdict")]
     script = _asset("page.js")
     return environment.get_template("page.html").render(
         title=title or summary.title(shown),
@@ -116,10 +117,11 @@ def _render(study: Study, choice: Choice, title: str | None) -> str:
         script=Markup(script),
         across=figures.ACROSS,
         down=figures.DOWN,
-        glance=summary.glance(study, shown, checked),
+        glance=summary.glance(study, shown, verdicts, agreements),
         warnings=list(summary.warnings(study)),
         asked=summary.asked(study),
-        checked=checked,
+        verdicts=verdicts,
+        agreements=agreements,
         shown=shown,
         parts=summary.holds(study),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -39,24 +39,14 @@ class Agreement(NamedTuple):
     figures: list[tuple[str, figures.Figure]]
 
 
-class Evidence(NamedTuple):
-    """What supports the predictions, and what speaks against them."""
-
-    verdicts: list[Verdict]
-    agreements: list[Agreement]
-
-
-def evidence(study: Study, most: int) -> Evidence:
-    """Read the diagnostics and comparisons that were saved."""
+def agreements_of(study: Study, most: int) -> list[Agreement]:
+    """Read the comparisons with retraining that were saved."""
     kept = [part for part in study.of_kind("agreement") if "lds" in part.dataset]
-    return Evidence(
-        [verdict_of(part) for part in study.of_kind("verdict")],
-        [agreement_of(part, most) for part in kept if "draws" not in part.dataset.dims],
-    )
+    return [_agreement(part, most) for part in kept if "draws" not in part.dataset.dims]
 
 
 def verdict_of(part: Part) -> Verdict:
-    """Read diagnostics."""
+    """Read diagnostics that were saved."""
     dataset = part.dataset.load()
     passed = dataset["passed"].values.astype(bool)
     value, error = (dataset[name].values.astype(float) for name in ("value", "error"))
@@ -72,8 +62,7 @@ def verdict_of(part: Part) -> Verdict:
     return Verdict(part.name, Table("All checks", columns), int(passed.sum()), len(passed), text)
 
 
-def agreement_of(part: Part, most: int) -> Agreement:
-    """Read a comparison with retraining."""
+def _agreement(part: Part, most: int) -> Agreement:
     dataset, attrs = part.dataset, part.dataset.attrs
     text = (
         f"{attrs.get('transform', 'The prediction')} with {count(int(attrs.get('draws', 0)), 'draw')} "

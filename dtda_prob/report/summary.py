@@ -1,7 +1,7 @@
 """A study in sentences and facts: what was found, what was computed, and what it cost."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -9,7 +9,7 @@ import xarray as xr
 from dtda_prob.numerals import NONE, brief, count, duration, share, size, with_error
 from dtda_prob.report.influences import RATE, Scores
 from dtda_prob.report.panels import Panels
-from dtda_prob.report.quality import Evidence
+from dtda_prob.report.quality import Agreement, Verdict
 from dtda_prob.report.study import Part, Study
 from dtda_prob.report.tables import MOST_ROWS, Column, Table, marked
 
@@ -19,23 +19,18 @@ REMOVAL = {
 }
 
 
-class Fact(NamedTuple):
-    """A name and a text."""
-
-    name: str
-    text: str
-
-
 def title(shown: Panels) -> str:
     """Return the question that the study answers."""
     measures = list(dict.fromkeys(f"the {panel.measure.split(',')[0]}" for panel in shown.panels))
     return f"Which examples move {' and '.join(measures) or 'the model'}?"
 
 
-def glance(study: Study, shown: Panels, checked: Evidence) -> list[str]:
+def glance(
+    study: Study, shown: Panels, verdicts: list[Verdict], agreements: list[Agreement]
+) -> list[str]:
     """Return what matters most, in sentences."""
     leading = dict.fromkeys(_leading(scores) for scores in shown.scores)
-    return [*_fitted(study), *leading, *_trusted(checked)]
+    return [*_fitted(study), *leading, *_trusted(verdicts, agreements)]
 
 
 def _fitted(study: Study) -> Iterator[str]:
@@ -85,20 +80,20 @@ def _moves(scores: Scores, first: xr.Dataset) -> str:
     return f"{doing} {verb} {meaning.quantity} most, by {amount}"
 
 
-def _trusted(checked: Evidence) -> Iterator[str]:
-    for verdict in checked.verdicts:
+def _trusted(verdicts: list[Verdict], agreements: list[Agreement]) -> Iterator[str]:
+    for verdict in verdicts:
         some = "All" if verdict.passed == verdict.total else f"{verdict.passed} of"
         yield f"{some} {count(verdict.total, 'check')} of “{verdict.name}” passed."
-    if not checked.verdicts:
+    if not verdicts:
         yield "The study has no diagnostics, so it is unknown whether the scores can be trusted."
-    for agreement in checked.agreements:
+    for agreement in agreements:
         columns = agreement.summary.columns
         correlations = columns["Spearman correlation"].shown or [""]
         yield (
             f"Predicted and retrained {columns['Divergence'].values[0]} effects of “{agreement.name}” "
             f"have a Spearman correlation of {correlations[0]}, averaged over queries."
         )
-    if not checked.agreements:
+    if not agreements:
         yield "Predictions have not been compared with retraining."
 
 
@@ -117,12 +112,12 @@ def warnings(study: Study) -> Iterator[str]:
             )
 
 
-def asked(study: Study) -> list[Fact]:
-    """Return what was asked: the program, its data, how it is trained and what is measured."""
+def asked(study: Study) -> list[tuple[str, str]]:
+    """Return what was asked, by name: the program, its data, its training and what is measured."""
     about, drawn = study.about, [part.about for part in study.parts if "kernel" in part.about]
     facts = [
-        Fact("Study", study.path.name),
-        Fact("Last written", f"{study.written:%Y-%m-%d %H:%M} UTC"),
+        ("Study", study.path.name),
+        ("Last written", f"{study.written:%Y-%m-%d %H:%M} UTC"),
     ]
     if "model" in about:
         number = count(about.get("rows", {}).get("num_data", "?"), "example")
@@ -132,18 +127,18 @@ def asked(study: Study) -> list[Fact]:
             f"{name}, {kind} {shapes.get(name, '')}" for name, kind in about.get("sites", {}).items()
         ]
         facts += [
-            Fact("Program", f"{plain_name(about['model'])}, data in the plate {about.get('plate')!r}"),
-            Fact("Data", f"{number}: {arrays}"),
-            Fact("Sites", "; ".join(sites)),
+            ("Program", f"{plain_name(about['model'])}, data in the plate {about.get('plate')!r}"),
+            ("Data", f"{number}: {arrays}"),
+            ("Sites", "; ".join(sites)),
         ]
-    facts += [Fact("Training", text) for text in _distinct(map(_kernel, drawn))]
-    facts += [Fact("Drawn by", text) for text in _distinct(one.get("transform") for one in drawn)]
-    facts += [Fact("Measure", text) for text in _distinct(map(_measure, drawn))]
+    facts += [("Training", text) for text in _distinct(map(_kernel, drawn))]
+    facts += [("Drawn by", text) for text in _distinct(one.get("transform") for one in drawn)]
+    facts += [("Measure", text) for text in _distinct(map(_measure, drawn))]
     removals = _distinct(one.get("removal") for one in drawn)
-    facts += [Fact("Weight 0 means", REMOVAL.get(text, text)) for text in removals]
+    facts += [("Weight 0 means", REMOVAL.get(text, text)) for text in removals]
     if "versions" in about:
         versions = ", ".join(f"{name} {text}" for name, text in about["versions"].items())
-        facts.append(Fact("Versions, when begun", versions))
+        facts.append(("Versions, when begun", versions))
     return facts
 
 
