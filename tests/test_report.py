@@ -22,7 +22,7 @@ from tables import regression_data
 
 import dtda_prob as dtda
 from dtda_prob import numerals
-from dtda_prob.report import influences
+from dtda_prob.report import figures, influences
 from dtda_prob.report.looks import Looks, looks, png
 from dtda_prob.report.study import meaning_of, open_study
 from dtda_prob.report.tables import Column, Table
@@ -484,6 +484,19 @@ def test_directions_are_those_of_the_divergences_scored():
     assert "positive, the change raises the skewness of the squared error; where" in told
     assert "has no direction" in influences.explained("wasserstein", "loss", "it", distance)
     assert (mean.positive, mean.quantity) == ("raises", "the squared error")
+
+
+def test_figures_have_scaled_axes_and_omit_what_is_missing():
+    rng, (one, other) = np.random.default_rng(0), figures.styles_of(["one", "other"])
+    tiny = figures.densities({one: 1e-7 * rng.normal(size=64), other: np.zeros(9)}, "loss", "nats", "")
+    assert (tiny.x.label, [style.name for style, _ in tiny.lines]) == ("loss (10⁻⁹ nats)", ["one"])
+    wide = {one: 10 ** rng.normal(-3, 0.3, 64), other: 10 ** rng.normal(0, 0.3, 64)}
+    ticks = figures.densities(wide, "loss", "", "").x.ticks
+    assert [text for _, text in ticks] == ["10⁻³", "10⁻²", "10⁻¹", "10⁰"]
+    made = agreement().isel(perturbation=slice(3))
+    made["predicted"][0, 0, 1] = np.nan
+    marks = figures.agreement(made, HOSTILE[0], "mean", "nats", "").marks
+    assert [mark.label.split(":")[0] for mark in marks] == [HOSTILE[0] + " 0", HOSTILE[2].split(":")[0]]
 
 
 def test_tables_sort_by_value_and_show_text():

@@ -76,41 +76,47 @@ def styles_of(names: list[str]) -> list[Style]:
     ]
 
 
-def densities(values: Mapping[Style, np.ndarray], label: str, described: str) -> Figure | None:
+def densities(
+    values: Mapping[Style, np.ndarray], measured: str, unit: str, described: str
+) -> Figure | None:
     """Draw densities of draws over each other; None if nothing varies.
 
     Args:
         values: finite draws by the style of their sample set.
-        label: of the horizontal axis.
+        measured: what is on the horizontal axis.
+        unit: its unit.
         described: what is drawn, in words.
     """
     known = {style: draws for style, draws in values.items() if len(draws) > 1 and np.ptp(draws) > 0}
     if not known:
         return None
     far_apart = _spans_decades(known)
-    curves = [_density(np.log10(draws) if far_apart else draws) for draws in known.values()]
-    x = _axis(label, [curve[0] for curve in curves], far_apart)
-    y = _axis("density, per decade" if far_apart else "density", [0, *(c[1].max() for c in curves)])
+    scale = 0 if far_apart else exponent_of(np.concatenate([*known.values()]))
+    curves = [
+        _density(np.log10(draws) if far_apart else draws / 10.0**scale) for draws in known.values()
+    ]
+    x = _axis(_labelled(measured, scale, unit), np.concatenate([x for x, _ in curves]), far_apart)
+    heights = np.concatenate([y for _, y in curves])
+    y = _axis("density, per decade" if far_apart else "density", np.append(heights, 0.0))
     figure = Figure(described, x, y, [], [])
     for style, curve in zip(known, curves, strict=True):
         figure.lines.append((style, _path(figure.across(curve[0]), figure.down(curve[1]))))
     return figure
 
 
-def agreement(
-    result: xr.Dataset, query: Any, divergence: str, unit: str, described: str
-) -> Figure | None:
-    """Draw retrained against predicted effects on a query, with their standard errors."""
+def agreement(result: xr.Dataset, query: Any, divergence: str, unit: str, described: str) -> Figure:
+    """Draw retrained against predicted effects on a query, where both are finite, with their errors."""
     names = ["predicted", "predicted_error", "retrained", "retrained_error"]
     chosen = result[names].sel(query=query, divergence=divergence).load()
+    missing = (chosen["predicted"] + chosen["retrained"]).isnull()
+    chosen = chosen.isel(perturbation=~missing.values)
     scale = exponent_of([chosen[name] for name in ("predicted", "retrained")])
     x, x_error, y, y_error = (np.nan_to_num(chosen[name].values / 10.0**scale) for name in names)
-    said = f" ({scaled_unit(scale, unit)})" if scale or unit else ""
-    ends = [x - x_error, x + x_error, y - y_error, y + y_error]
-    axes = (_axis(f"{arm} {divergence}{said}", ends) for arm in ("predicted", "retrained"))
-    figure = Figure(described, *axes, [], [])
+    ends = np.concatenate([x - x_error, x + x_error, y - y_error, y + y_error])
+    labels = (_labelled(f"{arm} {divergence}", scale, unit) for arm in ("predicted", "retrained"))
+    figure = Figure(described, *(_axis(label, ends) for label in labels), [], [])
     sides = figure.across([x, x - x_error, x + x_error]), figure.down([y, y - y_error, y + y_error])
-    for i, label in enumerate(result["perturbation"].values.tolist()):
+    for i, label in enumerate(chosen["perturbation"].values.tolist()):
         (across, left, right), (down, bottom, top) = (side[:, i] for side in sides)
         errors = f"M{left} {down}H{right}M{across} {bottom}V{top}"
         text = f"{clip(label, LONGEST)}: predicted {brief(x[i])}, retrained {brief(y[i])}"
@@ -118,14 +124,20 @@ def agreement(
     return figure
 
 
-def _axis(label: str, values: Any, is_log: bool = False) -> Axis:
+def _labelled(what: str, scale: int, unit: str) -> str:
+    """Return the label of an axis whose values are multiples of a power of ten of a unit."""
+    said = scaled_unit(scale, unit)
+    return f"{what} ({said})" if said else what
+
+
+def _axis(label: str, values: np.ndarray, is_log: bool = False) -> Axis:
     """Return an axis that holds some values, which are exponents of ten where it is logarithmic."""
     from matplotlib.ticker import MaxNLocator
 
-    flat = np.concatenate([np.ravel(each) for each in values])
-    low, high = float(flat.min()), float(flat.max())
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        low, high = low - 1.0, high + 1.0
     ticks = np.asarray(MaxNLocator(5, integer=is_log).tick_values(low, high))
-    low, high = min(low, high - 1e-9), high
     inside = [tick for tick in ticks.tolist() if low <= tick <= high]
     return Axis(label, low, high, [(tick, _tick(tick, is_log)) for tick in inside])
 

@@ -101,7 +101,7 @@ def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Ch
                 measure=what,
                 picture=queries.picture(label),
                 target=queries.target(label),
-                figure=densities(draws, f"{what} ({unit})" if unit else what, described),
+                figure=densities(draws, what, unit, described),
                 samples=compared(sets, group.measure, i, caption) if sets else None,
                 rankings=[
                     each for one, by in tables for each in _rankings(one, by[i], len(scores) > 1)
