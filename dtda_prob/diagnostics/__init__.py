@@ -11,6 +11,7 @@ from dtda_prob.diagnostics.posterior import pareto_k as pareto_k
 from dtda_prob.diagnostics.posterior import sensitivity as sensitivity
 from dtda_prob.diagnostics.sampling import coupling as coupling
 from dtda_prob.diagnostics.sampling import draws as draws
+from dtda_prob.diagnostics.simulated import simulated as simulated
 from dtda_prob.diagnostics.solves import null_space as null_space
 from dtda_prob.diagnostics.solves import residuals as residuals
 from dtda_prob.diagnostics.verdict import Verdict as Verdict

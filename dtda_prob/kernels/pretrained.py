@@ -67,7 +67,7 @@ class pretrained(Phase):
 
     def bind(self, program: Program) -> Kernel:
         """Return several models as draws; one model as it is."""
-        names = sorted(set(self.params) - supports.site_names(program))
+        names = sorted(set(self.params) - set(supports.site_types(program)))
         if names:
             raise ValueError(
                 f"pretrained: the program has no sites {names}, it has {sorted(program.shapes)}"

@@ -24,10 +24,10 @@ def unconstrain(program: Program, values: Params) -> Params:
 
 
 @per_structure
-def site_names(program: Program) -> frozenset[str]:
-    """Return the names of all sites of the model, deterministic and observed ones included."""
-    data = unbound(program.data)
-    return frozenset(binding.trace(program.model, program.layout, data, jax.random.key(0)))
+def site_types(program: Program) -> dict[str, str]:
+    """Return the types of all sites of the model by name, deterministic and observed ones included."""
+    sites = binding.trace(program.model, program.layout, unbound(program.data), jax.random.key(0))
+    return {name: site["type"] for name, site in sites.items()}
 
 
 def transform(site: Site) -> Transform:
