@@ -40,6 +40,7 @@ from dtda_prob.studies.price import plan as plan
 from dtda_prob.studies.run import Where as Where
 from dtda_prob.training import Training as Training
 from dtda_prob.transforms.covariance import covariance as covariance
+from dtda_prob.transforms.gaussian import gaussian as gaussian
 from dtda_prob.transforms.importance import importance as importance
 from dtda_prob.transforms.influence import influence as influence
 from dtda_prob.transforms.influence import newton as newton

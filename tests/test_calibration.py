@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
-from tables import blown_up, train
+from tables import blown_up, regression, train
 
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, plots
@@ -258,3 +258,53 @@ def test_exact_derivatives_of_unstable_draws_are_seen_and_a_damped_one_is_named(
     calm = diagnostics.judge({"shifts": shifts.drop_vars("length")})
     assert "Take another method" not in calm.text
     assert "times as many draws" in calm.text
+
+
+class narrow(dtda.kernels.exact):
+    """A posterior of less than half its spread, and off to one side by some of it."""
+
+    shift: float = 0.0
+
+    def step(self, key, state, program, weights):
+        cold = dtda.kernels.exact(temperature=0.2).step(key, state, program, weights)
+        return jax.tree.map(lambda leaf: leaf + self.shift, cold[0]), cold[1]
+
+
+def test_true_values_have_any_rank_among_draws_of_the_posterior_on_their_data():
+    """A spread too small shows in the ranks, and an error to one side in the bias too."""
+    found = {
+        name: dtda.diagnostics.simulated(
+            train(kernel, measure=dtda.measures.parameters()), jax.random.key(0), 120
+        )
+        for name, kernel in {
+            "exact": dtda.kernels.exact(),
+            "narrow": narrow(),
+            "shifted": narrow(shift=0.3),
+        }.items()
+    }
+    assert found["exact"]["pit"].sizes == {"simulation": 120, "query": 3}
+    assert (found["exact"]["p_value"] > 0.01).all()
+    assert (found["narrow"]["p_value"] < 0.01).all()
+    assert (found["narrow"]["bias_p_value"] > 0.01).all()
+    assert (found["shifted"]["bias_p_value"] < 0.01).all()
+    assert (found["shifted"]["bias"] < -0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (lambda: train(dtda.kernels.exact(temperature=0.5)), "temperature 1"),
+        (lambda: train("sgd by epoch"), "posterior of known temperature"),
+        (
+            lambda: dtda.Training(regression(), dtda.kernels.exact(), dtda.measures.function(outer)),
+            "numbers",
+        ),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(training, message):
+    with pytest.raises(ValueError, match=message):
+        dtda.diagnostics.simulated(training(), jax.random.key(0))
+
+
+def outer(values):
+    return values["slopes"][:, None] * values["slopes"]

@@ -189,3 +189,47 @@ def other_weights(training):
 def test_what_draws_that_exist_cannot_do_is_refused(call, message, training):
     with pytest.raises(ValueError, match=message):
         call(training)
+
+
+def test_a_gaussian_is_moved_to_the_exact_posterior_of_a_quadratic_objective():
+    training = dtda.Training(regression(), kernels.pretrained({"slopes": chains(memory=0.0)}))
+    weights = np.ones(NUM_DATA) - EACH[0] - EACH[3]
+    moved = dtda.sample(dtda.gaussian(training), KEY, None, weights)
+    draws = moved["posterior_predictive/parameters"].values.reshape(-1, 3)
+    covariance = np.linalg.inv(precision(weights))
+    spread = np.sqrt(np.diag(covariance))
+    assert (np.abs(draws.mean(0) - mode(weights)) < 4 * spread / np.sqrt(8000)).all()
+    close(np.cov(draws.T), covariance, atol=0.06 * spread.max() ** 2)
+
+
+def odds(x, y):
+    slopes = numpyro.sample("slopes", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Bernoulli(logits=x[i] @ slopes), obs=y[i])
+
+
+def test_curvatures_that_are_means_reach_far_where_those_of_draws_do_not():
+    """The odd one out of a logistic regression; the posterior without it is known by quadrature."""
+    rng, line = np.random.default_rng(2), np.linspace(-14, 30, 221)
+    x = rng.normal(size=(40, 2))
+    y = x @ [3.0, -2.0] + 0.3 * rng.normal(size=40) > 0
+    odd = np.argmin((2 * y - 1) * (x @ [3.0, -2.0]))
+    grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    density = -np.logaddexp(0, -(grid @ x.T) * (2 * y - 1))
+    prior = -0.5 * (grid**2).sum(1) / 9
+    with_it, without = (prior + density @ weights for weights in (np.ones(40), np.arange(40) != odd))
+    with_it, without = (np.exp(each - each.max()) for each in (with_it, without))
+    with_it, without = with_it / with_it.sum(), without / without.sum()
+    draws = grid[rng.choice(len(grid), 4000, p=with_it)].reshape(4, 1000, 2)
+    program = dtda.Program(odds, x, y.astype(float))
+    training = dtda.Training(program, kernels.pretrained({"slopes": draws}))
+    truth, reach = without @ grid - with_it @ grid, {}
+    for name in ("gaussian", "influence"):
+        transform = getattr(dtda, name)(training)
+        tree = dtda.sample(transform, KEY, None, dtda.remove(program, [odd]))
+        moved = tree["posterior_predictive/parameters"].mean(("chain", "draw")).values
+        reach[name] = np.linalg.norm(moved - draws.mean((0, 1))) / np.linalg.norm(truth)
+    assert 0.75 < reach["gaussian"] < 1.15
+    assert reach["influence"] < 0.65
+    with pytest.raises(ValueError, match="num_states=1"):
+        dtda.gaussian(dtda.Training(program, kernels.laplace()))

@@ -179,6 +179,8 @@ class importance(PushForward):
     def _weighted(self, new: Weights, shift: Params, scale: Params) -> Weighted:
         ratios = self._log_ratios(shift, scale, new)
         log_weights, pareto_k = psis_weights(ratios, self.population.effective / len(ratios))
+        if self.proposal is not None:
+            log_weights, pareto_k = _bounded(ratios, pareto_k)
         moved = jax.vmap(lambda theta: _move(theta, shift, scale))(self.population.params)
         return Weighted(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
 
@@ -267,6 +269,16 @@ def _effective(params: Params, num_runs: int) -> int:
     sizes = jax.jit(effective_sample_size)(rows.reshape(num_runs, -1, rows.shape[1]))
     mean = float(np.mean(sizes))
     return max(1, min(len(rows), round(mean))) if np.isfinite(mean) and mean > 0 else len(rows)
+
+
+def _bounded(ratios: Float[Array, " draw"], pareto_k: Array) -> tuple[Array, Array]:
+    """Return weights that have a bound, unsmoothed: their tail has no shape above 0.
+
+    K-hat is fitted where the bound is not yet reached; it stands where weights rest on few draws.
+    """
+    log_weights = jax.nn.log_softmax(ratios)
+    several = jnp.exp(-jax.nn.logsumexp(2 * log_weights)) >= LEAST_DRAWS
+    return log_weights, jnp.where(several, jnp.minimum(pareto_k, 0.0), pareto_k)
 
 
 def _still(params: Params) -> tuple[Params, Params]:
