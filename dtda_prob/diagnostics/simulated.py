@@ -14,7 +14,7 @@ from dtda_prob.compiling import compiled
 from dtda_prob.kernels.supports import site_types, unconstrain
 from dtda_prob.program import Program
 from dtda_prob.program.layout import laid_out
-from dtda_prob.training import Training
+from dtda_prob.training import Training, each_state
 from dtda_prob.transforms.push_forward import check_posterior
 from dtda_prob.typing import PRNGKey, check_key
 
@@ -78,7 +78,7 @@ def _counts(training: Training, num_runs: int, keys: Key[Array, " simulation"]) 
         own = program._with(model=replaced(program.model, observed))
 
         def drawn(key: PRNGKey) -> Float[Array, "*state query"]:
-            return training.observe(training.kernel.run(key, own, weights).params)[1]
+            return each_state(training.observe, training.kernel.run(key, own, weights).params)[1]
 
         values = jax.vmap(drawn)(jax.random.split(key, num_runs)).reshape(-1, true.size)
         return (values < true).sum(0), (values == true).sum(0)

@@ -13,11 +13,11 @@ from dtda_prob.curvature.curvature import Spectrum
 from dtda_prob.curvature.matrices import resolve
 from dtda_prob.module import Module
 from dtda_prob.program import Program
+from dtda_prob.training import each_state
 from dtda_prob.transforms.push_forward import (
     Cost,
     Restricted,
     check_posterior,
-    measured,
     side_key,
 )
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
@@ -82,7 +82,8 @@ class gaussian(Restricted):
             wider = after.apply(_inverse_root, before.apply(_root, away))
             return self.added(theta, optax.tree.add(step, optax.tree.sub(wider, away)))
 
-        return measured(self.training, outcome, jax.lax.map(moved, states))
+        params = each_state(moved, states)
+        return self.training.measured(params, outcome.losses, outcome.stats)
 
     @property
     def cost(self) -> Cost:

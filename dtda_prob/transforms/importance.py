@@ -180,7 +180,8 @@ class importance(PushForward):
         ratios = self._log_ratios(shift, scale, new)
         log_weights, pareto_k = psis_weights(ratios, self.population.effective / len(ratios))
         if self.proposal is not None:
-            log_weights, pareto_k = _bounded(ratios, pareto_k)
+            has_bound = (self.proposal == new).all(-1).any()
+            log_weights, pareto_k = _bounded(ratios, log_weights, pareto_k, has_bound)
         moved = jax.vmap(lambda theta: _move(theta, shift, scale))(self.population.params)
         return Weighted(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
 
@@ -271,14 +272,19 @@ def _effective(params: Params, num_runs: int) -> int:
     return max(1, min(len(rows), round(mean))) if np.isfinite(mean) and mean > 0 else len(rows)
 
 
-def _bounded(ratios: Float[Array, " draw"], pareto_k: Array) -> tuple[Array, Array]:
-    """Return weights that have a bound, unsmoothed: their tail has no shape above 0.
+def _bounded(
+    ratios: Float[Array, " draw"], smoothed: Float[Array, " draw"], pareto_k: Array, has_bound: Array
+) -> tuple[Array, Array]:
+    """Return weights and k-hat where weights may have a bound: then their tail has no shape above 0.
 
-    K-hat is fitted where the bound is not yet reached; it stands where weights rest on few draws.
+    A shape is fitted to weights that have not reached their bound yet, which says nothing, unless they
+    rest on few draws.
     """
-    log_weights = jax.nn.log_softmax(ratios)
-    several = jnp.exp(-jax.nn.logsumexp(2 * log_weights)) >= LEAST_DRAWS
-    return log_weights, jnp.where(several, jnp.minimum(pareto_k, 0.0), pareto_k)
+    plain = jax.nn.log_softmax(ratios)
+    several = jnp.exp(-jax.nn.logsumexp(2 * plain)) >= LEAST_DRAWS
+    chosen = has_bound & several
+    shape = jnp.where(chosen, jnp.minimum(pareto_k, 0.0), pareto_k)
+    return jnp.where(chosen, plain, smoothed), shape
 
 
 def _still(params: Params) -> tuple[Params, Params]:
