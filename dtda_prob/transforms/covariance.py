@@ -27,29 +27,30 @@ class covariance(LinearResponse, Restricted):
 
     Under a posterior proportional to exp(-n L(theta, w) / temperature) an expectation has the
     derivative -Cov(m, loss_k) / temperature with respect to weight k (Giordano et al., arXiv
-    1709.02536). Where the kernel draws from a posterior and keeps several states of a run, it is the
-    covariance over these. Given a `step_size` it is the covariance in the local posterior, proportional
-    to exp(-n L(theta, w) / temperature - c |theta - theta_T|^2 / 2), which is sampled by Langevin
-    dynamics from the outcome theta_T (BlackJAX's SGLD on all data; Kreer et al., arXiv 2509.26544).
-    All states of a run move alike, so that it carries means and no spread. No curvature is inverted,
-    but the Monte Carlo error of a response falls only as the root of the number of states.
+    1709.02536). If the kernel draws from a posterior and keeps several states of a run, the covariance
+    is over these. With a `step_size` it is the covariance in the local posterior, proportional to
+    exp(-n L(theta, w) / temperature - c |theta - theta_T|^2 / 2), which is sampled by Langevin dynamics
+    from the outcome theta_T (BlackJAX's SGLD on all data; Kreer et al., arXiv 2509.26544). All states
+    of a run move by the same amount, so that it carries means but not the spread. No curvature is
+    inverted, but the Monte Carlo error of a response falls only as the root of the number of states.
 
     Attributes:
         training: the stochastic kernel.
-        step_size: of the local dynamics, in units of squared parameters; at most the smallest posterior
-            variance, roughly. None for the states of the run itself, which need no further setting.
-        temperature: of the local posterior.
+        step_size: step size of the local dynamics, in units of squared parameters; roughly at most the
+            smallest posterior variance. None for the states of the run itself, which need no further
+            setting.
+        temperature: temperature of the local posterior.
         pull_to_outcome: c, which keeps the walk near the outcome.
-        num_samples: states of the walk that are kept.
-        num_warmup: steps before.
-        thinning: steps from state to state.
-        at: where the outcome is taken; see `unroll`.
+        num_samples: number of states of the walk that are kept.
+        num_warmup: number of steps before the first of them.
+        thinning: number of steps from one state to the next.
+        at: the weights of the outcome; see `unroll`.
         batch_size: queries at once in `pull`; all if None.
 
     Raises:
         ValueError: if a setting is not positive (`pull_to_outcome`, `num_warmup`: not negative);
-            without a `step_size`, if the kernel draws from no posterior or keeps fewer than three
-            states of a run; with one, if it keeps several.
+            without a `step_size`, if the kernel does not draw from a posterior or keeps fewer than
+            three states of a run; with one, if it keeps several.
     """
 
     step_size: float | None = eqx.field(default=None, kw_only=True)
@@ -95,7 +96,7 @@ class covariance(LinearResponse, Restricted):
         return outcome, observed, -losses / (temperature * (len(losses) - 1))
 
     def _pull_at(self, key: PRNGKey, point: Weights, queries: Queries | None) -> Response:
-        """Return the covariance as a product: all states of a run move alike."""
+        """Return the covariance as a product: all states of a run move by the same amount."""
         outcome, (_, _, values), losses = self._around(key, point)
         response = jnp.tensordot(of_queries(values, queries, 1), losses, (0, 0))
         return jnp.broadcast_to(response, (len(outcome.value), *response.shape))
@@ -150,7 +151,7 @@ _LEAST = {
     "num_warmup": -1,
     "pull_to_outcome": -1,
 }
-"""Settings of the walk must be above these."""
+"""Settings of the walk, with the values that they must exceed."""
 
 
 def _check_several(num_states: int) -> None:

@@ -28,13 +28,13 @@ from dtda_prob.transforms.push_forward import (
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
 
 GOOD_K = 0.7
-"""Pareto k-hat above which importance weights are not to be trusted (Vehtari et al., 2024)."""
+"""Pareto k-hat above which importance weights are unreliable (Vehtari et al., 2024)."""
 DEFAULT_DRAWS = 256
-"""Draws of a population at least, unless their number is given."""
+"""Default number of draws of a population, at least."""
 MOST_SLOPES = 2**26
-"""Numbers in the table of losses by draw and example, at most."""
+"""Largest number of elements of the table of losses by draw and example."""
 LEAST_DRAWS = 25
-"""The fewest draws to which a tail can be fitted."""
+"""Smallest number of draws to which a tail can be fitted."""
 
 
 class Population(Module):
@@ -44,9 +44,9 @@ class Population(Module):
         params: stacked draws.
         log_density: log of the unnormalised density that each is drawn from.
         log_posterior: log of the unnormalised posterior density of each on all data.
-        slopes: the derivative of n L at each draw with respect to the weights, where the objective is
-            linear in them and this fits into memory.
-        effective: effective number of draws, an integer: it sets the length of the tail.
+        slopes: the derivative of n L at each draw with respect to the weights, if the objective is
+            linear in them and the table fits into memory.
+        effective: effective number of draws, an integer, which sets the length of the tail.
     """
 
     params: Params
@@ -60,12 +60,12 @@ class Weighted(NamedTuple):
     """Draws of a posterior with importance weights for other data.
 
     Attributes:
-        params: the draws, run after run, moved to match moments where this is asked for and helps.
+        params: the draws, run after run, moved to match moments if requested and useful.
         log_weights: smoothed and normalised log importance weights.
         pareto_k: the shape of their tail; estimates are reliable below 0.7.
         log_mean: log of the mean importance ratio before smoothing.
-        shift: by how much draws were moved, after scaling.
-        scale: by how much they were scaled.
+        shift: the shift of the draws, after scaling.
+        scale: the factor by which they were scaled.
     """
 
     params: Params
@@ -79,11 +79,11 @@ class Weighted(NamedTuple):
 class importance(PushForward):
     """Reweight a population of posterior draws, with Pareto smoothing.
 
-    The population of draws on all data is drawn when the transform is made. Its self-normalised
+    The population of draws on all data is drawn when the transform is constructed. Its self-normalised
     weights are proportional to exp(-n (L(theta, new) - L(theta, all)) / temperature), smoothed (Vehtari
     et al., arXiv 1507.02646; BlackJAX's). `push` keeps the sample of its key as often as the weights
-    allow, and otherwise takes one of the population in proportion to the missing weight: a maximal
-    coupling, so that what comes out is distributed as the weights, which `weigh` returns. There is no
+    allow, and otherwise takes a draw of the population in proportion to the missing weight: a maximal
+    coupling, so that the result is distributed by the weights, which `weigh` returns. There is no
     `pull`, since mass moves from draw to draw: `covariance` has the derivative of the mean. Look at
     `diagnostics.pareto_k` before removing examples of large influence: weights may rest on few draws.
 
@@ -92,13 +92,13 @@ class importance(PushForward):
         key: key of the population; `jax.random.key(0)` if None.
         num_draws: size of the population, a multiple of the states that the kernel keeps of a run; if
             None, the states of as many runs as give 256 draws, and all of a pretrained kernel.
-        match_moments: move the population's mean and variances to the weighted ones first, where that
+        match_moments: first move the mean and variances of the population to the weighted ones, if that
             gives a better tail (Paananen et al., arXiv 1906.08850).
         proposal: perturbed datasets `(perturbation, example)`, from the mixture of whose posteriors the
             population is drawn, by `nuts` or `hmc`: no weight at one of them is more than the mixture's
             number of posteriors times the mean, so that removals whose weights rest on few draws of the
             posterior on all data can be asked for, all of them at the price of one population.
-        population: its draws; drawn with the key if None.
+        population: the draws of the population; drawn with the key if None.
 
     Raises:
         ValueError: if the kernel draws from no posterior, or `num_draws` is below 25, the least to
@@ -137,7 +137,7 @@ class importance(PushForward):
         self.population = population or draw_population(training, self.key, num_runs, self.proposal)
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> PushForward:
-        """Return the transform of a training on fewer rows, with a population of its own."""
+        """Return the transform of a training on fewer rows, with its own population."""
         if num_removed == 0:
             return self
         return replace(self, training=self.training.drop(num_removed), population=None)
@@ -186,7 +186,7 @@ class importance(PushForward):
         return Weighted(moved, log_weights, pareto_k, _log_mean(ratios), shift, scale)
 
     def _log_ratios(self, shift: Params, scale: Params, weights: Weights) -> Float[Array, " draw"]:
-        """Return log densities of moved draws at these weights, less those of the draws at all data."""
+        """Return log densities of moved draws at these weights, minus the draws' own on all data."""
         population = self.population
         if population.slopes is not None and not self.match_moments:
             change = weights - self.training.program.full_weights()
@@ -197,7 +197,7 @@ class importance(PushForward):
         return densities - population.log_density
 
     def _change(self, params: Params, own: Params, old: Weights, new: Weights) -> Float[Array, ""]:
-        """Return the log density of a moved draw at the new weights, less its own at the old ones."""
+        """Return the log density of a moved draw at the new weights, minus its own at the old ones."""
         if self.population.slopes is not None and not self.match_moments:
             return -self.training.program.slopes(params, old) @ (new - old) / self._temperature
         return self._log_density(own, new) - self._log_density(params, old)
@@ -288,7 +288,7 @@ def _bounded(
 
 
 def _still(params: Params) -> tuple[Params, Params]:
-    """Return the shift and scale that leave draws where they are."""
+    """Return the shift and scale that leave draws unchanged."""
     first = jax.tree.map(lambda leaf: leaf[0], params)
     return optax.tree.zeros_like(first), optax.tree.ones_like(first)
 
@@ -298,7 +298,7 @@ def _log_mean(log_ratios: Float[Array, " draw"]) -> Float[Array, ""]:
 
 
 def _match(params: Params, weights: Float[Array, " draw"]) -> tuple[Params, Params]:
-    """Return the shift and scale that bring means and variances to the weighted ones."""
+    """Return the shift and scale that match means and variances to the weighted ones."""
 
     def moments(leaf: Array, share: Array) -> tuple[Array, Array]:
         mean = jnp.tensordot(share, leaf, 1)

@@ -24,21 +24,20 @@ class influence(LinearResponse, StateByState, Restricted):
 
     Removing example k moves the parameters by + H^+ g_k / n, with g_k the gradient of its loss and H
     the curvature of the objective at the outcome (Koh and Liang, arXiv 1703.04730; as the limit of
-    unrolling, Mlodozeniec et al., arXiv 2506.12965). Parameters that training does
-    not move take no part.
+    unrolling, Mlodozeniec et al., arXiv 2506.12965). Parameters that training does not move stay fixed.
 
-    A draw from a posterior is no stationary point, and moved as if it were one its distance from the
-    mode would change by twice what is right for the spread. There it moves by the mean of its own step
-    and that of the mode, which is found by a Newton step: the change of mean and covariance is exact to
-    first order for a Gaussian posterior, and to leading order in n for others. It costs a second
-    decomposition. Where such a draw has no derivative (`nuts`), draws at other weights are not coupled
-    to it, so that at="centre" is at="old".
+    A draw from a posterior is not a stationary point. Moved as if it were, the covariance would change
+    twice as much as it should. Such a draw moves by the mean of its own step and the step of the mode,
+    which is found by a Newton step: the change of mean and covariance is then exact to first order for
+    a Gaussian posterior, and to leading order in n for others. This costs a second decomposition. If
+    such a draw has no derivative (`nuts`), draws at other weights are not coupled to it, so at="centre"
+    means at="old".
 
     Attributes:
         training: the stochastic kernel.
         curvature: H and how it is inverted, from `dtda.curvature`; the dense Hessian's
             pseudo-inverse if None.
-        at: where the outcome is taken at which the response is; see `unroll`.
+        at: the weights of the outcome at which the response is taken; see `unroll`.
         space: the quantity that moves; see `displace`.
         batch_size: queries at once in `pull`; all if None.
 
@@ -49,7 +48,7 @@ class influence(LinearResponse, StateByState, Restricted):
     curvature: Curvature = eqx.field(default=dense(), converter=_as_curvature)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
     settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
-    """The curvature with its damping as a number, always set here: a traced kernel has no host time."""
+    """The curvature with numeric damping, set on construction: a traced kernel has no step sizes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,7 +75,7 @@ class influence(LinearResponse, StateByState, Restricted):
 
     @property
     def carry(self) -> Callable[[PRNGKey, Outcome, Weights, Weights], Outcome] | None:
-        """Return the push of an existing outcome, where the response is taken at it."""
+        """Return the push of an existing outcome, if the response is taken at the old weights."""
         return self._carry if is_at(self.at, "old") else None
 
     @property
@@ -96,12 +95,12 @@ class influence(LinearResponse, StateByState, Restricted):
 class newton(StateByState, Restricted):
     """Take Newton steps on the perturbed objective, from the sample at the old weights.
 
-    Each step is theta <- theta - H(theta, new)^+ (grad L(theta, new) - grad L(theta_old, old)): the
-    gradient that training left is left again. The curvature is that of the perturbed objective,
-    without the removed examples: one step is the rescaled influence function, exact where the
-    objective is quadratic. Not linear in the new weights; `pull` is its derivative at the old ones,
+    Each step is theta <- theta - H(theta, new)^+ (grad L(theta, new) - grad L(theta_old, old)), so that
+    the gradient that remained after training remains. The curvature belongs to the perturbed objective,
+    without the removed examples: one step is the rescaled influence function, exact for a quadratic
+    objective. A push is not linear in the new weights; `pull` is its derivative at the old weights,
     the same as the derivative of `influence`. Draws from a posterior move as in `influence`, and
-    parameters that training does not move take no part.
+    parameters that training does not move stay fixed.
 
     Attributes:
         training: the stochastic kernel.
@@ -149,7 +148,7 @@ class newton(StateByState, Restricted):
 
 
 def solves_cost(training: Training, curvature: Curvature, num_solves: int) -> float:
-    """Return the cost of a decomposition and so many solves, in trainings."""
+    """Return the cost of a decomposition and `num_solves` solves, in trainings."""
     return curvature.passes(training.program, num_solves) / training.num_passes()
 
 
@@ -171,12 +170,12 @@ def posterior_step(
     weights: Weights,
     step: Callable[[Params], Params],
 ) -> Params:
-    """Return the step of a draw: its own, or in a posterior the mean of its own and the mode's.
+    """Return the step of a draw: its own step or, in a posterior, its mean with the step of the mode.
 
-    A step is -H^+ g at a point, g the change of the gradient. With noise e = params - mode the own step
-    holds -H^+ (dH) e, by which the covariance H^-1 / n would change twice as much as it does. Where the
+    A step is -H^+ g at a point, with g the change of the gradient. With noise e = params - mode the own
+    step contains -H^+ (dH) e, which changes the covariance H^-1 / n twice as much as it should. If the
     curvature is indefinite or flat, as in the neck of a funnel, the Newton step to the mode may lead
-    away from it: a draw from which the step does not lower the objective keeps its own step.
+    away from it: a draw keeps its own step if the Newton step does not lower the objective.
     """
     own = step(params)
     if transform.training.kernel.temperature is None:
@@ -186,7 +185,7 @@ def posterior_step(
 
 
 def _mode(transform: influence | newton, key: PRNGKey, params: Params, weights: Weights) -> Params:
-    """Return parameters one Newton step nearer to the mode, or the same where that is no nearer."""
+    """Return parameters one Newton step nearer to the mode, or the same if it does not lower L."""
     objective = transform.training.program.objective
     to_mode = solver(transform, key, params, weights)(transform.gradient(params, weights))
     mode = transform.added(params, optax.tree.scale(-1, to_mode))

@@ -1,4 +1,4 @@
-"""The contract of a push-forward: its directions and their cost."""
+"""The interface of a push-forward: its directions and their cost."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,16 +23,16 @@ Direction = Literal["push", "pull"]
 Response = Float[Array, "state query *output example"]
 
 SIDE_STREAM = 0x73696465
-"""Folded into a draw's key. Small numbers would give keys that training itself is split into."""
+"""Folded into a draw's key; small numbers could coincide with keys that training itself uses."""
 
 
 class Cost(NamedTuple):
-    """The cost of a push-forward per draw, in trainings; NaN for a direction that it has not.
+    """The cost of a push-forward per draw, in trainings; NaN for a direction that it does not have.
 
     Attributes:
-        push: for each pair of old and new weights.
-        pull: for the response of all queries to all examples at once. In blocks of queries, the work
-            that their rows share is done again for each block.
+        push: the cost for each pair of old and new weights.
+        pull: the cost of the response of all queries to all examples at once. In blocks of queries, the
+            work that rows share is repeated for each block.
     """
 
     push: float
@@ -42,9 +42,9 @@ class Cost(NamedTuple):
 class PushForward(Module):
     """A transform that carries samples of the outcome of training from one dataset to another.
 
-    Subclasses set `directions` and define them: `push`, or `carry` where a push starts from the outcome
-    at the old weights, and `pull`. They are pure functions that can be compiled, mapped over keys and
-    differentiated; settings are fields, and `dataclasses.replace` changes them.
+    Subclasses define the `directions` that they have: `push`, or `carry` if a push starts from the
+    outcome at the old weights, and `pull`. They are pure functions that can be compiled, mapped over
+    keys and differentiated; settings are fields, and `dataclasses.replace` changes them.
 
     Attributes:
         training: the stochastic kernel whose samples are carried.
@@ -65,7 +65,7 @@ class PushForward(Module):
         """Return d value / d weights, shape `(state, query, *output, example)`.
 
         Args:
-            key: of the draw.
+            key: the key of the draw.
             weights: where the derivative is taken.
             queries: positions of some queries; all if None.
         """
@@ -83,7 +83,7 @@ class PushForward(Module):
 
     @property
     def at(self) -> At | None:
-        """Return where the response is taken, see `unroll`; None where that has no meaning."""
+        """Return where the response is taken, see `unroll`; None if that has no meaning."""
         return None
 
     @property
@@ -93,7 +93,7 @@ class PushForward(Module):
 
     @property
     def weigh(self) -> Callable[[Weights], Any] | None:
-        """Return the importance weights of a population `(new)`, if there is one."""
+        """Return the function from new weights to a weighted population, if there is a population."""
         return None
 
     @property
@@ -103,12 +103,12 @@ class PushForward(Module):
         return call(type(self).__name__, **settings)
 
     def matched(self, num_removed: int, centre: Weights | None = None) -> "PushForward":
-        """Return the transform of the kernel that a retraining on perturbed data really runs.
+        """Return the transform of the kernel that a retraining on perturbed data will run.
 
         Args:
             num_removed: rows that the retraining drops, so that it takes fewer steps.
-            centre: the mean of the weights that are pushed to together; the response is taken there
-                if the transform is made `at="centre"`.
+            centre: the mean of all new weights; the response is taken there if the transform has
+                `at="centre"`.
         """
         training = self.training.drop(num_removed) if num_removed else self.training
         if centre is not None and is_at(self.at, "centre"):
@@ -125,7 +125,7 @@ class Restricted(PushForward):
 
     Attributes:
         training: the stochastic kernel.
-        moving: these parameters; the others (frozen by the optimizer, or given) stay where they are.
+        moving: these parameters; all others (frozen by the optimizer, or pretrained) stay fixed.
     """
 
     moving: Moving = eqx.field(init=False, repr=False)
@@ -134,12 +134,12 @@ class Restricted(PushForward):
         self.moving = moving_of(self.training.kernel.moves(self.training.program))
 
     def change_of_gradient(self, params: Params, weights: Weights) -> Params:
-        """Return grad L(params, weights) less its value: zero, with the derivative d grad L / dw."""
+        """Return grad L(params, weights) minus its value: zero, with the derivative d grad L / dw."""
         gradient = self.gradient(params, weights)
         return optax.tree.sub(gradient, jax.lax.stop_gradient(gradient))
 
     def gradient(self, params: Params, weights: Weights) -> Params:
-        """Return grad L(params, weights) with respect to what moves."""
+        """Return grad L(params, weights) with respect to the parameters that move."""
 
         def objective(part: Params) -> Float[Array, ""]:
             return self.training.program.objective(self.moving.whole(part, params), weights)
@@ -147,17 +147,17 @@ class Restricted(PushForward):
         return jax.grad(objective)(self.moving.part(params))
 
     def added(self, params: Params, step: Params) -> Params:
-        """Return the parameters with a step of what moves."""
+        """Return the parameters after a step of those that move."""
         return self.moving.whole(optax.tree.add(self.moving.part(params), step), params)
 
 
 def is_at(at: At | None, name: str) -> bool:
-    """Return whether the expansion point is this word, which an array never is."""
+    """Return whether the expansion point is this word; False for an array."""
     return isinstance(at, str) and at == name
 
 
 def side_key(key: PRNGKey) -> PRNGKey:
-    """Return the randomness of labels, sketches and walks: it shares nothing with training's."""
+    """Return the key of labels, sketches and walks, independent of training's randomness."""
     return jax.random.fold_in(key, SIDE_STREAM)
 
 
@@ -170,7 +170,7 @@ def check_posterior(training: Training, name: str) -> float:
     """Return the temperature of the posterior that the kernel draws from.
 
     Raises:
-        ValueError: if it draws from none.
+        ValueError: if it does not draw from one.
     """
     temperature = training.kernel.temperature
     if temperature is None or not (is_traced(temperature) or temperature > 0):
@@ -182,7 +182,7 @@ def check_posterior(training: Training, name: str) -> float:
 
 
 def check_single(training: Training, name: str) -> None:
-    """Check that the outcome is the end of a run; raise ValueError where several states are."""
+    """Check that a run keeps one state; raise ValueError if it keeps several."""
     if training.kernel.num_states > 1:
         raise ValueError(
             f"{name} follows training to its end, and the kernel keeps num_states="
@@ -191,7 +191,7 @@ def check_single(training: Training, name: str) -> None:
 
 
 def check_differentiable(training: Training, name: str) -> None:
-    """Check that training itself has a derivative; raise ValueError if a phase has none."""
+    """Check that training itself has a derivative; raise ValueError otherwise."""
     reason = training.kernel.not_differentiable
     if reason:
         raise ValueError(

@@ -32,7 +32,7 @@ class LinearResponse(PushForward):
 
     Attributes:
         training: the stochastic kernel.
-        at: where the response is taken; see `unroll`.
+        at: the weights at which the response is taken; see `unroll`.
         space: the quantity that moves; see `displace`.
         batch_size: queries at once in `pull`; all if None.
 
@@ -90,9 +90,8 @@ class LinearResponse(PushForward):
         """Move an outcome along a tangent.
 
         In space "outputs" the measure's outputs (logits, means) move and the measurement is computed
-        from them; in "parameters" the parameters move and the moved model is measured; in "measurement"
-        the measured value itself moves. The parameters move in all three; the losses along training
-        stay those of the base.
+        from them; in "parameters" the moved model is measured; in "measurement" the measured value
+        itself moves. The parameters move in all three cases; the losses along training do not.
         """
         params = _add(base.params, tangent.params)
         if self.space == "parameters":
@@ -105,7 +104,7 @@ class LinearResponse(PushForward):
         return base._replace(params=params, outputs=outputs, value=value)
 
     def extra_cost(self) -> float:
-        """Return the cost of a push's second training, where R is not taken at the old weights."""
+        """Return the cost of the second training of a push, if R is not taken at the old weights."""
         return 0.0 if is_at(self.at, "old") else 1.0
 
     def _pull_at(self, key: PRNGKey, point: Weights, queries: Queries | None) -> Response:
@@ -177,8 +176,8 @@ def rows(value_at: Callable[[Weights], Array], point: Weights, batch_size: int |
 def shares(training: Training, points: Float[Array, "point example"]) -> Array:
     """Return how much each point counts for each example in a mean over points.
 
-    A dropped row is never visited, so that its derivative at such a point means nothing: where rows
-    are dropped, the mean is over the points that hold the example.
+    A dropped row is never visited, so its derivative at such a point is meaningless: if rows are
+    dropped, the mean for an example is over the points that include it.
     """
     program = training.program
     if len(points) == 1 or program.num_rows == program.num_data:

@@ -1,4 +1,4 @@
-"""Retraining, the exact push-forward; and a short training from each sample."""
+"""Retraining, which is the exact push-forward, and a short training from each sample."""
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ class retrain(PushForward):
     """Train again with the same key at the new weights: the exact push-forward.
 
     Its `pull` is the finite effect of one whole step per example: value(w) - value(w - e_k), or
-    value(w + e_k) - value(w) where w_k < 1. It costs one training per example.
+    value(w + e_k) - value(w) if w_k < 1. It costs one training per example.
 
     Attributes:
         training: the stochastic kernel.
@@ -27,7 +27,7 @@ class retrain(PushForward):
 
     def __check_init__(self) -> None:
         if self.training.kernel.num_runs is not None:
-            raise ValueError(f"retrain trains anew, and {self.training.kernel.not_differentiable}")
+            raise ValueError(f"retrain trains again, and {self.training.kernel.not_differentiable}")
 
     @property
     def push(self) -> Push:
@@ -62,9 +62,9 @@ class retrain(PushForward):
 class finetune(StateByState):
     """Train on from the sample at the old weights.
 
-    The sample moves by the difference of two short runs from it with one key, on the new weights and
-    on the old: the effect of more training alone cancels. Not linear in the new weights; `pull` is its
-    derivative at the old ones.
+    The sample moves by the difference of two short runs from it with one key, at the new weights and at
+    the old ones, so that the effect of longer training cancels. A push is not linear in the new
+    weights; `pull` is its derivative at the old weights.
 
     Attributes:
         training: the stochastic kernel.

@@ -27,28 +27,28 @@ class segments(LinearResponse, Restricted):
 
     In a segment of total step size t and curvature H, a displacement decays by exp(-H t), and the
     change of the gradient adds (1 - exp(-H t)) H^-1 times itself (Bae et al., arXiv 2405.12186). Both
-    are taken at the mean parameters of the segment. One segment is an influence function whose
-    inverse knows how long training was.
+    are evaluated at the mean parameters of the segment. One segment is an influence function whose
+    inverse depends on the length of training.
 
     Attributes:
         training: the stochastic kernel, whose steps must be proportional to gradients.
-        curvature: one that can apply any function of its eigenvalues: dense, gram, kronecker,
+        curvature: a curvature that can apply any function of its eigenvalues: dense, gram, kronecker,
             lanczos, nystroem, projection, diagonal; its damping is not used. Kronecker if None.
         num_segments: segments per phase of the kernel.
-        at: where training is followed; see `unroll`.
+        at: the weights of the training that is followed; see `unroll`.
         space: the quantity that moves; see `displace`.
         batch_size: queries at once in `pull`; all if None.
 
     Raises:
-        ValueError: for unknown options, a curvature that can only be inverted, or a kernel whose
-            steps have no size or that keeps several states of a run.
+        ValueError: for unknown options, a curvature that can only be inverted, or a kernel without step
+            sizes or with several states of a run.
     """
 
     curvature: Curvature = eqx.field(default=kronecker(), converter=_as_curvature)
     num_segments: int = eqx.field(default=3, kw_only=True)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
     times: Any = eqx.field(default=None, kw_only=True, repr=False)
-    """Total step size of each segment, always set here: a traced kernel has no host time."""
+    """Total step size of each segment, set on construction: a traced kernel has no step sizes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,8 +96,8 @@ def segment_times(training: Training, num_segments: int) -> np.ndarray | jax.Arr
     """Return the total step size of each segment.
 
     Raises:
-        ValueError: if one is infinite, as for kernels that end at a stationary point, or no step is
-            taken.
+        ValueError: if one is infinite, as for kernels that end at a stationary point, or the kernel
+            takes no step.
     """
     with jax.ensure_compile_time_eval():
         times = training.kernel.segment_sizes(training.program, num_segments)

@@ -29,23 +29,23 @@ class trajectory(LinearResponse, Restricted):
 
     The response is -sum_c t_c (grad m)(theta_c) . (grad loss_k)(theta_c) / n, with theta_c the
     parameters at the end of segment c and t_c its total step size (Pruthi et al., arXiv 2002.08484).
-    One checkpoint is the gradient dot product. The effect of a step on later steps is left out.
+    One checkpoint is the gradient dot product. The effect of a step on later steps is ignored.
 
     Attributes:
         training: the stochastic kernel, whose steps must be proportional to gradients.
         num_checkpoints: checkpoints per phase of the kernel.
-        at: where training is followed; see `unroll`.
+        at: the weights of the training that is followed; see `unroll`.
         batch_size: queries at once in `pull`; all if None.
 
     Raises:
-        ValueError: for unknown options, or a kernel whose steps have no size.
+        ValueError: for unknown options, or a kernel without step sizes.
     """
 
     num_checkpoints: int = eqx.field(default=5, kw_only=True)
     space: Space = eqx.field(default="measurement", init=False, repr=False)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
     times: Any = eqx.field(default=None, kw_only=True, repr=False)
-    """Total step size up to each checkpoint, always set here: a traced kernel has no host time."""
+    """Total step size up to each checkpoint, set on construction: a traced kernel has no step sizes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,8 +82,8 @@ class trajectory(LinearResponse, Restricted):
 class cosine(Restricted):
     """Compare directions of gradients: minus their cosine, averaged over checkpoints (GradCos).
 
-    A similarity without a scale, which ranks examples and predicts nothing: it has `pull` and no
-    `push`. A gradient that vanishes has cosine 0 with all.
+    It is a similarity without a scale, which ranks examples but predicts no effect: it has `pull` and
+    no `push`. A gradient that vanishes has cosine 0 with every other.
 
     Attributes:
         training: the stochastic kernel.
@@ -100,7 +100,7 @@ class cosine(Restricted):
         check_single(self.training, "cosine")
 
     def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
-        """Return minus the mean cosine of each query's gradient and each example's."""
+        """Return minus the mean cosine of the gradients of each query and each example."""
         training = self.training
         path = training.kernel.path(key, training.program, weights, self.num_checkpoints)
         each = jax.lax.map(lambda params: self._cosines(params, queries), path.ends)

@@ -11,17 +11,16 @@ class unroll(LinearResponse):
     `push` is forward mode and costs about two trainings (three where `at` is not "old"), so for a
     single group of examples retraining is cheaper. `pull` is reverse mode and costs two to three
     trainings per query for the response to all examples at once; its memory grows as the square root
-    of the number of steps. The derivative is exact, and useful where the response is near linear in
-    the weights over the step of interest. The removal of a whole class or of a large group is not in
+    of the number of steps. The derivative is exact; it is useful if the response is nearly linear in
+    the weights over the step of interest. The removal of a whole class or of a large group is outside
     that range: `sample` and `attribute` retrain one draw and warn.
 
     Attributes:
         training: the stochastic kernel, which must be differentiable (a ValueError otherwise).
-        at: where the response is taken. "centre" is the middle of the request: in `sample` and
-            `attribute` the mean of the weights of several perturbations, in `push` the midpoint of
-            old and new, in `pull` the weights it is given. "old" and "midpoint" are those of each
-            push; weights `(example,)` are taken as they are, and over several, `(point, example)`,
-            the response is averaged.
+        at: the weights at which the response is taken. "centre" means, in `sample` and `attribute`,
+            the mean of the weights of all perturbations; in `push`, the midpoint of old and new; in
+            `pull`, its weights. "old" and "midpoint" refer to each push. An array `(example,)` gives
+            the weights themselves; over several, `(point, example)`, the response is averaged.
         space: the quantity that moves, "outputs", "parameters" or "measurement"; see `displace`.
         batch_size: queries at once in `pull`; all if None.
     """
