@@ -104,7 +104,7 @@ validation, test = slice(0, size.validation), slice(size.validation, None)
 
 
 def labels(share):
-    """Give the training labels, a share of them replaced by another class, and which."""
+    """Return the training labels, a share of them replaced by another class, and which."""
     rng = np.random.default_rng(0)
     wrong = rng.permutation(size.images) < round(share * size.images)
     other = (split.y_train + rng.integers(1, 10, size.images)) % 10
@@ -182,7 +182,7 @@ kernel = dtda.kernels.sgd(optimizer, num_epochs=size.epochs, batch_size=size.bat
 
 # %%
 def scores_of(program):
-    """Give the effect of each image on the validation loss: (seed, draw, image)."""
+    """Return the effect of each image on the validation loss: (seed, draw, image)."""
     loss = measures.loss(x_held[validation], y=split.y_test[validation])
     harm = dtda.Training(program, kernel, measures.averaged(loss))
     pull = dtda.influence(harm, curvature.kronecker(damping=0.01)).pull
@@ -266,7 +266,7 @@ print(program)
 
 # %%
 def reproducibility(draws):
-    """Give the mean rank correlation between seeds, of means over draws, and its bootstrap interval."""
+    """Return the mean rank correlation between seeds, of means over draws, with its interval."""
     between = scipy.stats.spearmanr(draws.mean(1).T).statistic
     rng = np.random.default_rng(0)
     chosen = rng.integers(len(between), size=(200, len(between)))
@@ -278,13 +278,13 @@ def reproducibility(draws):
 
 
 def mean_interval(values, level=0.9):
-    """Give the mean over seeds and its Student interval."""
+    """Return the mean over seeds and its Student interval."""
     width = scipy.stats.t.ppf((1 + level) / 2, len(values) - 1) * scipy.stats.sem(values)
     return values.mean(), values.mean() - width, values.mean() + width
 
 
 def hits(name):
-    """Give the share of wrong labels among what each choice removed, by rule."""
+    """Return the share of wrong labels among what each choice removed, by rule."""
     removed = arms[name]["weights"].values == 0
     share = pd.Series((removed & flipped[name]).sum(1) / removed.sum(1))
     return share.groupby(arms[name]["rule"].values).apply(np.array)
@@ -322,7 +322,7 @@ figure.tight_layout()
 
 # %%
 def by_rule(name, query):
-    """Give (retraining, choice) of each rule."""
+    """Return (retraining, choice) of each rule."""
     values = arms[name]["perturbed"].sel(query=query)
     found = {
         rule: values.values[:, arms[name]["rule"] == rule] for rule in np.unique(arms[name]["rule"])
@@ -331,7 +331,7 @@ def by_rule(name, query):
 
 
 def paired(first, second, level=0.9):
-    """Give the mean of first less second, its error and interval, from both factors."""
+    """Return the mean of first less second, its error and interval, from both factors."""
     differences = first - second
     factors = [differences.mean(axis) for axis in (0, 1) if differences.shape[1 - axis] > 1]
     error = np.sqrt(sum(each.var(ddof=1) / len(each) for each in factors))
@@ -389,7 +389,7 @@ pd.DataFrame(
 
 # %%
 def promised(name, rule):
-    """Give the change of the validation loss by adding up, for each choice of a rule."""
+    """Return the change of the validation loss by adding up, for each choice of a rule."""
     removed = arms[name]["weights"].values[arms[name]["rule"].values == rule] == 0
     single = scores[name].mean(1)
     others = (single.sum(0) - single) / (len(single) - 1)
@@ -444,7 +444,7 @@ pd.concat({name: pd.DataFrame({rule: told(name, rule) for rule in rules}) for na
 
 # %%
 def gain(name, query, worse, better):
-    """Give how much lower (loss) or higher (accuracy) the better rule comes out, with its interval."""
+    """Return how much lower (loss) or higher (accuracy) the better rule is, with its interval."""
     values = by_rule(name, query)
     sign = 1 if query == "loss" else -1
     value, _, *ends = paired(sign * values[worse], sign * values[better])
