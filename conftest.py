@@ -4,11 +4,13 @@ Tests compile far more than they run, so XLA is told to optimise less, and worke
 compiled, unless the environment says how.
 """
 
+import gc
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -29,6 +31,27 @@ _examples = [*_root.glob("docs/examples/*.py"), *_root.glob("notebooks/[0-9]*.py
 collect_ignore = [str(path) for path in _examples if not path.name.startswith("test_")]
 
 
+_MAPPED = 30_000
+"""Pieces of code that may stay when a file is done; a process may map 65,530, and no file maps half."""
+
+
+def _forget() -> None:
+    """Give up what is compiled when a file is done, where it is much: the next would not fit beside."""
+    import jax
+
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > _MAPPED:
+        jax.clear_caches()
+        gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_what_was_compiled():
+    """Give up what a file has compiled, where it is much."""
+    yield
+    _forget()
+
+
 def _enter(namespace: dict[str, Any]) -> None:
     import matplotlib as mpl
 
@@ -38,9 +61,7 @@ def _enter(namespace: dict[str, Any]) -> None:
 
 
 def _leave(namespace: dict[str, Any]) -> None:
-    import jax
-
-    jax.clear_caches()  # a process may map only so many pieces of code
+    _forget()
     os.chdir(namespace["_home"])
     namespace["_folder"].cleanup()
 

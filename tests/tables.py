@@ -15,6 +15,7 @@ from dtda_prob.transforms import PushForward
 
 NUM_DATA, NUM_FEATURES, NUM_QUERIES = 12, 3, 4
 NOISE, PRIOR = 0.5, 2.0
+KEY = jax.random.key(0)
 
 
 def regression_data(num_data: int = NUM_DATA) -> tuple[np.ndarray, np.ndarray]:
@@ -90,20 +91,20 @@ _push = compiled(lambda push_forward, *args: last(push_forward.push(*args)))
 _pull = compiled(lambda push_forward, *args: last(push_forward.pull(*args)))
 
 
-def draw(training: Training, weights, key=None):
+def draw(training: Training, weights, key=KEY):
     """Draw once; trainings that differ in numbers alone share what is compiled, and so below.
 
     All return the last state of a run, which most kernels keep alone.
     """
-    return _draw(training, jax.random.key(0) if key is None else key, weights)
+    return _draw(training, key, weights)
 
 
-def push(push_forward: PushForward, old, new):
-    return _push(push_forward, jax.random.key(0), old, new)
+def push(push_forward: PushForward, old, new, key=KEY):
+    return _push(push_forward, key, old, new)
 
 
-def pull(push_forward: PushForward, weights, queries=None):
-    return _pull(push_forward, jax.random.key(0), weights, queries)
+def pull(push_forward: PushForward, weights, queries=None, key=KEY):
+    return _pull(push_forward, key, weights, queries)
 
 
 def ones(num_data: int = NUM_DATA):

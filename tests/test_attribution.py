@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
-from tables import NUM_DATA, blown_up, ones, train, train_network
+from tables import NUM_DATA, blown_up, ones, pull, train, train_network
 
 import dtda_prob as dtda
 from dtda_prob.compiling import _jitted
@@ -136,7 +136,7 @@ def test_dropped_rows_are_attributed_with_the_matched_training(training):
 
 
 def pull_at(push_forward, key, weights=None):
-    return jax.jit(push_forward.pull)(key, ones() if weights is None else weights)[0]
+    return pull(push_forward, ones() if weights is None else weights, key=key)
 
 
 def test_several_perturbations_are_expanded_about_their_mean_in_both_directions():

@@ -1,7 +1,5 @@
 """Laws of every kernel, and what each kernel is for."""
 
-from functools import cache
-
 import cloudpickle
 import equinox as eqx
 import jax
@@ -20,21 +18,11 @@ from numpyro.infer.autoguide import (
     AutoMultivariateNormal,
     AutoNormal,
 )
-from tables import (
-    direction,
-    draw,
-    last,
-    network,
-    ones,
-    pull,
-    regression,
-    regression_data,
-    train,
-)
+from tables import NUM_DATA, direction, draw, last, ones, pull, regression, regression_data, train
 
 import dtda_prob as dtda
 from dtda_prob import kernels
-from dtda_prob.compiling import compiled as dtda_compiled
+from dtda_prob.compiling import compiled
 from dtda_prob.kernels import guide as guides
 from dtda_prob.kernels.batches import BatchPhase
 from dtda_prob.kernels.kernel import Start
@@ -78,23 +66,21 @@ def test_epochs_stay_where_rows_are_dropped(kernel):
             assert fewer == (phase.batch_size is not None)
 
 
-@cache
-def compiled(kernel: str):
-    """Compile one draw as a function of key, weights and observations."""
-    training = train(CASES[kernel].kernel)
+def drawing(kernel: str):
+    """Return a training, what it draws as a function of key, weights and observations, and these."""
+    training = train(kernel)
+    program = training.program
 
     def value(key, weights, y):
-        program = training.program
-        program = program.with_data(program.args, program.kwargs | {"y": y})
-        return training.observe(last(training.kernel.run(key, program, weights).params))[1]
+        other = program.with_data(program.args, program.kwargs | {"y": y})
+        return draw(eqx.tree_at(lambda each: each.program, training, other), weights, key).value
 
-    y = jnp.asarray(regression_data()[1])
-    return training, jax.jit(value), y
+    return training, value, jnp.asarray(regression_data()[1])
 
 
 @those(lambda case: case.smooth and case.weighted and case.num_states == 1)
 def test_a_draw_depends_on_key_and_weights_and_on_no_example_of_weight_zero(kernel, x64):
-    _, value, y = compiled(kernel)
+    _, value, y = drawing(kernel)
     first = value(KEY, ones(), y)
     assert first.dtype == jnp.float64
     assert (first == value(KEY, ones(), y)).all()
@@ -106,7 +92,7 @@ def test_a_draw_depends_on_key_and_weights_and_on_no_example_of_weight_zero(kern
 
 @those(lambda case: case.smooth and case.weighted and case.num_states == 1)
 def test_the_response_is_the_finite_difference(kernel, x64):
-    training, value, y = compiled(kernel)
+    training, value, y = drawing(kernel)
     step = 1e-4 * direction()
     above, below = (value(KEY, ones() + sign * step, y) for sign in (1, -1))
     response = pull(dtda.unroll(training), ones())
@@ -139,7 +125,7 @@ def test_one_compilation_serves_all_values_of_a_setting(make, values):
         traced.append(kernel)
         return kernel.run(key, program, ones()).params["slopes"]
 
-    call = dtda_compiled(end)
+    call = compiled(end)
     ends = [call(make(value), KEY) for value in values]
     assert len(traced) == 1
     assert not jnp.allclose(*ends)
@@ -232,7 +218,7 @@ def test_frozen_parameters_do_not_count_for_the_size_of_steps():
 
 def test_laplace_is_exact_where_the_objective_is_quadratic(x64):
     exact, approximate = (kernels.exact(temperature=0.5), CASES["laplace"].kernel)
-    _, value, y = compiled("laplace")
+    _, value, y = drawing("laplace")
     drawn = draw(train(exact), ones()).value
     close(value(KEY, ones(), y), drawn, rtol=1e-8)
     assert approximate.temperature == 0.5
@@ -277,9 +263,7 @@ def test_the_response_at_rest_is_influence(x64):
     x, y = regression_data()
     program = dtda.Program(logistic, x, (y > 0).astype(int))
     training = dtda.Training(program, kernels.lbfgs(), dtda.measures.parameters())
-    responses = [
-        jax.jit(make(training).pull)(KEY, 0.7 * ones()) for make in (dtda.unroll, dtda.influence)
-    ]
+    responses = [pull(make(training), 0.7 * ones()) for make in (dtda.unroll, dtda.influence)]
     close(*responses, rtol=1e-8)
 
 
@@ -288,7 +272,7 @@ def test_a_search_says_how_it_ended(x64):
 
     def ending(kernel):
         (phase,) = kernel.phases
-        state = phase.init(Start(program.init(KEY)), program)
+        state = jax.jit(lambda: phase.init(Start(program.init(KEY)), program))()
         assert not phase.stats(state)["converged"]
         return phase.stats(jax.jit(lambda: phase.step(KEY, state, program, ones())[0])())
 
@@ -355,12 +339,13 @@ def test_parts_are_frozen_by_the_optimizer():
 
 def test_averages_are_those_of_the_iterates(x64):
     num_steps = 8
-    training, value, y = compiled("average")
-    whole = DESCENT.path(KEY, training.program, ones(), num_steps).ends["slopes"]
+    training, value, y = drawing("average")
+    path = jax.jit(lambda: DESCENT.path(KEY, training.program, ones(), num_steps).ends)
+    whole = path()["slopes"]
     powers = 0.8 ** np.arange(num_steps)[::-1]
     expected = training.observe({"slopes": (powers @ whole) / powers.sum()})[1]
     close(value(KEY, ones(), y), expected, rtol=1e-10)
-    _, value, y = compiled("late average")
+    _, value, y = drawing("late average")
     close(value(KEY, ones(), y), training.observe({"slopes": whole[4:].mean(0)})[1], rtol=1e-10)
     sizes = 0.05 * np.arange(1, num_steps + 1)
     close(training.total_step_size(), powers @ sizes / powers.sum(), rtol=1e-3)
@@ -403,10 +388,11 @@ def finite_difference_and_response(training):
 
 
 def test_muon_is_differentiated_through_its_matrices(x64):
-    """Parameters that are no matrices are Adam's in Muon, so that a network is needed."""
+    """Parameters that are no matrices are Adam's in Muon, so that a layer with a bias is needed."""
     x, y = np.random.default_rng(2).normal(size=(4, 3)), np.array([0, 1, 2, 0])
     kernel = kernels.sgd(optax.contrib.muon(0.05, ns_steps=2), num_steps=8, batch_size=4)
-    training = dtda.Training(network(), kernel, dtda.measures.loss(x, y=y))
+    layer = dtda.Program(dtda.zoo.classifier([], 3), regression_data()[0], y=np.arange(NUM_DATA) % 3)
+    training = dtda.Training(layer, kernel, dtda.measures.loss(x, y=y))
     close(*finite_difference_and_response(training), rtol=1e-6, atol=1e-12)
 
 
@@ -417,10 +403,9 @@ def test_adam_has_a_derivative_without_a_gradient_where_its_root_is_kept_from_ze
     program = dtda.Program(dtda.zoo.linear_regression, x, y=y, prior=1e200)
     kernel = kernels.sgd(optax.adam(0.05, eps_root=eps_root), num_steps=4)
     training = dtda.Training(program, kernel, dtda.measures.parameters())
-    moved, response = finite_difference_and_response(training)
-    assert jnp.isfinite(response).all() == (eps_root > 0)
+    assert jnp.isfinite(pull(dtda.unroll(training), ones())).all() == (eps_root > 0)
     if eps_root:
-        close(response, moved, rtol=1e-6, atol=1e-12)
+        close(*finite_difference_and_response(training), rtol=1e-6, atol=1e-12)
 
 
 # What the model draws by itself, and in how many digits it computes.
@@ -440,26 +425,22 @@ def test_dropout_is_the_same_at_all_weights_and_none_where_measured(x64):
     program = dtda.Program(dropping, x, y=y)
     measure = dtda.measures.loss(x[:4], y=y[:4], train=False)
     training = dtda.Training(program, kernels.sgd(optax.sgd(0.05), num_steps=5), measure)
-    step = 1e-4 * direction()
-    first = draw(training, ones())
+    first, step = draw(training, ones()), 1e-4 * direction()
     above, below = (draw(training, ones() + sign * step).value for sign in (1, -1))
     assert jnp.abs(above - below).max() < 1e-3
     close(2 * pull(dtda.unroll(training), ones()) @ step, above - below, rtol=1e-5)
     mean = 2 * 0.5 * x[:4] @ first.params["slopes"]
     close(first.value, 0.5 * ((y[:4] - mean) ** 2 + jnp.log(2 * jnp.pi)), rtol=1e-10)
     start = {"slopes": jnp.ones(3)}
-    ran = [
-        jax.jit(lambda key: training.kernel.run(key, program, ones(), start).params["slopes"])(key)
-        for key in (KEY, OTHER_KEY)
-    ]
-    assert not jnp.allclose(*ran)
+    run = jax.jit(lambda key: training.kernel.run(key, program, ones(), start).params["slopes"])
+    assert not jnp.allclose(run(KEY), run(OTHER_KEY))
 
 
 def test_few_digits_give_about_the_same_response():
     trainings = [train(kernel) for kernel in (kernels.in_precision(DESCENT), DESCENT)]
     ended = jax.eval_shape(trainings[0].draw, KEY, ones())
     assert ended.params["slopes"].dtype == ended.losses.dtype == jnp.float32
-    rounded, full = (jax.jit(dtda.unroll(training).pull)(KEY, ones()) for training in trainings)
+    rounded, full = (pull(dtda.unroll(training), ones()) for training in trainings)
     assert 1e-5 < jnp.linalg.norm(rounded - full) / jnp.linalg.norm(full) < 0.03
 
 

@@ -20,6 +20,7 @@ from numpyro.infer import init_to_feasible, init_to_median, init_to_uniform, ini
 from numpyro.infer.util import potential_energy
 
 from dtda_prob import measures, zoo
+from dtda_prob.compiling import compiled
 from dtda_prob.program import Program
 
 KEY = jax.random.key(0)
@@ -177,10 +178,13 @@ def bind(name: str, rows: tuple[int, ...] = ALL_ROWS, num_removed: int = 0) -> P
     return Program(case.model, *args).drop(num_removed)
 
 
-@cache
+_objective = compiled(lambda program, *args: program.objective(*args))
+_slope = compiled(lambda program, *args: jax.value_and_grad(program.objective)(*args))
+
+
 def objective(name: str, rows: tuple[int, ...] = ALL_ROWS, num_removed: int = 0) -> Callable:
-    """Compile the objective of a case at its parameters, once for all tests."""
-    return jax.jit(partial(bind(name, rows, num_removed).objective, CASES[name].params))
+    """Return the objective of a case at its parameters, compiled once for all data of a shape."""
+    return partial(_objective, bind(name, rows, num_removed), CASES[name].params)
 
 
 # The objective.
@@ -223,17 +227,27 @@ def test_weight_two_is_the_duplicated_row(name):
     close(objective(name)(jnp.array([1.0, 1.0, 1.0, 2.0, 1.0, 0.0])), duplicated)
 
 
+@cache
+def by_row(name: str) -> tuple:
+    """Return losses, where rows are dropped too, and gradients by both ways, compiled together."""
+    program, params = bind(name), CASES[name].params
+
+    def both(params):
+        losses = program.losses(params), program.drop(2).losses(params)
+        return losses, (program.gradients(params), jax.jacrev(program.losses)(params))
+
+    return jax.jit(both)(params)
+
+
 @each_case
-@pytest.mark.parametrize("num_removed", [0, 2])
-def test_losses_are_minus_the_log_likelihoods(name, num_removed):
-    case, program = CASES[name], bind(name).drop(num_removed)
-    close(jax.jit(program.losses)(case.params), -case.log_likelihood)
+def test_losses_are_minus_the_log_likelihoods(name):
+    for losses in by_row(name)[0]:
+        close(losses, -CASES[name].log_likelihood)
 
 
 @each_case
 def test_gradients_are_the_jacobian_of_the_losses(name):
-    program, params = bind(name), CASES[name].params
-    close(*jax.jit(lambda p: (program.gradients(p), jax.jacrev(program.losses)(p)))(params))
+    close(*by_row(name)[1])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, NUM_DATA])
@@ -301,9 +315,8 @@ def test_observation_of_weight_zero_does_not_matter(name):
             numpyro.sample("y", likelihood(level), obs=y[i])
 
     program, params, weights = Program(model, y), {"level": 0.3}, jnp.array([1.0, 0.0, 2.0])
-    clean = jax.jit(jax.value_and_grad(program.objective))(params, weights)
-    program = program.with_data((y.at[1].set(outside),), {})
-    close(jax.jit(jax.value_and_grad(program.objective))(params, weights), clean)
+    clean = _slope(program, params, weights)
+    close(_slope(program.with_data((y.at[1].set(outside),), {}), params, weights), clean)
 
 
 def test_observation_that_leaves_the_support_in_training_does_not_matter():
@@ -446,8 +459,8 @@ def test_network_starts_at_random(model):
 @each_network
 def test_gradient_of_a_network(model):
     params, batch = network(model).init(KEY), jnp.array([0, 4])
-    gradient = jax.jit(jax.grad(network(model).objective))(params, WEIGHTS, batch)
-    expected = jax.jit(jax.grad(network(by_hand).objective))(tie(params), WEIGHTS, batch)
+    _, gradient = _slope(network(model), params, WEIGHTS, batch)
+    _, expected = _slope(network(by_hand), tie(params), WEIGHTS, batch)
     close(tie(gradient), expected)
 
 

@@ -12,6 +12,7 @@ import pytest
 from cases.programs import GROUP, HOLES, NUM, PROGRAMS, REFUSED, SEEN, Y, bind, schools
 from numpyro import handlers
 from numpyro.infer.util import potential_energy
+from tables import draw, pull, push
 
 import dtda_prob as dtda
 from dtda_prob.program.likelihood import likelihood
@@ -196,10 +197,10 @@ def both(name, measure):
     """Predict the removal of an example by unrolling, and retrain."""
     kernel = dtda.kernels.sgd(optax.sgd(0.02), num_epochs=2, batch_size=2)
     training = dtda.Training(bind(name), kernel, measure)
-    push, key, ones = dtda.unroll(training).push, jax.random.key(0), jnp.ones(NUM)
+    ones = jnp.ones(NUM)
     without = ones.at[1].set(0.0)
-    old, new = (jax.jit(training.draw)(key, w).value for w in (ones, without))
-    return old, jax.jit(push)(key, ones, without).value - old, new - old
+    old, new = (draw(training, w).value for w in (ones, without))
+    return old, push(dtda.unroll(training), ones, without).value - old, new - old
 
 
 MEASURED = {
@@ -242,7 +243,7 @@ def test_curvature_from_likelihoods(name):
         bind(name), dtda.kernels.sgd(optax.sgd(0.02), num_steps=3), dtda.measures.parameters()
     )
     by_fisher = dtda.influence(training, dtda.curvature.dense("fisher", damping=0.1))
-    assert np.isfinite(jax.jit(by_fisher.pull)(jax.random.key(0), jnp.ones(NUM))).all()
+    assert np.isfinite(pull(by_fisher, jnp.ones(NUM))).all()
 
 
 # Discrete sites that examples share.

@@ -23,6 +23,7 @@ from tables import (
 )
 
 import dtda_prob as dtda
+from dtda_prob.compiling import compiled
 from dtda_prob.kernels.kernel import one_state
 from dtda_prob.typing import Outcome
 
@@ -31,6 +32,7 @@ close = np.testing.assert_allclose
 
 CONVERGED = dtda.kernels.sgd(optax.sgd(0.03, momentum=0.9), num_steps=800)
 slopes = dtda.measures.parameters()
+draws = compiled(lambda training, *args: last(jax.vmap(training.draw, (0, None), 1)(*args)))
 
 
 def precision(weights: np.ndarray) -> np.ndarray:
@@ -182,12 +184,12 @@ def test_exact_draws_have_the_posterior_s_mean_and_covariance():
     training = train(dtda.kernels.exact(), measure=slopes)
     weights = weights_of_all_kinds()
     keys = jax.random.split(KEY, num_draws)
-    draws = jax.jit(jax.vmap(training.draw, (0, None)))(keys, jnp.asarray(weights)).value[:, 0]
+    drawn = draws(training, keys, jnp.asarray(weights)).value
     covariance = np.linalg.inv(precision(weights))
     error = np.sqrt(np.diag(covariance) / num_draws)
-    assert (np.abs(draws.mean(0) - mode(weights)) < 4 * error).all()
+    assert (np.abs(drawn.mean(0) - mode(weights)) < 4 * error).all()
     scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    assert (np.abs(np.cov(draws.T) - covariance) < 6 * scale / np.sqrt(num_draws)).all()
+    assert (np.abs(np.cov(drawn.T) - covariance) < 6 * scale / np.sqrt(num_draws)).all()
 
 
 def test_unrolling_exact_draws_follows_the_posterior_draw_by_draw(x64):
@@ -239,7 +241,7 @@ def test_draws_of_a_posterior_are_carried_with_their_spread(transform, x64):
     old, new = ones(), ones().at[3].set(0.9)
     keys = jax.random.split(KEY, 4000)
     several = jax.jit(jax.vmap(transform(training).push, (0, None, None)))
-    drawn = jax.jit(jax.vmap(training.draw, (0, None)))(keys, old).value[:, 0]
+    drawn = draws(training, keys, old).value
     carried = several(keys, old, new).value[:, 0]
     change = np.cov(carried.T) - np.cov(drawn.T)
     expected = np.linalg.inv(precision(new)) - np.linalg.inv(precision(old))

@@ -110,10 +110,12 @@ def test_divergent_trajectories_are_flagged_and_reported():
     assert 0 < tree.sample_stats["diverging"].mean() < 1
 
 
+APART = np.array([0, 2])
+
+
 def states_apart(transform, late=LATE):
-    """Give the transforms of trainings that are cut at each state."""
-    shares = [3 / 7, 5 / 7, 1.0]
-    cut = [train(kernels.truncate(kernels.keep(late, 1), share)) for share in shares]
+    """Give the transforms of trainings that are cut at the first state and at the last."""
+    cut = [train(kernels.truncate(kernels.keep(late, 1), share)) for share in (3 / 7, 1.0)]
     return [transform(training) for training in cut]
 
 
@@ -138,16 +140,16 @@ def test_each_state_is_carried_as_if_training_had_ended_there(transform, directi
 
     apart = jnp.concatenate([run(made) for made in states_apart(make, LATE_DESCENT)])
     if direction == "pull":
-        close(run(make(train(LATE_DESCENT)), SOME), apart[:, SOME], rtol=1e-8)
+        close(run(make(train(LATE_DESCENT)), SOME)[APART], apart[:, SOME], rtol=1e-8)
     else:
-        close(run(make(train(LATE_DESCENT))), apart, rtol=1e-8)
+        close(run(make(train(LATE_DESCENT)))[APART], apart, rtol=1e-8)
 
 
 def test_late_states_are_those_that_training_passes_through(x64):
     found = jax.jit(train(LATE).draw)(KEY, ones())
     assert found.losses.shape == (3, 2)
     apart = [draw(made.training, ones()).value for made in states_apart(dtda.unroll)]
-    close(found.value, jnp.stack(apart), rtol=1e-12)
+    close(found.value[APART], jnp.stack(apart), rtol=1e-12)
 
 
 def test_draws_of_a_sample_are_states_of_runs():
@@ -199,8 +201,9 @@ def test_outcomes_that_are_carried_are_drawn_once_and_are_those_of_push():
 
 
 def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_moves():
-    """The mean shift of each, over runs of NUTS, within five standard errors of the exact one."""
-    training = train(kernels.nuts(num_warmup=100, num_samples=250), measure=slopes)
+    """The mean shift of each, over runs of HMC, within five standard errors of the exact one."""
+    kernel = kernels.hmc(num_warmup=100, num_samples=250, num_integration_steps=8)
+    training = train(kernel, measure=slopes)
     new = np.ones(NUM_DATA)
     new[3] = 0.0
     truth = mode(new) - mode(np.ones(NUM_DATA))
