@@ -121,7 +121,7 @@ def test_an_unstable_training_shows_in_the_growth_of_its_response(x64):
 
 
 def test_transforms_without_a_response_have_no_halves():
-    training = train_network()
+    training = train("sgd by epoch")
     weights = dtda.leave_one_out(training.program, range(2))
     push_forward = dtda.newton(training, curvature.dense("gauss_newton", damping=0.1))
     found = diagnostics.linear_range(push_forward, KEY, weights, num_draws=2)
@@ -388,16 +388,16 @@ def test_training_that_is_cut_stops_where_the_whole_one_passes():
     close(ravel_pytree(half)[0], ravel_pytree(jax.tree.map(lambda leaf: leaf[1], ends))[0], rtol=1e-6)
 
 
+def sides(x, y):
+    slopes = numpyro.sample("slopes", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Bernoulli(logits=x[i] @ slopes), obs=y[i])
+
+
 def logistic() -> dtda.Training:
     """Logistic regression with a prior, by gradient descent that comes to rest."""
-
-    def model(x, y):
-        slopes = numpyro.sample("slopes", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
-        with numpyro.plate("data", len(x)) as i:
-            numpyro.sample("y", dist.Bernoulli(logits=x[i] @ slopes), obs=y[i])
-
     x, y = regression_data()
-    program = dtda.Program(model, x, y=(y > 0).astype(int))
+    program = dtda.Program(sides, x, y=(y > 0).astype(int))
     return dtda.Training(
         program, kernels.sgd(optax.sgd(1.0), num_steps=100), dtda.measures.parameters()
     )
