@@ -19,7 +19,7 @@ from scipy.special import entr, softmax
 from scipy.stats import norm
 
 import dtda_prob as dtda
-from dtda_prob.attribution import draw_arms
+from dtda_prob.attribution import comparison
 from dtda_prob.divergences import (
     Divergence,
     available,
@@ -70,9 +70,8 @@ def regression() -> pd.DataFrame:
     found = []
     for coupled in (False, True):
         keys = jax.random.split(jax.random.key(SEED + coupled), 2)
-        arms = draw_arms(
-            training, keys[0], DRAWS * REPETITIONS, weights, new_key=None if coupled else keys[1]
-        )
+        compared = comparison(training, keys[0], weights, new_key=None if coupled else keys[1])
+        arms = compared.arms(DRAWS * REPETITIONS)
         (centre, scale), (shifted, spread) = normals
         old, new = (
             (arm.reshape(REPETITIONS, DRAWS).T - centre) / scale for arm in (arms.old, arms.new)

@@ -15,7 +15,7 @@ import xarray as xr
 from page import circumstances
 
 import dtda_prob as dtda
-from dtda_prob.attribution import Arms, Power, draw_arms
+from dtda_prob.attribution import Arms, Power, comparison
 from dtda_prob.attribution.scores import score_arms
 from dtda_prob.demo import digits_training
 from dtda_prob.divergences import estimate, resolve
@@ -42,13 +42,13 @@ def leave_one_out(training: Training, key: jax.Array) -> pd.DataFrame:
     each = dtda.leave_one_out(training.program, np.asarray(points))
     planned = dtda.power(training, pilot, each, ["mean"], num_draws=PILOT)
     print(planned)
-    reference = mean_shift(draw_arms(training, truth, 64, each))
-    predicted = mean_shift(draw_arms(dtda.unroll(training), predict, 16, each))
+    reference = mean_shift(comparison(training, truth, each).arms(64))
+    predicted = mean_shift(comparison(dtda.unroll(training), predict, each).arms(16))
     rows = []
     for name, new_key in (("coupled", None), ("independent", jax.random.fold_in(fresh, 1))):
-        arms = draw_arms(training, fresh, max(RETRAININGS), each, new_key=new_key)
+        arms = comparison(training, fresh, each, new_key=new_key).arms(max(RETRAININGS))
         for count in RETRAININGS:
-            shift = mean_shift(Arms(arms.old[:count], arms.new[:count], arms.weights))
+            shift = mean_shift(Arms(arms.old[:count], arms.new[:count]))
             rows.append({"arms": name, "retrainings": count} | compare(shift, reference, predicted))
             rows[-1] |= expectation(planned, name, count, rows[-1]["with 64 others"])
     return pd.DataFrame(rows).set_index(["arms", "retrainings"])
@@ -93,7 +93,7 @@ def spread_alone(training: Training, key: jax.Array) -> pd.DataFrame:
     )
     found = dtda.scores.spread_without_shift(scores, rate=0.05)
     data = found.index.get_level_values("example").unique().tolist()
-    arms = draw_arms(few, retrain, 512, dtda.leave_one_out(few.program, data))
+    arms = comparison(few, retrain, dtda.leave_one_out(few.program, data)).arms(512)
     rows = [
         confirm(arms, scores, query, data.index(example), example) for query, example in found.index
     ]

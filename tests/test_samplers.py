@@ -10,7 +10,7 @@ from tables import NOISE, NUM_DATA, PRIOR, SOME, draw, ones, regression_data, tr
 
 import dtda_prob as dtda
 from dtda_prob import divergences, kernels
-from dtda_prob.attribution.arms import draw_arms
+from dtda_prob.attribution.arms import comparison
 from dtda_prob.compiling import compiled
 
 KEY = jax.random.key(0)
@@ -178,7 +178,7 @@ def test_attribution_counts_states_as_draws_and_runs_as_independent():
     scores = dtda.attribute(
         dtda.influence(train(LATE)), KEY, 12, ["mean"], options=dtda.Options(check=False)
     )
-    arms = draw_arms(dtda.influence(train(LATE)), KEY, 12)
+    arms = comparison(dtda.influence(train(LATE)), KEY, None).arms(12)
     assert arms.new.shape == (12, 4, 12)
     by_run = arms.new.reshape(3, 4, 4, 12) - arms.old.reshape(3, 4, 4, 1)
     close(scores["score"].values[0], by_run.mean((0, 1)), rtol=1e-4, atol=1e-7)
@@ -215,7 +215,7 @@ def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_mov
     }
     for name, transform in made.items():
         direction = "push" if name == "importance" else "pull"
-        arms = draw_arms(transform, KEY, 2000, weights, direction=direction)
+        arms = comparison(transform, KEY, weights, direction).arms(2000)
         shift = (arms.new - arms.old)[:, :, 0].reshape(250, 8, 3).mean(0)
         error = shift.std(0, ddof=1) / np.sqrt(8)
         assert (np.abs(shift.mean(0) - truth) < 5 * error + 0.25 * np.abs(truth).max()).all(), name
@@ -282,7 +282,7 @@ def test_a_verdict_compares_runs_and_says_what_has_not_differentiable():
         source, KEY, weights, num_draws=64, where=dtda.Where(progress=False)
     )
     assert "no derivative in the weights" in found.text
-    arms = draw_arms(source, KEY, 64, weights)
+    arms = comparison(source, KEY, weights).arms(64)
     by_run = (arms.new - arms.old).reshape(16, 4, 4, 2).mean(0)
     close(found.results["shifts"]["error"], by_run.std(0, ddof=1) / 2, rtol=1e-5)
     with pytest.raises(ValueError, match="3 or more runs"):

@@ -2,7 +2,6 @@
 
 from dtda_prob.attribution.arms import Arms as Arms
 from dtda_prob.attribution.arms import comparison as comparison
-from dtda_prob.attribution.arms import draw_arms as draw_arms
 from dtda_prob.attribution.attribute import attribute as attribute
 from dtda_prob.attribution.attribute import price_of_scores as price_of_scores
 from dtda_prob.attribution.power import Power as Power

@@ -144,20 +144,6 @@ class Comparison:
         return values.rename(chain=chain, draw=draw).drop_vars(["run", "state"])
 
 
-def draw_arms(
-    source: Source,
-    key: PRNGKey,
-    num_draws: int,
-    perturbations: Any = None,
-    *,
-    direction: Direction | None = None,
-    new_key: PRNGKey | None = None,
-    where: Where = HERE,
-) -> Arms:
-    """Draw both arms; see `comparison` and `Comparison.arms`."""
-    return comparison(source, key, perturbations, direction, new_key).arms(num_draws, where)
-
-
 def comparison(
     source: Source,
     key: PRNGKey,

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from dtda_prob import curvature
-from dtda_prob.attribution import draw_arms
+from dtda_prob.attribution import comparison
 from dtda_prob.correlations import lengthened, pearson
 from dtda_prob.studies.run import Where
 from dtda_prob.studies.source import Source, training_of
@@ -77,9 +77,8 @@ def retrained_shifts(source: Source, key: PRNGKey, perturbations: Any, number: i
 def shifts(source: Source, key: PRNGKey, perturbations: Any, num_draws: int) -> Shifts:
     """Compute the shifts of single draws, by the cheaper direction."""
     direction = cheaper(source, len(np.atleast_2d(perturbations)))
-    arms = draw_arms(
-        source, key, num_draws, perturbations, direction=direction, where=Where(progress=False)
-    )
+    compared = comparison(source, key, perturbations, direction)
+    arms = compared.arms(num_draws, Where(progress=False))
     return arms.new.astype(float) - arms.old
 
 
