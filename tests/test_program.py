@@ -477,6 +477,11 @@ def test_network_is_measured_at_other_inputs(model):
 # What is refused.
 
 
+def switch(counts):
+    late = numpyro.sample("late", dist.Bernoulli(0.5))
+    numpyro.sample("counts", dist.Poisson(1.0 + late), obs=counts)
+
+
 def stateful(y):
     numpyro.primitives.mutable("state", {"mean": 0.0})
     with numpyro.plate("data", len(y)) as i:
@@ -495,6 +500,8 @@ MISSING = np.where(np.arange(NUM_DATA) == 2, np.nan, Y)
 BAD_PROGRAMS = {
     "no such plate": ((unknown_scale, Y), {"data": "rows"}, ValueError, "no such plate"),
     "no observation": ((zoo.linear_regression, X), {}, ValueError, "the model observes nothing"),
+    "no names": ((unknown_scale,), {"data": Y}, ValueError, "is a ndarray; pass .* by position"),
+    "shared without a plate": ((switch, COUNTS), {}, NotImplementedError, "around it"),
     "plate without": ((grouped, Y, GROUP), {"data": "group"}, ValueError, "holds no observed site"),
     "too few labels": ((unknown_scale, Y), {"labels": NAMES[:5]}, ValueError, "one per example, 6"),
     "same labels": ((unknown_scale, Y), {"labels": [*"abcdea"]}, ValueError, "labels must differ"),

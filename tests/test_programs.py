@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
-from cases.programs import GROUP, HOLES, NUM, PROGRAMS, REFUSED, SEEN, Y, bind, schools
+from cases.programs import GROUP, HOLES, NUM, PROGRAMS, REFUSED, SEEN, X, Y, bind, schools
 from numpyro import handlers
 from numpyro.infer.util import potential_energy
 from tables import draw, pull, push
@@ -227,6 +227,15 @@ def test_masked_queries_count_nothing():
     expected = np.where(SEEN, (Y - params["level"]) ** 2, 0.0)
     close(slope, expected)
     close(value["level"], np.where(SEEN, 2 * (params["level"] - Y), 0.0))
+
+
+def test_queries_of_sites_that_follow_one_another_name_a_site():
+    program = bind("one plate after the other")
+    with pytest.raises(ValueError, match=r"different numbers of queries, \{'x': 4, 'y': 2\}: name one"):
+        dtda.measures.loss(X[:4], Y[:2])(program)
+    measure = dtda.measures.loss(X[:4], Y[:2], site="y")(program)
+    value = measure.readout(measure.outputs({"level": jnp.array(0.4)}))
+    close(value, -dist.Normal(0.4, 2.0).log_prob(Y[:2]))
 
 
 def test_queries_of_another_number_have_no_latent_sites():

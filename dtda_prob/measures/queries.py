@@ -16,6 +16,7 @@ class loss(Predictive):
     Args:
         *args: the model's arguments, bound to the queries.
         queries: one label per query; by default their positions.
+        site: one observed site, where it alone is meant.
         **kwargs: the model's keyword arguments, observations included.
 
     >>> loss(jnp.ones((2, 3)), y=jnp.zeros(2))
@@ -25,7 +26,7 @@ class loss(Predictive):
     __init__ = Predictive.__init__
 
     def read(self, sites: dict) -> Value:
-        return -_log_likelihood(sites)
+        return -_log_likelihood(self.site, sites)
 
 
 class log_likelihood(Predictive):
@@ -34,7 +35,7 @@ class log_likelihood(Predictive):
     __init__ = Predictive.__init__
 
     def read(self, sites: dict) -> Value:
-        return _log_likelihood(sites)
+        return _log_likelihood(self.site, sites)
 
 
 class prediction(Predictive):
@@ -86,11 +87,18 @@ class accuracy(Predictive):
         return readouts.keep(readouts.is_correct(fn, _given(y)), fn, dim)
 
 
-def _log_likelihood(sites: dict) -> Value:
-    parts = [
-        readouts.sum_rest(jnp.asarray(fn.log_prob(_given(y))), fn, dim) for fn, y, dim in sites.values()
-    ]
-    return jnp.sum(jnp.stack(parts), axis=0)
+def _log_likelihood(site: str | None, sites: dict) -> Value:
+    chosen = sites if site is None else {site: readouts.only(site, sites)}
+    parts = {
+        name: readouts.sum_rest(jnp.asarray(fn.log_prob(_given(y))), fn, dim)
+        for name, (fn, y, dim) in chosen.items()
+    }
+    numbers = {name: len(part) for name, part in parts.items()}
+    if len(set(numbers.values())) > 1:
+        raise ValueError(
+            f"observed sites have different numbers of queries, {numbers}: name one, site=..."
+        )
+    return jnp.sum(jnp.stack([*parts.values()]), axis=0)
 
 
 def _given(y: Any) -> Array:

@@ -132,6 +132,13 @@ def shared_sites(sites: Sites, layout: Layout) -> tuple[str, ...]:
     """
     discrete = {n: s for n, s in sites.items() if is_latent(s) and s["fn"].support.is_discrete}
     shared = tuple(name for name, site in discrete.items() if not layout.holds(site))
+    if shared and layout.sites:
+        name = layout.sites[0]
+        raise NotImplementedError(
+            f"examples share the discrete latent sites {[*shared]}, and site {name!r} lies in no "
+            "plate, which their enumeration needs: write `with numpyro.plate('data', "
+            f"{layout.size}):` around it"
+        )
     if 0 < len(shared) < len(discrete):
         raise NotImplementedError(
             f"latent sites {[*discrete]} are discrete, and some are shared by examples where others "

@@ -111,6 +111,22 @@ class Layout:
         return {k: {**v, **lay(v)} if k in self.sites else v for k, v in sites.items()}
 
 
+def as_choice(data: Any) -> Choice:
+    """Return a plate, a site or a list of them as a choice that can be hashed.
+
+    Raises:
+        ValueError: if it is not made of names.
+    """
+    if data is None or isinstance(data, str):
+        return data
+    if isinstance(data, list | tuple) and data and all(isinstance(name, str) for name in data):
+        return tuple(data)
+    raise ValueError(
+        f"data must name plates or observed sites, and is a {type(data).__name__}; pass an argument of "
+        "the model that is called `data` by position"
+    )
+
+
 class laid_out(Messenger):
     """Visit all examples, whatever `subsample_size` a plate has, and give sites without plate one.
 

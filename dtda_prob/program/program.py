@@ -15,7 +15,7 @@ from dtda_prob.module import call
 from dtda_prob.program import binding
 from dtda_prob.program.data import Named, unbound
 from dtda_prob.program.labels import check_labels, check_unique, next_labels
-from dtda_prob.program.layout import Choice
+from dtda_prob.program.layout import Choice, as_choice
 from dtda_prob.program.objective import Objective, cast
 from dtda_prob.program.settings import lay_out
 from dtda_prob.typing import Weights
@@ -96,7 +96,7 @@ class Program(Objective):
         **kwargs: Any,
     ):
         self.model = model
-        chosen = data if data is None or isinstance(data, str) else tuple(data)
+        chosen = as_choice(data)
         self.data, self.structure = binding.bind(model, args, kwargs, chosen, init_strategy)
         self.num_rows = self.num_slots = size = self.num_data
         self.initial_weights, self.slots = np.ones(size), np.arange(size)
