@@ -44,7 +44,8 @@ def _row(name: str) -> str:
 def _summary(home: str) -> str:
     module, _, name = home.rpartition(".")
     path = PACKAGE.parent.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    package = path / "__init__.py"
+    path = package if package.exists() else path.with_suffix(".py")
     if (deeper := _imports(path).get(name, home)) != home:
         return _summary(deeper)
     body = ast.parse(path.read_text()).body
