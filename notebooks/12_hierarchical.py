@@ -6,12 +6,12 @@
 # a covariance over the draws and by influence functions.
 #
 # This is the paper's setting with sampling in the place of training: NUTS is the stochastic kernel,
-# its draws represent the distribution, and the data without a group are a perturbed dataset. The paper
-# shows that influence functions are the limit of such responses as the posterior narrows. Here it does
-# not narrow, so the question is how accurate they are. The data are radon measurements in 919 houses
-# of 85 counties of Minnesota (Gelman and Hill, 2007; part of the library). A group is a county with
-# all of its houses, up to 116. Predictions come from separate chains; the truth is NUTS
-# again without the county, with fresh keys.
+# its draws represent the distribution, and the data without a group are a perturbed dataset. The
+# paper shows that influence functions are the limit of such responses as the posterior narrows.
+# Here it does not narrow, so the question is how accurate they are. The data are radon measurements
+# in 919 houses of 85 counties of Minnesota (Gelman and Hill, 2007; part of the library). A group is
+# a county with all of its houses, up to 116. Predictions come from separate chains; the truth is
+# NUTS again without the county, with fresh keys.
 
 # %%
 import warnings
@@ -47,10 +47,10 @@ size = claims.sized(
 # ## The program
 #
 # Log radon depends on the floor where it is measured, and on the county, whose level is normal
-# around a line in the uranium of its soil with spread tau: partial pooling. The county is the example.
-# Its level is integrated out in closed form: the houses of a county are then jointly normal, with
-# covariance sigma^2 I + tau^2 11', and five sums over them are sufficient. That leaves five
-# parameters and no funnel.
+# around a line in the uranium of its soil with spread tau: partial pooling. The county is the
+# example. Its level is integrated out in closed form: the houses of a county are then jointly
+# normal, with covariance sigma^2 I + tau^2 11', and five sums over them are sufficient. That leaves
+# five parameters and no funnel.
 
 # %%
 radon = dtda.zoo.radon()
@@ -134,12 +134,13 @@ print(f"k-hat above 0.7: {np.sum(k_hats > 0.7)} of {len(names)} counties")
 # ## Three predictions, and the truth
 #
 # `importance` resamples draws by their importance weights: exact in distribution, as long as the
-# weights do not rest on a few draws. `covariance` moves all draws of a chain by minus the covariance
-# of log-likelihood and measurement: the exact derivative of a posterior mean, with Monte Carlo error;
-# it leaves the spread unchanged. `influence` moves each draw by the inverse Hessian at its own
-# position. Refitting is NUTS again without the county. (A draw that lands where the density is not
-# finite is flagged and kept; influence has some, where tau is near 0 and the Hessian nearly singular.)
-# NUTS accepts or rejects, so a common key would not couple the chains: refits have other keys.
+# weights do not rest on a few draws. `covariance` moves all draws of a chain by minus the
+# covariance of log-likelihood and measurement: the exact derivative of a posterior mean, with Monte
+# Carlo error; it leaves the spread unchanged. `influence` moves each draw by the inverse Hessian at
+# its own position. Refitting is NUTS again without the county. (A draw that lands where the density
+# is not finite is flagged and kept; influence has some, where tau is near 0 and the Hessian nearly
+# singular.) NUTS accepts or rejects, so a common key would not couple the chains: refits have other
+# keys.
 
 # %%
 arms = {
@@ -296,9 +297,10 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The lower row shows the spread. `importance` carries it as well. `covariance` leaves it unchanged.
-# `influence` moves a draw by the mean of its own step and the step of the posterior mode, which is
-# right to first order for a Gaussian posterior; where tau is near 0 this posterior is far from one.
+# The lower row shows why the claim is about means only. `importance` carries the spread as well.
+# `covariance` leaves it unchanged. `influence` carries it to first order where the posterior is
+# nearly Gaussian; here a few draws with tau near 0, where the Hessian is nearly singular, move so
+# far to either side that the spread is much too wide, while the mean is right.
 
 # %% [markdown]
 # ## k-hat against error

@@ -27,7 +27,7 @@ MOST_STATES = 64
 
 
 class gaussian(Restricted):
-    """Move mean and covariance of posterior draws as those of the nearest Gaussian move.
+    """Move the mean and covariance of posterior draws as the nearest Gaussian moves.
 
     A Gaussian that approximates exp(-n L / temperature) has a mean where the expected gradient of L is
     zero, and the covariance temperature E[H]^-1 / n (Opper and Archambeau, 2009). On other data the
