@@ -134,7 +134,7 @@ def warn_not_finite(diverging: np.ndarray, consequence: str) -> None:
 
 def _first_run(tree: xr.DataTree, training: Training) -> np.ndarray:
     """Return the measured values of the first run, as the mean over its states."""
-    draws = slice(1) if training.kernel.num_states == 1 else slice(None)
+    draws = slice(training.kernel.num_states)
     run = tree.isel({"chain": slice(1), "draw": draws}, missing_dims="ignore")
     return values_of(run).isel(chain=0).mean("draw").values
 

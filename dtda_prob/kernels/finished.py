@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key
 
 from dtda_prob.compiling import compiled
-from dtda_prob.kernels.kernel import Phase, Run, Sizes, Start, State, Step
+from dtda_prob.kernels.kernel import Phase, Run, Sizes, Start, State, Step, no_step_size
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
@@ -93,10 +93,7 @@ class finished(Phase):
         return 0
 
     def step_sizes(self, program: Program) -> Sizes:
-        raise ValueError(
-            "the total step size of training is needed (damping='auto', segments or trajectory), and "
-            "draws that exist have none; use influence with its damping as a number"
-        )
+        raise no_step_size("draws that exist have none")
 
 
 def ensemble(params: Params, num_models: int) -> finished:

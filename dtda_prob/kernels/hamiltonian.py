@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from dtda_prob.kernels.kernel import Kernel, Phase, Sizes, State, Step
+from dtda_prob.kernels.kernel import Kernel, Phase, Sizes, State, Step, no_step_size
 from dtda_prob.kernels.settings import check_between, check_positive
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -190,10 +190,7 @@ class _ChainPhase(Phase):
         """Return the number of transitions of the chain."""
 
     def step_sizes(self, program: Program) -> Sizes:
-        raise ValueError(
-            "the total step size of training is needed (damping='auto', segments or trajectory), and a "
-            "Markov chain has none; use influence with its damping as a number"
-        )
+        raise no_step_size("a Markov chain has none")
 
 
 class WarmUp(_ChainPhase):

@@ -172,21 +172,18 @@ class Kernel(Module):
             weights: one per example.
             params: initial parameters; a draw of `program.init` if None.
         """
-        *phases, last = self.phases
-        init_key, *keys = jax.random.split(key, 2 + len(phases))
+        phases = self.phases
+        init_key, *keys = jax.random.split(key, 1 + len(phases))
         state: State = Start(program.init(init_key) if params is None else params)
         losses = []
-        for phase, phase_key in zip(phases, keys, strict=False):
-            body = _body(phase, phase_key, program, weights)
+        for phase, phase_key in zip(phases, keys, strict=True):
+            body, state = _body(phase, phase_key, program, weights), phase.init(state, program)
             length = phase.count_steps(program)
-            state, some = _scan_in_blocks(body, phase.init(state, program), length)
+            if self.num_states > 1 and phase_key is keys[-1]:
+                return _late_states(body, phase, state, length, self)
+            state, some = _scan_in_blocks(body, state, length)
             losses.append(some)
-        body, length = _body(last, keys[-1], program, weights), last.count_steps(program)
-        state = last.init(state, program)
-        if self.num_states > 1:
-            return _late_states(body, last, state, length, self)
-        state, some = _scan_in_blocks(body, state, length)
-        return one_state(Run(state.params, jnp.concatenate([*losses, some]), last.stats(state)))
+        return one_state(Run(state.params, jnp.concatenate(losses), phases[-1].stats(state)))
 
     def path(self, key: PRNGKey, program: Program, weights: Weights, num_segments: int) -> Path:
         """Train once and keep `num_segments` segments of each phase.
@@ -280,10 +277,8 @@ class Phase(Kernel):
         Raises:
             ValueError: if steps are not proportional to gradients.
         """
-        raise ValueError(
-            "the total step size of training is needed (damping='auto', segments or trajectory), and "
-            f"the steps of {type(self).__name__} are not known to be one multiple of the gradient; use "
-            "influence with its damping as a number"
+        raise no_step_size(
+            f"the steps of {type(self).__name__} are not known to be one multiple of the gradient"
         )
 
     def stats(self, state: Any) -> dict[str, Array]:
@@ -303,6 +298,14 @@ class Phase(Kernel):
             num_steps: steps that are taken, at most `count_steps`.
         """
         return jax.tree.map(np.ones_like, before) if num_steps else before
+
+
+def no_step_size(reason: str) -> ValueError:
+    """Return the error of steps that have no size, for a reason given as a clause."""
+    return ValueError(
+        "the total step size of training is needed (damping='auto', segments or trajectory), and "
+        f"{reason}; use influence with its damping as a number"
+    )
 
 
 def one_state(tree: PyTree) -> PyTree:

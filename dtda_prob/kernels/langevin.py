@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from dtda_prob.kernels import batches
-from dtda_prob.kernels.kernel import Sizes, State, Step
+from dtda_prob.kernels.kernel import Sizes, State, Step, no_step_size
 from dtda_prob.kernels.settings import check_positive
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -97,10 +97,7 @@ class Langevin(batches.BatchPhase):
         return frozenset({"step_size"})
 
     def step_sizes(self, program: Program) -> Sizes:
-        raise ValueError(
-            "the total step size of training is needed (damping='auto', segments or trajectory), and "
-            "dynamics with momentum have none; use influence with its damping as a number, or sgld"
-        )
+        raise no_step_size("dynamics with momentum have none, unlike sgld")
 
 
 class sgld(Langevin):
@@ -153,11 +150,7 @@ class sgld(Langevin):
 
     def step_sizes(self, program: Program) -> Sizes:
         if self.rms_decay is not None:
-            raise ValueError(
-                "the total step size of training is needed (damping='auto', segments or "
-                "trajectory), and preconditioned steps are not one multiple of the gradient; use "
-                "influence with its damping as a number, or leave rms_decay out"
-            )
+            raise no_step_size("preconditioned steps (rms_decay) are not one multiple of the gradient")
         sizes = [self.size_at(count) for count in range(self.count_steps(program))]
         return np.asarray(sizes, float) * program.num_rows / self.temperature
 

@@ -30,7 +30,17 @@ class ModeState(NamedTuple):
     ending: Ending
 
 
-class lbfgs(Phase):
+class AtRest(Phase):
+    """A kernel of one step, which ends at a stationary point of its objective."""
+
+    def count_steps(self, program: Program) -> int:
+        return 1
+
+    def step_sizes(self, program: Program) -> Sizes:
+        return np.array([np.inf])
+
+
+class lbfgs(AtRest):
     """Minimise the objective over all data by L-BFGS, until the norm of its gradient is small.
 
     Its randomness is the initialisation, which matters where there are several minima; what a model
@@ -70,9 +80,6 @@ class lbfgs(Phase):
         dtype = ravel_pytree(previous.params)[0].dtype
         return ModeState(previous.params, minimum.not_begun(dtype))
 
-    def count_steps(self, program: Program) -> int:
-        return 1
-
     def num_passes(self, program: Program) -> float:
         """Return the gradients of one search; another start or other weights take about as many."""
         with jax.ensure_compile_time_eval():
@@ -83,9 +90,6 @@ class lbfgs(Phase):
         """Return how far ends of searches at one minimum lie apart: a hundred times the tolerance."""
         least = minimum.least_gradient(jnp.result_type(float))
         return SPREAD * (least if self.tolerance is None else float(self.tolerance))
-
-    def step_sizes(self, program: Program) -> Sizes:
-        return np.array([np.inf])
 
     def stats(self, state: ModeState) -> dict[str, Array]:
         """Return statistics of the search; a draw whose search did not converge is `diverging`."""
@@ -149,7 +153,7 @@ class laplace(lbfgs):
         return ModeState(ravel_pytree(state.params)[1](theta), ending), potential(theta)
 
 
-class exact(Phase):
+class exact(AtRest):
     """Draw from exp(-n L(theta, w) / temperature) in closed form, for a quadratic objective L.
 
     That is Gaussian linear regression with known noise and Gaussian priors, where temperature 1 is
@@ -179,12 +183,6 @@ class exact(Phase):
         mode = start - jax.scipy.linalg.cho_solve((root, True), gradient)
         theta = _gaussian(key, mode, root, self.temperature)
         return Start(unravel(theta)), potential(theta) / program.num_rows
-
-    def count_steps(self, program: Program) -> int:
-        return 1
-
-    def step_sizes(self, program: Program) -> Sizes:
-        return np.array([np.inf])
 
     def check_program(self, program: Program) -> None:
         """Compare the curvature along one direction at three points."""

@@ -12,7 +12,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, PyTree
 
 from dtda_prob.compiling import compiled, is_tracer
-from dtda_prob.kernels.kernel import Masks
+from dtda_prob.kernels.kernel import Masks, no_step_size
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, Weights
 
@@ -90,10 +90,9 @@ def step_sizes(
     trained = (once != 0).any(0)
     once, twice = once[:, trained], twice[:, trained]
     if not np.allclose(twice, 2 * once, rtol=1e-3) or not np.allclose(once, once[:, :1], rtol=1e-3):
-        raise ValueError(
-            "the total step size of training is needed (damping='auto', segments or trajectory), and "
-            "the optimizer's steps are not one multiple of the gradient (Adam, clipping, or rates "
-            "by parameter); use influence with its damping as a number"
+        raise no_step_size(
+            "the optimizer's steps are not one multiple of the gradient (Adam, clipping, or rates by "
+            "parameter)"
         )
     return once[:, 0] / 1e-3 if trained.any() else np.zeros(num_steps)
 

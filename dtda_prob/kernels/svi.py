@@ -11,7 +11,7 @@ from numpyro.infer.autoguide import AutoGuide
 
 from dtda_prob.kernels import batches, optimizers
 from dtda_prob.kernels import guide as guides
-from dtda_prob.kernels.kernel import Sizes, Start, State, Step
+from dtda_prob.kernels.kernel import Sizes, Start, State, Step, no_step_size
 from dtda_prob.kernels.optimizers import Optimizer, Transformation
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -124,8 +124,4 @@ class svi(batches.BatchPhase):
         jax.eval_shape(lambda: self.init(Start(program.init(jax.random.key(0))), program))
 
     def step_sizes(self, program: Program) -> Sizes:
-        raise ValueError(
-            "the total step size of training is needed (damping='auto', segments or trajectory), and "
-            "the steps of svi move a guide's parameters, not the program's; use influence with its "
-            "damping as a number"
-        )
+        raise no_step_size("the steps of svi move a guide's parameters, not the program's")

@@ -67,7 +67,7 @@ CAUSES = {
     "at": ("transform",),
     "push": (*TRAINING, *MEASURE, "transform", "at"),
     "names": ("perturbations",),
-    "XX": ("divergences",),
+    "trials": ("divergences",),
 }
 """By part: the parts whose difference would explain its own, which is then not said."""
 EVERYTHING = ("precision", "random", "kind")

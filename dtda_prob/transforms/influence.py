@@ -1,5 +1,6 @@
 """Influence functions: implicit differentiation at the outcome of training, and Newton steps."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 
@@ -19,7 +20,69 @@ def _as_curvature(curvature: Curvature | None) -> Curvature:
     return dense() if curvature is None else curvature
 
 
-class influence(LinearResponse, StateByState, Restricted):
+class Stationary(StateByState, Restricted):
+    """A push-forward that inverts the curvature of the objective at each state of an outcome.
+
+    Attributes:
+        training: the stochastic kernel.
+        curvature: H and how it is inverted; the dense Hessian's pseudo-inverse if None.
+    """
+
+    curvature: Curvature = eqx.field(default=dense(), converter=_as_curvature)
+    settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
+    """The curvature with numeric damping, set on construction: a traced kernel has no step sizes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.settled = self.curvature.settled(self.training.total_step_size)
+
+    def __check_init__(self) -> None:
+        self.curvature.check(self.training.program, self.moving)
+
+    @abstractmethod
+    def step(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+        """Return the step of what moves, at some parameters."""
+
+    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+        """Return the parameters moved by their step or, in a posterior, its mean with the mode's step.
+
+        A step is -H^+ g at a point, with g the change of the gradient. With noise e = params - mode the
+        own step contains -H^+ (dH) e, which changes the covariance H^-1 / n twice as much as it should.
+        If the curvature is indefinite or flat, as in the neck of a funnel, the Newton step to the mode
+        may lead away from it: a draw keeps its own step if the Newton step does not lower the objective.
+        """
+        step = self.step(key, params, old, new)
+        if self.training.kernel.temperature is not None:
+            at_mode = self.step(key, self.mode(key, params, old), old, new)
+            step = optax.tree.scale(0.5, optax.tree.add(step, at_mode))
+        return self.added(params, step)
+
+    def mode(self, key: PRNGKey, params: Params, weights: Weights) -> Params:
+        """Return parameters one Newton step nearer to the mode, or the same if it does not lower L."""
+        objective = self.training.program.objective
+        to_mode = self.solver(key, params, weights)(self.gradient(params, weights))
+        mode = self.added(params, optax.tree.scale(-1, to_mode))
+        value = objective(mode, weights)
+        nearer = (value <= objective(params, weights)) & jnp.isfinite(value)
+        kept = jax.tree.map(lambda there, here: jnp.where(nearer, there, here), mode, params)
+        return jax.lax.stop_gradient(kept)
+
+    def solver(self, key: PRNGKey, params: Params, weights: Weights) -> Callable[[Params], Params]:
+        """Return v -> H^+ v at these parameters and weights."""
+        training, curvature = self.training, self.settled
+        assert curvature is not None
+        spectrum = curvature.at(training.program, side_key(key), params, weights, self.moving)
+        inverse = curvature.inverse(spectrum, self.moving.part(params), training.total_step_size)
+        return partial(spectrum.apply, inverse)
+
+    def solves_costs(self) -> tuple[float, float]:
+        """Return the costs of a decomposition and the solves of a push, and of a pull, in trainings."""
+        num_queries = len(self.training.measure.queries)
+        push, pull = (solves_cost(self.training, self.curvature, n) for n in (1, num_queries))
+        return push, pull
+
+
+class influence(LinearResponse, Stationary):
     """Treat the outcome of training as a stationary point of the objective.
 
     Removing example k moves the parameters by + H^+ g_k / n, with g_k the gradient of its loss and H
@@ -45,33 +108,22 @@ class influence(LinearResponse, StateByState, Restricted):
         ValueError: if `at` or `space` is unknown, or the curvature does not suit the program.
     """
 
-    curvature: Curvature = eqx.field(default=dense(), converter=_as_curvature)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
-    settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
-    """The curvature with numeric damping, set on construction: a traced kernel has no step sizes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.settled = self.curvature.settled(self.training.total_step_size)
         if self.training.kernel.not_differentiable and is_at(self.at, "centre"):
             self.at = "old"
-
-    def __check_init__(self) -> None:
-        self.curvature.check(self.training.program, self.moving)
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, and at each of its states the derivative of a stationary point."""
         here = jax.lax.stop_gradient(weights)
         return self.move_states(key, self.training.draw(key, here), here, weights)
 
-    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
-        """Return the same parameters, with the derivative of a stationary point at the old weights."""
-
-        def step(params: Params) -> Params:
-            change = self.change_of_gradient(params, new)
-            return optax.tree.scale(-1, solver(self, key, params, old)(change))
-
-        return self.added(params, posterior_step(self, key, params, old, step))
+    def step(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+        """Return zero, with the derivative of a stationary point at the old weights."""
+        change = self.change_of_gradient(params, new)
+        return optax.tree.scale(-1, self.solver(key, params, old)(change))
 
     @property
     def carry(self) -> Callable[[PRNGKey, Outcome, Weights, Weights], Outcome] | None:
@@ -80,8 +132,7 @@ class influence(LinearResponse, StateByState, Restricted):
 
     @property
     def cost(self) -> Cost:
-        num_queries = len(self.training.measure.queries)
-        push, pull = (solves_cost(self.training, self.curvature, n) for n in (1, num_queries))
+        push, pull = self.solves_costs()
         return Cost(1.0 + self.extra_cost() + push, 1.0 + pull)
 
     def _carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
@@ -92,7 +143,7 @@ class influence(LinearResponse, StateByState, Restricted):
         return self.rows_of_states(key, self.training.draw(key, point).params, point, queries)
 
 
-class newton(StateByState, Restricted):
+class newton(Stationary):
     """Take Newton steps on the perturbed objective, from the sample at the old weights.
 
     Each step is theta <- theta - H(theta, new)^+ (grad L(theta, new) - grad L(theta_old, old)), so that
@@ -112,84 +163,29 @@ class newton(StateByState, Restricted):
         ValueError: if the curvature does not suit the program, or `num_steps` is not positive.
     """
 
-    curvature: Curvature = eqx.field(default=dense(), converter=_as_curvature)
     num_steps: int = eqx.field(default=1, kw_only=True)
-    settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.settled = self.curvature.settled(self.training.total_step_size)
 
     def __check_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps={self.num_steps} must be at least 1")
-        self.curvature.check(self.training.program, self.moving)
 
-    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
-        """Return the parameters moved by the steps."""
-
-        def step(start: Params) -> Params:
-            left_over = jax.lax.stop_gradient(self.gradient(start, old))
-            total = optax.tree.zeros_like(self.moving.part(start))
-            for _ in range(self.num_steps):
-                params = self.added(start, total)
-                residual = optax.tree.sub(self.gradient(params, new), left_over)
-                here = jax.lax.stop_gradient((params, new))
-                total = optax.tree.sub(total, solver(self, key, *here)(residual))
-            return total
-
-        return self.added(params, posterior_step(self, key, params, old, step))
+    def step(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+        """Return the sum of all steps."""
+        left_over = jax.lax.stop_gradient(self.gradient(params, old))
+        total = optax.tree.zeros_like(self.moving.part(params))
+        for _ in range(self.num_steps):
+            moved = self.added(params, total)
+            residual = optax.tree.sub(self.gradient(moved, new), left_over)
+            here = jax.lax.stop_gradient((moved, new))
+            total = optax.tree.sub(total, self.solver(key, *here)(residual))
+        return total
 
     @property
     def cost(self) -> Cost:
-        num_queries = len(self.training.measure.queries)
-        push, pull = (solves_cost(self.training, self.curvature, n) for n in (1, num_queries))
+        push, pull = self.solves_costs()
         return Cost(1.0 + self.num_steps * push, 1.0 + self.num_steps * pull)
 
 
 def solves_cost(training: Training, curvature: Curvature, num_solves: int) -> float:
     """Return the cost of a decomposition and `num_solves` solves, in trainings."""
     return curvature.passes(training.program, num_solves) / training.num_passes()
-
-
-def solver(
-    transform: influence | newton, key: PRNGKey, params: Params, weights: Weights
-) -> Callable[[Params], Params]:
-    """Return v -> H^+ v at these parameters and weights."""
-    training, curvature = transform.training, transform.settled
-    assert curvature is not None
-    spectrum = curvature.at(training.program, side_key(key), params, weights, transform.moving)
-    point = transform.moving.part(params)
-    return partial(spectrum.apply, curvature.inverse(spectrum, point, training.total_step_size))
-
-
-def posterior_step(
-    transform: influence | newton,
-    key: PRNGKey,
-    params: Params,
-    weights: Weights,
-    step: Callable[[Params], Params],
-) -> Params:
-    """Return the step of a draw: its own step or, in a posterior, its mean with the step of the mode.
-
-    A step is -H^+ g at a point, with g the change of the gradient. With noise e = params - mode the own
-    step contains -H^+ (dH) e, which changes the covariance H^-1 / n twice as much as it should. If the
-    curvature is indefinite or flat, as in the neck of a funnel, the Newton step to the mode may lead
-    away from it: a draw keeps its own step if the Newton step does not lower the objective.
-    """
-    own = step(params)
-    if transform.training.kernel.temperature is None:
-        return own
-    mode = _mode(transform, key, params, weights)
-    return optax.tree.scale(0.5, optax.tree.add(own, step(mode)))
-
-
-def _mode(transform: influence | newton, key: PRNGKey, params: Params, weights: Weights) -> Params:
-    """Return parameters one Newton step nearer to the mode, or the same if it does not lower L."""
-    objective = transform.training.program.objective
-    to_mode = solver(transform, key, params, weights)(transform.gradient(params, weights))
-    mode = transform.added(params, optax.tree.scale(-1, to_mode))
-    value = objective(mode, weights)
-    nearer = (value <= objective(params, weights)) & jnp.isfinite(value)
-    kept = jax.tree.map(lambda there, here: jnp.where(nearer, there, here), mode, params)
-    return jax.lax.stop_gradient(kept)

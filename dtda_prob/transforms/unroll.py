@@ -2,7 +2,7 @@
 
 from dtda_prob.transforms.push_forward import Cost, check_differentiable
 from dtda_prob.transforms.response import LinearResponse
-from dtda_prob.typing import Outcome, PRNGKey, Weights
+from dtda_prob.typing import Draw
 
 
 class unroll(LinearResponse):
@@ -28,9 +28,10 @@ class unroll(LinearResponse):
     def __check_init__(self) -> None:
         check_differentiable(self.training, "unroll")
 
-    def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
-        """Return training's outcome."""
-        return self.training.draw(key, weights)
+    @property
+    def draw(self) -> Draw:
+        """Return training's own draw."""
+        return self.training.draw
 
     @property
     def cost(self) -> Cost:
