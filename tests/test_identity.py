@@ -172,7 +172,7 @@ def test_a_change_is_named_and_nothing_else(change):
     [
         ("influence", dtda.unroll, "transform: unroll(), stored influence("),
         ("influence", influence(damping=0.2), "transform: influence(curvature=dense(damping=0.2))"),
-        ("influence", influence(at="old"), "transform: influence(at='old'"),
+        ("influence", influence(at="old"), "dense(damping=0.1), at='old'), stored"),
         ("influence", influence(factorization="cholesky"), "factorization='cholesky')), stored"),
         ("at weights", influence(at=np.full(12, 0.5)), "transform: it is expanded at other weights"),
     ],

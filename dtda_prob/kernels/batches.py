@@ -72,13 +72,8 @@ class by_epoch(Batches):
         program.check_batches(self.batch_size)
 
 
-class independent(Batches):
+class independent(by_epoch):
     """Draw each batch afresh, with replacement."""
-
-    batch_size: int
-
-    def steps_per_epoch(self, num_rows: int) -> int:
-        return num_rows // self.batch_size
 
     def take(
         self, key: PRNGKey, count: Count, order: Order, program: Program, weights: Weights
@@ -86,9 +81,6 @@ class independent(Batches):
         order_key, row_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (self.batch_size,), 0, program.num_rows)
         return (_shuffle(order_key, program, weights)[rows] if _drops(program) else rows), order
-
-    def check(self, program: Program) -> None:
-        program.check_batches(self.batch_size)
 
 
 class BatchPhase(Phase):

@@ -201,7 +201,9 @@ class Kernel(Module):
             body, state = _body(phase, phase_key, program, weights), phase.init(state, program)
             for start, length in segments(phase, program, num_segments):
                 (state, total), some = jax.lax.scan(
-                    partial(_with_sum, body), (state, _zeros(state.params)), start + jnp.arange(length)
+                    partial(_with_sum, body),
+                    (state, jax.tree.map(jnp.zeros_like, state.params)),
+                    start + jnp.arange(length),
                 )
                 parts.append((state.params, jax.tree.map(lambda x, n=length: x / n, total)))
                 losses.append(some)
@@ -318,10 +320,6 @@ def segments(phase: Phase, program: Program, num_segments: int) -> list[tuple[in
     num_steps = phase.count_steps(program)
     bounds = np.linspace(0, num_steps, min(num_segments, num_steps) + 1).astype(int)
     return [(int(a), int(b - a)) for a, b in itertools.pairwise(bounds)]
-
-
-def _zeros(params: Params) -> Params:
-    return jax.tree.map(jnp.zeros_like, params)
 
 
 def _with_sum(body: Callable, carry: tuple[Any, Params], count: Int[Array, ""]) -> tuple:
