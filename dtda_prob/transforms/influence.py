@@ -49,7 +49,7 @@ class Stationary(StateByState, Restricted):
         A step is -H^+ g at a point, with g the change of the gradient. With noise e = params - mode the
         own step contains -H^+ (dH) e, which changes the covariance H^-1 / n twice as much as it should.
         If the curvature is indefinite or flat, as in the neck of a funnel, the Newton step to the mode
-        may lead away from it: a draw keeps its own step if the Newton step does not lower the objective.
+        may lead away from it: a draw keeps its own step if that one does not lower the objective.
         """
         step = self.step(key, params, old, new)
         if self.training.kernel.temperature is not None:
