@@ -41,7 +41,7 @@ class Stationary(StateByState, Restricted):
 
     @abstractmethod
     def step(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
-        """Return the step of what moves, at some parameters."""
+        """Return the step of the parameters that training moves."""
 
     def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
         """Return the parameters moved by their step or, in a posterior, its mean with the mode's step.
