@@ -44,6 +44,11 @@ class compiled:
         traced, jitted = self._split(args)
         return jitted.eval_shape(traced)
 
+    def traced(self, *args: Any) -> tuple[Any, list[Any]]:
+        """Return the jaxpr of the call and the values of its inputs; a later call reuses the trace."""
+        traced, jitted = self._split(args)
+        return jitted.trace(traced).jaxpr, jax.tree.leaves(traced)
+
     def _split(self, args: tuple) -> tuple[Any, Any]:
         """Return the traced part of arguments, and the jitted function of it."""
         traced, static = split(args)

@@ -9,12 +9,14 @@ and constants by their bytes wherever they are.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
+
+from dtda_prob.compiling import compiled
 
 MARK = "blake2b:"
 """What a digest begins with, so that it is not taken for a value."""
@@ -25,17 +27,21 @@ Known = dict[int, tuple[Any, str]]
 """Digests by `id` of their objects, which are kept alive so that no other object takes it."""
 
 
-def of_function(function: Callable, *args: Any) -> str:
-    """Digest what JAX traces of a function, with all arrays that it closes over; nothing is compiled.
+def of_function(function: Callable, *args: Any, modules: tuple = ()) -> str:
+    """Digest what JAX traces of `function(*modules, *args)`, with all arrays that it closes over.
 
-    What JAX does not see as it traces is not in it: the insides of host callbacks, and derivatives by
-    rule (`jax.custom_vjp`) of functions that are not differentiated here.
+    Nothing is compiled. What JAX does not see as it traces is not in the digest: the insides of host
+    callbacks, and derivatives by rule (`jax.custom_vjp`) of functions that are not differentiated here.
 
     Args:
-        function: a pure function.
-        *args: arrays, or `jax.ShapeDtypeStruct`s in their place.
+        function: a pure function. Where it is the same at each call, modules of one structure share a
+            trace.
+        *args: arrays, or `jax.ShapeDtypeStruct`s in their place, whose values do not count.
+        modules: arguments whose numbers count, as those do that a function closes over.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*args), {})
+    placed = jax.tree.map(_placeholder, args)
+    jaxpr, leaves = compiled(function).traced(*modules, *placed)
+    return _of_texts(_lines(jaxpr, {}, leaves[: len(leaves) - len(jax.tree.leaves(args))]))
 
 
 def of_array(array: Any) -> str:
@@ -74,15 +80,26 @@ def is_digest(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(MARK)
 
 
+def _placeholder(value: Any) -> Any:
+    """Return an array of the shape and type of an abstract one."""
+    return np.zeros(value.shape, value.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value
+
+
 def _of_jaxpr(jaxpr: Any, known: Known) -> str:
     return _remembered(jaxpr, known, lambda: _of_texts(_lines(jaxpr, known)))
 
 
-def _lines(jaxpr: Any, known: Known) -> list[str]:
-    """Write the inputs, outputs and effects of a jaxpr, each by how it is computed."""
+def _lines(jaxpr: Any, known: Known, values: Sequence[Any] = ()) -> list[str]:
+    """Write the inputs, outputs and effects of a jaxpr, each by how it is computed.
+
+    The first inputs have values, which count where something is computed of them.
+    """
     inner = getattr(jaxpr, "jaxpr", jaxpr)
-    inputs = [f"input {i}: {_kind(var.aval)}" for i, var in enumerate(inner.invars)]
-    names, effects = dict(zip(inner.invars, inputs, strict=True)), []
+    given, free = inner.invars[: len(values)], inner.invars[len(values) :]
+    inputs = [f"input {i}: {_kind(var.aval)}" for i, var in enumerate(free)]
+    names, effects = dict(zip(free, inputs, strict=True)), []
+    for var, value in zip(given, values, strict=True):
+        names[var] = _text(value, known) + _kind(var.aval)
     for var, constant in zip(inner.constvars, getattr(jaxpr, "consts", ()), strict=False):
         names[var] = _text(constant, known)
     for equation in inner.eqns:

@@ -26,7 +26,7 @@ from dtda_prob.studies.digests import of_array, of_function, of_labels
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.transforms.push_forward import At
-from dtda_prob.typing import PRNGKey, Weights
+from dtda_prob.typing import Params, PRNGKey, Weights
 
 PACKAGES = ("dtda_prob", "jax", "jaxlib", "numpyro", "optax", "blackjax", "numpy")
 """Packages whose change may change the bits of a draw."""
@@ -57,16 +57,17 @@ def of_program(program: Program) -> dict[str, Any]:
         "beside": of_array(np.stack([program.initial_weights[: program.num_data], program.slots])),
         "sites": {name: _origin(site) for name, (site, _) in sites.items()},
         "shapes": {name: str(shape) for name, (_, shape) in sites.items()},
-        "objective": of_function(program.objective, params, weights),
-        "init": of_function(program.init, key),
+        "objective": of_function(_objective, params, weights, modules=(program,)),
+        "init": of_function(_init, key, modules=(program,)),
     }
 
 
 def of_source(source: Training | PushForward) -> dict[str, Any]:
     """Return what identifies a training, or a push-forward with its training, apart from the program.
 
-    Costs a trace of training and of the push (or of the pull, where there is no push); nothing is
-    compiled. The push of `importance` holds its population, whose bits differ on other devices.
+    Costs a trace of training and of the push (or of the pull, where there is no push), once for sources
+    of one structure; nothing is compiled. The push of `importance` holds its population, whose bits
+    differ on other devices.
 
     Returns:
         Its `transform`; its `measure` (name, number of queries); the settings of the `kernel`;
@@ -78,18 +79,15 @@ def of_source(source: Training | PushForward) -> dict[str, Any]:
     program, kernel, measure = training.program, training.kernel, training.measure
     key, params, weights = _abstract(program)
 
-    def run(key: PRNGKey, weights: Weights) -> kernels.kernel.Run:
-        return kernel.run(key, program, weights)
-
     is_training = isinstance(source, Training)
     return {
         "transform": "training" if is_training else source.name,
         "at": None if is_training else _word(source.at),
         "measure": {"name": measure.name, "num_queries": len(measure.queries)},
         "queries": of_labels(measure.queries),
-        "observe": of_function(training.observe, params),
+        "observe": of_function(_observe, params, modules=(training,)),
         "kernel": _kernel(kernel, program),
-        "training": of_function(run, key, weights),
+        "training": of_function(_run, key, weights, modules=(kernel, program)),
         "push": None if is_training else _push(source, key, weights),
     }
 
@@ -197,9 +195,33 @@ def _kernel(kernel: kernels.Kernel, program: Program) -> dict[str, Any]:
 
 def _push(source: PushForward, key: PRNGKey, weights: Any) -> str:
     try:
-        return of_function(source.push, key, weights, weights)
+        return of_function(_pushed, key, weights, weights, modules=(source,))
     except NotImplementedError:
-        return of_function(source.pull, key, weights)
+        return of_function(_pulled, key, weights, modules=(source,))
+
+
+def _objective(program: Program, params: Params, weights: Weights) -> Any:
+    return program.objective(params, weights)
+
+
+def _init(program: Program, key: PRNGKey) -> Params:
+    return program.init(key)
+
+
+def _observe(training: Training, params: Params) -> Any:
+    return training.observe(params)
+
+
+def _run(kernel: kernels.Kernel, program: Program, key: PRNGKey, weights: Weights) -> Any:
+    return kernel.run(key, program, weights)
+
+
+def _pushed(source: PushForward, key: PRNGKey, old: Weights, new: Weights) -> Any:
+    return source.push(key, old, new)
+
+
+def _pulled(source: PushForward, key: PRNGKey, weights: Weights) -> Any:
+    return source.pull(key, weights)
 
 
 def _word(at: At | None) -> str | None:
