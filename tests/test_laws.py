@@ -222,11 +222,11 @@ def test_the_centre_is_the_middle_of_what_is_asked_for(x64):
 def test_batches_estimate_the_objective_whatever_the_weights(x64):
     """Where rows are dropped, a batch stands for the rows that it was chosen from."""
     program = regression().drop(4)
-    params = program.init(KEY)
+    params, objective = program.init(KEY), jax.jit(program.objective)
     for weights in (program.full_weights(), ones().at[jnp.arange(4)].set(0.0)):
         rows = jnp.flatnonzero(weights)
-        each = [program.objective(params, weights, i[None]) for i in rows]
-        close(jnp.stack(each).mean(), program.objective(params, weights), rtol=1e-10)
+        each = [objective(params, weights, i[None]) for i in rows]
+        close(np.mean(each), objective(params, weights), rtol=1e-10)
 
 
 def test_the_size_of_steps_counts_momentum_schedules_and_weight_decay():
