@@ -56,6 +56,7 @@ def vector_autoregression(y):
 def exponential_smoothing(y):
     alpha, beta = (numpyro.sample(name, dist.Beta(1, 1)) for name in ("level_smooth", "trend_smooth"))
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+    y = jnp.asarray(y, float)
     with numpyro.plate("n_seasons", 3):
         seasons = numpyro.sample("seasons", dist.Normal(0, 0.5))
 
@@ -122,4 +123,5 @@ def garch(y):
         numpyro.sample("y", dist.Normal(0.0, jnp.sqrt(variance)), obs=now)
         return (now, variance), None
 
-    scan(step, (jnp.float32(0.0), jnp.float32(1.0)), y)
+    y = jnp.asarray(y, float)
+    scan(step, (jnp.zeros(()), jnp.ones(())), y)
