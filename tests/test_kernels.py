@@ -100,8 +100,10 @@ def test_the_response_is_the_finite_difference(kernel, x64):
 
 
 @cases
-def test_a_draw_is_single_precision_by_default(kernel):
-    assert jax.eval_shape(train(kernel).draw, KEY, ones()).value.dtype == jnp.float32
+def test_a_draw_is_single_precision_by_default_and_has_an_axis_of_states(kernel):
+    outcome = jax.eval_shape(train(kernel).draw, KEY, ones())
+    assert outcome.value.dtype == jnp.float32
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(outcome)} == {CASES[kernel].num_states}
 
 
 @pytest.mark.parametrize(
