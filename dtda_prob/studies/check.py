@@ -95,7 +95,7 @@ def warn_few_draws(source: Source, weights: Callable[[], xr.DataArray]) -> None:
             f"{source.name}: Pareto k-hat is above {GOOD_K} for {bad.sum()} of {bad.size} "
             f"perturbations (largest {np.nanmax(k_hat):.2g}): importance weights rest on few draws: "
             "neither estimates nor errors mean anything. Remove less at a time, draw a larger "
-            "population (num_draws), pass match_moments=True, or use influence or retrain; "
+            "population (num_draws), pass match_moments=True or a proposal, use gaussian, or retrain; "
             "diagnostics.pareto_k grades each perturbation",
             RuntimeWarning,
             stacklevel=3,
