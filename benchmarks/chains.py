@@ -1,8 +1,7 @@
-"""Finished chains: seconds to a first table, examples that matter, coupled chains, and calibration.
+"""Finished chains: seconds to a first table, and examples that move a posterior far.
 
 Run with `uv run python benchmarks/chains.py` (some minutes on two cores). It prints its tables and
-writes them to `docs/benchmarks/chains.md`. In all but the last section the model is a logistic
-regression on breast_cancer (569 data, 30 standardised features, standard normal coefficients and
+writes them to `docs/benchmarks/chains.md`. The model is a logistic regression on breast_cancer (569 data, 30 standardised features, standard normal coefficients and
 intercept), sampled by NumPyro's NUTS: 4 chains of 500 steps of warm-up and 1000 states.
 """
 
@@ -20,11 +19,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
-from blackjax.mcmc import coupled_hmc
 from numpyro.infer import MCMC, NUTS
-from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from page import write
 from samplers import data, logistic
 
@@ -35,7 +31,6 @@ SEED = 0
 SOME = [213, 38, 190, 152, 12, 290]
 """Examples whose removal moves the posterior most, and two that hardly move it."""
 SLOW_XLA = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}
-NUM_PAIRS, NUM_TRANSITIONS, NUM_STEPS, STEP_SIZE = 32, 200, 16, 0.1
 
 
 @cache
@@ -65,7 +60,7 @@ def seconds() -> pd.DataFrame:
 
     Each row is a process that has imported what it needs and compiled nothing. Seconds are of the
     processor, in all threads, from the arrays to the table. `covariance` and `importance` are
-    attributed by the mean, with all 4,000 draws; `sensitivity` is of a sample that keeps densities.
+    attributed by the mean, with all 4,000 draws.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chain.npz"
@@ -82,15 +77,9 @@ def by_attribution(transform: str) -> Callable[[dtda.Training], object]:
     return run
 
 
-def by_densities(training: dtda.Training) -> object:
-    tree = dtda.sample(training, jax.random.key(0), keep=["log_likelihood", "log_prior"])
-    return dtda.diagnostics.sensitivity(tree).to_dataframe()
-
-
 METHODS: dict[str, Callable[[dtda.Training], object]] = {
     "covariance": by_attribution("covariance"),
     "importance": by_attribution("importance"),
-    "sensitivity": by_densities,
 }
 
 
@@ -173,106 +162,9 @@ def weighted(source, without) -> np.ndarray:
     return np.stack(rows)
 
 
-# Coupled chains.
-
-
-def coupled_chains() -> pd.DataFrame:
-    """Couple Hamiltonian chains on all data and on data without a patient (BlackJAX's `coupled_hmc`).
-
-    Both chains of a pair start at one draw of the finished chain and take 200 transitions of 16
-    leapfrog steps, with the diagonal mass matrix of the posterior. Over 32 pairs: the variance of
-    independent chains' differences of means over that of coupled ones, as the mean over parameters.
-    Above 1 coupling pays. "Acceptance" is of the chain on all data.
-    """
-    rows = []
-    for example in SOME[:3] + SOME[-1:]:
-        apart, accepted = differences("synchronous", example, shared=False)
-        row = {"example": example, "acceptance": accepted}
-        for coupling in ("synchronous", "reflection"):
-            together, _ = differences(coupling, example, shared=True)
-            row[coupling] = float((apart.var(0) / together.var(0)).mean())
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("example")
-
-
-def differences(coupling: str, example: int, *, shared: bool) -> tuple[np.ndarray, float]:
-    """Return the difference of both means of each pair, and the mean acceptance rate."""
-    ones = jnp.ones(program().num_data)
-    draws = jax.tree.map(lambda leaf: jnp.asarray(leaf.reshape(-1, *leaf.shape[2:])), chain())
-    metric = jnp.concatenate([leaf.reshape(4000, -1).var(0) for leaf in jax.tree.leaves(draws)])
-    starts = jax.tree.map(lambda leaf: leaf[:: 4000 // NUM_PAIRS][:NUM_PAIRS], draws)
-    kernel = coupled_hmc.build_kernel(coupling=coupling)
-
-    def density(weights):
-        return lambda params: -program().num_rows * program().objective(params, weights)
-
-    pair = density(ones), density(ones.at[example].set(0.0))
-
-    def run(key, start, sides):
-        def step(state, key):
-            state, info = kernel(
-                key, state, sides, (STEP_SIZE, STEP_SIZE), (metric, metric), (NUM_STEPS, NUM_STEPS)
-            )
-            return state, (state.first.position, state.second.position, info.first.acceptance_rate)
-
-        state = coupled_hmc.init((start, start), sides)
-        first, second, rate = jax.lax.scan(step, state, jax.random.split(key, NUM_TRANSITIONS))[1]
-        flat = lambda tree: jnp.concatenate([leaf.mean(0).ravel() for leaf in jax.tree.leaves(tree)])  # noqa: E731
-        return flat(first), flat(second), rate.mean()
-
-    every = jax.jit(jax.vmap(lambda key, start: run(key, start, pair)))
-    old, new, rate = every(jax.random.split(jax.random.key(1), NUM_PAIRS), starts)
-    if not shared:
-        other = jax.tree.map(lambda leaf: leaf[::-1], starts)
-        new = every(jax.random.split(jax.random.key(2), NUM_PAIRS), other)[1]
-    return np.asarray(new - old, float), float(rate.mean())
-
-
-# Calibration.
-
-
-def simulated_data() -> pd.DataFrame:
-    """Rank true parameters among draws of each kernel, on 100 datasets that the model makes up.
-
-    A linear regression of 40 rows of Concrete with known noise: 8 slopes. "Uniform" is the smallest
-    p-value of the slopes for uniform ranks, times their number (Bonferroni); "bias" the largest mean of
-    the PIT values less 1/2, and "unbiased" the p-value for no bias, likewise corrected.
-    """
-    strength = dtda.zoo.concrete()
-    x, y = strength.x_train[:40], strength.y_train[:40]
-    bound = dtda.Program(dtda.zoo.linear_regression, x, y=y)
-    rows = []
-    for name, kernel in KERNELS.items():
-        training, several = dtda.Training(bound, kernel), kernel.num_states
-        found = dtda.diagnostics.simulated(training, jax.random.key(SEED), 100, max(20, several))
-        number = found.sizes["query"]
-        rows.append(
-            {
-                "kernel": name,
-                "uniform": min(1.0, number * float(found["p_value"].min())),
-                "bias": max(found["bias"].values, key=abs),
-                "unbiased": min(1.0, number * float(found["bias_p_value"].min())),
-            }
-        )
-    return pd.DataFrame(rows).set_index("kernel")
-
-
-ADAM = optax.adam(0.03)
-KERNELS = {
-    "exact": kernels.exact(),
-    "laplace": kernels.laplace(),
-    "nuts": kernels.nuts(num_warmup=200, num_samples=25, thinning=2),
-    "hmc": kernels.hmc(num_warmup=200, num_samples=25, thinning=2, num_integration_steps=8),
-    "sgld": kernels.keep(kernels.sgld(2e-4, num_steps=4_000), 20, thinning=150),
-    "sghmc": kernels.keep(kernels.sghmc(4e-4, num_steps=150, num_integration_steps=30), 20, thinning=5),
-    "sgnht": kernels.keep(kernels.sgnht(4e-4, num_steps=4_000), 20, thinning=150),
-    "svi, multivariate normal": kernels.svi(AutoMultivariateNormal, ADAM, num_steps=500),
-    "svi, independent normals": kernels.svi(AutoNormal, ADAM, num_steps=500),
-}
-
 if __name__ == "__main__":
     if sys.argv[1:]:
         print(json.dumps(measured(*sys.argv[1:])))
     else:
-        parts = [seconds, influential_examples, coupled_chains, simulated_data]
+        parts = [seconds, influential_examples]
         write("chains", "Finished chains", __doc__, parts, SEED)
