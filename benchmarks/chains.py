@@ -1,8 +1,9 @@
 """Finished chains: seconds to a first table, and examples that move a posterior far.
 
 Run with `uv run python benchmarks/chains.py` (some minutes on two cores). It prints its tables and
-writes them to `docs/benchmarks/chains.md`. The model is a logistic regression on breast_cancer (569 data, 30 standardised features, standard normal coefficients and
-intercept), sampled by NumPyro's NUTS: 4 chains of 500 steps of warm-up and 1000 states.
+writes them to `docs/benchmarks/chains.md`. The model is a logistic regression on breast_cancer (569
+data, 30 standardised features, standard normal coefficients and intercept), sampled by NumPyro's
+NUTS: 4 chains of 500 steps of warm-up and 1000 states.
 """
 
 import json
