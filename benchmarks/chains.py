@@ -57,7 +57,7 @@ def finished() -> dtda.Training:
 
 
 def seconds() -> pd.DataFrame:
-    """Go from the finished chain to scores of all 569 patients and 31 parameters, in a fresh process.
+    """Score all 569 patients and 31 parameters from the finished chain, in a fresh process.
 
     Each row is a process that has imported what it needs and compiled nothing. Seconds are of the
     processor, in all threads, from the arrays to the table. `covariance` and `importance` are
