@@ -131,7 +131,8 @@ def mnist_halves() -> pd.DataFrame:
 def small() -> pd.DataFrame:
     """Remove 1 % of the digits, at weight 0: 50 random sets of 14, 60 queries.
 
-    The truth is the mean over 6 coupled retrainings; predictions use other seeds.
+    The truth is the mean over 6 coupled retrainings; predictions use other seeds. Other work shared the
+    two cores, so that seconds are longer than alone.
     """
     training = digits_training(dtda.zoo.digits(), 60)
     choice, predict, retrain = jax.random.split(jax.random.key(SEED + 1), 3)
