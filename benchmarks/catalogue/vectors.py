@@ -27,7 +27,7 @@ def sparse_regression(x, y):
     numpyro.sample("Y", dist.MultivariateNormal(0.0, cov), obs=y)
 
 
-@case("PyMC: a latent Gaussian process", X, BINARY)
+@case("PyMC: a latent Gaussian process", X, BINARY, delete=None)
 def latent_process(x, y):
     root = jnp.linalg.cholesky(kernel(x, 1.0, 0.5) + 1e-3 * jnp.eye(len(x)))
     raw = numpyro.sample("raw", dist.Normal().expand([len(x)]).to_event(1))
