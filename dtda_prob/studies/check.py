@@ -136,11 +136,14 @@ def has_range(source: Source) -> TypeGuard[PushForward]:
     """Return whether steps of a source can be out of range.
 
     Steps of retraining never are. Where a draw jumps (a kernel without a derivative, importance
-    weights), it is not the draw that follows the weights, but its distribution.
+    weights), it is not the draw that follows the weights, but its distribution. Where the kernel takes
+    no step, parameters were trained elsewhere, and there is nothing to retrain.
     """
     if isinstance(source, Training | retrain):
         return False
-    return not (source.training.kernel.not_differentiable or source.weigh)
+    kernel = source.training.kernel
+    takes_steps = kernel.count_steps(source.training.program) > 0
+    return takes_steps and not (kernel.not_differentiable or source.weigh)
 
 
 def advice(source: PushForward, steps: Steps) -> str:
