@@ -93,6 +93,12 @@ class Static:
 def _jitted(function: Callable, static: Static, shapes: tuple) -> Any:
     """Return the jitted function of a static structure; the least recently used are freed.
 
-    One for all shapes would keep the code for each of them, however many data sets there are.
+    One for all shapes would keep the code for each of them, however many data sets there are. It has
+    the function's name in JAX's logs and profiles.
     """
-    return jax.jit(lambda traced: function(*joined(traced, static)))
+
+    def call(traced: Any) -> Any:
+        return function(*joined(traced, static))
+
+    call.__name__ = getattr(function, "__name__", type(function).__name__)
+    return jax.jit(call)

@@ -71,3 +71,11 @@ def test_the_noise_of_a_regressor_scales_its_errors():
     normaliser = 0.5 * np.log(2 * np.pi)
     expected = 4 * (losses(1.0) - normaliser) + normaliser + np.log(0.5)
     np.testing.assert_allclose(losses(0.5), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_of_equal_settings_are_one_model():
+    """So that programs of them share what is compiled."""
+    one, other = (dtda.zoo.classifier([3], 2) for _ in range(2))
+    assert one == other != dtda.zoo.classifier([4], 2)
+    assert hash(one) == hash(other)
+    assert repr(dtda.zoo.regressor([3], noise=0.5)) == "regressor(widths=(3,), noise=0.5)"

@@ -3,19 +3,23 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 
+from dtda_prob.module import Module
+
 type Activation = Callable[[Array], Array]
 
 
-def classifier(widths: Sequence[int], num_classes: int, activation: Activation = jnp.tanh) -> Callable:
-    """Build a multilayer perceptron with categorical observations.
+class classifier(Module):
+    """A multilayer perceptron with categorical observations, called as `model(x, y=None)`.
 
-    The program is called as `model(x, y=None)` with `x` of shape `(example, feature)`.
+    Equal settings are one model, so that programs of it share what is compiled. `x` has the shape
+    `(example, feature)`.
 
     Args:
         widths: units of each hidden layer.
@@ -23,21 +27,22 @@ def classifier(widths: Sequence[int], num_classes: int, activation: Activation =
         activation: the activation function of the hidden units.
     """
 
-    def model(x: Float[Array, "example feature"], y: Int[Array, " example"] | None = None) -> None:
-        layers = _layers((x.shape[-1], *widths, num_classes))
+    widths: Sequence[int] = eqx.field(converter=tuple)
+    num_classes: int
+    activation: Activation = jnp.tanh
+
+    def __call__(
+        self, x: Float[Array, "example feature"], y: Int[Array, " example"] | None = None
+    ) -> None:
+        """Sample the parameters, and the observations given them."""
+        layers = _layers((x.shape[-1], *self.widths, self.num_classes))
         with numpyro.plate("data", len(x)) as i:
-            logits = _perceptron(layers, x[i], activation)
+            logits = _perceptron(layers, x[i], self.activation)
             numpyro.sample("y", dist.Categorical(logits=logits), obs=None if y is None else y[i])
 
-    return model
 
-
-def regressor(
-    widths: Sequence[int], activation: Activation = jax.nn.gelu, noise: float = 1.0
-) -> Callable:
-    """Build a multilayer perceptron with Gaussian observations of known noise.
-
-    The program is called as `model(x, y=None)` with `x` of shape `(example, feature)`.
+class regressor(Module):
+    """A multilayer perceptron with Gaussian observations of known noise; see `classifier`.
 
     Args:
         widths: units of each hidden layer.
@@ -45,13 +50,18 @@ def regressor(
         noise: standard deviation of the observations.
     """
 
-    def model(x: Float[Array, "example feature"], y: Float[Array, " example"] | None = None) -> None:
-        layers = _layers((x.shape[-1], *widths, 1))
-        with numpyro.plate("data", len(x)) as i:
-            means = _perceptron(layers, x[i], activation).squeeze(-1)
-            numpyro.sample("y", dist.Normal(means, noise), obs=None if y is None else y[i])
+    widths: Sequence[int] = eqx.field(converter=tuple)
+    activation: Activation = jax.nn.gelu
+    noise: float = 1.0
 
-    return model
+    def __call__(
+        self, x: Float[Array, "example feature"], y: Float[Array, " example"] | None = None
+    ) -> None:
+        """Sample the parameters, and the observations given them."""
+        layers = _layers((x.shape[-1], *self.widths, 1))
+        with numpyro.plate("data", len(x)) as i:
+            means = _perceptron(layers, x[i], self.activation).squeeze(-1)
+            numpyro.sample("y", dist.Normal(means, self.noise), obs=None if y is None else y[i])
 
 
 def linear_regression(
