@@ -150,7 +150,7 @@ class sgld(Langevin):
 
     def step_sizes(self, program: Program) -> Sizes:
         if self.rms_decay is not None:
-            raise no_step_size("preconditioned steps (rms_decay) are not one multiple of the gradient")
+            raise no_step_size("preconditioned steps are not one multiple of the gradient (rms_decay)")
         sizes = [self.size_at(count) for count in range(self.count_steps(program))]
         return np.asarray(sizes, float) * program.num_rows / self.temperature
 
