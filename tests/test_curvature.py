@@ -437,3 +437,19 @@ def test_products_are_traced_once_however_many_a_solver_takes(x64, monkeypatch):
 
 def test_any_prior_is_taken_in_by_the_whole_matrix():
     assert bind(curvatures.dense("gauss_newton", damping=1.0), hierarchical)
+
+
+def test_the_prior_can_be_applied_again_after_a_scan_over_columns():
+    """What a matrix keeps must not belong to the trace of the loop that first asked for it."""
+    program = regression()
+    curvatures.dense("gauss_newton").check(program)
+    weights = program.full_weights()
+
+    @jax.jit
+    def twice(params):
+        h = quadratic.Quadratic(program, resolve("gauss_newton"), KEY, params, weights)
+        whole = quadratic.columns(h.prior_product, params, at_once=1)
+        return whole, h.prior_product(jax.tree.map(jnp.ones_like, params))
+
+    whole, summed = twice(program.init(KEY))
+    np.testing.assert_allclose(whole.sum(1), ravel_pytree(summed)[0], rtol=1e-6)

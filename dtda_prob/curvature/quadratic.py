@@ -137,8 +137,10 @@ class Quadratic:
 
     @cached_property
     def _prior_product(self) -> Callable[[Params], Params]:
+        # Kept between calls: an array of JAX would belong to the trace that first asks for it.
         dtype = jnp.result_type(*jax.tree.leaves(self.point))
-        return self._hessian_product(jnp.zeros(self.program.num_data, dtype))
+        nothing: Any = np.zeros(self.program.num_data, dtype)
+        return self._hessian_product(nothing)
 
     def _hessian_product(self, weights: Weights) -> Callable[[Params], Params]:
         def objective(point: Params) -> Float[Array, ""]:
