@@ -36,7 +36,7 @@ _MAPPED = 30_000
 
 
 def _forget() -> None:
-    """Give up what is compiled when a file is done, where it is much: the next would not fit beside."""
+    """Free what is compiled when a file is done, where it is much: the next would not fit beside."""
     import jax
 
     maps = Path("/proc/self/maps")
@@ -47,7 +47,7 @@ def _forget() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_what_was_compiled():
-    """Give up what a file has compiled, where it is much."""
+    """Free what a file has compiled, where it is much."""
     yield
     _forget()
 

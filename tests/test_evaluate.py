@@ -124,7 +124,7 @@ def test_states_of_a_run_are_no_runs_in_errors_and_halves():
 
 
 def made_up(seed, noise, num_perturbations=60, num_draws=10, num_queries=3):
-    """Give a perfect prediction of the mean, and a truth of the reliability 1 / (1 + noise^2)."""
+    """Return a perfect prediction of the mean, and a truth of the reliability 1 / (1 + noise^2)."""
     rng = np.random.default_rng(seed)
     signal = rng.normal(size=(1, num_queries, num_perturbations))
     spread = rng.normal(size=(num_draws, num_queries, num_perturbations)) * noise * num_draws**0.5
@@ -331,7 +331,7 @@ def test_curves_have_effects(curves):
 
 
 def margins(flips):
-    """Give curves in which so many of 10 draws are flipped after each count."""
+    """Return curves in which so many of 10 draws are flipped after each count."""
     draws = np.arange(10)[:, None, None, None] >= np.array(flips)[None, None]
     coords = {"query": ["q"], "order": ["ranking", "random 0"], "count": [5, 10, 20]}
     dims = ("draw", "query", "order", "count")

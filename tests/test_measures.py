@@ -33,7 +33,7 @@ close = partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5)
 
 
 def observe(y: Any, i: Any) -> Any:
-    """Give the observations of a batch, or nothing."""
+    """Return the observations of a batch, or nothing."""
     return None if y is None else y[i]
 
 
@@ -195,7 +195,7 @@ def measure(kind: str, name: str) -> measures.Measure:
 
 
 def read(bound: measures.Measure, params: dict[str, Any]) -> Any:
-    """Give the value of a measure at these parameters."""
+    """Return the value of a measure at these parameters."""
     return jax.jit(lambda params: bound.readout(bound.outputs(params)))(params)
 
 

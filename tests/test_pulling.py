@@ -19,7 +19,7 @@ close = np.testing.assert_allclose
 
 
 def pulled_alone(push_forward, keys, start, point, queries):
-    """Give what each run gives by itself, of all queries, and choose among them."""
+    """Return the pull of each run by itself, for all queries, and choose among them."""
     draw = jax.jit(push_forward.training.draw)
     values = [draw(key, start).value for key in keys]
     one = jax.jit(push_forward.pull)

@@ -114,7 +114,7 @@ APART = np.array([0, 2])
 
 
 def states_apart(transform, late=LATE):
-    """Give the transforms of trainings that are cut at the first state and at the last."""
+    """Return the transforms of trainings that are cut at the first state and at the last."""
     cut = [train(kernels.truncate(kernels.keep(late, 1), share)) for share in (3 / 7, 1.0)]
     return [transform(training) for training in cut]
 

@@ -65,7 +65,7 @@ def test_a_store_of_its_own(tmp_path):
 
 
 class Died(Exception):  # noqa: N818
-    """Stands for a kill: an interruption would stop the threads of zarr."""
+    """Raised in the place of a kill: an interruption would stop the threads of zarr."""
 
 
 @pytest.mark.parametrize("in_one_step", [True, False])

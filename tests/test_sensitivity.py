@@ -22,7 +22,7 @@ close = np.testing.assert_allclose
 
 
 def posterior(weights: np.ndarray, power: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Give mean and covariance, the prior raised to a power."""
+    """Return mean and covariance, the prior raised to a power."""
     x, y = regression_data()
     covariance = np.linalg.inv((weights[:, None] * x).T @ x / NOISE**2 + power * np.eye(3) / PRIOR**2)
     return covariance @ x.T @ (weights * y) / NOISE**2, covariance

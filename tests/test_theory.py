@@ -69,7 +69,7 @@ def ring_of_minima() -> tuple[dtda.Program, jax.Array, jax.Array]:
 
 
 def across(program, old, new, theta):
-    """Give influence by the pseudo-inverse of the Gauss-Newton matrix, which is of rank one."""
+    """Return influence by the pseudo-inverse of the Gauss-Newton matrix, which is of rank one."""
     slope = jax.grad(square)(theta)
     change = [jax.grad(program.objective)({"place": theta}, w)["place"] for w in (new, old)]
     return -slope * (slope @ (change[0] - change[1])) / (slope @ slope) ** 2

@@ -1,4 +1,4 @@
-"""Give modules the `__init__` that equinox makes of their fields, so that signatures show it."""
+"""Set on modules the `__init__` that equinox makes of their fields, so that signatures show it."""
 
 from collections.abc import Iterator
 from typing import Any

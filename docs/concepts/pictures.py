@@ -98,7 +98,7 @@ def _pushed(training: dtda.Training, at: At, keys: Array, full: Array, without: 
 
 
 def numbers(found: Study) -> dict[str, float]:
-    """Give the numbers that the page quotes."""
+    """Return the numbers that the page quotes."""
     shared, apart = found.retrained - found.full, found.others - found.full
     return {
         "mean": found.full.mean(),

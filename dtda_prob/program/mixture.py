@@ -78,7 +78,7 @@ class _Hidden(Messenger):
 
 
 class _Factor(_Hidden):
-    """Give the last observed site the log density of all of an example's observations."""
+    """Set the last observed site to the log density of all of an example's observations."""
 
     def __init__(
         self,
