@@ -53,7 +53,8 @@ def simulated(
     num_runs = training.num_runs((several if several > 1 else 50) if num_draws is None else num_draws)
     keys = jax.random.split(key, num_simulations)
     below, tied = map(np.asarray, compiled(_counts)(training, num_runs, keys))
-    spread = np.random.default_rng(0).random(below.shape)
+    ties = jax.random.fold_in(key, 1)  # broken at random, by the key
+    spread = np.asarray(jax.random.uniform(ties, below.shape))
     pit = (below + spread * (tied + 1)) / (num_runs * several + 1)
     each = [(scipy.stats.kstest(own, "uniform"), scipy.stats.wilcoxon(own - 0.5)) for own in pit.T]
     return xr.Dataset(
