@@ -343,6 +343,17 @@ def test_without_its_library_sinkhorn_says_what_to_install(monkeypatch):
 
 
 @names
+@both_couplings
+def test_an_interval_contains_its_estimate(name, coupled):
+    old, new = RNG(14).normal(size=(2, 24, 600))
+    for level in (0.3, 0.9):
+        found = estimate(
+            CASES[name].divergence, old, new, coupled=coupled, level=level, num_permutations=0
+        )
+        assert ((found.lower <= found.value) & (found.value <= found.upper)).all()
+
+
+@names
 def test_the_null_level_is_exceeded_one_time_in_twenty(name):
     if of(name).signed:
         assert np.isnan(estimate(CASES[name].divergence, *both_arms(0)).null).all()

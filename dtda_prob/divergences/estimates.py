@@ -194,11 +194,14 @@ def _of_square(value: Value, error: Value, quantile: Value) -> tuple[Value, Valu
 
     The estimate is Z^2 - u for a normal Z of variance u, found from error^2 = 4 u Z^2. An interval of
     its own error either way would be empty where it is least, and too short where it is low by chance.
+    An estimate below -u/2 is not among these values, since no square has it: the interval then begins
+    at the estimate, which adds no value that a square can have.
     """
     noise = (np.hypot(value, error) - value) / 2
     centre = value + 2 * quantile**2 * noise
-    reach = quantile * np.sqrt(4 * noise * (value + noise) + (4 * quantile**2 - 2) * noise**2)
-    return centre - reach, centre + reach
+    inside = 4 * noise * (value + noise) + (4 * quantile**2 - 2) * noise**2
+    reach = quantile * np.sqrt(np.maximum(inside, 0.0))
+    return np.minimum(centre - reach, value), centre + reach
 
 
 def _check(old: Draws, new: Draws, coupled: bool, num_states: int) -> None:
