@@ -94,46 +94,59 @@ def _collect(
     submit: Callable[[Any], Future], items: Sequence[Any], watch: Callable[[], None]
 ) -> Generator[tuple[Any, Any]]:
     """Submit all items, and yield results as they arrive."""
-    landed: SimpleQueue[Future] = SimpleQueue()
-    flying: dict[Future, int] = {}
-    lost: set[int] = set()
-
-    def launch(index: int) -> None:
-        try:
-            future = submit(items[index])
-        except BrokenExecutor as error:
-            raise _broken(error) from error
-        except Exception:
-            watch()  # raises with the reason, if the scheduler is gone
-            raise
-        flying[future] = index
-        future.add_done_callback(landed.put)
-
+    flight, lost = _Flight(submit, items, watch, SimpleQueue(), {}), set()
     try:
         watch()
         for index in range(len(items)):
-            launch(index)
-        while flying:
-            try:
-                future = landed.get(timeout=1.0)
-            except Empty:
-                watch()
-                continue
-            index = flying.pop(future)
+            flight.launch(index)
+        while flight.flying:
+            index, future = flight.land()
             value = _outcome(future, items[index], index in lost)
             if isinstance(value, Raised):
-                _finish_running(flying)
+                _finish_running(flight.flying)
                 value.error.add_note(f"raised by {items[index]}")
                 raise value.error
             if isinstance(value, _Lost):
                 watch()
                 lost.add(index)
-                launch(index)
+                flight.launch(index)
                 continue
             yield items[index], value
     finally:
-        for future in flying:
+        for future in flight.flying:
             future.cancel()
+
+
+class _Flight(NamedTuple):
+    """The items that were submitted, by their futures, and the queue of those that ended."""
+
+    submit: Callable[[Any], Future]
+    items: Sequence[Any]
+    watch: Callable[[], None]
+    landed: "SimpleQueue[Future]"
+    flying: dict[Future, int]
+
+    def launch(self, index: int) -> None:
+        """Submit an item; if the scheduler is gone, its watch raises with the reason."""
+        try:
+            future = self.submit(self.items[index])
+        except BrokenExecutor as error:
+            raise _broken(error) from error
+        except Exception:
+            self.watch()
+            raise
+        self.flying[future] = index
+        future.add_done_callback(self.landed.put)
+
+    def land(self) -> tuple[int, Future]:
+        """Wait for the next item that ends, and watch meanwhile."""
+        while True:
+            try:
+                future = self.landed.get(timeout=1.0)
+            except Empty:
+                self.watch()
+                continue
+            return self.flying.pop(future), future
 
 
 class _Lost:

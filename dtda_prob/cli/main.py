@@ -25,7 +25,7 @@ RESUME = "Finished results are in the store; run the same command again to resum
 KNOWN = ValueError, NotImplementedError, OSError, ImportError, RuntimeError
 """Errors whose message is enough without their type."""
 
-_SAFE = re.compile(r"\d+ of \d+ (shards|blocks) ")
+_SAFE = re.compile(r"\d+ of \d+ blocks ")
 
 
 class Guarded(click.Group):

@@ -89,11 +89,12 @@ def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Ch
     scores = [one for one in opened if one is not None]
     labels, what = [group.queries[i] for i in shown], group.measure.replace("_", " ") + component
     unit, names = unit_of(group.measure), ", ".join(one.name for one in sets)
-    tables = [(one, by_query(one, shown, labels)) for one in scores]
+    tables, several = [by_query(one, shown, labels) for one in scores], len(scores) > 1
     for i, label in enumerate(labels):
         draws = {style: one.finite(i) for style, one in zip(styles, sets, strict=True)}
         described = f"Densities of the {what} of query {label} in {names}; see the table below."
         caption = f"{what} of query {label}, by sample set"
+        ranked = zip(scores, tables, strict=True)
         gathered.panels.append(
             Panel(
                 anchor=f"query-{len(gathered.panels)}",
@@ -103,13 +104,11 @@ def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Ch
                 target=queries.target(label),
                 figure=densities(draws, what, unit, described),
                 samples=compared(sets, group.measure, i, caption) if sets else None,
-                rankings=[
-                    each for one, by in tables for each in _rankings(one, by[i], len(scores) > 1)
-                ],
+                rankings=[each for one, by in ranked for each in _rankings(one, by[i], several)],
             )
         )
     for one in scores:
-        gathered.rankings.extend(_rankings(one, over_all(one), len(scores) > 1))
+        gathered.rankings.extend(_rankings(one, over_all(one), several))
     gathered.scores.extend(scores)
 
 

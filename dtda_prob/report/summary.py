@@ -102,7 +102,7 @@ def warnings(study: Study) -> Iterator[str]:
     for name, row in study.table[:MOST_ROWS].iterrows():
         if row["finished"] < 1:
             yield (
-                f"“{name}” is not finished: {share(row['finished'])} of its shards are done. The call "
+                f"“{name}” is not finished: {share(row['finished'])} of its blocks are done. The call "
                 "that began it resumes it."
             )
         if row["diverging"]:
@@ -180,7 +180,7 @@ def holds(study: Study) -> Table:
         "Finished": Column(
             done,
             [f"{x:.0%}" if x == 1 else marked(False, f"{x:.0%}") for x in done],
-            "share of its shards",
+            "share of its blocks",
         ),
         "Diverging": Column(
             table["diverging"].tolist(),
@@ -190,7 +190,7 @@ def holds(study: Study) -> Table:
         "Time": Column(
             table["seconds"].tolist(),
             list(map(duration, table["seconds"])),
-            "over all shards, which may have run in parallel",
+            "over all blocks, which may have run in parallel",
         ),
         "Size": Column(table["bytes"].tolist(), list(map(size, table["bytes"])), "on disk"),
     }

@@ -313,6 +313,19 @@ def _array(place: str, document: Document, attributes: Document, max_bytes: int)
     kind, fill = document.get("data_type"), document.get("fill_value")
     if kind not in KINDS or not _fits(kind, fill):
         refuse(place, f"has data type {repr(kind)[:60]} and fill value {repr(fill)[:60]}", SAVE)
+    array = Array(str(kind), *_axes(place, document), document, {})
+    _check_declaration(place, array, attributes)
+    _check_attributes(place, array.kind, attributes)
+    total, chunk = (math.prod(size) * array.item_bytes for size in (array.shape, array.chunks))
+    if total > MAX_EXTENT or math.prod(array.counts) > MAX_CHUNKS:
+        refuse(place, f"declares {total} bytes in {math.prod(array.counts)} chunks")
+    if chunk > max_bytes:
+        refuse(place, f"declares chunks of {chunk} bytes, more than max_bytes={max_bytes}", TRUST)
+    return array
+
+
+def _axes(place: str, document: Document) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
+    """Return the shape of an array, the shape of its chunks, and the names of its dimensions."""
     shape = _integers(place, "shape", document.get("shape"), 0)
     grid = document.get("chunk_grid")
     inner = grid.get("configuration") if isinstance(grid, dict) else None
@@ -322,33 +335,33 @@ def _array(place: str, document: Document, attributes: Document, max_bytes: int)
         refuse(place, f"has dimension names {repr(dims)[:60]}, not strings", SAVE)
     if not len(shape) == len(chunks) == len(dims) == len({*dims}):
         refuse(place, f"has shape {shape}, chunks {chunks} and dimensions {dims}", SAVE)
-    serializer: Document = {"name": "bytes", "configuration": {"endian": "little"}}
-    if kind == "string":
-        serializer = {"name": "vlen-utf8", "configuration": {}}
-    elif np.dtype(kind).itemsize == 1:
-        serializer = {"name": "bytes"}
-    expected = FIXED | {
-        "data_type": kind,
-        "shape": [*shape],
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*chunks]}},
-        "fill_value": fill,
-        "codecs": [serializer, {"name": "crc32c"}],
+    return shape, chunks, tuple(dims)
+
+
+def _check_declaration(place: str, array: Array, attributes: Document) -> None:
+    """Refuse fields of a declaration that this library would not write."""
+    dims = {"dimension_names": [*array.dims]}
+    expected = FIXED | dims | {
+        "data_type": array.kind,
+        "shape": [*array.shape],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*array.chunks]}},
+        "fill_value": array.document.get("fill_value"),
+        "codecs": [_serializer(array.kind), {"name": "crc32c"}],
         "attributes": attributes,
-        "dimension_names": dims,
-    }
-    own = {"attributes": {}, "storage_transformers": []} | document | {"dimension_names": dims}
+    }  # fmt: skip
+    own = {"attributes": {}, "storage_transformers": []} | array.document | dims
     for field in sorted(own.keys() | expected.keys()):
         if own.get(field) != expected.get(field):
             what = f"has {field} {repr(own.get(field))[:99]}, not {expected.get(field)}"
             refuse(place, f"{what} (others may run code, or take any memory)", SAVE)
-    _check_attributes(place, str(kind), attributes)
-    array = Array(str(kind), shape, chunks, tuple(dims), document, {})
-    total, chunk = (math.prod(size) * array.item_bytes for size in (shape, chunks))
-    if total > MAX_EXTENT or math.prod(array.counts) > MAX_CHUNKS:
-        refuse(place, f"declares {total} bytes in {math.prod(array.counts)} chunks")
-    if chunk > max_bytes:
-        refuse(place, f"declares chunks of {chunk} bytes, more than max_bytes={max_bytes}", TRUST)
-    return array
+
+
+def _serializer(kind: str) -> Document:
+    """Return the codec that turns elements of a data type into bytes."""
+    if kind == "string":
+        return {"name": "vlen-utf8", "configuration": {}}
+    several = np.dtype(kind).itemsize > 1
+    return {"name": "bytes"} | ({"configuration": {"endian": "little"}} if several else {})
 
 
 def _integers(place: str, what: str, values: Any, least: int) -> tuple[int, ...]:
