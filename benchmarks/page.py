@@ -3,18 +3,16 @@
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import FunctionType
 
 import jax
-import pandas as pd
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
 
-Part = Callable[[], pd.DataFrame]
 
-
-def write(name: str, title: str, doc: str | None, parts: Sequence[Part], seed: int) -> None:
+def write(name: str, title: str, doc: str | None, parts: Sequence[FunctionType], seed: int) -> None:
     """Run the parts, print their tables and write them to a page, each under its own docstring."""
     start = time.perf_counter()
     lines = [f"# {title}", "", (doc or "").strip(), ""]

@@ -88,7 +88,8 @@ def blackjax_nuts(training: dtda.Training, num_chains: int) -> Callable[[int], o
     def chain(key):
         init_key, warm_key, key = jax.random.split(key, 3)
         adaptation = blackjax.window_adaptation(blackjax.nuts, log_density)
-        (state, found), _ = adaptation.run(warm_key, program.init(init_key), NUM_WARMUP)
+        run: Callable = adaptation.run  # whose type lacks the number of steps
+        (state, found), _ = run(warm_key, program.init(init_key), NUM_WARMUP)
         step = blackjax.nuts(log_density, **found).step
 
         def body(state, key):

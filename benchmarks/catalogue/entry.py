@@ -1,6 +1,7 @@
 """What the catalogue knows of a model."""
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
@@ -58,7 +59,7 @@ def _without(arg: Any, size: int, index: int) -> Any:
 def case(kind: str, *args: Any, delete: Callable | None = rows, **known: Any) -> Callable:
     """Add a model to the catalogue."""
 
-    def register(model: Callable) -> Callable:
+    def register(model: FunctionType) -> FunctionType:
         MODELS[model.__name__.replace("_", " ")] = Entry(model, args, kind, delete=delete, **known)
         return model
 
