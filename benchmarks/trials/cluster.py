@@ -20,7 +20,7 @@ from trials.processes import folder, read
 from trials.study import training
 
 SEED = 0
-SHARD, NUM_SHARDS, COLD = 288, 8, 2
+BLOCK, NUM_BLOCKS, COLD = 288, 8, 2
 NUM_KILLS = 4
 MOST = 0.10
 SHORTEST = 5.0
@@ -43,17 +43,17 @@ class Attempts(WorkerPlugin):
 
 
 def cluster() -> Outcome:
-    """Sample in 8 shards of 288 trainings in this process, a pool, and Dask; kill Dask's workers.
+    """Sample in 8 blocks of 288 trainings in this process, a pool, and Dask; kill Dask's workers.
 
     Every process computes in one thread, including this one, so two workers have one core each.
-    "cold start" is the extra time of the first two shards (imports, tracing, compiling or reading
-    compiled code) compared with two warm shards; the other columns are for the 8 shards that then
-    extend the sample. "work" is the time of the shards by their own record, including writing;
+    "cold start" is the extra time of the first two blocks (imports, tracing, compiling or reading
+    compiled code) compared with two warm blocks; the other columns are for the 8 blocks that then
+    extend the sample. "work" is the time of the blocks by their own record, including writing;
     "ideal" is work divided by the number of workers, and "overhead" the time of the call beyond it:
     opening the study, sending, waiting, recording and publishing. Work itself grows if two processes
     share a machine's memory; "beyond half", which compares the call with half of this process's
     time, includes that growth. "with kills" ends a randomly drawn worker by SIGKILL at 4 random
-    moments of the run; "begun" counts every start of a shard, and "ended" the shards that ended.
+    moments of the run; "begun" counts every start of a block, and "ended" the blocks that ended.
     """
     with folder() as place:
         here = _measured(place, "this process", None, 1)
@@ -76,11 +76,11 @@ def cluster() -> Outcome:
 
 def _claims(table: pd.DataFrame) -> dict[str, bool]:
     dask = table.set_index("engine")["overhead"]["Dask"]
-    shortest = table["shortest shard"].min()
+    shortest = table["shortest block"].min()
     return {
         "All are bit-identical to what this process alone draws.": bool(table["whole"].all()),
         f"Overhead of Dask is {dask:.1%}, below {MOST:.0%}.": bool(dask < MOST),
-        f"No shard is shorter than five seconds (the shortest took {shortest:.1f}).": shortest
+        f"No block is shorter than five seconds (the shortest took {shortest:.1f}).": shortest
         >= SHORTEST,
         f"The run in which {NUM_KILLS} workers were killed ends like the others.": bool(
             table["whole"].iloc[-1] and table["killed"].iloc[-1] == NUM_KILLS
@@ -95,29 +95,29 @@ def _cluster() -> LocalCluster:
 def _measured(
     place: Path, name: str, engine: Any, workers: int, fatal: Callable[[], Callable] | None = None
 ) -> dict[str, Any]:
-    """Sample some shards, cold, and then more, which is measured; compare with the first store."""
+    """Sample some blocks, cold, and then more, which is measured; compare with the first store."""
     store, source = place / f"{name}.zarr", training()
 
-    def sample(shards: int) -> float:
+    def sample(blocks: int) -> float:
         start = time.perf_counter()
         dtda.sample(
             source,
             jax.random.key(SEED),
-            shards * SHARD,
-            options=dtda.Options(chunk_size=SHARD, check=False),
+            blocks * BLOCK,
+            options=dtda.Options(chunk_size=BLOCK, check=False),
             where=dtda.Where(store, progress=False, engine=engine),
         )
         return time.perf_counter() - start
 
     cold = sample(COLD)
     ended = fatal() if fatal else lambda: 0
-    wall = sample(COLD + NUM_SHARDS)
+    wall = sample(COLD + NUM_BLOCKS)
     killed, seconds = ended(), dtda.verify(store)["seconds"].dropna().to_numpy()[COLD:]
     ideal = seconds.sum() / workers
     row = {
         "engine": name,
         "cold start": cold - COLD * seconds.mean() / workers,
-        "shortest shard": seconds.min(),
+        "shortest block": seconds.min(),
         "work": seconds.sum(),
         "ideal": ideal,
         "wall": wall,
@@ -160,7 +160,7 @@ def _killing(workers: LocalCluster, seconds: float) -> Callable[[], Callable[[],
 
 
 def _counts(attempts: Path) -> dict[str, int]:
-    """Count the shards that began and ended on workers, those that computed nothing left out."""
+    """Count the blocks that began and ended on workers, those that computed nothing left out."""
     begun, ended = {}, {}
     for file in attempts.iterdir():
         for line in file.read_text().splitlines():

@@ -105,15 +105,16 @@ def _job(count: int, file: Path) -> None:
     from trials.study import training
 
     assert jax.device_count() == count
-    source, key, quiet = training(), jax.random.key(SEED), {"check": False, "progress": False}
+    source, key = training(), jax.random.key(SEED)
+    options, where = dtda.Options(check=False), dtda.Where(progress=False)
     transform = dtda.unroll(source)
 
     def sample() -> np.ndarray:
-        tree = dtda.sample(source, key, NUM_DRAWS, **quiet)
+        tree = dtda.sample(source, key, NUM_DRAWS, options=options, where=where)
         return tree["posterior_predictive"]["loss"].transpose("query", ...).values
 
     def attribute() -> np.ndarray:
-        scores = dtda.attribute(transform, key, NUM_PULLED, ["mean"], **quiet)
+        scores = dtda.attribute(transform, key, NUM_PULLED, ["mean"], options=options, where=where)
         return scores["score"].transpose("query", ...).values
 
     found = {}

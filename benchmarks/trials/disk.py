@@ -49,7 +49,7 @@ def _claims(table: pd.DataFrame) -> dict[str, bool]:
         f"{table['part'].sum()} of {total} stores are readable then, or not begun.": bool(
             table["part"].all()
         ),
-        "No shard that was recorded is computed again.": kept,
+        "No block that was recorded is computed again.": kept,
         f"{table['whole'].sum()} of {total} end bit-identical to the reference.": bool(
             table["whole"].all()
         ),

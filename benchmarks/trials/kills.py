@@ -21,7 +21,7 @@ NUM_KILLS = 20
 def kills() -> Outcome:
     """Kill -9 a study at 20 random moments, read the store at once with plain xarray, then resume.
 
-    The study trains 64 models in shards of 8, carries 8 of them to 6 perturbed datasets by `unroll`,
+    The study trains 64 models in blocks of 8, carries 8 of them to 6 perturbed datasets by `unroll`,
     and keeps the effects of all examples on 4 draws and their scores: one store, four groups. The
     reference ran uninterrupted in a fresh process. Each row is a fresh store. The study runs in its
     own process and is ended by SIGKILL, either at a time that is uniform over the duration of the
@@ -31,9 +31,9 @@ def kills() -> Outcome:
     it reads everything and compares it with the reference bit for bit ("part"). The same call in a
     new process finishes the study ("seconds to finish": start of Python, imports and tracing take
     about 5 of them on an idle machine; compiled code is kept in a folder that all processes share).
-    "kept" counts the shards that were recorded before the kill and not touched after it. "whole"
+    "kept" counts the blocks that were recorded before the kill and not touched after it. "whole"
     means that the finished store equals the reference bit for bit, except for the time that each
-    shard took, and that `verify` reports all shards as finished.
+    block took, and that `verify` reports all blocks as finished.
     """
     chance = random.Random(SEED)
     with folder() as place:
@@ -68,8 +68,8 @@ def _claims(table: pd.DataFrame) -> dict[str, bool]:
     return {
         f"{readable} of {total} stores are readable by plain xarray at once.": readable == total,
         f"{part} of {total} show nothing but draws of the reference.": part == total,
-        f"{whole} of {total} end bit-identical to the reference, all shards finished.": whole == total,
-        "No shard that was recorded is computed again.": kept,
+        f"{whole} of {total} end bit-identical to the reference, all blocks finished.": whole == total,
+        "No block that was recorded is computed again.": kept,
     }
 
 

@@ -19,22 +19,22 @@ from trials.processes import folder, read, records
 from trials.study import training
 
 SEED = 0
-SHARD, NUM_SHARDS = 128, 12
+BLOCK, NUM_BLOCKS = 128, 12
 NUM_WORKERS = 2
 PATIENCE = 10  # seconds in which a client is to find its scheduler again
 GAP = 2.0  # seconds between the death of a process and its successor
-FINISHED = 3  # shards that are finished when the fault comes
+FINISHED = 3  # blocks that are finished when the fault comes
 
 
 def scheduler() -> Outcome:
-    """Kill -9 the scheduler, the workers or all of them once 3 of 12 shards are finished.
+    """Kill -9 the scheduler, the workers or all of them once 3 of 12 blocks are finished.
 
     The scheduler (`dask scheduler`) and two workers (`dask worker`, under their nannies) are
     separate processes. Killed processes are started again after 2 seconds, at the same address, or
     not at all. Workers end by themselves when their scheduler does, and are then started again too.
     "ended" tells how the run continued: "by itself", or with the error that it raised, after which
     all processes are started again and the same call is made with a new client. "kept" counts the
-    shards that were recorded when the fault came and not touched later, including shards whose
+    blocks that were recorded when the fault came and not touched later, including blocks whose
     report was lost on its way. "second" is when the run ended, including the second call.
     """
     with folder() as place:
@@ -55,7 +55,7 @@ def scheduler() -> Outcome:
     return Outcome(
         table,
         {
-            "Finished shards are kept, and never computed again.": kept,
+            "Finished blocks are kept, and never computed again.": kept,
             "A run goes on by itself, or ends with an EngineError.": bool(known),
             "All end bit-identical to what one process draws.": bool(table["whole"].all()),
         },
@@ -129,7 +129,7 @@ def _trial(store: Path, reference: Path, dying: list[str], back: bool) -> dict[s
     return {
         "ended": ended,
         "kept": f"{sum(after[path] == then for path, then in there.items())} of {len(there)}",
-        "finished": f"{len(after)} of {NUM_SHARDS}",
+        "finished": f"{len(after)} of {NUM_BLOCKS}",
         "whole": read(store, reference)["whole"],
         "second": seconds,
     }
@@ -152,8 +152,8 @@ def _attempt(call: Callable[[], None]) -> str:
 
 
 def _sample(store: Path, engine: Any) -> None:
-    key, num_draws = jax.random.key(SEED), SHARD * NUM_SHARDS
-    options = dtda.Options(chunk_size=SHARD, check=False)
+    key, num_draws = jax.random.key(SEED), BLOCK * NUM_BLOCKS
+    options = dtda.Options(chunk_size=BLOCK, check=False)
     where = dtda.Where(store, engine=engine, progress=False)
     dtda.sample(training(), key, num_draws, options=options, where=where)
 
