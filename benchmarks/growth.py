@@ -5,8 +5,8 @@ synthetic normal data: N = 2,048 examples, P = 2,762 parameters, T = 128 steps, 
 unless stated otherwise. Each number is the least of three warm calls, without compilation. Slopes
 are fitted by least squares to the logarithm of seconds, or bytes, against the logarithm of the
 count; errors are standard errors of the fit. Bytes are the memory that a call takes in addition to
-its arguments, according to the compiler. Seconds are from a machine with two cores shared with other
-work, so rates may be several times too slow, and slopes are noisy.
+its arguments, according to the compiler. Seconds are from a machine with two cores and hardly any
+other work.
 
 Run with `uv run python benchmarks/growth.py`.
 """
@@ -34,6 +34,7 @@ import dtda_prob as dtda
 from dtda_prob import curvature
 from dtda_prob.attribution.arms import Arms
 from dtda_prob.attribution.scores import score_arms
+from dtda_prob.compiling import compiled
 from dtda_prob.compiling import split as in_parts
 from dtda_prob.divergences import resolve
 from dtda_prob.storage import results
@@ -148,14 +149,14 @@ def disk() -> pd.DataFrame:
     rows = []
     for what, seconds in table.items():
         rate, each = np.polyfit(table.index, seconds, 1, w=1 / seconds)
-        rows.append({"what": what, "ms a shard": 1e3 * each, "MB/s": 1e-6 / rate})
+        rows.append({"what": what, "ms a block": 1e3 * each, "MB/s": 1e-6 / rate})
     return pd.DataFrame(rows).set_index("what")
 
 
-def shards() -> pd.DataFrame:
-    """Sample a training that takes a millisecond into a store, one run of 4 chains a shard, and again.
+def blocks() -> pd.DataFrame:
+    """Sample a training that takes a millisecond into a store, one run of 4 chains a block, and again.
 
-    The second call finds everything finished. By a line through 16, 48 and 144 shards.
+    The second call finds everything finished. By a line through 16, 48 and 144 blocks.
     """
     training, numbers = perceptron(**BASE | {"T": 1}), (16, 48, 144)
     first, again, memory = [], [], []
@@ -172,7 +173,7 @@ def shards() -> pd.DataFrame:
     found = []
     for name, seconds in rows.items():
         each, fixed = np.polyfit(numbers, seconds, 1)
-        found.append({"call": name, "ms a shard": 1e3 * each, "s a call": fixed})
+        found.append({"call": name, "ms a block": 1e3 * each, "s a call": fixed})
     return pd.DataFrame(found).set_index("call")
 
 
@@ -284,15 +285,15 @@ def pulled(method: Callable, **sizes: int) -> tuple[float, float]:
     return measured_call(pull_runs, method(training), None, keys, old, None, queries)
 
 
-def measured_call(function: Callable, *arguments) -> tuple[float, float]:
+def measured_call(function: compiled, *arguments) -> tuple[float, float]:
     """Return seconds and bytes of a compiled call."""
     call = function.lower(*arguments).compile()
     traced, _ = in_parts(arguments)
     return least(lambda: call(traced)), held(call)
 
 
-def held(compiled) -> float:
-    memory = compiled.memory_analysis()
+def held(call: jax.stages.Compiled) -> float:
+    memory = call.memory_analysis()
     return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
@@ -374,7 +375,7 @@ def in_a_process(task: str, num_devices: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-PARTS = [calls, draws_and_perturbations, devices, scoring, disk, shards, prediction]
+PARTS = [calls, draws_and_perturbations, devices, scoring, disk, blocks, prediction]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["split"]:
