@@ -162,7 +162,7 @@ def spread_without_shift(
             "error": variance["error"] / (2 * sd**2),
             "q_value": variance["q_value"],
         }
-    ).to_dataframe()
+    ).to_dataframe(dim_order=["query", str(mean["score"].dims[-1])])
     chosen = (table["q_value"] <= rate) & (table["largest_shift"] <= ratio * table["spread"])
     return table[chosen].sort_values("spread", ascending=False)
 

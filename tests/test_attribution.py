@@ -56,6 +56,7 @@ def test_scores_have_labels_ranks_errors_and_nulls(scores):
     assert (scores["rank_lower"] <= scores["rank_upper"]).all()
     assert scores["top_probability"].sel(divergence="mean").sum("example").values == pytest.approx(10)
     assert scores["score"].to_dataframe().index.names == ["divergence", "query", "example"]
+    assert dtda.scores.spread_without_shift(scores).index.names == ["query", "example"]
     top = np.abs(scores["score"]).argmax("example")
     assert (scores["rank"].isel(example=top) == 1).all()
     assert sorted(scores["rank"].isel(divergence=1, query=2).values) == list(range(1, NUM_DATA + 1))
