@@ -106,13 +106,18 @@ class Training(Module):
         """Return the cost of training in gradients over all rows; 1 where it takes no step."""
         return self.kernel.num_passes(self.program) or 1.0
 
-    def total_step_size(self) -> float | Float[Array, ""]:
+    def total_step_size(self) -> float | Float[Array, ""] | None:
         """Compute the time of training: how far it moves a parameter whose gradient is 1 throughout.
 
+        None where parameters differ in this, as with Adam, or it depends on the run.
+
         Raises:
-            ValueError: if the kernel's steps are not proportional to gradients.
+            ValueError: if a larger gradient does not lead to larger steps.
         """
-        total = self.kernel.segment_sizes(self.program, 1).sum()
+        sizes = self.kernel.segment_sizes(self.program, 1)
+        if sizes is None:
+            return None
+        total = sizes.sum()
         return total if is_tracer(total) else float(total)
 
     def stats(self, outcome: Outcome, weights: Weights) -> dict[str, Array]:

@@ -94,6 +94,33 @@ def test_the_inverse_is_symmetric_and_where_exact_that_of_the_dense_matrix(name,
         close(ravel_pytree(forward)[0], truth(), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_in_units_by_parameter_it_is_damped_by_their_squares(name, x64):
+    """(H + S^-2)^-1 where gradients are scaled, and exp(-H S^2) where displacements are."""
+    program, curvature = network(), dataclasses.replace(EXACT[name], damping=1.0)
+    params, vector = at(program)
+    scale = jax.tree.map(jnp.exp, optax.tree.random_like(jax.random.key(8), params, jax.random.normal))
+    scale["bias0"] = scale["bias0"].at[0].set(0.0)
+    _, b = rows(program)
+    s, v = np.asarray(ravel_pytree(scale)[0]), np.asarray(ravel_pytree(vector)[0])
+    whole = s[:, None] * (b.T @ b) * s
+
+    @jax.jit
+    def both(params, scale, vector):
+        found = curvature.at(program, KEY, params, jnp.asarray(WEIGHTS), scale=scale)
+        carried = [] if curvature.inverse_only else [found.carry(filters.Decay(1.0), vector)]
+        return [ravel_pytree(each)[0] for each in (found.apply(filters.Damped(1.0), vector), *carried)]
+
+    solved, *carried = both(params, scale, vector)
+    close(solved, s * np.linalg.solve(whole + np.eye(NUM_PARAMS), s * v), rtol=1e-7, atol=1e-7)
+    values, vectors = np.linalg.eigh(whole)
+    moves = s * (
+        vectors @ (np.exp(-values) * (vectors.T @ np.where(s > 0, v / np.where(s > 0, s, 1), 0)))
+    )
+    for each in carried:
+        close(each, moves, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_without_damping_it_is_the_pseudo_inverse(name, x64):
     expected = truth(0.0)

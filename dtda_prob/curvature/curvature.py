@@ -29,6 +29,9 @@ from dtda_prob.module import Module
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
+Time = Callable[[], Scalar | None]
+"""The total step size of training, None where it is not one number for all parameters."""
+
 
 class Spectrum(Module):
     """A decomposed H, which applies functions of its eigenvalues to vectors."""
@@ -42,6 +45,10 @@ class Spectrum(Module):
     def apply(self, function: Filter, vector: Params) -> Params:
         """Return f(H) v, linear in v and differentiable with respect to it in both modes."""
 
+    def carry(self, function: Filter, displacement: Params) -> Params:
+        """Return f(H) times a displacement of the parameters; `apply` takes a gradient."""
+        return self.apply(function, displacement)
+
 
 class Curvature(Module):
     """A matrix H on parameter space, the method that decomposes it, and how its inverse is damped.
@@ -51,7 +58,8 @@ class Curvature(Module):
             such as `curvature.fisher(num_labels=4)`.
         damping: a number (0 takes the pseudo-inverse), `relative(factor)`, or "auto": one over the
             total step size of training, so that directions in which training has not converged do not
-            count as converged.
+            count as converged. Where steps are not one multiple of the gradient (Adam, clipping, rates
+            by parameter) it is one over the distance of each parameter, H + D^-1, in `influence`.
         rtol: relative cutoff of the pseudo-inverse; P times the machine epsilon if None.
 
     Raises:
@@ -101,14 +109,22 @@ class Curvature(Module):
             isotropic = self.prior == "isotropic"
             check_prior(program, type(self).__name__, moving, isotropic=isotropic)
 
-    def settled(self, time: Callable[[], Scalar]) -> "Curvature":
-        """Return this curvature with a number in place of damping="auto"; see `check_time`."""
-        self.check_time(time)
-        if not (isinstance(self.damping, str) and self.damping == "auto"):
-            return self
-        return replace(self, damping=self.damping_after(time))
+    @property
+    def is_auto(self) -> bool:
+        """Return whether the damping follows from the steps of training."""
+        return isinstance(self.damping, str) and self.damping == "auto"
 
-    def check_time(self, time: Callable[[], Scalar]) -> None:
+    def settled(self, time: Time) -> "Curvature":
+        """Return this curvature with a number in place of damping="auto"; see `check_time`.
+
+        The number is 1 where there is no total step size: distances are the unit of each parameter.
+        """
+        if self.is_auto and time() is None:
+            return replace(self, damping=1.0)
+        self.check_time(time)
+        return replace(self, damping=self.damping_after(time)) if self.is_auto else self
+
+    def check_time(self, time: Time) -> None:
         """Check that the method supports what damping="auto" means; raise ValueError otherwise."""
         if not isinstance(self.damping, relative):
             self._check_invertible(self.damping_after(time))
@@ -120,12 +136,17 @@ class Curvature(Module):
         params: Params,
         weights: Weights,
         moving: Moving = EVERYTHING,
+        scale: Params | None = None,
     ) -> Spectrum:
-        """Return the spectrum at these parameters and weights; the key draws labels and sketches."""
-        matrix = resolve("hessian" if self.matrix is None else self.matrix)
-        return self.decompose(Quadratic(program, matrix, key, params, weights, moving))
+        """Return the spectrum at these parameters and weights; the key draws labels and sketches.
 
-    def inverse(self, spectrum: Spectrum, params: Params, time: Callable[[], Scalar]) -> Filter:
+        With a scale S (see `Quadratic`) it is the spectrum of S H S, and still acts on parameters.
+        """
+        matrix = resolve("hessian" if self.matrix is None else self.matrix)
+        spectrum = self.decompose(Quadratic(program, matrix, key, params, weights, moving, scale))
+        return spectrum if scale is None else Scaled(spectrum, scale)
+
+    def inverse(self, spectrum: Spectrum, params: Params, time: Time) -> Filter:
         """Return the filter that inverts H, damped or as a pseudo-inverse.
 
         Args:
@@ -143,7 +164,7 @@ class Curvature(Module):
         self._check_invertible(damping)
         return PseudoInverse(self.cutoff(params)) if isinstance(damping, int) else Damped(damping)
 
-    def damping_after(self, time: Callable[[], Scalar]) -> Scalar:
+    def damping_after(self, time: Time) -> Scalar:
         """Return the damping as a number; the integer 0 where the pseudo-inverse is taken.
 
         Raises:
@@ -156,6 +177,11 @@ class Curvature(Module):
             return self.damping
         with jax.ensure_compile_time_eval():
             total = time()
+        if total is None:
+            raise ValueError(
+                f"{self}: damping='auto' is one over the total step size of training, and this kernel "
+                "has one for each parameter; use influence, newton or segments, or pass a number"
+            )
         if is_traced(total):
             return 1 / total
         if total == 0:
@@ -199,6 +225,31 @@ class Eigen(Spectrum):
         rest = function(self.shift, largest)
         excess = function(self.values, largest) - rest
         return unravel(rest * flat + self.vectors @ (excess * (self.vectors.T @ flat)))
+
+
+class Scaled(Spectrum):
+    """A spectrum of S H S, applied to parameters: gradients are scaled, displacements unscaled."""
+
+    spectrum: Spectrum
+    scale: Params
+
+    @property
+    def mean(self) -> Float[Array, ""]:
+        return self.spectrum.mean
+
+    def apply(self, function: Filter, vector: Params) -> Params:
+        return self._times(self.spectrum.apply(function, self._times(vector)))
+
+    def carry(self, function: Filter, displacement: Params) -> Params:
+        return self._times(self.spectrum.apply(function, jax.tree.map(_over, displacement, self.scale)))
+
+    def _times(self, vector: Params) -> Params:
+        return jax.tree.map(jnp.multiply, vector, self.scale)
+
+
+def _over(displacement: Array, scale: Array) -> Array:
+    """Return the quotient, 0 where a parameter does not move at all."""
+    return jnp.where(scale > 0, displacement / jnp.where(scale > 0, scale, 1.0), 0.0)
 
 
 class Diagonal(Spectrum):

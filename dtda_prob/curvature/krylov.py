@@ -67,7 +67,7 @@ class conjugate_gradient(Iterative):
     def decompose(self, h: Quadratic) -> Spectrum:
         near = None
         if self.preconditioner is not None:
-            near = self.preconditioner.at(h.program, h.key, h.params, h.weights, h.moving)
+            near = self.preconditioner.decompose(h.of(self.preconditioner.matrix))
         return Solves(h, near, self.tolerance, self.max_steps)
 
     def passes(self, program: Program, num_solves: int) -> float:

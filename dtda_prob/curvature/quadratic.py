@@ -1,7 +1,7 @@
 """The curvature matrix H of a program at given parameters and weights: its products, rows and prior."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,15 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from dtda_prob.blocks import blocks, map_blocks
-from dtda_prob.curvature.matrices import BATCH_SIZE, Features, Matrix, features_at, hessian
+from dtda_prob.curvature.matrices import (
+    BATCH_SIZE,
+    Features,
+    Matrix,
+    MatrixLike,
+    features_at,
+    hessian,
+    resolve,
+)
 from dtda_prob.curvature.moving import EVERYTHING, Moving
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
@@ -41,6 +49,8 @@ class Quadratic:
         params: where H is evaluated.
         weights: one per example.
         moving: which parameters move.
+        scale: a positive number for each of them, a tree like `point`: vectors and H are then in the
+            coordinates u of params + scale * u, so that H is S H S. None for the parameters themselves.
         point: the parameters that move; vectors have the same structure.
     """
 
@@ -50,6 +60,7 @@ class Quadratic:
     params: Params
     weights: Weights
     moving: Moving = EVERYTHING
+    scale: Params | None = None
     point: Params = field(init=False)
     _features: Features | None = field(init=False)
 
@@ -61,6 +72,10 @@ class Quadratic:
             features = features_at(self.matrix, self.program, self.key, still["params"])
         for name, value in (still | {"_features": features}).items():
             object.__setattr__(self, name, value)
+
+    def of(self, matrix: MatrixLike | None) -> "Quadratic":
+        """Return another matrix at the same point; the Hessian for None."""
+        return replace(self, matrix=resolve("hessian" if matrix is None else matrix))
 
     def product(self, vector: Params) -> Params:
         """Return H v."""
@@ -158,6 +173,8 @@ class Quadratic:
         return map_blocks(one, self.program.num_data, BATCH_SIZE)
 
     def _whole(self, point: Params) -> Params:
+        if self.scale is not None:
+            point = jax.tree.map(lambda s, x, x0: x0 + s * (x - x0), self.scale, point, self.point)
         return self.moving.whole(point, self.params)
 
 

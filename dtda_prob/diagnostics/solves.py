@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from dtda_prob.compiling import compiled
 from dtda_prob.curvature import Curvature
 from dtda_prob.curvature.curvature import Spectrum
-from dtda_prob.curvature.filters import NullSpace
+from dtda_prob.curvature.filters import NullSpace, relative
 from dtda_prob.curvature.matrices import resolve
 from dtda_prob.curvature.quadratic import Quadratic
 from dtda_prob.studies.source import draw_keys
 from dtda_prob.training import Training
+from dtda_prob.transforms.influence import influence
 from dtda_prob.transforms.push_forward import side_key
 from dtda_prob.typing import Params, PRNGKey, Weights, check_key
 
@@ -31,7 +32,8 @@ def residuals(training: Training, curvature: Curvature, key: PRNGKey) -> xr.Data
 
     H is the curvature's whole matrix, applied by products, and x the curvature's own solution: the
     residual shows what an iteration has left and what an approximation gives away. Nothing is
-    retrained. 0 is exact; above 1 the solution is worse than none.
+    retrained. 0 is exact; above 1 the solution is worse than none. Where damping="auto" takes the
+    distance of each parameter for its unit, all of them are in these units.
 
     Args:
         training: the stochastic kernel.
@@ -44,10 +46,10 @@ def residuals(training: Training, curvature: Curvature, key: PRNGKey) -> xr.Data
     check_key(key)
     if curvature.matrix is None:
         raise ValueError(f"{curvature} has no matrix, so it leaves no residual")
-    damping = curvature.damping_after(training.total_step_size)
-    curvature.check(training.program)
-    settled = curvature.settled(training.total_step_size)
-    values = np.asarray(compiled(_residuals)(training, settled, damping, draw_keys(key, 1)[0]))
+    if isinstance(curvature.damping, relative):
+        raise ValueError(f"{curvature}: its damping is relative to the mean eigenvalue; pass a number")
+    source = influence(training, curvature)
+    values = np.asarray(compiled(_residuals)(source, draw_keys(key, 1)[0]))
     dims = ("query", "output")[: values.ndim]
     return xr.DataArray(values, {"query": training.measure.queries}, dims, name="residual")
 
@@ -105,16 +107,24 @@ def null_space(
     )
 
 
-def _residuals(
-    training: Training, curvature: Curvature, damping: Any, key: PRNGKey
-) -> Float[Array, "query *output"]:
+def _residuals(source: influence, key: PRNGKey) -> Float[Array, "query *output"]:
+    training, curvature = source.training, source.settled
+    assert curvature is not None
+    damping: Any = curvature.damping
     weights = training.program.full_weights()
-    params = _end(training, key, weights)
-    h = Quadratic(training.program, resolve(curvature.matrix), side_key(key), params, weights)
+    outcome = source.drawn(key, weights)
+    params, distances = last_state(source.states(key, outcome, weights))
+    scale = None if distances is None else source.scale(distances)
+    moving = source.moving
+    at = training.program, resolve(curvature.matrix), side_key(key), params, weights, moving, scale
+    h = Quadratic(*at)
     spectrum = curvature.decompose(h)
-    inverse = curvature.inverse(spectrum, params, training.total_step_size)
+    inverse = curvature.inverse(spectrum, h.point, training.total_step_size)
 
     def residual(gradient: Params) -> Float[Array, ""]:
+        gradient = moving.part(gradient)
+        if scale is not None:
+            gradient = jax.tree.map(jnp.multiply, gradient, scale)
         solution = spectrum.apply(inverse, gradient)
         damped = optax.tree.add_scale(h.product(solution), damping, solution)
         return optax.tree.norm(optax.tree.sub(damped, gradient)) / optax.tree.norm(gradient)
@@ -142,8 +152,12 @@ def _shares(
 
 def _end(training: Training, key: PRNGKey, weights: Weights) -> Params:
     """Return the parameters at the end of a run."""
-    states = training.kernel.run(key, training.program, weights).params
-    return jax.tree.map(lambda leaf: leaf[-1], states)
+    return last_state(training.kernel.run(key, training.program, weights).params)
+
+
+def last_state(tree: PyTree) -> PyTree:
+    """Return the last state of a run."""
+    return jax.tree.map(lambda leaf: leaf[-1], tree)
 
 
 def map_gradients(function: Callable[[Params], Any], training: Training, params: Params) -> Any:

@@ -58,11 +58,13 @@ class Path(NamedTuple):
         ends: the parameters at the end of each segment, stacked; the last are the trained ones.
         means: their mean over the steps of each segment.
         losses: the loss of each step.
+        distances: how far each segment moves each parameter; None unless measured, see `distances`.
     """
 
     ends: Params
     means: Params
     losses: Float[Array, " step"]
+    distances: Params | None = None
 
 
 class Kernel(Module):
@@ -205,22 +207,34 @@ class Kernel(Module):
                     (state, jax.tree.map(jnp.zeros_like, state.params)),
                     start + jnp.arange(length),
                 )
-                parts.append((state.params, jax.tree.map(lambda x, n=length: x / n, total)))
+                mean = jax.tree.map(lambda x, n=length: x / n, total)
+                parts.append((state.params, mean, getattr(state, "distance", None)))
                 losses.append(some)
         if not parts:  # No step is taken: training stays where it starts.
-            parts, losses = [(state.params, state.params)], [jnp.zeros(0)]
-        ends, means = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-        return Path(ends, means, jnp.concatenate(losses))
+            parts, losses = [(state.params, state.params, None)], [jnp.zeros(0)]
+        ends, means, reached = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+        distances = jax.tree.map(lambda leaf: jnp.diff(leaf, axis=0, prepend=0), reached)
+        return Path(ends, means, jnp.concatenate(losses), distances)
 
     def segment_sizes(
         self, program: Program, num_segments: int
-    ) -> Float[np.ndarray | Array, " segment"]:
-        """Return the total step size of each segment of `path`; see `Phase.step_sizes`."""
-        sizes = []
-        for phase in self.phases:
-            steps = phase.step_sizes(program)
-            sizes += [steps[a : a + n].sum() for a, n in segments(phase, program, num_segments)]
-        traced = any(is_tracer(size) for size in sizes)
+    ) -> Float[np.ndarray | Array, " segment"] | None:
+        """Return the total step size of each segment of `path`; see `Phase.step_sizes`.
+
+        None where it is not one number for all parameters: their distances are then measured along
+        the run, see `distances`.
+        """
+        each = [phase.step_sizes(program) for phase in self.phases]
+        known = [steps for steps in each if steps is not None]
+        traced = any(is_tracer(steps) for steps in known)
+        if len(known) < len(each):
+            at_rest = not traced and np.isinf(np.concatenate([*known, np.zeros(0)])).any()
+            return np.array([np.inf]) if at_rest else None
+        sizes = [
+            steps[a : a + n].sum()
+            for phase, steps in zip(self.phases, known, strict=True)
+            for a, n in segments(phase, program, num_segments)
+        ]
         return jnp.stack(sizes) if traced else np.array(sizes)
 
 
@@ -271,17 +285,16 @@ class Phase(Kernel):
     def check_program(self, program: Program) -> None:
         """Raise if the program does not suit the algorithm."""
 
-    def step_sizes(self, program: Program) -> Sizes:
+    def step_sizes(self, program: Program) -> Sizes | None:
         """Return how far each step moves a parameter whose gradient is 1 throughout.
 
-        Infinite for steps that end at a stationary point.
+        Infinite for steps that end at a stationary point. None if steps are not one multiple of the
+        gradient, or not known to be: the distance of each parameter is then measured along the run.
 
         Raises:
-            ValueError: if steps are not proportional to gradients.
+            ValueError: if a larger gradient of the program's objective does not lead to larger steps.
         """
-        raise no_step_size(
-            f"the steps of {type(self).__name__} are not known to be one multiple of the gradient"
-        )
+        return None
 
     def stats(self, state: Any) -> dict[str, Array]:
         """Return statistics of a state to be kept: energy, acceptance, convergence."""

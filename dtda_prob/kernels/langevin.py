@@ -96,7 +96,7 @@ class Langevin(batches.BatchPhase):
     def hyperparameters(self, program: Program) -> frozenset[str]:
         return frozenset({"step_size"})
 
-    def step_sizes(self, program: Program) -> Sizes:
+    def step_sizes(self, program: Program) -> Sizes | None:
         raise no_step_size("dynamics with momentum have none, unlike sgld")
 
 
@@ -148,9 +148,9 @@ class sgld(Langevin):
         moved = sampler(key, whitened, lambda position, batch: steepest, None, size)
         return optax.tree.mul(moved, roots), squares, loss
 
-    def step_sizes(self, program: Program) -> Sizes:
+    def step_sizes(self, program: Program) -> Sizes | None:
         if self.rms_decay is not None:
-            raise no_step_size("preconditioned steps are not one multiple of the gradient (rms_decay)")
+            return None
         sizes = [self.size_at(count) for count in range(self.count_steps(program))]
         return np.asarray(sizes, float) * program.num_rows / self.temperature
 

@@ -12,6 +12,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, PyTree
 
 from dtda_prob.compiling import compiled, is_tracer
+from dtda_prob.kernels.held import carried
 from dtda_prob.kernels.kernel import Masks, no_step_size
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, Weights
@@ -22,6 +23,9 @@ Optimizer = Transformation | Callable[[int], Transformation]
 
 RATE = "learning_rate"
 """Scales every update, whatever the optimizer calls its rate and whatever its schedule."""
+
+SLOPES = 1e-3, 1e3
+"""Gradients of dry runs, so far apart that any threshold of clipping lies in between."""
 
 LEAST_STEPS = 3
 """Steps of a dry run at least, so that an update by an earlier gradient is seen."""
@@ -71,35 +75,48 @@ def _parts(state: Any) -> list[Any]:
 
 def step_sizes(
     optimizer: Optimizer, rate: float, program: Program, num_steps: int
-) -> Float[np.ndarray | Array, " step"]:
+) -> Float[np.ndarray | Array, " step"] | None:
     """Run the optimizer on a constant gradient, from parameters at zero.
 
     Momentum, schedules and weight decay are all in the distance it covers. Frozen parameters are left
-    out.
+    out. None if a much larger gradient does not move it as much farther, or parameters differ.
 
     Raises:
-        ValueError: if twice the gradient does not move it twice as far, or parameters differ.
+        ValueError: if a larger gradient does not lead to larger steps, as where its sign is taken.
     """
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.shapes)
-    once, twice = (
-        compiled(_distances)(optimizer, num_steps, rate, zeros, slope) for slope in (1e-3, 2e-3)
-    )
-    if is_tracer(once):  # Its rate is an argument; it was checked when it was bound.
-        return once.max(1) / 1e-3
-    once, twice = np.asarray(once, float), np.asarray(twice, float)
+    once, farther = (compiled(_distances)(optimizer, num_steps, rate, zeros, slope) for slope in SLOPES)
+    if is_tracer(once):
+        with jax.ensure_compile_time_eval():
+            alike = step_sizes(optimizer, 1.0, program, num_steps)
+        return None if alike is None else once.max(1) / SLOPES[0]
+    once, farther = np.asarray(once, float) / SLOPES[0], np.asarray(farther, float) / SLOPES[1]
     trained = (once != 0).any(0)
-    once, twice = once[:, trained], twice[:, trained]
-    if not np.allclose(twice, 2 * once, rtol=1e-3) or not np.allclose(once, once[:, :1], rtol=1e-3):
-        raise no_step_size(
-            "the optimizer's steps are not one multiple of the gradient (Adam, clipping, or rates by "
-            "parameter)"
-        )
-    return once[:, 0] / 1e-3 if trained.any() else np.zeros(num_steps)
+    if not trained.any():
+        return np.zeros(num_steps)
+    once, farther = once[:, trained], farther[:, trained]
+    one_size = np.broadcast_to(once[:, :1], once.shape)
+    if all(np.allclose(each, one_size, rtol=1e-3, atol=0.0) for each in (once, farther)):
+        return once[:, 0]
+    if not _grows(bind(optimizer, num_steps), program.shapes):
+        raise no_step_size("a larger gradient does not lead to larger steps of the optimizer (signs?)")
+    return None
+
+
+def _grows(transformation: Transformation, shapes: PyTree) -> bool:
+    """Return whether updates change with the size of gradients, their preconditioner held as it is."""
+
+    def update(state: Any, gradient: Params) -> tuple[Any, Params]:
+        updates, state = transformation.update(gradient, state, optax.tree.zeros_like(shapes))
+        return state, updates
+
+    return any(carried(update, jax.eval_shape(transformation.init, shapes), shapes)[1])
 
 
 def _distances(
     optimizer: Optimizer, num_steps: int, rate: float, zeros: Params, slope: float
-) -> Float[Array, "step leaf"]:
+) -> Float[Array, "step end"]:
+    """Return the largest and smallest distance that each array moves in each step."""
     transformation = bind(optimizer, num_steps)
     gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, slope), zeros)
 
@@ -107,10 +124,16 @@ def _distances(
         params, state = carry
         updates, state = transformation.update(gradient, state, params)
         updates = optax.tree.scale(rate, updates)
-        ends = [leaf.ravel()[0] for leaf in jax.tree.leaves(updates)]
-        return (optax.apply_updates(params, updates), state), -jnp.stack(ends)
+        ends = [end for leaf in jax.tree.leaves(updates) for end in _ends(-leaf)]
+        return (optax.apply_updates(params, updates), state), jnp.stack(ends)
 
     return jax.lax.scan(body, (zeros, transformation.init(zeros)), length=num_steps)[1]
+
+
+def _ends(moved: Array) -> tuple[Array, Array]:
+    """Return the largest distance in an array, and the smallest that is not 0."""
+    largest = moved.max()
+    return largest, jnp.where(moved == 0, largest, moved).min()
 
 
 def moving(optimizer: Optimizer, program: Program, length: int, num_steps: int) -> Masks:

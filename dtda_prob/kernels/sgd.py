@@ -84,7 +84,7 @@ class sgd(batches.BatchPhase):
         params = optax.apply_updates(state.params, optax.tree.scale(rate, updates))
         return SGDState(params, after, order, state.count + 1), loss
 
-    def step_sizes(self, program: Program) -> Sizes:
+    def step_sizes(self, program: Program) -> Sizes | None:
         num_steps = self.count_steps(program)
         return optimizers.step_sizes(self.optimizer, self.learning_rate, program, num_steps)
 

@@ -144,7 +144,7 @@ class PhaseWrapper(Phase):
     def check_program(self, program: Program) -> None:
         self.phase.check_program(program)
 
-    def step_sizes(self, program: Program) -> Sizes:
+    def step_sizes(self, program: Program) -> Sizes | None:
         return self.phase.step_sizes(program)
 
     def stats(self, state: Any) -> dict[str, Array]:
@@ -217,8 +217,9 @@ class Truncated(PhaseWrapper):
         whole = max(1, self.phase.count_steps(program))
         return self.phase.num_passes(program) * self.count_steps(program) / whole
 
-    def step_sizes(self, program: Program) -> Sizes:
-        return self.phase.step_sizes(program)[: self.count_steps(program)]
+    def step_sizes(self, program: Program) -> Sizes | None:
+        sizes = self.phase.step_sizes(program)
+        return None if sizes is None else sizes[: self.count_steps(program)]
 
 
 class average(Wrapper):
@@ -298,9 +299,11 @@ class Averaged(PhaseWrapper):
 
         return AverageState(jax.tree.map(move, state.params, inner.params), inner, count), loss
 
-    def step_sizes(self, program: Program) -> Sizes:
+    def step_sizes(self, program: Program) -> Sizes | None:
         """Return how far the average moves at each step where the iterates move so far."""
         sizes = self.phase.step_sizes(program)
+        if sizes is None:
+            return None
         rates = self.average.rate(jnp.arange(1, len(sizes) + 1), len(sizes))
         if is_tracer(sizes):
             return _moves_of_average(rates, jnp.cumsum(jnp.asarray(sizes)))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dtda_prob.curvature import Curvature, dense
+from dtda_prob.kernels.distances import DISTANCE, with_distances
 from dtda_prob.training import Training
 from dtda_prob.transforms.push_forward import Cost, Response, Restricted, is_at, side_key
 from dtda_prob.transforms.response import LinearResponse, StateByState
@@ -18,6 +19,10 @@ from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 def _as_curvature(curvature: Curvature | None) -> Curvature:
     return dense() if curvature is None else curvature
+
+
+State = tuple[Params, Params | None]
+"""The parameters of a state, and their distances where those are the unit of each parameter."""
 
 
 class Stationary(StateByState, Restricted):
@@ -31,19 +36,43 @@ class Stationary(StateByState, Restricted):
     curvature: Curvature = eqx.field(default=dense(), converter=_as_curvature)
     settled: Curvature | None = eqx.field(default=None, kw_only=True, repr=False)
     """The curvature with numeric damping, set on construction: a traced kernel has no step sizes."""
+    is_scaled: bool = eqx.field(default=False, kw_only=True, repr=False, static=True)
+    """Whether the unit of each parameter is its distance in training, set on construction."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.settled = self.curvature.settled(self.training.total_step_size)
+        time = self.training.total_step_size
+        self.settled = self.curvature.settled(time)
+        self.is_scaled = self.curvature.is_auto and time() is None
 
     def __check_init__(self) -> None:
         self.curvature.check(self.training.program, self.moving)
+        if self.is_scaled:
+            check_scaled(self.curvature, self.training)
 
     @abstractmethod
-    def step(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+    def step(self, key: PRNGKey, state: State, old: Weights, new: Weights) -> Params:
         """Return the step of the parameters that training moves."""
 
-    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+    def drawn(self, key: PRNGKey, weights: Weights) -> Outcome:
+        """Return training's outcome, with its distances among the statistics if they are needed."""
+        if not self.is_scaled:
+            return self.training.draw(key, weights)
+        kernel = with_distances(self.training.kernel)
+        return self.training.measured(*kernel.run(key, self.training.program, weights))
+
+    def states(self, key: PRNGKey, outcome: Outcome, weights: Weights) -> State:
+        """Return parameters and, if they are needed, distances: an outcome without is trained again."""
+        if self.is_scaled and DISTANCE not in outcome.stats:
+            outcome = self.drawn(key, weights)
+        return outcome.params, outcome.stats.get(DISTANCE)
+
+    def move_states(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
+        """Move each state of an outcome, and measure it anew."""
+        moved = super().move_states(key, outcome, old, new)
+        return moved._replace(stats={k: v for k, v in moved.stats.items() if k != DISTANCE})
+
+    def moved(self, key: PRNGKey, state: State, old: Weights, new: Weights) -> Params:
         """Return the parameters moved by their step or, in a posterior, its mean with the mode's step.
 
         A step is -H^+ g at a point, with g the change of the gradient. With noise e = params - mode the
@@ -51,27 +80,29 @@ class Stationary(StateByState, Restricted):
         If the curvature is indefinite or flat, as in the neck of a funnel, the Newton step to the mode
         may lead away from it: a draw keeps its own step if that one does not lower the objective.
         """
-        step = self.step(key, params, old, new)
+        params, distances = state
+        step = self.step(key, state, old, new)
         if self.training.kernel.temperature is not None:
-            at_mode = self.step(key, self.mode(key, params, old), old, new)
+            at_mode = self.step(key, (self.mode(key, state, old), distances), old, new)
             step = optax.tree.scale(0.5, optax.tree.add(step, at_mode))
         return self.added(params, step)
 
-    def mode(self, key: PRNGKey, params: Params, weights: Weights) -> Params:
+    def mode(self, key: PRNGKey, state: State, weights: Weights) -> Params:
         """Return parameters one Newton step nearer to the mode, or the same if it does not lower L."""
-        objective = self.training.program.objective
-        to_mode = self.solver(key, params, weights)(self.gradient(params, weights))
+        objective, params = self.training.program.objective, state[0]
+        to_mode = self.solver(key, state, weights)(self.gradient(params, weights))
         mode = self.added(params, optax.tree.scale(-1, to_mode))
         value = objective(mode, weights)
         nearer = (value <= objective(params, weights)) & jnp.isfinite(value)
         kept = jax.tree.map(lambda there, here: jnp.where(nearer, there, here), mode, params)
         return jax.lax.stop_gradient(kept)
 
-    def solver(self, key: PRNGKey, params: Params, weights: Weights) -> Callable[[Params], Params]:
-        """Return v -> H^+ v at these parameters and weights."""
-        training, curvature = self.training, self.settled
+    def solver(self, key: PRNGKey, state: State, weights: Weights) -> Callable[[Params], Params]:
+        """Return v -> H^+ v at this state and weights."""
+        training, curvature, (params, distances) = self.training, self.settled, state
         assert curvature is not None
-        spectrum = curvature.at(training.program, side_key(key), params, weights, self.moving)
+        scale = None if distances is None else self.scale(distances)
+        spectrum = curvature.at(training.program, side_key(key), params, weights, self.moving, scale)
         inverse = curvature.inverse(spectrum, self.moving.part(params), training.total_step_size)
         return partial(spectrum.apply, inverse)
 
@@ -118,12 +149,12 @@ class influence(LinearResponse, Stationary):
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, and at each of its states the derivative of a stationary point."""
         here = jax.lax.stop_gradient(weights)
-        return self.move_states(key, self.training.draw(key, here), here, weights)
+        return self.move_states(key, self.drawn(key, here), here, weights)
 
-    def step(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+    def step(self, key: PRNGKey, state: State, old: Weights, new: Weights) -> Params:
         """Return zero, with the derivative of a stationary point at the old weights."""
-        change = self.change_of_gradient(params, new)
-        return optax.tree.scale(-1, self.solver(key, params, old)(change))
+        change = self.change_of_gradient(state[0], new)
+        return optax.tree.scale(-1, self.solver(key, state, old)(change))
 
     @property
     def carry(self) -> Callable[[PRNGKey, Outcome, Weights, Weights], Outcome] | None:
@@ -140,7 +171,7 @@ class influence(LinearResponse, Stationary):
         return self.displace(outcome, jax.jvp(along, (old,), (new - old,))[1])
 
     def _pull_at(self, key: PRNGKey, point: Weights, queries: Queries | None) -> Response:
-        return self.rows_of_states(key, self.training.draw(key, point).params, point, queries)
+        return self.rows_of_states(key, self.drawn(key, point), point, queries)
 
 
 class newton(Stationary):
@@ -169,21 +200,36 @@ class newton(Stationary):
         if self.num_steps < 1:
             raise ValueError(f"num_steps={self.num_steps} must be at least 1")
 
-    def step(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+    def step(self, key: PRNGKey, state: State, old: Weights, new: Weights) -> Params:
         """Return the sum of all steps."""
+        params, distances = state
         left_over = jax.lax.stop_gradient(self.gradient(params, old))
         total = optax.tree.zeros_like(self.moving.part(params))
         for _ in range(self.num_steps):
             moved = self.added(params, total)
             residual = optax.tree.sub(self.gradient(moved, new), left_over)
-            here = jax.lax.stop_gradient((moved, new))
-            total = optax.tree.sub(total, self.solver(key, *here)(residual))
+            here, at = jax.lax.stop_gradient((moved, new))
+            total = optax.tree.sub(total, self.solver(key, (here, distances), at)(residual))
         return total
 
     @property
     def cost(self) -> Cost:
         push, pull = self.solves_costs()
         return Cost(1.0 + self.num_steps * push, 1.0 + self.num_steps * pull)
+
+
+def check_scaled(curvature: Curvature, training: Training) -> None:
+    """Check that a curvature supports a unit of its own for each parameter.
+
+    Raises:
+        ValueError: if it needs a prior that is the same in all directions, and the program has one.
+    """
+    if curvature.prior == "isotropic" and training.program.has_prior:
+        raise ValueError(
+            f"curvature={curvature} needs a prior whose Hessian is a multiple of the identity, and "
+            "with this optimizer each parameter has a unit of its own (Adam, clipping, or rates by "
+            "parameter); use dense, conjugate_gradient or kronecker, or damping as a number"
+        )
 
 
 def solves_cost(training: Training, curvature: Curvature, num_solves: int) -> float:

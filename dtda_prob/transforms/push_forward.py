@@ -146,6 +146,15 @@ class Restricted(PushForward):
 
         return jax.grad(objective)(self.moving.part(params))
 
+    def scale(self, distances: Params) -> Params:
+        """Return the unit of each parameter that moves: the root of how far training has moved it.
+
+        Not a number where training has moved none, as if a kernel takes no gradient of the objective.
+        """
+        squares = jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.0), self.moving.part(distances))
+        moved = jnp.stack([leaf.max() for leaf in jax.tree.leaves(squares)]).max() > 0
+        return jax.tree.map(lambda leaf: jnp.where(moved, jnp.sqrt(leaf), jnp.nan), squares)
+
     def added(self, params: Params, step: Params) -> Params:
         """Return the parameters after a step of those that move."""
         return self.moving.whole(optax.tree.add(self.moving.part(params), step), params)

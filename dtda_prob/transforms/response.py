@@ -127,8 +127,20 @@ class StateByState(PushForward):
     batch_size: int | None = eqx.field(default=64, kw_only=True)
 
     @abstractmethod
-    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+    def moved(self, key: PRNGKey, state: Any, old: Weights, new: Weights) -> Params:
         """Return the parameters of one state, carried from the old weights to the new ones."""
+
+    def states(self, key: PRNGKey, outcome: Outcome, weights: Weights) -> Any:
+        """Return the states of an outcome at these weights, as `moved` takes them: its parameters."""
+        return outcome.params
+
+    def drawn(self, key: PRNGKey, weights: Weights) -> Outcome:
+        """Return training's outcome, with all that `states` takes of it."""
+        return self.training.draw(key, weights)
+
+    def push(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome:
+        """Carry the sample at the old weights."""
+        return self.move_states(key, self.drawn(key, old), old, new)
 
     @property
     def carry(self) -> Callable[[PRNGKey, Outcome, Weights, Weights], Outcome] | None:
@@ -138,27 +150,27 @@ class StateByState(PushForward):
     def move_states(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         """Move each state of an outcome, and measure it anew."""
         outcome = jax.lax.stop_gradient(outcome)
-        params = each_state(lambda params: self.moved(key, params, old, new), outcome.params)
+        states = jax.lax.stop_gradient(self.states(key, outcome, old))
+        params = each_state(lambda state: self.moved(key, state, old, new), states)
         return self.training.measured(params, outcome.losses, outcome.stats)
 
     def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
         """Return the derivative of `push` at new = old, in reverse mode."""
-        params = self.training.draw(key, weights).params
-        return self.rows_of_states(key, params, weights, queries)
+        return self.rows_of_states(key, self.drawn(key, weights), weights, queries)
 
     def rows_of_states(
-        self, key: PRNGKey, params: Params, weights: Weights, queries: Queries | None
+        self, key: PRNGKey, outcome: Outcome, weights: Weights, queries: Queries | None
     ) -> Response:
         """Return the derivative of what each state is carried to, row by row."""
 
-        def rows_of_state(params: Params) -> Float[Array, "query *output example"]:
+        def rows_of_state(state: Any) -> Float[Array, "query *output example"]:
             def value_at(new: Weights) -> Array:
-                moved = self.moved(key, params, weights, new)
+                moved = self.moved(key, state, weights, new)
                 return of_queries(self.training.observe(moved)[1], queries, 0)
 
             return rows(value_at, weights, self.batch_size)
 
-        return each_state(rows_of_state, params)
+        return each_state(rows_of_state, self.states(key, outcome, weights))
 
 
 def rows(value_at: Callable[[Weights], Array], point: Weights, batch_size: int | None) -> Array:

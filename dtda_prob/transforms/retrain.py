@@ -84,15 +84,15 @@ class finetune(StateByState):
                 f"kernel must follow the weights, and {self.kernel.not_differentiable}; use sgd"
             )
 
-    def moved(self, key: PRNGKey, params: Params, old: Weights, new: Weights) -> Params:
+    def moved(self, key: PRNGKey, state: Params, old: Weights, new: Weights) -> Params:
         """Return the parameters moved by the difference of two short runs from them."""
 
         def more(weights: Weights) -> Params:
-            run = self.kernel.run(side_key(key), self.training.program, weights, params)
+            run = self.kernel.run(side_key(key), self.training.program, weights, state)
             return jax.tree.map(lambda leaf: leaf[-1], run.params)
 
         change = optax.tree.sub(more(new), jax.lax.stop_gradient(more(old)))
-        return optax.tree.add(params, change)
+        return optax.tree.add(state, change)
 
     @property
     def cost(self) -> Cost:

@@ -10,9 +10,10 @@ import optax
 
 from dtda_prob.curvature import Curvature, kronecker
 from dtda_prob.curvature.filters import Decay, Flow, is_traced
-from dtda_prob.kernels.kernel import one_state
+from dtda_prob.kernels.distances import with_distances
+from dtda_prob.kernels.kernel import Path, one_state
 from dtda_prob.training import Training
-from dtda_prob.transforms.influence import solves_cost
+from dtda_prob.transforms.influence import check_scaled, solves_cost
 from dtda_prob.transforms.push_forward import Cost, Restricted, check_single, side_key
 from dtda_prob.transforms.response import LinearResponse
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
@@ -28,10 +29,12 @@ class segments(LinearResponse, Restricted):
     In a segment of total step size t and curvature H, a displacement decays by exp(-H t), and the
     change of the gradient adds (1 - exp(-H t)) H^-1 times itself (Bae et al., arXiv 2405.12186). Both
     are evaluated at the mean parameters of the segment. One segment is an influence function whose
-    inverse depends on the length of training.
+    inverse depends on the length of training. Where steps are not one multiple of the gradient (Adam,
+    clipping, rates by parameter), t is the distance D that each parameter moves in the segment if its
+    gradient is larger by 1: exp(-H D), and its integral.
 
     Attributes:
-        training: the stochastic kernel, whose steps must be proportional to gradients.
+        training: the stochastic kernel.
         curvature: a curvature that can apply any function of its eigenvalues: dense, gram, kronecker,
             lanczos, nystroem, projection, diagonal; its damping is not used. Kronecker if None.
         num_segments: segments per phase of the kernel.
@@ -48,7 +51,7 @@ class segments(LinearResponse, Restricted):
     num_segments: int = eqx.field(default=3, kw_only=True)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
     times: Any = eqx.field(default=None, kw_only=True, repr=False)
-    """Total step size of each segment, set on construction: a traced kernel has no step sizes."""
+    """Total step size of each segment, None if measured; set on construction, before it is traced."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +59,8 @@ class segments(LinearResponse, Restricted):
         self.times = segment_times(self.training, self.num_segments)
 
     def __check_init__(self) -> None:
+        if self.times is None:
+            check_scaled(self.curvature, self.training)
         if self.curvature.inverse_only:
             raise ValueError(
                 f"curvature={self.curvature} can only be inverted, and segments need exp(-H t); use "
@@ -66,25 +71,28 @@ class segments(LinearResponse, Restricted):
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, with the derivative of the segments."""
         training, here = self.training, jax.lax.stop_gradient(weights)
-        path = training.kernel.path(key, training.program, here, self.num_segments)
-        path = jax.lax.stop_gradient(path)
+        path = segments_path(training, key, here, self.num_segments, self.times)
 
-        def through(displacement: Params, segment: tuple[Params, jax.Array]) -> tuple[Params, None]:
-            params, time = segment
-            spectrum = self.curvature.at(training.program, side_key(key), params, here, self.moving)
-            kept = spectrum.apply(Decay(time), displacement)
+        def through(displacement: Params, segment: tuple) -> tuple[Params, None]:
+            params, time, distances = segment
+            scale = None if distances is None else self.scale(distances)
+            side = side_key(key)
+            spectrum = self.curvature.at(training.program, side, params, here, self.moving, scale)
+            kept = spectrum.carry(Decay(time), displacement)
             added = spectrum.apply(Flow(time), self.change_of_gradient(params, weights))
             return optax.tree.sub(kept, added), None
 
         last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
-        times = jnp.asarray(self.times, jnp.result_type(*jax.tree.leaves(last)))
+        unit = jnp.ones(len(jax.tree.leaves(path.ends)[0]))
+        times = unit if self.times is None else self.times
+        times = jnp.asarray(times, jnp.result_type(*jax.tree.leaves(last)))
         start = optax.tree.zeros_like(self.moving.part(last))
-        moved, _ = jax.lax.scan(through, start, (path.means, times))
+        moved, _ = jax.lax.scan(through, start, (path.means, times, path.distances))
         return training.measured(*one_state((self.added(last, moved), path.losses)), {})
 
     @property
     def cost(self) -> Cost:
-        num_segments = np.size(self.times)
+        num_segments = count_segments(self.training, self.num_segments)
         push, pull = (
             num_segments * solves_cost(self.training, self.curvature, 2 * num_solves)
             for num_solves in (1, len(self.training.measure.queries))
@@ -92,8 +100,8 @@ class segments(LinearResponse, Restricted):
         return Cost(1.0 + self.extra_cost() + push, 1.0 + pull)
 
 
-def segment_times(training: Training, num_segments: int) -> np.ndarray | jax.Array:
-    """Return the total step size of each segment.
+def segment_times(training: Training, num_segments: int) -> np.ndarray | jax.Array | None:
+    """Return the total step size of each segment, None if parameters differ in it.
 
     Raises:
         ValueError: if one is infinite, as for kernels that end at a stationary point, or the kernel
@@ -101,8 +109,22 @@ def segment_times(training: Training, num_segments: int) -> np.ndarray | jax.Arr
     """
     with jax.ensure_compile_time_eval():
         times = training.kernel.segment_sizes(training.program, num_segments)
-    if not is_traced(times) and not np.isfinite(times).all():
+    if times is not None and not is_traced(times) and not np.isfinite(times).all():
         raise ValueError("the kernel ends at rest, so that its segments have no end: use `influence`")
-    if times.size == 0:
+    if count_segments(training, num_segments) == 0:
         raise ValueError("the kernel takes no step, so that it has no segments: use `influence`")
     return times
+
+
+def count_segments(training: Training, num_segments: int) -> int:
+    """Return the number of segments of all phases."""
+    lengths = [phase.count_steps(training.program) for phase in training.kernel.phases]
+    return sum(min(num_segments, length) for length in lengths)
+
+
+def segments_path(
+    training: Training, key: PRNGKey, weights: Weights, num_segments: int, times: Any
+) -> Path:
+    """Return the path of a training run in segments, with distances where there are no times."""
+    kernel = with_distances(training.kernel) if times is None else training.kernel
+    return jax.lax.stop_gradient(kernel.path(key, training.program, weights, num_segments))

@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -20,7 +19,7 @@ from dtda_prob.transforms.push_forward import (
     of_queries,
 )
 from dtda_prob.transforms.response import LinearResponse
-from dtda_prob.transforms.segments import segment_times
+from dtda_prob.transforms.segments import count_segments, segment_times, segments_path
 from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 
@@ -29,10 +28,11 @@ class trajectory(LinearResponse, Restricted):
 
     The response is -sum_c t_c (grad m)(theta_c) . (grad loss_k)(theta_c) / n, with theta_c the
     parameters at the end of segment c and t_c its total step size (Pruthi et al., arXiv 2002.08484).
-    One checkpoint is the gradient dot product. The effect of a step on later steps is ignored.
+    One checkpoint is the gradient dot product. The effect of a step on later steps is ignored. Where
+    steps are not one multiple of the gradient (Adam), t_c is the distance that each parameter moves.
 
     Attributes:
-        training: the stochastic kernel, whose steps must be proportional to gradients.
+        training: the stochastic kernel.
         num_checkpoints: checkpoints per phase of the kernel.
         at: the weights of the training that is followed; see `unroll`.
         batch_size: queries at once in `pull`; all if None.
@@ -45,7 +45,7 @@ class trajectory(LinearResponse, Restricted):
     space: Space = eqx.field(default="measurement", init=False, repr=False)
     batch_size: int | None = eqx.field(default=64, kw_only=True)
     times: Any = eqx.field(default=None, kw_only=True, repr=False)
-    """Total step size up to each checkpoint, set on construction: a traced kernel has no step sizes."""
+    """Total step size up to each checkpoint, None if measured; set on construction."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,26 +55,33 @@ class trajectory(LinearResponse, Restricted):
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Return training's outcome, with the derivative of the gradient steps."""
         training, here = self.training, jax.lax.stop_gradient(weights)
-        path = training.kernel.path(key, training.program, here, self.num_checkpoints)
-        path = jax.lax.stop_gradient(path)
+        path = segments_path(training, key, here, self.num_checkpoints, self.times)
         last = jax.tree.map(lambda leaf: leaf[-1], path.ends)
 
         def observed(params: Params) -> tuple[Params, PyTree, Array]:
             return params, *training.observe(params)
 
-        def step(total: PyTree, checkpoint: tuple[Params, Array]) -> tuple[PyTree, None]:
+        def moves(change: Params, time: Any) -> Params:
+            if self.times is not None:
+                return optax.tree.scale(-time, change)
+            return jax.tree.map(lambda s, slope: -(s**2) * slope, self.scale(time), change)
+
+        def step(total: PyTree, checkpoint: tuple[Params, Any]) -> tuple[PyTree, None]:
             params, time = checkpoint
             change = self.change_of_gradient(params, weights)
-            moved = observed(self.added(params, optax.tree.scale(-time, change)))
+            moved = observed(self.added(params, moves(change, time)))
             return jax.tree.map(lambda t, m: t + m - jax.lax.stop_gradient(m), total, moved), None
 
-        times = jnp.asarray(self.times, jnp.result_type(*jax.tree.leaves(last)))
+        times = path.distances
+        if self.times is not None:
+            times = jnp.asarray(self.times, jnp.result_type(*jax.tree.leaves(last)))
         total, _ = jax.lax.scan(step, observed(last), (path.ends, times))
         return Outcome(*one_state((*total, path.losses)), {})
 
     @property
     def cost(self) -> Cost:
-        num_gradients = np.size(self.times) * len(self.training.measure.queries)
+        num_checkpoints = count_segments(self.training, self.num_checkpoints)
+        num_gradients = num_checkpoints * len(self.training.measure.queries)
         pull = 1.0 + 2.0 * num_gradients / self.training.num_passes()
         return Cost(1.0 + self.extra_cost(), pull)
 

@@ -1,0 +1,109 @@
+"""How far each parameter moves in training, and the responses that take it for their unit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tables import draw, ones, pull, regression, train
+
+import dtda_prob as dtda
+from dtda_prob import curvature, kernels
+from dtda_prob.kernels.distances import DISTANCE, with_distances
+
+KEY = jax.random.key(0)
+RATES = np.array([0.1, 0.3, 0.02])
+MOMENTS = 1 / RATES**2
+close = np.testing.assert_allclose
+
+
+def distances(kernel, program):
+    run = jax.jit(lambda: with_distances(kernel).run(KEY, program, ones()))()
+    return run.params["slopes"][-1], run.stats[DISTANCE]["slopes"][-1]
+
+
+@pytest.mark.parametrize("name", ["phases", "average", "in precision", "sgld"])
+def test_where_steps_are_multiples_of_the_gradient_distances_are_their_total_size(name, x64):
+    training = train(name)
+    params, moved = distances(training.kernel, training.program)
+    close(params, draw(training, ones()).params["slopes"], rtol=1e-10)
+    close(moved, training.total_step_size(), rtol=1e-3)
+
+
+def test_distances_of_clipped_adamw_hold_its_second_moments_and_clipping_factors(x64):
+    """The recursion of the optimizer for a gradient that is larger by 1, written down by hand."""
+    training = train("adamw, clipped, warmed up")
+    program, num_steps, (b1, b2) = training.program, 8, (0.9, 0.999)
+    chosen = optax.chain(optax.clip_by_global_norm(0.3), optax.adamw(0.1, b1, b2, weight_decay=0.5))
+    kernel = kernels.sgd(chosen, num_steps=num_steps)
+    start = program.init(jax.random.split(KEY)[0])["slopes"]
+    ends = jax.jit(lambda: kernel.path(KEY, program, ones(), num_steps).ends["slopes"])()
+    gradient = jax.jit(jax.grad(lambda slopes: program.objective({"slopes": slopes}, ones())))
+    moment = second = moved = np.zeros(3)
+    for count, params in enumerate([start, *ends[:-1]], 1):
+        g = np.asarray(gradient(params))
+        factor = min(1.0, 0.3 / np.linalg.norm(g))
+        moment, second = b1 * moment + (1 - b1) * factor, b2 * second + (1 - b2) * (factor * g) ** 2
+        root = np.sqrt(second / (1 - b2**count)) + 1e-8
+        moved = moved + 0.1 * (moment / (1 - b1**count) / root - 0.5 * moved)
+    params, found = distances(kernel, program)
+    close(params, ends[-1], rtol=1e-10)
+    close(found, moved, rtol=1e-9)
+
+
+def _with_moments(made):
+    """Give a transformation second moments that hardly move."""
+
+    def init(params):
+        state = made.init(params)
+        counts = {name: jnp.array(10**10) for name in state._fields if name == "count"}
+        return state._replace(nu={"slopes": jnp.asarray(MOMENTS)}, **counts)
+
+    return optax.chain(optax.GradientTransformation(init, made.update), optax.scale(-1.0))
+
+
+OPTIMIZERS = {
+    "rates by parameter": optax.stateless(lambda g, _: {"slopes": -RATES * g["slopes"]}),
+    "rmsprop": _with_moments(optax.scale_by_rms(decay=1 - 1e-12)),
+    "adam": _with_moments(optax.scale_by_adam(b1=0.5, b2=1 - 1e-9, eps=1e-3)),
+}
+"""Optimizers whose preconditioner is constant, and differs between parameters."""
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_responses_in_the_geometry_of_the_optimizer_are_those_of_its_steps_on_a_quadratic(name, x64):
+    """`segments` at any rate, `trajectory` while little moves, `influence` there and at rest.
+
+    Training starts at the minimum, so that gradients do not change on the way.
+    """
+    program, whole = regression(), curvature.dense(damping="auto")
+    mode = jax.jit(lambda: kernels.exact(temperature=0.0).run(KEY, program, ones()).params)()
+    start = kernels.pretrained({"slopes": np.asarray(mode["slopes"][-1])})
+    rates = {1e-6: "segments trajectory influence", 1e-3: "segments", 1.0: "influence"}
+    for rate, exact in rates.items():
+        steps = kernels.sgd(OPTIMIZERS[name], learning_rate=rate, num_steps=10_000)
+        kernel = kernels.sequence(start, steps)
+        training = dtda.Training(program, kernel, dtda.measures.parameters())
+        unrolled = pull(dtda.unroll(training, at="old"), ones())
+        responses = {
+            "segments": dtda.segments(training, whole, num_segments=2, at="old"),
+            "trajectory": dtda.trajectory(training, num_checkpoints=2, at="old"),
+            "influence": dtda.influence(training, whole, at="old"),
+        }
+        for each in exact.split():
+            error = np.linalg.norm(pull(responses[each], ones()) - unrolled)
+            assert error < 0.02 * np.linalg.norm(unrolled), (each, rate)
+
+
+@pytest.mark.parametrize("optimizer", [optax.lion(0.1), optax.sign_sgd(0.1), optax.rprop(0.1)])
+def test_optimizers_that_take_signs_have_no_distances(optimizer):
+    training = train(kernels.sgd(optimizer, num_steps=4))
+    with pytest.raises(ValueError, match="a larger gradient does not lead to larger steps"):
+        training.total_step_size()
+
+
+def test_a_prior_in_units_by_parameter_is_refused_where_it_must_be_isotropic():
+    training = train("adamw, clipped, warmed up")
+    for make in (dtda.influence, dtda.segments):
+        with pytest.raises(ValueError, match="a unit of its own"):
+            make(training, curvature.gram())
