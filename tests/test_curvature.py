@@ -99,6 +99,7 @@ def test_in_units_by_parameter_it_is_damped_by_their_squares(name, x64):
     """(H + S^-2)^-1 where gradients are scaled, and exp(-H S^2) where displacements are."""
     program, curvature = network(), dataclasses.replace(EXACT[name], damping=1.0)
     params, vector = at(program)
+    curvature.check(program)
     scale = jax.tree.map(jnp.exp, optax.tree.random_like(jax.random.key(8), params, jax.random.normal))
     scale["bias0"] = scale["bias0"].at[0].set(0.0)
     _, b = rows(program)
@@ -114,9 +115,8 @@ def test_in_units_by_parameter_it_is_damped_by_their_squares(name, x64):
     solved, *carried = both(params, scale, vector)
     close(solved, s * np.linalg.solve(whole + np.eye(NUM_PARAMS), s * v), rtol=1e-7, atol=1e-7)
     values, vectors = np.linalg.eigh(whole)
-    moves = s * (
-        vectors @ (np.exp(-values) * (vectors.T @ np.where(s > 0, v / np.where(s > 0, s, 1), 0)))
-    )
+    unscaled = np.divide(v, s, where=s > 0, out=np.zeros_like(v))
+    moves = s * (vectors @ (np.exp(-values) * (vectors.T @ unscaled)))
     for each in carried:
         close(each, moves, rtol=1e-6, atol=1e-6)
 

@@ -318,7 +318,7 @@ class Phase(Kernel):
 def no_step_size(reason: str) -> ValueError:
     """Return the error of steps that have no size, for a reason given as a clause."""
     return ValueError(
-        "the total step size of training is needed (damping='auto', segments or trajectory), and "
+        "the size of the steps of training is needed (damping='auto', segments or trajectory), and "
         f"{reason}; use influence with its damping as a number"
     )
 
