@@ -95,8 +95,8 @@ def step_sizes(
     if not trained.any():
         return np.zeros(num_steps)
     once, farther = once[:, trained], farther[:, trained]
-    one_size = np.broadcast_to(once[:, :1], once.shape)
-    if all(np.allclose(each, one_size, rtol=1e-3, atol=0.0) for each in (once, farther)):
+    one_size, negligible = once[:, :1], 1e-4 * np.abs(once).max()
+    if all(np.allclose(each, one_size, rtol=1e-3, atol=negligible) for each in (once, farther)):
         return once[:, 0]
     if not _grows(bind(optimizer, num_steps), program.shapes):
         raise no_step_size("a larger gradient does not lead to larger steps of the optimizer (signs?)")
