@@ -81,6 +81,15 @@ def is_tracer(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def evaluated(operation: Any, values: list) -> list:
+    """Return the results of one operation of a traced function."""
+    params = operation.primitive.get_bind_params(operation.params)
+    # Before and since JAX 0.12.
+    functions, params = params if isinstance(params, tuple) else ((), params)
+    outputs = operation.primitive.bind(*functions, *values, **params)
+    return list(outputs) if operation.primitive.multiple_results else [outputs]
+
+
 @dataclass(frozen=True)
 class Static:
     """The static leaves of a pytree and its structure, compared by type and value."""

@@ -1,4 +1,6 @@
-"""Kronecker factors of every matrix-shaped parameter, from the rows of the curvature alone."""
+"""Kronecker factors of every matrix-shaped parameter."""
+
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -6,27 +8,31 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dtda_prob.curvature.curvature import Curvature, Spectrum
-from dtda_prob.curvature.filters import Filter
+from dtda_prob.curvature.factors import Factors, Rotation, Side, Whole
+from dtda_prob.curvature.filters import Filter, Scalar
+from dtda_prob.curvature.gradients import Layout, gradients
 from dtda_prob.curvature.matrices import MatrixLike, num_features
 from dtda_prob.curvature.quadratic import Quadratic
 from dtda_prob.module import Module
 from dtda_prob.program import Program
 from dtda_prob.typing import Params
 
-LARGEST_SIDE = 4096
-"""Longer sides of a parameter keep the standard basis, since the cost is cubic in their length."""
-
 
 class kronecker(Curvature):
     """Approximate each parameter's block in a Kronecker basis: EK-FAC, or K-FAC.
 
-    For a parameter of shape (..., columns), laid out as a matrix, let G be its part of a row of B,
-    H = B'B. The basis holds the eigenvectors of sum G G' and sum G'G (Martens and Grosse, arXiv
-    1503.05671, from gradients instead of layers' inputs and outputs, so that convolutions, attention
-    and shared weights need no hooks); in it the diagonal of the block is taken exactly (George et al.,
-    arXiv 1806.03884), and damped exactly. The block of a vector is exact. Weights and biases have
-    their own blocks. Costs two passes over the rows (a backward pass each) and the cubes of the sides;
-    memory P and a block of rows. The prior's Hessian must be diagonal.
+    Let G be a parameter's part of a row of B, H = B'B, laid out as a matrix: its rows are summed over
+    in the product that the parameter enters, as the inputs of a layer are. The basis holds the
+    eigenvectors of sum G G' and sum G'G (Martens and Grosse, arXiv 1503.05671); in it the diagonal of
+    the block is taken exactly (George et al., arXiv 1806.03884), and damped exactly. The block of a
+    vector is exact. Weights and biases have their own blocks, and so has each layer of a stack that a
+    `jax.lax.scan` runs over. The prior's Hessian must be diagonal.
+
+    Of parameters that enter matrix products, convolutions and look-ups alone, G is a sum of outer
+    products over positions, and is not formed if they are fewer than its rows and columns: this costs
+    two backward passes and the squares of the sides for each position. Otherwise G is formed, and
+    multiplied from both sides. Then the cubes of the sides; memory P, the squares of the sides and a
+    block of rows.
 
     Attributes:
         matrix: any but the Hessian.
@@ -42,35 +48,38 @@ class kronecker(Curvature):
     prior = "diagonal"
 
     def decompose(self, h: Quadratic) -> Spectrum:
-        bases = [_basis(*sides) for sides in h.sum_rows(_sides)]
+        found = gradients(h)
+        sides = found.sum(lambda parts: [part.sides() for part in parts])
+        pairs = zip(found.layouts, sides, strict=True)
+        bases = [_basis(layout, *both) for layout, both in pairs]
         if self.corrected:
-            second = h.sum_rows(lambda rows: _second_moments(rows, bases))
-            bases = [Basis(b.left, b.right, values) for b, values in zip(bases, second, strict=True)]
+            values = found.sum(lambda parts: _moments(parts, bases))
+            bases = [replace(b, values=v) for b, v in zip(bases, values, strict=True)]
         prior = [leaf.mean() for leaf in jax.tree.leaves(h.prior_diagonal())]
-        return Kronecker(
-            [Basis(b.left, b.right, b.values + p) for b, p in zip(bases, prior, strict=True)]
-        )
+        return Kronecker([replace(b, values=b.values + p) for b, p in zip(bases, prior, strict=True)])
 
     def passes(self, program: Program, num_solves: int) -> float:
         return (1.0 + self.corrected) * num_features(self.matrix, program)
 
 
 class Basis(Module):
-    """Eigenvectors of one parameter's sides (none for the standard basis), and eigenvalues."""
+    """Eigenvectors of both sides of a parameter's matrices, and eigenvalues."""
 
-    left: Float[Array, "row row"]
-    right: Float[Array, "column column"]
-    values: Float[Array, "row column"]
+    layout: Layout = eqx.field(static=True)
+    left: Rotation
+    right: Rotation
+    values: Float[Array, "matrix row column"]
 
-    def rotate(self, g: Float[Array, "*example row column"]) -> Array:
-        """Return matrices in this basis."""
-        g = g if self.right.size == 0 else g @ self.right
-        return g if self.left.size == 0 else jnp.einsum("ab,...ac->...bc", self.left, g)
+    def apply(self, function: Filter, largest: Scalar, leaf: Array) -> Array:
+        """Return f(block) v."""
+        g = self._turned(self.layout.matrices(leaf), self.left, self.right)
+        g = function(self.values, largest) * g
+        back = [jnp.swapaxes(side, 1, 2) for side in (self.left, self.right)]
+        return self.layout.parameter(self._turned(g, *back))
 
-    def rotate_back(self, g: Float[Array, "row column"]) -> Array:
-        """Return a matrix in the standard basis."""
-        g = g if self.right.size == 0 else g @ self.right.T
-        return g if self.left.size == 0 else self.left @ g
+    def _turned(self, g: Array, left: Rotation, right: Rotation) -> Float[Array, "matrix row column"]:
+        g = g if right.size == 0 else g @ right
+        return g if left.size == 0 else jnp.swapaxes(left, 1, 2) @ g
 
 
 class Kronecker(Spectrum):
@@ -86,46 +95,24 @@ class Kronecker(Spectrum):
     def apply(self, function: Filter, vector: Params) -> Params:
         leaves, structure = jax.tree.flatten(vector)
         largest = jnp.max(jnp.stack([basis.values.max() for basis in self.bases]))
-
-        def solve(leaf: Array, basis: Basis) -> Array:
-            g = basis.rotate(_as_matrix(leaf[None])[0]) * function(basis.values, largest)
-            return basis.rotate_back(g).reshape(leaf.shape)
-
-        return structure.unflatten([solve(*pair) for pair in zip(leaves, self.bases, strict=True)])
+        pairs = zip(self.bases, leaves, strict=True)
+        return structure.unflatten([basis.apply(function, largest, leaf) for basis, leaf in pairs])
 
 
-def _sides(rows: Params) -> list[tuple[Array, Array]]:
-    matrices = [_as_matrix(leaf) for leaf in jax.tree.leaves(rows)]
-    return [(_left(g), _left(jnp.swapaxes(g, 1, 2))) for g in matrices]
-
-
-def _left(g: Float[Array, "example row column"]) -> Array:
-    if g.shape[1] == 1 or g.shape[1] > LARGEST_SIDE:
-        return jnp.sum(g**2, axis=(0, 2))
-    side = jnp.moveaxis(g, 1, 0).reshape(g.shape[1], -1)
-    return side @ side.T
-
-
-def _basis(left: Array, right: Array) -> Basis:
+def _basis(layout: Layout, left: Side, right: Side) -> Basis:
     (left_values, left_vectors), (right_values, right_vectors) = _eigh(left), _eigh(right)
-    trace = jnp.maximum(left_values.sum(), jnp.finfo(left_values.dtype).tiny)
-    return Basis(left_vectors, right_vectors, jnp.outer(left_values, right_values) / trace)
+    trace = jnp.maximum(left_values.sum(-1), jnp.finfo(left_values.dtype).tiny)
+    values = left_values[:, :, None] * right_values[:, None, :] / trace[:, None, None]
+    return Basis(layout, left_vectors, right_vectors, values)
 
 
-def _eigh(side: Array) -> tuple[Array, Array]:
+def _moments(parts: list[Whole | Factors], bases: list[Basis]) -> list[Array]:
+    return [part.moments(b.left, b.right) for part, b in zip(parts, bases, strict=True)]
+
+
+def _eigh(side: Side) -> tuple[Array, Array]:
     """Return non-negative eigenvalues and eigenvectors; a side kept as a vector is diagonal."""
-    if side.ndim == 1:
-        return side, jnp.ones((0, 0), side.dtype)
+    if side.ndim == 2:
+        return side, jnp.ones((len(side), 0, 0), side.dtype)
     values, vectors = jnp.linalg.eigh(side, symmetrize_input=False)
     return jnp.maximum(values, 0.0), vectors
-
-
-def _second_moments(rows: Params, bases: list[Basis]) -> list[Array]:
-    matrices = [_as_matrix(leaf) for leaf in jax.tree.leaves(rows)]
-    return [jnp.sum(b.rotate(g) ** 2, axis=0) for g, b in zip(matrices, bases, strict=True)]
-
-
-def _as_matrix(leaf: Float[Array, "example ..."]) -> Float[Array, "example row column"]:
-    """Return a parameter as a matrix whose columns are its last axis; a vector is one column."""
-    columns = leaf.shape[-1] if leaf.ndim > 2 else 1
-    return leaf.reshape(leaf.shape[0], -1, columns)

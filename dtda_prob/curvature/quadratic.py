@@ -102,10 +102,16 @@ class Quadratic:
         sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(self.prior_diagonal())]
         return jnp.stack(sums).sum() / self.num_params
 
+    def output(self, point: Params, index: Int[Array, ""]) -> Float[Array, " feature"]:
+        """Return the features of an example, whose Jacobian is its rows of B."""
+        assert self._features is not None
+        scale = jnp.sqrt(self.weights[index] / self.program.num_rows)
+        return scale * self._features(self._whole(point), index)
+
     @cached_property
     def rows(self) -> Callable[[Int[Array, " example"]], Params]:
         """Return rows of B, a tree like the parameters with leading `(example, feature)`."""
-        return jax.jit(jax.vmap(lambda index: jax.jacrev(self._output)(self.point, index)))
+        return jax.jit(jax.vmap(lambda index: jax.jacrev(self.output)(self.point, index)))
 
     @cached_property
     def forward(self) -> Callable[[Params], Coefficients]:
@@ -119,14 +125,29 @@ class Quadratic:
 
     def sum_rows(self, function: Callable[[Params], Any]) -> Any:
         """Return the sum of `function(rows)` over blocks; rows have one leading axis."""
-        positions, present = blocks(self.program.num_data, self.rows_at_once)
+
+        def merged(rows: Params) -> Any:
+            return function(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows))
+
+        return self.sum_examples(self.rows, merged, self.rows_at_once)
+
+    def sum_examples(
+        self, of: Callable[[Int[Array, " example"]], Any], function: Callable[[Any], Any], at_once: int
+    ) -> Any:
+        """Return the sum of `function(of(examples))` over blocks.
+
+        Args:
+            of: returns a tree for some examples, which are the leading axis of its arrays.
+            function: takes such a tree; it is 0 for examples that only fill a block.
+            at_once: number of examples in a block.
+        """
+        positions, present = blocks(self.program.num_data, at_once)
 
         def block(indices: Int[Array, " example"], here: Bool[Array, " example"]) -> Any:
             def kept(leaf: Array) -> Array:
-                leaf = jnp.where(here.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
-                return leaf.reshape(-1, *leaf.shape[2:])
+                return jnp.where(here.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
 
-            return function(jax.tree.map(kept, self.rows(indices)))
+            return function(jax.tree.map(kept, of(indices)))
 
         def add(total: Any, xs: tuple) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, block(*xs)), None
@@ -163,13 +184,8 @@ class Quadratic:
 
         return jax.jit(lambda vector: jax.jvp(jax.grad(objective), (self.point,), (vector,))[1])
 
-    def _output(self, point: Params, index: Int[Array, ""]) -> Float[Array, " feature"]:
-        assert self._features is not None
-        scale = jnp.sqrt(self.weights[index] / self.program.num_rows)
-        return scale * self._features(self._whole(point), index)
-
     def _outputs(self, point: Params) -> Coefficients:
-        one = jax.checkpoint(lambda index: self._output(point, index))
+        one = jax.checkpoint(lambda index: self.output(point, index))
         return map_blocks(one, self.program.num_data, BATCH_SIZE)
 
     def _whole(self, point: Params) -> Params:

@@ -9,6 +9,8 @@ from jax.core import Tracer
 from jax.extend.core import Literal
 from jaxtyping import Array, PyTree
 
+from dtda_prob.compiling import evaluated
+
 _SHAPES = {
     "broadcast_in_dim",
     "reshape",
@@ -79,15 +81,10 @@ def _apply(equation: Any, values: list, known: list) -> tuple[list, list]:
     if name in ("jit", "pjit"):
         inner = equation.params["jaxpr"]
         return _evaluate(inner.jaxpr, inner.consts, values, known)
-    params = equation.primitive.get_bind_params(equation.params)
-    functions, params = (
-        params if isinstance(params, tuple) else ((), params)
-    )  # before and since JAX 0.12
-    outputs = equation.primitive.bind(*functions, *values, **params)
-    outputs = list(outputs) if equation.primitive.multiple_results else [outputs]
+    outputs = evaluated(equation, values)
     if name in _SHAPES and known[0] is not None:
-        return outputs, [type(known[0])(equation.primitive.bind(known[0].array, **params))]
-    return outputs, [_learned(name, params, values, known)] * len(outputs)
+        return outputs, [type(known[0])(evaluated(equation, [known[0].array])[0])]
+    return outputs, [_learned(name, equation.params, values, known)] * len(outputs)
 
 
 def _learned(name: str, params: dict, values: list, known: list) -> Known:
