@@ -129,7 +129,7 @@ class Training(Module):
         """
 
         def of_state(outcome: Outcome) -> dict[str, Array]:
-            objective, gradient = jax.value_and_grad(self.program.objective)(outcome.params, weights)
+            objective, gradient, _ = self.program.evaluated.value_and_grad(outcome.params, weights)
             norm = optax.tree.norm(gradient)
             finite = jnp.isfinite(objective) & jnp.isfinite(norm) & jnp.isfinite(outcome.value).all()
             diverging = ~finite | outcome.stats.get("diverging", False)

@@ -482,12 +482,6 @@ def switch(counts):
     numpyro.sample("counts", dist.Poisson(1.0 + late), obs=counts)
 
 
-def stateful(y):
-    numpyro.primitives.mutable("state", {"mean": 0.0})
-    with numpyro.plate("data", len(y)) as i:
-        numpyro.sample("y", dist.Normal(), obs=y[i])
-
-
 def impossible_prior(y):
     level = numpyro.sample("level", dist.Normal())
     numpyro.factor("never", -jnp.inf)
@@ -507,7 +501,6 @@ BAD_PROGRAMS = {
     "same labels": ((unknown_scale, Y), {"labels": [*"abcdea"]}, ValueError, "labels must differ"),
     "missing": ((unknown_scale, MISSING), {"labels": NAMES}, ValueError, r"\['c'\] \(1 in all\)"),
     "impossible": ((impossible_prior, Y), {}, ValueError, "not finite.* for the prior"),
-    "state": ((stateful, Y), {}, NotImplementedError, "'state' is mutable"),
 }
 
 

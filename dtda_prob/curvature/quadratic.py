@@ -180,7 +180,7 @@ class Quadratic:
 
     def _hessian_product(self, weights: Weights) -> Callable[[Params], Params]:
         def objective(point: Params) -> Float[Array, ""]:
-            return self.program.objective(self._whole(point), weights)
+            return self.program.evaluated.objective(self._whole(point), weights)
 
         return jax.jit(lambda vector: jax.jvp(jax.grad(objective), (self.point,), (vector,))[1])
 

@@ -116,3 +116,11 @@ class tilted:
         value, slope = jax.value_and_grad(self.program.objective)(here, *args, **kwargs)
         away = optax.tree.sub(params, here)
         return value + optax.tree.vdot(optax.tree.add(slope, self.tilt), away)
+
+    def value_and_grad(
+        self, params: Params, *args: Any, **kwargs: Any
+    ) -> tuple[Float[Array, ""], Params, Params]:
+        """Return the objective, its gradient, larger by the constant, and the state of layers."""
+        here = jax.lax.stop_gradient(params)
+        value, slope, left = self.program.value_and_grad(here, *args, **kwargs)
+        return value, optax.tree.add(slope, self.program.trained(self.tilt)), left

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from dtda_prob.compiling import is_tracer
 from dtda_prob.module import Module
 from dtda_prob.program import Program
+from dtda_prob.program.state import check_carried
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 Sizes = Float[np.ndarray | Array, " step"]
@@ -133,6 +134,7 @@ class Kernel(Module):
                 varies that is neither an argument of the model nor a hyper-parameter.
         """
         for phase in self.phases:
+            check_carried(program.structure.state, type(phase).__name__, phase.keeps_state)
             phase.check_program(program)
         known = frozenset().union(*(phase.hyperparameters(program) for phase in self.phases))
         unknown = [name for name in program.hyperparameters if name not in known]
@@ -152,13 +154,16 @@ class Kernel(Module):
         """Return which parameters training moves: a mask for each, in the program's tree.
 
         False is what stays as it was initialised or given whatever the data: frozen by the optimizer,
-        or set by `pretrained` and not trained after it. Responses leave it where it is. Where no step
-        is taken at all the parameters were trained elsewhere, and all are True.
+        or set by `pretrained` and not trained after it; and the state of layers, which no gradient
+        moves. Responses leave it where it is. Where no step is taken at all the parameters were trained
+        elsewhere, and all are True but the state.
         """
         moved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), program.shapes)
         for phase in self.phases:
             moved = phase.moved(program, moved, phase.count_steps(program))
-        return moved if self.count_steps(program) else jax.tree.map(np.ones_like, moved)
+        moved = moved if self.count_steps(program) else jax.tree.map(np.ones_like, moved)
+        state = {name: moved[name] for name in program.structure.state}
+        return moved | jax.tree.map(np.zeros_like, state)
 
     def run(
         self, key: PRNGKey, program: Program, weights: Weights, params: Params | None = None
@@ -260,6 +265,11 @@ class Phase(Kernel):
     def not_differentiable(self) -> str:
         """Return why the steps have no derivative, as a clause, an empty string if they have one."""
         return ""
+
+    @property
+    def keeps_state(self) -> bool:
+        """Return whether each step takes over the state that layers leave: running statistics."""
+        return False
 
     @property
     def own_objective(self) -> str:

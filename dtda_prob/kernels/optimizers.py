@@ -41,7 +41,7 @@ def bind(optimizer: Optimizer, num_steps: int) -> Transformation:
 
 def known(transformation: Transformation, program: Program) -> frozenset[str]:
     """Return the hyper-parameters that may vary: the rate, and those that are injected and constant."""
-    state = jax.eval_shape(transformation.init, program.shapes)
+    state = jax.eval_shape(transformation.init, program.trained(program.shapes))
     injected = [part for part in _parts(state) if hasattr(part, "hyperparams")]
     constant = [set(part.hyperparams) - set(part.hyperparams_states) for part in injected]
     return frozenset({RATE}).union(*constant)
@@ -84,7 +84,8 @@ def step_sizes(
     Raises:
         ValueError: if a larger gradient does not lead to larger steps, as where its sign is taken.
     """
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.shapes)
+    shapes = program.trained(program.shapes)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     once, farther = (compiled(_distances)(optimizer, num_steps, rate, zeros, slope) for slope in SLOPES)
     if is_tracer(once):
         with jax.ensure_compile_time_eval():
@@ -98,7 +99,7 @@ def step_sizes(
     one_size, negligible = once[:, :1], 1e-4 * np.abs(once).max()
     if all(np.allclose(each, one_size, rtol=1e-3, atol=negligible) for each in (once, farther)):
         return once[:, 0]
-    if not _grows(bind(optimizer, num_steps), program.shapes):
+    if not _grows(bind(optimizer, num_steps), shapes):
         raise no_step_size("a larger gradient does not lead to larger steps of the optimizer (signs?)")
     return None
 
@@ -142,7 +143,7 @@ def moving(optimizer: Optimizer, program: Program, length: int, num_steps: int) 
     Two dry runs on opposite gradients are compared until every parameter has moved differently, or
     the updates of those that have not are computed from no gradient at all.
     """
-    leaves, structure = jax.tree.flatten(program.shapes)
+    leaves, structure = jax.tree.flatten(program.trained(program.shapes))
     key: Any = optimizer, length, num_steps, structure, tuple(leaves)
     return _masks(*key)
 

@@ -96,6 +96,11 @@ class pretrained(Phase):
     def step(self, key: PRNGKey, state: Start, program: Program, weights: Weights) -> Step:
         return state, program.objective(state.params, weights)
 
+    @property
+    def keeps_state(self) -> bool:
+        """Return True: what is not passed stays as it is."""
+        return True
+
     def count_steps(self, program: Program) -> int:
         return 0
 

@@ -69,20 +69,25 @@ class sgd(batches.BatchPhase):
 
     def init(self, previous: State, program: Program) -> SGDState:
         order, params = jnp.zeros(program.num_rows, int), previous.params
-        return SGDState(params, self.transformation(program).init(params), order, jnp.zeros((), int))
+        state = self.transformation(program).init(program.trained(params))
+        return SGDState(params, state, order, jnp.zeros((), int))
 
     def step(self, key: PRNGKey, state: SGDState, program: Program, weights: Weights) -> Step:
         batch_key, model_key = jax.random.split(key)
         indices, order = self.visits.take(batch_key, state.count, state.order, program, weights)
-        loss, gradient = jax.value_and_grad(program.objective)(
-            state.params, weights, indices, model_key
-        )
+        loss, gradient, left = program.value_and_grad(state.params, weights, indices, model_key)
         before = optimizers.scaled(state.optimizer_state, program, weights)
-        updates, after = self.transformation(program).update(gradient, before, state.params)
+        trained = program.trained(state.params)
+        updates, after = self.transformation(program).update(gradient, before, trained)
         after = optimizers.restored(after, state.optimizer_state, program)
         rate = self.learning_rate * program.factor(weights, optimizers.RATE)
-        params = optax.apply_updates(state.params, optax.tree.scale(rate, updates))
+        params = optax.apply_updates(trained, optax.tree.scale(rate, updates)) | left
         return SGDState(params, after, order, state.count + 1), loss
+
+    @property
+    def keeps_state(self) -> bool:
+        """Return True: each step takes over the state that layers leave."""
+        return True
 
     def step_sizes(self, program: Program) -> Sizes | None:
         num_steps = self.count_steps(program)
@@ -93,4 +98,4 @@ class sgd(batches.BatchPhase):
 
     def moved(self, program: Program, before: Masks, num_steps: int) -> Masks:
         own = optimizers.moving(self.optimizer, program, self.count_steps(program), num_steps)
-        return jax.tree.map(np.logical_or, before, own)
+        return before | jax.tree.map(np.logical_or, program.trained(before), own)

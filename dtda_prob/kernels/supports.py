@@ -2,13 +2,11 @@
 
 import jax
 from numpyro import handlers
-from numpyro.distributions import biject_to, constraints
-from numpyro.distributions.transforms import Transform
 
 from dtda_prob.program import Program, binding
 from dtda_prob.program.abstraction import per_structure
 from dtda_prob.program.data import unbound
-from dtda_prob.program.plates import Site
+from dtda_prob.program.supports import transform
 from dtda_prob.typing import Params
 
 
@@ -18,7 +16,7 @@ def unconstrain(program: Program, values: Params) -> Params:
     A support that depends on other sites is evaluated at their values, or at a draw from the prior for
     sites without values.
     """
-    model = handlers.substitute(handlers.seed(program.model, jax.random.key(0)), data=values)
+    model = handlers.substitute(handlers.seed(program.joint, jax.random.key(0)), data=values)
     sites = handlers.trace(model).get_trace(*program.args, **program.kwargs)
     return {name: jax.tree.map(transform(sites[name]).inv, value) for name, value in values.items()}
 
@@ -28,10 +26,3 @@ def site_types(program: Program) -> dict[str, str]:
     """Return the types of all sites of the model by name, deterministic and observed ones included."""
     sites = binding.trace(program.model, program.layout, unbound(program.data), jax.random.key(0))
     return {name: site["type"] for name, site in sites.items()}
-
-
-def transform(site: Site) -> Transform:
-    """Return the bijection from unconstrained space to the support of a site."""
-    if site["type"] == "param":
-        return biject_to(site["kwargs"].get("constraint", constraints.real))
-    return biject_to(site["fn"].support)

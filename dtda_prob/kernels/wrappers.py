@@ -129,6 +129,11 @@ class PhaseWrapper(Phase):
         """Return why the phase has no derivative."""
         return self.phase.not_differentiable
 
+    @property
+    def keeps_state(self) -> bool:
+        """Return whether the phase takes over the state of layers."""
+        return self.phase.keeps_state
+
     def init(self, previous: State, program: Program) -> Any:
         return self.phase.init(previous, program)
 

@@ -17,6 +17,7 @@ from dtda_prob.program.abstraction import remembered
 from dtda_prob.program.data import Concrete, MisfitError, argument, bound, holds_pandas, settle
 from dtda_prob.program.layout import Choice, Layout, laid_out
 from dtda_prob.program.plates import Sites
+from dtda_prob.program.state import stateful
 from dtda_prob.program.structure import Structure, abstract, structure_of
 from dtda_prob.typing import Params, PRNGKey
 
@@ -66,7 +67,7 @@ def start_of(strategy: Callable) -> Start:
 
 def trace(model: Callable, layout: Layout | None, data: Data, key: PRNGKey) -> Sites:
     """Trace a model at an initial point, all examples visited."""
-    seeded = handlers.seed(laid_out(model, layout=layout), key)
+    seeded = handlers.seed(laid_out(stateful(model), layout=layout), key)
     started = handlers.substitute(seeded, substitute_fn=data.start)
     return handlers.trace(started).get_trace(*data.args, **data.kwargs)
 
@@ -138,7 +139,7 @@ def check_binding(program: "Program") -> None:
         key = jax.random.key(seed)
         finite, meets = compiled(_probe)(program, key)
         if finite:
-            return _warn_of_batches(program) if meets else None
+            return _warn_of_batches() if meets else None
     losses = compiled(_losses)(program, key)
     bad = np.flatnonzero(~np.isfinite(losses))
     where = f"data {program.labels[bad[:5]].tolist()} ({len(bad)} in all)" if len(bad) else "the prior"
@@ -157,19 +158,20 @@ def _probe(program: "Program", key: PRNGKey) -> tuple[Bool[Array, ""], Bool[Arra
     """Return whether the objective is finite, and whether an example's density depends on its batch."""
     params = program.init(key)
     objective = program.objective(params, jnp.ones(program.num_data))
-    return jnp.isfinite(objective), _depends_on_batch(program, params)
+    return jnp.isfinite(objective), _depends_on_batch(program.evaluated, params)
 
 
 def _depends_on_batch(program: "Program", params: Params) -> Bool[Array, ""]:
-    if program.structure.shared or not program.follows_indices or program.num_data < 3:
+    if program.structure.shared or not program.follows_indices or program.num_data < 4:
         return jnp.array(False)
     others = np.unique(np.linspace(1, program.num_data - 1, COMPANIONS).astype(int))
-    pairs = jnp.stack([jnp.zeros_like(others), others], 1)
+    # Three to a batch: normalised by the moments of two, the first would be 1 or -1 beside any other.
+    batches = jnp.stack([jnp.zeros_like(others), others, jnp.roll(others, 1)], 1)
 
-    def first(pair: Array) -> Float[Array, ""]:
-        return _densities(program, params, pair)[0]
+    def first(batch: Array) -> Float[Array, ""]:
+        return _densities(program, params, batch)[0]
 
-    densities = jax.vmap(first)(pairs)
+    densities = jax.vmap(first)(batches)
     return ~jnp.allclose(densities, densities[0], rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
@@ -187,10 +189,11 @@ def _losses(program: "Program", key: PRNGKey) -> Array:
     return losses(program.init(key), jnp.ones(program.num_data))
 
 
-def _warn_of_batches(program: "Program") -> None:
+def _warn_of_batches() -> None:
     warnings.warn(
         "the density of an example depends on the other examples of its batch (batch normalisation, "
-        "a contrastive loss?), so that at weight 0 it still acts through them; normalise within each "
+        "a contrastive loss?), so that at weight 0 it still acts through them; name the arguments with "
+        "which layers use running statistics, as in evaluation={'train': False}, normalise within each "
         "example (layer or group norm), or remove rows by removal='drop'",
         stacklevel=4,
     )

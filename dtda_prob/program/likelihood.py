@@ -88,7 +88,7 @@ def likelihood(program: Program) -> Likelihood:
         NotImplementedError: if an example alone has another loss than in a batch.
     """
     program.check_batches(1)
-    model = Likelihood(program)
+    model = Likelihood(program.evaluated)
     if is_concrete(program):
         remembered(program, "likelihood", lambda: _check_losses(model))
     return model

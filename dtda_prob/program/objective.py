@@ -8,13 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from numpyro import handlers
-from numpyro.distributions import biject_to, constraints
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
-from numpyro.primitives import Messenger
 
 from dtda_prob.module import Module
 from dtda_prob.program import binding, rows
@@ -23,12 +20,15 @@ from dtda_prob.program.binding import Data
 from dtda_prob.program.data import Named, bound, like, unbound
 from dtda_prob.program.discrete import refuse_shared
 from dtda_prob.program.enumeration import enumerated
+from dtda_prob.program.evaluation import in_evaluation
 from dtda_prob.program.layout import Described, Layout, laid_out
 from dtda_prob.program.mixture import marginal
 from dtda_prob.program.plates import Indices, Sites, gather, is_latent
 from dtda_prob.program.reweight import reweight
 from dtda_prob.program.settings import Setting, moved
+from dtda_prob.program.state import numbers, stateful, with_state
 from dtda_prob.program.structure import Structure, is_summed
+from dtda_prob.program.supports import constrained, transform
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 
@@ -46,6 +46,7 @@ class Objective(Module):
     settings: tuple[Setting, ...] = eqx.field(static=True)
     names: Named = eqx.field(static=True)
     precision: DTypeLike | None = eqx.field(static=True)
+    evaluation: dict[str, Any]
 
     @property
     def args(self) -> tuple:
@@ -90,7 +91,8 @@ class Objective(Module):
     @property
     def joint(self) -> Callable:
         """The model, all examples visited."""
-        return laid_out(self.model, layout=self.layout)
+        is_noted = isinstance(self.model, stateful)
+        return laid_out(self.model if is_noted else stateful(self.model), layout=self.layout)
 
     @property
     def summed(self) -> Callable:
@@ -109,8 +111,9 @@ class Objective(Module):
         latents = {k: v for k, v in sites.items() if is_latent(v) and not is_summed(v)}
         params = {k: v for k, v in sites.items() if v["type"] == "param"}
         return {
-            **{k: biject_to(v["fn"].support).inv(v["value"]) for k, v in latents.items()},
-            **{k: jax.tree.map(_param_transform(v).inv, v["value"]) for k, v in params.items()},
+            **{k: transform(v).inv(v["value"]) for k, v in latents.items()},
+            **{k: jax.tree.map(transform(v).inv, v["value"]) for k, v in params.items()},
+            **{k: numbers(sites[k]["value"]) for k in self.structure.state},
         }
 
     def objective(
@@ -132,8 +135,48 @@ class Objective(Module):
         program, rows = self.at(weights)
         if self.precision is None:
             return program._objective(params, rows, indices, key)
-        rounded = jax.tree.map(partial(cast, self.precision), params)
+        rounded = params | jax.tree.map(partial(cast, self.precision), self.trained(params))
         return program._objective(rounded, rows, indices, key).astype(weights.dtype)
+
+    def value_and_grad(
+        self,
+        params: Params,
+        weights: Weights,
+        indices: Indices | None = None,
+        key: PRNGKey | None = None,
+    ) -> tuple[Float[Array, ""], Params, Params]:
+        """Evaluate the objective for a step of training; see `objective` for the arguments.
+
+        Returns:
+            Its value, its gradient with respect to the parameters that are trained, and the state that
+            layers leave (running statistics), which takes the place of theirs in the parameters.
+        """
+        state = {name: params[name] for name in self.structure.state}
+
+        def noted(params: Params, left: Params) -> Float[Array, ""]:
+            program = self._with(model=stateful(self.model, left))
+            return program.objective(params, weights, indices, key)
+
+        def objective(trained: Params) -> tuple[Float[Array, ""], Params]:
+            if not state:
+                return self.objective(trained, weights, indices, key), {}
+            return with_state(noted, trained | state, state)
+
+        own = self.trained(params)
+        (value, left), gradient = jax.value_and_grad(objective, has_aux=True)(own)
+        return value, gradient, left
+
+    def trained(self, params: Params) -> Params:
+        """Return the parameters without the state of layers, which no gradient moves."""
+        return {name: value for name, value in params.items() if name not in self.structure.state}
+
+    @property
+    def evaluated(self) -> Self:
+        """The program as it is measured: with the arguments that its model has in evaluation."""
+        if not self.evaluation:
+            return self
+        args, kwargs = in_evaluation(self.model, *self.data[:2], self.evaluation)
+        return self._with(data=Data(args, kwargs, self.data.start), evaluation={})
 
     def _objective(
         self, params: Params, weights: Weights, indices: Indices | None, key: PRNGKey | None
@@ -145,20 +188,8 @@ class Objective(Module):
         if shared:
             model = enumerated(model, self.structure.depth)
         if self.structure.params:
-            model = _ConstrainParams(model, self.structure.params)
+            model = constrained(model, self.structure.params)
         return potential_energy(model, self.args, self.kwargs, params, enum=shared) / self.num_rows
-
-    def losses(self, params: Params) -> Float[Array, " example"]:
-        """Compute -log p(y_i | theta) of each example.
-
-        The objective is linear in the weights, so this is its derivative with respect to them.
-
-        Raises:
-            NotImplementedError: if examples share discrete latent sites.
-        """
-        self._refuse_shared("losses of single examples are not defined")
-        ones = jnp.ones(self.num_data, _dtype(params))
-        return self.num_rows * jax.grad(self.objective, argnums=1)(params, ones)
 
     def log_prior(self, params: Params) -> dict[str, Float[Array, ""]]:
         """Compute the log density of each site that is no example's observation.
@@ -176,34 +207,6 @@ class Objective(Module):
         model, values = handlers.seed(self.summed, jax.random.key(0)), self.constrain(params)
         densities, _ = compute_log_probs(model, self.args, self.kwargs, values)
         return {name: density for name, density in densities.items() if name not in self.observed}
-
-    def gradients(self, params: Params, batch_size: int = 64) -> Params:
-        """Compute the gradient of each example's loss, `batch_size` at a time, along a leading axis."""
-        gradient = self._gradient(params)
-        return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
-
-    def gradient_norms(
-        self, params: Params, batch_size: int = 64, part: Callable[[Params], Params] | None = None
-    ) -> Float[Array, " example"]:
-        """Compute the norm of each example's gradient, or of a part of it; see `gradients`."""
-        gradient = self._gradient(params)
-
-        def norm(index: Int[Array, ""]) -> Float[Array, ""]:
-            whole = gradient(index)
-            return optax.tree.norm(whole if part is None else part(whole))
-
-        return jax.lax.map(norm, jnp.arange(self.num_data), batch_size=batch_size)
-
-    def _gradient(self, params: Params) -> Callable[[Int[Array, ""]], Params]:
-        """Return the gradient of one example's loss as a function of its position."""
-        self.check_batches(1)
-        ones = jnp.ones(self.num_data, _dtype(params))
-
-        def loss(params: Params, index: Int[Array, ""]) -> Float[Array, ""]:
-            alone = partial(self.objective, params, indices=index[None])
-            return jax.jvp(alone, (ones,), (ones,))[1] * (self.num_rows / self._num_visited(ones))
-
-        return partial(jax.grad(loss), params)
 
     def at(self, weights: Weights) -> tuple[Self, Weights]:
         """Return the program with settings moved by the weights, and the examples' weights."""
@@ -255,8 +258,9 @@ class Objective(Module):
         """Return the value of each site on its support, deterministic sites included."""
         if not _has_deterministic(self):
             return self.constrain(params)
-        model = handlers.seed(self.joint, jax.random.key(0))
-        return constrain_fn(model, self.args, self.kwargs, params, return_deterministic=True)
+        own = self.evaluated
+        model = handlers.seed(own.joint, jax.random.key(0))
+        return constrain_fn(model, own.args, own.kwargs, params, return_deterministic=True)
 
     def predictive(self, params: Params, *args: Any, **kwargs: Any) -> dict[str, Described]:
         """Return the distribution of each observed site for other inputs.
@@ -281,6 +285,7 @@ class Objective(Module):
     def predictive_sites(self, params: Params, args: tuple, kwargs: dict) -> Sites:
         """Trace the model for other inputs; see `predictive`."""
         args, kwargs = unbound(bound((args, kwargs)))
+        args, kwargs = in_evaluation(self.model, args, kwargs, self.evaluation, instead=False)
         self._refuse_shared("the predictive distribution of an example is not defined")
         values = self.constrain(params)
         if self.structure.local or self.structure.local_params:
@@ -308,7 +313,8 @@ class Objective(Module):
         values = self._at(self.constrain(params), indices)
         if self.follows_indices:
             values |= dict.fromkeys(self.layout.plates, indices)
-        return self._sites(handlers.substitute(self.summed, data=values), self.args, self.kwargs)
+        own = self.evaluated
+        return self._sites(handlers.substitute(own.summed, data=values), own.args, own.kwargs)
 
     def check_batches(self, batch_size: int) -> None:
         """Refuse a batch size that does not fit the data.
@@ -378,21 +384,6 @@ def _has_deterministic(program: Objective) -> bool:
     return any(site["type"] == "deterministic" for site in sites.values())
 
 
-class _ConstrainParams(Messenger):
-    """Carry parameters that are substituted in unconstrained space to their constraints."""
-
-    def __init__(self, fn: Callable, names: tuple[str, ...]):
-        super().__init__(fn)
-        self.names = names
-
-    def postprocess_message(self, msg: Any) -> None:
-        if msg["type"] == "param" and msg["name"] in self.names:
-            msg["value"] = jax.tree.map(_param_transform(msg), msg["value"])
-
-
-def _param_transform(site: Any) -> Any:
-    return biject_to(site["kwargs"].get("constraint", constraints.real))
-
-
-def _dtype(params: Params) -> Any:
+def dtype_of(params: Params) -> Any:
+    """Return the floating type of parameters."""
     return jnp.result_type(*jax.tree.leaves(params))

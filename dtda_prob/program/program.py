@@ -1,24 +1,27 @@
 """A NumPyro model bound to its data, and the programs that are made of one."""
 
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 from numpyro.infer import init_to_uniform
 
 from dtda_prob.module import call
 from dtda_prob.program import binding
 from dtda_prob.program.data import Named, unbound
+from dtda_prob.program.evaluation import as_evaluation
 from dtda_prob.program.labels import check_labels, check_unique, next_labels
 from dtda_prob.program.layout import Choice, as_choice
-from dtda_prob.program.objective import Objective, cast
+from dtda_prob.program.objective import Objective, cast, dtype_of
 from dtda_prob.program.settings import lay_out
-from dtda_prob.typing import Weights
+from dtda_prob.typing import Params, Weights
 
 
 class Program(Objective):
@@ -51,6 +54,9 @@ class Program(Objective):
             else the one observed site. An argument of the model that is called `data` goes by position.
         labels: one name per example, all integers, numbers, dates or texts; by default positions.
         init_strategy: where `numpyro.sample` sites start, one of NumPyro's strategies.
+        evaluation: arguments of the model in evaluation, such as `{"train": False}`: dropout is off
+            and running statistics normalise. Training takes the model's arguments as they are;
+            measures, losses of single examples and curvature take these instead.
         **kwargs: the model's keyword arguments.
 
     Attributes:
@@ -68,13 +74,15 @@ class Program(Objective):
         layout: the plates and sites where the examples lie.
         local: for each latent site of examples, the axis of its value that runs over examples.
         has_prior: whether anything but the observations enters the objective.
+        evaluated: the program with the arguments of `evaluation`, as it is measured.
         structure: what is known of the model whatever the values of its data.
         follows_indices: whether the model indexes its data by the plate's indices.
 
     Raises:
         ValueError: if no examples are found or they can lie in several places, if observations or
-            labels do not fit, or if the log density is not finite at initialisation.
-        NotImplementedError: for mutable state, and discrete latent sites that cannot be summed out.
+            labels do not fit, if the model has no argument of `evaluation`, or if the log density is
+            not finite at initialisation.
+        NotImplementedError: for discrete latent sites that cannot be summed out.
         ImportError: if examples share discrete latent sites and funsor is not installed.
 
     >>> import numpyro, numpyro.distributions as dist
@@ -93,9 +101,11 @@ class Program(Objective):
         data: Choice = None,
         labels: Sequence[Hashable] | np.ndarray | None = None,
         init_strategy: Callable = init_to_uniform,
+        evaluation: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         self.model = model
+        self.evaluation = as_evaluation(model, evaluation)
         chosen = as_choice(data)
         self.data, self.structure = binding.bind(model, args, kwargs, chosen, init_strategy)
         self.num_rows = self.num_slots = size = self.num_data
@@ -107,7 +117,7 @@ class Program(Objective):
         binding.check_binding(self)
 
     def __repr__(self) -> str:
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(self.shapes))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self.trained(self.shapes)))
         facts = {
             "examples": self.num_data,
             "rows": self.num_rows,
@@ -168,6 +178,46 @@ class Program(Objective):
         weights = jnp.asarray(self.initial_weights, jnp.result_type(float))
         return weights * jnp.minimum(1.0, self.num_rows / weights.sum())
 
+    def losses(self, params: Params) -> Float[Array, " example"]:
+        """Compute -log p(y_i | theta) of each example.
+
+        The objective is linear in the weights, so this is its derivative with respect to them.
+
+        Raises:
+            NotImplementedError: if examples share discrete latent sites.
+        """
+        self._refuse_shared("losses of single examples are not defined")
+        ones = jnp.ones(self.num_data, dtype_of(params))
+        return self.num_rows * jax.grad(self.evaluated.objective, argnums=1)(params, ones)
+
+    def gradients(self, params: Params, batch_size: int = 64) -> Params:
+        """Compute the gradient of each example's loss, `batch_size` at a time, along a leading axis."""
+        gradient = self._gradient(params)
+        return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
+
+    def gradient_norms(
+        self, params: Params, batch_size: int = 64, part: Callable[[Params], Params] | None = None
+    ) -> Float[Array, " example"]:
+        """Compute the norm of each example's gradient, or of a part of it; see `gradients`."""
+        gradient = self._gradient(params)
+
+        def norm(index: Int[Array, ""]) -> Float[Array, ""]:
+            whole = gradient(index)
+            return optax.tree.norm(whole if part is None else part(whole))
+
+        return jax.lax.map(norm, jnp.arange(self.num_data), batch_size=batch_size)
+
+    def _gradient(self, params: Params) -> Callable[[Int[Array, ""]], Params]:
+        """Return the gradient of one example's loss as a function of its position."""
+        self.check_batches(1)
+        ones = jnp.ones(self.num_data, dtype_of(params))
+
+        def loss(params: Params, index: Int[Array, ""]) -> Float[Array, ""]:
+            alone = partial(self.evaluated.objective, params, indices=index[None])
+            return jax.jvp(alone, (ones,), (ones,))[1] * (self.num_rows / self._num_visited(ones))
+
+        return partial(jax.grad(loss), params)
+
     def with_rows(self, args: tuple, kwargs: dict, labels: np.ndarray, slots: np.ndarray) -> "Program":
         """Bind the model to these data and more rows, of initial weight 0.
 
@@ -188,7 +238,13 @@ class Program(Objective):
         start = unbound(self.data.start)
         strategy = partial(start.function, *start.args, **start.kwargs)
         program = Program(
-            self.model, *args, data=self.layout.plates, labels=labels, init_strategy=strategy, **kwargs
+            self.model,
+            *args,
+            data=self.layout.plates,
+            labels=labels,
+            init_strategy=strategy,
+            evaluation=unbound(self.evaluation),
+            **kwargs,
         )
         slots = np.concatenate([self.slots, slots])
         num_slots = len(np.unique(slots))

@@ -16,6 +16,7 @@ from dtda_prob.program.data import MisfitError, argument, unbound
 from dtda_prob.program.layout import Choice, Layout, is_normal_vector, layout_of
 from dtda_prob.program.loss import Loss
 from dtda_prob.program.plates import Site, Sites, base, frames, is_latent
+from dtda_prob.program.state import names
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Structure:
         depth: dimensions that plates take.
         has_prior: whether anything but the observations enters the objective.
         on_real_line: whether no parameter is constrained.
+        state: mutable sites whose values training carries from step to step; see `state`.
     """
 
     layout: Layout
@@ -51,6 +53,7 @@ class Structure:
     depth: int
     has_prior: bool
     on_real_line: bool
+    state: tuple[str, ...]
 
 
 def abstract(function: Callable, tree: Any) -> Any:
@@ -70,7 +73,7 @@ def structure_of(trace: Callable[[Any], Sites], data: Any, choice: Choice) -> St
     Raises:
         ValueError: if no examples are found, or observations do not lie along them: lengths that
             differ, a missing or a further axis.
-        NotImplementedError: for mutable state, and discrete sites that cannot be summed out.
+        NotImplementedError: for discrete sites that cannot be summed out.
     """
     result: list[Structure] = []
 
@@ -86,7 +89,6 @@ def structure_of(trace: Callable[[Any], Sites], data: Any, choice: Choice) -> St
 
 
 def _structure(raw: Sites, layout: Layout) -> Structure:
-    _check_state(raw)
     sites = layout.trace(raw)
     axes = layout.local_axes(sites)
     is_param = {name: sites[name]["type"] == "param" for name in axes}
@@ -111,6 +113,7 @@ def _structure(raw: Sites, layout: Layout) -> Structure:
         on_real_line=all(
             _support(site) is constraints.real for site in sites.values() if _is_free(site)
         ),
+        state=names(raw),
     )
 
 
@@ -256,13 +259,3 @@ def _support(site: Site) -> Any:
 def _is_constrained_param(site: Site) -> bool:
     constraint = site["kwargs"].get("constraint", constraints.real) if site["type"] == "param" else None
     return constraint is not None and constraint is not constraints.real
-
-
-def _check_state(sites: Sites) -> None:
-    for name, site in sites.items():
-        if site["type"] == "mutable":
-            raise NotImplementedError(
-                f"site {name!r} is mutable state, which a pure training kernel cannot carry; use "
-                "a layer without running statistics (layer or group norm), and give dropout its key at "
-                "the call (numpyro.prng_key()) instead of a stream of its own"
-            )

@@ -89,7 +89,7 @@ class covariance(LinearResponse, Restricted):
 
         def observe(params: Params) -> tuple[PyTree, Array]:
             observed = params, *self.training.observe(params)
-            return observed, self.training.program.slopes(params, here)
+            return observed, self.training.program.evaluated.slopes(params, here)
 
         both = each_state(observe, states)
         observed, losses = jax.tree.map(lambda leaf: leaf - leaf.mean(0), both)
@@ -124,7 +124,9 @@ class covariance(LinearResponse, Restricted):
 
         def log_density(part: Params) -> Array:
             distance = optax.tree.norm(optax.tree.sub(part, centre), squared=True)
-            objective = self.training.program.objective(self.moving.whole(part, outcome), weights)
+            objective = self.training.program.evaluated.objective(
+                self.moving.whole(part, outcome), weights
+            )
             return -scale * objective - self.pull_to_outcome / 2 * distance
 
         kernel = blackjax.sgld(lambda params, _: jax.grad(log_density)(params))

@@ -115,6 +115,11 @@ class averaged(Module):
         ).mean()
 
     @property
+    def evaluated(self) -> "averaged":
+        """The mean itself, in evaluation as in training."""
+        return self
+
+    @property
     def has_prior(self) -> bool:
         """Whether anything but the observations enters the objective."""
         return self.program.has_prior

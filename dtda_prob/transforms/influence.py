@@ -89,7 +89,7 @@ class Stationary(StateByState, Restricted):
 
     def mode(self, key: PRNGKey, state: State, weights: Weights) -> Params:
         """Return parameters one Newton step nearer to the mode, or the same if it does not lower L."""
-        objective, params = self.training.program.objective, state[0]
+        objective, params = self.training.program.evaluated.objective, state[0]
         to_mode = self.solver(key, state, weights)(self.gradient(params, weights))
         mode = self.added(params, optax.tree.scale(-1, to_mode))
         value = objective(mode, weights)

@@ -142,7 +142,7 @@ class Restricted(PushForward):
         """Return grad L(params, weights) with respect to the parameters that move."""
 
         def objective(part: Params) -> Float[Array, ""]:
-            return self.training.program.objective(self.moving.whole(part, params), weights)
+            return self.training.program.evaluated.objective(self.moving.whole(part, params), weights)
 
         return jax.grad(objective)(self.moving.part(params))
 

@@ -555,12 +555,6 @@ def bind(name: str) -> dtda.Program:
 # What is refused.
 
 
-def stateful(y):
-    numpyro.primitives.mutable("state", {"mean": 0.0})
-    with numpyro.plate("data", len(y)) as i:
-        numpyro.sample("y", dist.Normal(), obs=y[i])
-
-
 def infinite(y):
     with numpyro.plate("data", len(y)) as i:
         count = numpyro.sample("count", dist.Poisson(2.0))
@@ -595,7 +589,6 @@ def outside(y):
 
 
 REFUSED: dict[str, tuple[Callable, tuple, str, str]] = {
-    "mutable state": (stateful, (Y,), "data", "'state' is mutable state.* without running statistics"),
     "infinitely many values": (infinite, (Y,), "data", "'count' is discrete and takes infinitely many"),
     "shared and local": (of_two_kinds, (Y,), "data", "some are shared by examples where others"),
     "neighbours": (

@@ -1,0 +1,118 @@
+"""Layers with state and noise: running statistics are carried, and responses go through them."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases.networks import MOMENTUM, NETWORKS, X, Y
+
+import dtda_prob as dtda
+from dtda_prob import curvature, kernels
+
+KEY, ONES = jax.random.key(0), jnp.ones(len(X))
+DESCENT = kernels.sgd(optax.sgd(0.3, momentum=0.9), num_steps=5, batch_size=6)
+close = np.testing.assert_allclose
+networks = pytest.mark.parametrize("name", NETWORKS)
+
+
+@cache
+def program(name: str) -> dtda.Program:
+    return dtda.Program(NETWORKS[name].model, X, y=Y, evaluation={"train": False})
+
+
+@cache
+def training(name: str) -> dtda.Training:
+    return dtda.Training(program(name), DESCENT, dtda.measures.loss(X, y=Y))
+
+
+@cache
+def drawn(name: str):
+    return jax.jit(training(name).draw)
+
+
+def last(tree):
+    return jax.tree.map(lambda leaf: leaf[-1], tree)
+
+
+def moments(name, params):
+    return jnp.stack(NETWORKS[name].moments(params))
+
+
+@networks
+def test_running_statistics_are_the_moments_of_the_batches(name):
+    """One step on all data: the inputs of the norm are linear in the data, whatever the dropout."""
+    own = program(name)
+    step = kernels.sgd(optax.sgd(0.0), num_steps=1)
+    start = own.init(KEY)
+    end = jax.jit(lambda: step.run(KEY, own, ONES, start).params)()
+    weight, bias = inner(start["net$params"])
+    inputs = X @ weight + bias
+    expected = jnp.stack([inputs.mean(0), inputs.var(0)])
+    rate = 1.0 if name == "equinox, moving" else 1 - MOMENTUM
+    before, after = moments(name, start), moments(name, last(end))
+    close(after, (1 - rate) * before + rate * expected, rtol=1e-4, atol=1e-6)
+
+
+def inner(net):
+    if hasattr(net, "inner"):
+        return net.inner.weight.T, net.inner.bias
+    layer = net["inner"] if "inner" in net else net["Dense_0"]
+    return layer["kernel"], layer["bias"]
+
+
+@networks
+def test_the_response_goes_through_running_statistics(name):
+    """Finite differences of what is measured and of the statistics themselves."""
+    draw, step = drawn(name), 0.05 * jnp.asarray(np.random.default_rng(0).normal(size=len(X)), "f4")
+    above, below, now = (draw(KEY, ONES + sign * step) for sign in (1, -1, 0))
+    pushed = jax.jit(dtda.unroll(training(name), at="old").push)(KEY, ONES, ONES + step)
+    change = (moments(name, above.params) - moments(name, below.params)) / 2
+    assert jnp.abs(change).max() > 1e-3
+    close(moments(name, pushed.params) - moments(name, now.params), change, rtol=0.02, atol=2e-5)
+    logits = [each.outputs["y.logits"] for each in (pushed, now, above, below)]
+    close(logits[0] - logits[1], (logits[2] - logits[3]) / 2, rtol=0.02, atol=1e-4)
+
+
+@networks
+def test_evaluation_takes_each_example_alone_at_running_statistics(name):
+    own, outcome = program(name), drawn(name)(KEY, ONES)
+    params = last(outcome.params)
+    losses, pair, noisy = jax.jit(in_all_modes, static_argnums=0)(own, params)
+    close(losses, outcome.value[0], rtol=1e-4)
+    close(pair, losses[3] / 2, rtol=1e-4)
+    assert len(set(noisy.tolist())) == 2
+
+
+def in_all_modes(own, params):
+    pair = own.evaluated.objective(params, jnp.zeros(len(X)).at[3].set(1.0), jnp.array([3, 5]))
+    noisy = [own.objective(params, ONES, None, jax.random.key(k)) for k in (0, 1)]
+    return own.losses(params), pair, jnp.stack(noisy)
+
+
+def test_curvature_leaves_running_statistics_where_they_are():
+    newtonian = curvature.dense("gauss_newton", damping=0.1, factorization="cholesky")
+    push = dtda.influence(training("nnx"), newtonian, at="old", space="parameters").push
+    moved = last(jax.jit(push)(KEY, ONES, ONES.at[0].set(0.0)).params)
+    params = last(drawn("nnx")(KEY, ONES).params)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, moved["net$state"], params["net$state"]))
+    assert not jnp.array_equal(
+        moved["net$params"]["inner"]["kernel"], params["net$params"]["inner"]["kernel"]
+    )
+
+
+def test_trained_networks_are_passed_with_their_statistics():
+    given = last(drawn("nnx")(KEY, ONES).params)
+    task = dtda.Training(program("nnx"), kernels.pretrained(given), dtda.measures.loss(X, y=Y))
+    close(task.draw(KEY, ONES).value, drawn("nnx")(KEY, ONES).value, rtol=1e-5)
+
+
+def test_what_does_not_carry_statistics_is_refused():
+    with pytest.raises(ValueError, match=r"sgld does not carry the state of layers, \['net\$state'\]"):
+        dtda.Training(program("nnx"), kernels.sgld(1e-4, num_steps=3))
+    with pytest.raises(ValueError, match=r"no arguments \['trian'\]; it has \['train', 'x', 'y'\]"):
+        dtda.Program(NETWORKS["nnx"].model, X, y=Y, evaluation={"trian": False})
+    with pytest.warns(UserWarning, match="evaluation={'train': False}"):
+        dtda.Program(NETWORKS["nnx"].model, X, y=Y)
