@@ -26,7 +26,7 @@ from tables import (
 )
 
 import dtda_prob as dtda
-from dtda_prob.kernels import kernel as loop
+from dtda_prob.blocks import scan_in_blocks
 
 KEY = jax.random.key(0)
 PARAMETERS = dtda.measures.parameters()
@@ -273,7 +273,7 @@ def test_blocks_of_steps_have_the_gradient_of_the_plain_loop(length, x64):
     blocks, plain = (
         jax.value_and_grad(lambda x, scan=scan: scan(x)[0] + scan(x)[1].sum())(0.3)
         for scan in (
-            lambda x: loop._scan_in_blocks(body, x, length),
+            lambda x: scan_in_blocks(body, x, length),
             lambda x: jax.lax.scan(body, x, jnp.arange(length)),
         )
     )

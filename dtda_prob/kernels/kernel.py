@@ -1,7 +1,6 @@
 """The contract of a training algorithm, and the loop that runs it."""
 
 import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from dtda_prob.blocks import scan_in_blocks
 from dtda_prob.compiling import is_tracer
 from dtda_prob.module import Module
 from dtda_prob.program import Program
@@ -188,7 +188,7 @@ class Kernel(Module):
             length = phase.count_steps(program)
             if self.num_states > 1 and phase_key is keys[-1]:
                 return _late_states(body, phase, state, length, self)
-            state, some = _scan_in_blocks(body, state, length)
+            state, some = scan_in_blocks(body, state, length)
             losses.append(some)
         return one_state(Run(state.params, jnp.concatenate(losses), phases[-1].stats(state)))
 
@@ -355,7 +355,7 @@ def _late_states(body: Callable, phase: Phase, state: Any, length: int, kernel: 
     """Run up to the first state that is kept, then from each to the next."""
     before = length - kernel.num_states * kernel.thinning
     if before:
-        state, _ = _scan_in_blocks(body, state, before)
+        state, _ = scan_in_blocks(body, state, before)
 
     def block(state: Any, start: Int[Array, ""]) -> tuple[Any, Run]:
         state, losses = jax.lax.scan(body, state, start + jnp.arange(kernel.thinning))
@@ -370,38 +370,3 @@ def _body(phase: Phase, key: PRNGKey, program: Program, weights: Weights) -> Cal
         return phase.step(jax.random.fold_in(key, count), state, program, weights)
 
     return body
-
-
-def _scan_in_blocks(body: Callable, state: Any, length: int) -> tuple[Any, Float[Array, " step"]]:
-    """Scan with blocks of about sqrt(length) steps, each recomputed in reverse mode.
-
-    The last block skips what exceeds the length, so that the step is compiled once.
-    """
-    if not length:
-        return jax.lax.scan(body, state, jnp.arange(0))
-    size = _block_size(length)
-    num_blocks = -(-length // size)
-    one = body if num_blocks * size == length else partial(_up_to, length, body)
-
-    def block(state: Any, start: Int[Array, ""]) -> tuple[Any, Float[Array, " step"]]:
-        return jax.lax.scan(one, state, start + jnp.arange(size))
-
-    starts = size * jnp.arange(num_blocks)
-    state, losses = jax.lax.scan(jax.checkpoint(block, prevent_cse=False), state, starts)
-    return state, losses.ravel()[:length]
-
-
-def _up_to(length: int, body: Callable, state: Any, count: Int[Array, ""]) -> tuple[Any, Any]:
-    """Take a step while the count is below the length."""
-    shapes = jax.eval_shape(body, state, count)[1]
-
-    def skip(state: Any, count: Int[Array, ""]) -> tuple[Any, Any]:
-        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    return jax.lax.cond(count < length, body, skip, state, count)
-
-
-def _block_size(length: int) -> int:
-    """Return a divisor of `length` near its square root, else the root."""
-    root = max(1, math.isqrt(length))
-    return next((size for size in range(root, root // 2, -1) if length % size == 0), root)
