@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy.special import expit, log_softmax, logsumexp, softmax
 from scipy.stats import norm, poisson
+from sklearn.metrics import roc_auc_score
 
 from dtda_prob import measures
 from dtda_prob.program import Program
@@ -28,6 +29,8 @@ QUERY_CLASSES, QUERY_SIDES = np.array([2, 0, 1, 1]), np.array([1, 0, 0, 1])
 QUERY_Y = RNG.normal(size=4).astype(np.float32)
 QUERY_TABLE = RNG.normal(size=(4, 3)).astype(np.float32)
 QUERY_COUNTS = RNG.poisson(2.0, size=4)
+TOKENS, QUERY_TOKENS = RNG.integers(0, 2, size=(6, 3)), RNG.integers(0, 2, size=(4, 3))
+SLANT = np.array([0.0, 1.0], np.float32)
 
 close = partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5)
 
@@ -93,6 +96,13 @@ def two_sites(x, y=None, counts=None):
         numpyro.sample("counts", dist.Poisson(jnp.exp(x[i] @ slopes)), obs=observe(counts, i))
 
 
+def tokens(x, y=None):
+    slopes = numpyro.param("slopes", jnp.ones((2, 3)))
+    with numpyro.plate("data", len(x)) as i:
+        logits = (x[i] @ slopes)[..., None] * SLANT
+        numpyro.sample("y", dist.Categorical(logits=logits).to_event(1), obs=observe(y, i))
+
+
 class Case(NamedTuple):
     """A program with parameters, and queries to ask it about."""
 
@@ -117,6 +127,7 @@ CASES = {
     ),
     "vector": Case(vector_normal, (X, TABLE), {"slopes": MATRIX}, (QUERIES, QUERY_TABLE)),
     "table": Case(table_normal, (X, TABLE), {"slopes": MATRIX}, (QUERIES, QUERY_TABLE)),
+    "tokens": Case(tokens, (X, TOKENS), {"slopes": MATRIX}, (QUERIES, QUERY_TOKENS)),
     "two sites": Case(
         two_sites,
         (X, Y, SIDES),
@@ -132,6 +143,7 @@ LOG_PROBS = log_softmax(LOGITS, axis=-1)
 OWN = LOG_PROBS[np.arange(4), QUERY_CLASSES]
 SIGNED = ETA * (2 * QUERY_SIDES - 1)
 VECTOR = norm.logpdf(QUERY_TABLE, LOGITS, 0.5).sum(-1)
+SIGNED_TOKENS = LOGITS * (2 * QUERY_TOKENS - 1)
 BOTH = norm.logpdf(QUERY_Y, ETA, 0.5) + poisson.logpmf(QUERY_COUNTS, np.exp(ETA))
 LOG_LIKELIHOOD = {
     "logits": OWN,
@@ -141,6 +153,7 @@ LOG_LIKELIHOOD = {
     "normal": norm.logpdf(QUERY_Y, ETA, SCALE),
     "vector": VECTOR,
     "table": VECTOR,
+    "tokens": np.log(expit(SIGNED_TOKENS)).sum(-1),
     "two sites": BOTH,
 }
 PREDICTION = {
@@ -151,6 +164,7 @@ PREDICTION = {
     "normal": ETA,
     "vector": LOGITS,
     "table": LOGITS,
+    "tokens": np.stack([expit(-LOGITS), expit(LOGITS)], -1).reshape(4, 6),
 }
 SQUARED_ERROR = {
     "side by logits": (QUERY_SIDES - expit(ETA)) ** 2,
@@ -163,12 +177,14 @@ MARGIN = {
     "probs": OWN - np.log1p(-np.exp(OWN)),
     "side by logits": SIGNED,
     "side by probs": SIGNED,
+    "tokens": SIGNED_TOKENS,
 }
 ACCURACY = {
     "logits": LOGITS.argmax(-1) == QUERY_CLASSES,
     "probs": LOGITS.argmax(-1) == QUERY_CLASSES,
     "side by logits": SIGNED > 0,
     "side by probs": SIGNED > 0,
+    "tokens": SIGNED_TOKENS > 0,
 }
 EXPECTED = {
     "loss": {name: -value for name, value in LOG_LIKELIHOOD.items()},
@@ -269,6 +285,79 @@ def test_loss_of_the_data_is_the_loss_of_the_program():
     case = CASES["normal"]
     bound = measures.loss(*case.args)(bind("normal"))
     close(read(bound, case.params), bind("normal").losses(case.params))
+
+
+EACH_TOKEN = {
+    ("loss", "tokens"): -np.log(expit(SIGNED_TOKENS)),
+    ("squared_error", "vector"): (QUERY_TABLE - LOGITS) ** 2,
+    ("loss", "table"): -norm.logpdf(QUERY_TABLE, LOGITS, 0.5),
+    ("margin", "tokens"): SIGNED_TOKENS,
+    ("prediction", "tokens"): np.stack([expit(-LOGITS), expit(LOGITS)], -1),
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), EACH_TOKEN)
+def test_tokens_and_spans_of_them_are_queries(kind, name):
+    make, expected = partial(getattr(measures, kind), *CASES[name].queries), EACH_TOKEN[kind, name]
+    each = make(per="token", queries=list("abcd"))(bind(name))
+    assert each.queries.tolist()[:4] == ["a[0]", "a[1]", "a[2]", "b[0]"]
+    close(read(each, CASES[name].params), expected.reshape(12, *expected.shape[2:]))
+    spans = make(per=[(0, 1), (1, 3)])(bind(name))
+    assert spans.queries.tolist()[:3] == ["0[0:1]", "0[1:3]", "1[0:1]"]
+    both = np.stack([expected[:, 0], expected[:, 1:].sum(1)], 1)
+    close(read(spans, CASES[name].params), both.reshape(8, *expected.shape[2:]))
+
+
+def test_parts_that_do_not_exist_are_refused():
+    for per, message in (
+        ([(1, 4)], r"spans \[\(1, 4\)\] do not lie in the 3"),
+        ("word", "per='word' must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measures.loss(*CASES["tokens"].queries, per=per)(bind("tokens"))
+
+
+# Statistics over queries.
+
+GROUPS = np.array(["a", "b", "a", "b"])
+
+
+def test_the_worst_group_has_the_value_and_the_derivative_of_that_group():
+    case, each = CASES["normal"], measures.loss(*CASES["normal"].queries)
+    value = -LOG_LIKELIHOOD["normal"]
+    means = {name: value[name == GROUPS].mean() for name in "ab"}
+    for lowest, of in ((False, max), (True, min)):
+        worst = measures.worst_group(each, GROUPS, lowest=lowest)(bind("normal"))
+        close(read(worst, case.params), [of(means.values())])
+        slope = jax.grad(lambda outputs, worst=worst: worst.readout(outputs)[0])(
+            worst.outputs(case.params)
+        )
+        chosen = of(means, key=means.get) == GROUPS
+        close(slope["y.loc"], np.where(chosen, (ETA - QUERY_Y) / SCALE**2 / 2, 0.0))
+    assert (worst.name, worst.queries.tolist()) == ("worst_group_loss", ["worst_group"])
+
+
+def test_auroc_is_exact_and_its_derivative_smooth():
+    score = measures.prediction(QUERIES)
+    bound = measures.auroc(score, QUERY_SIDES)(bind("side by logits"))
+    close(read(bound, CASES["side by logits"].params), [roc_auc_score(QUERY_SIDES, ETA)])
+    outputs = {"y.logits": jnp.array([0.5, 0.0, 1.0, 0.5])}
+    close(bound.readout(outputs), [roc_auc_score(QUERY_SIDES, outputs["y.logits"])])
+    slope = jax.grad(lambda outputs: bound.readout(outputs)[0])(outputs)["y.logits"]
+    assert (np.sign(slope) == 2 * QUERY_SIDES - 1).all()
+    with pytest.raises(ValueError, match="queries of both classes, got 4 positive of 4"):
+        measures.auroc(score, np.ones(4))(bind("side by logits"))
+
+
+def test_a_contrast_is_the_difference_of_two_measures():
+    one, other = (
+        measures.loss(QUERIES, y, queries=list("abcd")) for y in (QUERY_CLASSES, np.zeros(4, int))
+    )
+    bound = measures.contrast(one, other)(bind("logits"))
+    close(read(bound, CASES["logits"].params), LOG_PROBS[:, 0] - OWN)
+    assert (bound.name, bound.queries.tolist()) == ("contrast_loss", list("abcd"))
+    with pytest.raises(ValueError, match=r"shapes \(4,\) and \(1,\)"):
+        measures.contrast(one, measures.averaged(other))(bind("logits"))
 
 
 def test_the_mean_over_queries_is_one_query():

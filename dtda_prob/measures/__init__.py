@@ -5,7 +5,6 @@ space: logits for a categorical, mean and log scale for a normal. Push-forwards 
 readout (loss, margin, probability, ...) is taken of the transported outputs.
 """
 
-from dtda_prob.measures.functions import averaged as averaged
 from dtda_prob.measures.functions import function as function
 from dtda_prob.measures.functions import parameters as parameters
 from dtda_prob.measures.measure import Measure as Measure
@@ -16,3 +15,8 @@ from dtda_prob.measures.queries import loss as loss
 from dtda_prob.measures.queries import margin as margin
 from dtda_prob.measures.queries import prediction as prediction
 from dtda_prob.measures.queries import squared_error as squared_error
+from dtda_prob.measures.statistics import Statistic as Statistic
+from dtda_prob.measures.statistics import auroc as auroc
+from dtda_prob.measures.statistics import averaged as averaged
+from dtda_prob.measures.statistics import contrast as contrast
+from dtda_prob.measures.statistics import worst_group as worst_group

@@ -1,4 +1,4 @@
-"""Measures of the parameters, of functions of them, and of the mean of another measure."""
+"""Measures of the parameters, and of functions of them."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -10,36 +10,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from dtda_prob.measures.measure import Measure, Value, named
+from dtda_prob.measures.measure import Measure, Value
 from dtda_prob.module import call
 from dtda_prob.program import Program
 from dtda_prob.program.data import Named
 from dtda_prob.typing import Params
-
-
-class averaged(Measure):
-    """Measure the mean over the queries of another measure: one query, "mean", for the price of one.
-
-    >>> import jax.numpy as jnp
-    >>> from dtda_prob.measures import loss
-    >>> averaged(loss(jnp.ones((2, 3)), y=jnp.zeros(2)))
-    averaged(measure=loss(f32[2,3], y=f32[2]))
-    """
-
-    measure: Measure
-
-    def __call__(self, program: Program) -> Self:
-        return self._with(measure=self.measure(program), program=program, names=named(["mean"]))
-
-    @property
-    def name(self) -> str:
-        return f"mean_{self.measure.name}"
-
-    def outputs(self, params: Params) -> PyTree:
-        return self.measure.outputs(params)
-
-    def readout(self, outputs: PyTree) -> Value:
-        return self.measure.readout(outputs).mean(0, keepdims=True)
 
 
 class parameters(Measure):

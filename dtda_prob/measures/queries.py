@@ -17,6 +17,8 @@ class loss(Predictive):
         *args: the model's arguments, bound to the queries.
         queries: one label per query; by default their positions.
         site: one observed site, where it alone is meant.
+        per: "token", or spans `(start, stop)`, to make each token of a query, or each span of tokens,
+            a query of its own.
         **kwargs: the model's keyword arguments, observations included.
 
     >>> loss(jnp.ones((2, 3)), y=jnp.zeros(2))
@@ -26,7 +28,7 @@ class loss(Predictive):
     __init__ = Predictive.__init__
 
     def read(self, sites: dict) -> Value:
-        return -_log_likelihood(self.site, sites)
+        return -_log_likelihood(self, sites)
 
 
 class log_likelihood(Predictive):
@@ -35,20 +37,21 @@ class log_likelihood(Predictive):
     __init__ = Predictive.__init__
 
     def read(self, sites: dict) -> Value:
-        return _log_likelihood(self.site, sites)
+        return _log_likelihood(self, sites)
 
 
 class prediction(Predictive):
     """Measure the predictive mean: probabilities for a categorical; see `loss` for arguments.
 
-    `site` names the observed site where the program has several.
+    `site` names the observed site where the program has several. The elements of one query, such as the
+    tokens of a sequence, are outputs of it; with per="token" each is a query of its own.
     """
 
     __init__ = Predictive.__init__
 
     def read(self, sites: dict) -> Value:
-        fn, _, dim = readouts.only(self.site, sites)
-        return readouts.keep(readouts.mean(fn), fn, dim)
+        fn, _, dim = _opened(readouts.only(self.site, sites))
+        return readouts.keep(readouts.mean(fn), fn, dim, self.per)
 
 
 class squared_error(Predictive):
@@ -60,8 +63,8 @@ class squared_error(Predictive):
     __init__ = Predictive.__init__
 
     def read(self, sites: dict) -> Value:
-        fn, y, dim = readouts.only(self.site, sites)
-        return readouts.sum_rest(readouts.squared_error(fn, _given(y)), fn, dim)
+        fn, y, dim = _opened(readouts.only(self.site, sites))
+        return readouts.sum_rest(readouts.squared_error(fn, _given(y)), fn, dim, self.per)
 
 
 class margin(Predictive):
@@ -70,8 +73,8 @@ class margin(Predictive):
     __init__ = Predictive.__init__
 
     def read(self, sites: dict) -> Value:
-        fn, y, dim = readouts.only(self.site, sites)
-        return readouts.keep(readouts.log_odds(fn, _given(y)), fn, dim)
+        fn, y, dim = _opened(readouts.only(self.site, sites))
+        return readouts.keep(readouts.log_odds(fn, _given(y)), fn, dim, self.per)
 
 
 class accuracy(Predictive):
@@ -83,14 +86,17 @@ class accuracy(Predictive):
     __init__ = Predictive.__init__
 
     def read(self, sites: dict) -> Value:
-        fn, y, dim = readouts.only(self.site, sites)
-        return readouts.keep(readouts.is_correct(fn, _given(y)), fn, dim)
+        fn, y, dim = _opened(readouts.only(self.site, sites))
+        return readouts.keep(readouts.is_correct(fn, _given(y)), fn, dim, self.per)
 
 
-def _log_likelihood(site: str | None, sites: dict) -> Value:
+def _log_likelihood(measure: Predictive, sites: dict) -> Value:
+    site, per = measure.site, measure.per
     chosen = sites if site is None else {site: readouts.only(site, sites)}
+    if per is not None:
+        chosen = {name: _opened(each) for name, each in chosen.items()}
     parts = {
-        name: readouts.sum_rest(jnp.asarray(fn.log_prob(_given(y))), fn, dim)
+        name: readouts.sum_rest(jnp.asarray(fn.log_prob(_given(y))), fn, dim, per)
         for name, (fn, y, dim) in chosen.items()
     }
     numbers = {name: len(part) for name, part in parts.items()}
@@ -99,6 +105,11 @@ def _log_likelihood(site: str | None, sites: dict) -> Value:
             f"observed sites have different numbers of queries, {numbers}: name one, site=..."
         )
     return jnp.sum(jnp.stack([*parts.values()]), axis=0)
+
+
+def _opened(site: readouts.Site) -> readouts.Site:
+    fn, dim = readouts.opened(site[0], site[2])
+    return fn, site[1], dim
 
 
 def _given(y: Any) -> Array:

@@ -1,9 +1,10 @@
 """What is read off a predictive distribution: means, squared errors, log-odds and hits."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import (
     BernoulliLogits,
@@ -22,6 +23,8 @@ from numpyro.distributions.mixtures import MixtureGeneral
 from dtda_prob.program.plates import base
 
 Value = Float[Array, "query *output"]
+Per = Literal["token"] | tuple[tuple[int, int], ...] | None
+"""What is a query: all observations of an example (None), each token of them, or spans of tokens."""
 Site = tuple[Distribution, Any, int]
 
 
@@ -36,16 +39,69 @@ def only(name: str | None, sites: dict[str, Site]) -> Site:
     return sites[name or next(iter(sites))]
 
 
-def keep(array: Array, fn: Distribution, dim: int) -> Value:
-    """Move the plate to the front and flatten the rest of each query into outputs."""
+def as_per(per: Any) -> Per:
+    """Return what is a query: None, "token", or spans as pairs of integers.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if per is None or per == "token":
+        return per
+    spans = np.asarray(per)
+    if spans.ndim != 2 or spans.shape[1] != 2 or spans.dtype.kind not in "iu" or (spans < 0).any():
+        raise ValueError(f"per={per!r} must be 'token', or spans (start, stop) as pairs of integers")
+    return tuple((start, stop) for start, stop in spans.tolist())
+
+
+def parts(per: Per, number: int) -> list[str]:
+    """Return the names of the parts of a query: positions of tokens, or spans."""
+    if isinstance(per, tuple):
+        return [f"{start}:{stop}" for start, stop in per]
+    return [str(token) for token in range(number)]
+
+
+def keep(array: Array, fn: Distribution, dim: int, per: Per = None) -> Value:
+    """Move the plate to the front and flatten the rest of each query into outputs, or queries."""
     array = jnp.moveaxis(array, len(fn.batch_shape) + dim, 0)
+    if per is not None:
+        return _split(array, len(fn.batch_shape), per)
     return array if array.ndim == 1 else array.reshape(len(array), -1)
 
 
-def sum_rest(array: Array, fn: Distribution, dim: int) -> Float[Array, " query"]:
-    """Move the plate to the front and sum over the rest of each query."""
+def sum_rest(array: Array, fn: Distribution, dim: int, per: Per = None) -> Float[Array, " query"]:
+    """Move the plate to the front and sum over the rest of each query, or make parts of it queries."""
     array = jnp.moveaxis(array, len(fn.batch_shape) + dim, 0)
+    if per is not None:
+        number = len(fn.batch_shape)
+        return _split(array.sum(tuple(range(number, array.ndim))), number, per)
     return array.reshape(len(array), -1).sum(-1)
+
+
+def _split(array: Array, num_dims: int, per: Per) -> Value:
+    """Return tokens, or sums over spans of them, as queries: all of one query, then of the next."""
+    array = array.reshape(len(array), -1, *array.shape[num_dims:])
+    if isinstance(per, tuple):
+        outside = [span for span in per if not span[0] < span[1] <= array.shape[1]]
+        if outside:
+            raise ValueError(
+                f"per: spans {outside} do not lie in the {array.shape[1]} tokens of a query"
+            )
+        array = jnp.stack([array[:, start:stop].sum(1) for start, stop in per], 1)
+    return array.reshape(-1, *array.shape[2:])
+
+
+def opened(fn: Distribution, dim: int) -> tuple[Distribution, int]:
+    """Return a distribution with the elements of its events side by side, and the plate's dimension."""
+    if isinstance(fn, Independent):
+        return opened(fn.base_dist, dim - fn.reinterpreted_batch_ndims)
+    if not isinstance(fn, ExpandedDistribution | MaskedDistribution):
+        return fn, dim
+    inner, moved = opened(fn.base_dist, dim)
+    more = dim - moved
+    if isinstance(fn, ExpandedDistribution):
+        own = inner.batch_shape[len(inner.batch_shape) - more :]
+        return inner.expand(fn.batch_shape + own), moved
+    return inner.mask(jnp.reshape(fn._mask, jnp.shape(fn._mask) + (1,) * more)), moved
 
 
 def mean(fn: Distribution) -> Array:
