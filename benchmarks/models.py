@@ -9,13 +9,10 @@ import sys
 import time
 from typing import Any
 
-import arviz_stats
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.special
-import xarray as xr
 from catalogue import MODELS, Entry
 from numpyro import handlers
 from numpyro.distributions import biject_to
@@ -28,8 +25,6 @@ from dtda_prob.program.layout import laid_out
 
 SEED = 0
 POINTS = 2
-BLOCKS = 20
-"""Blocks of draws whose means give errors, five of each chain."""
 
 
 def models() -> pd.DataFrame:
@@ -128,65 +123,6 @@ def log_density(program: dtda.Program, args: tuple, params: Any) -> float:
     return -float(potential_energy(model, args, {}, params, enum=summed))
 
 
-def leave_one_out() -> pd.DataFrame:
-    """Sample models of several kinds by NUTS; leave three examples out by refits and by ArviZ.
-
-    Four chains of 500 draws. `refit` is the log predictive density of the example at weight 0; `arviz`
-    the same by `arviz_stats.loo` from all data, and `k` the shape of its weights, unreliable above 0.7;
-    `error` the standard error of both together, from blocks of draws; `apart` the difference over it.
-    """
-    chosen = [name for name in SAMPLED if name in (sys.argv[1:] or SAMPLED)]
-    return pd.concat([left_out(name, MODELS[name]) for name in chosen]).set_index("model")
-
-
-def left_out(name: str, entry: Entry) -> pd.DataFrame:
-    told = {} if entry.data is None else {"data": entry.data}
-    program = dtda.Program(entry.model, *entry.args, **told)
-    places = [0, program.num_data // 2, program.num_data - 1]
-    weights = np.ones((4, program.num_data))
-    weights[1 + np.arange(3), places] = 0.0
-    training = dtda.Training(program, dtda.kernels.nuts(num_warmup=500, num_samples=500))
-    keep = ["log_likelihood", "parameters"]
-    tree = dtda.sample(training, jax.random.key(SEED), 2000, weights, keep=keep)
-    densities = tree["log_likelihood/log_likelihood"]
-    groups = {name: tree[name].to_dataset() for name in ("log_likelihood", "posterior")}
-    whole = {name: group.isel(perturbation=0, drop=True) for name, group in groups.items()}
-    loo = arviz_stats.loo(xr.DataTree.from_dict(whole), pointwise=True)
-    refits = [densities.isel(perturbation=k + 1, example=i) for k, i in enumerate(places)]
-    before = [densities.isel(perturbation=0, example=i) for i in places]
-    found = [log_mean(each.values) for each in refits]
-    harmonic = [log_mean(-each.values) for each in before]
-    errors = np.hypot([error for _, error in found], [error for _, error in harmonic])
-    values, guesses = np.array([value for value, _ in found]), loo.elpd_i.values[places]
-    return pd.DataFrame(
-        {
-            "model": name,
-            "example": places,
-            "refit": values,
-            "arviz": guesses,
-            "k": loo.pareto_k.values[places],
-            "error": errors,
-            "apart": (guesses - values) / errors,
-        }
-    )
-
-
-def log_mean(logs: np.ndarray) -> tuple[float, float]:
-    """Return the log of the mean exponential of draws `(chain, draw)`, and its error by blocks."""
-    value = scipy.special.logsumexp(logs) - np.log(logs.size)
-    blocks = np.exp(logs - value).reshape(BLOCKS, -1).mean(1)
-    return float(value), float(blocks.std(ddof=1) / BLOCKS**0.5)
-
-
-SAMPLED = (
-    "line without a plate",
-    "zero inflated poisson",
-    "eight schools",
-    "dawid skene",
-    "gaussian process",
-)
-
-
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    write("models", "Models", __doc__, [models, leave_one_out], SEED)
+    write("models", "Models", __doc__, [models], SEED)

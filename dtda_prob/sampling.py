@@ -8,15 +8,21 @@ import numpy as np
 import xarray as xr
 
 from dtda_prob.perturbations import check_weights
-from dtda_prob.studies.check import warn_beyond_range, warn_few_draws
+from dtda_prob.studies.check import (
+    far,
+    moves_far,
+    warn_beyond_range,
+    warn_far_moves,
+    warn_few_draws,
+)
 from dtda_prob.studies.devices import mesh_of
-from dtda_prob.studies.draw import Draws, draws
+from dtda_prob.studies.draw import Draws, draws, values
 from dtda_prob.studies.options import Options
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.reading import KEEPABLE
 from dtda_prob.studies.run import HERE, Where, run, unfinished
-from dtda_prob.studies.source import Source, default_draws, training_of
-from dtda_prob.studies.tree import values_of
+from dtda_prob.studies.source import Source, default_draws, start_of, training_of
+from dtda_prob.studies.tree import draws_of, values_of
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey, check_key
 
@@ -94,6 +100,8 @@ def sample(
         moved, new = _first_run(tree, task.training), task.weights
         moved, new = (moved, new) if new.ndim == 2 else (moved[None], new.expand_dims("perturbation"))
         warn_beyond_range(source, key, moved, new, old)
+        if moves_far(source):
+            warn_far_moves(source, _furthest(tree, source, key, old))
     return tree
 
 
@@ -137,6 +145,14 @@ def _first_run(tree: xr.DataTree, training: Training) -> np.ndarray:
     draws = slice(training.kernel.num_states)
     run = tree.isel({"chain": slice(1), "draw": draws}, missing_dims="ignore")
     return values_of(run).isel(chain=0).mean("draw").values
+
+
+def _furthest(tree: xr.DataTree, source: Source, key: PRNGKey, old: Any) -> np.ndarray:
+    """Draw the first run where it starts, and return how far its draws were moved; see `far`."""
+    training, start = training_of(source), xr.DataArray(start_of(source, old), dims="example")
+    drawn = values(training, key, 1, start)
+    moved = draws_of(tree.isel(chain=slice(1)))[: len(drawn)]
+    return far(drawn[:, None], moved.values.reshape(len(drawn), -1, *drawn.shape[1:]))
 
 
 def _check_draws(

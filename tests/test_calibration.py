@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import arviz_stats  # noqa: F401  registers the accessor
 import jax
 import numpy as np
 import optax
@@ -53,6 +54,19 @@ def test_tied_draws_are_covered_as_often():
 def test_a_normal_prediction_half_as_wide_covers_as_the_normal_says():
     found = calibrate(0.5 * normals(4000, 1), normals(4000, 1, seed=1), num_resamples=2)
     close(found["coverage"].sel(level=[0.5, 0.9])[:, 0], [0.264, 0.589], atol=0.03)
+
+
+def test_pit_values_are_arviz_s_up_to_the_random_rank():
+    """Its Pareto smoothing replaces the rank in the tails: at most some ranks of a thousand apart."""
+    predicted, retrained = normals(1000, 1), normals(200, 1, seed=1)
+    found = calibrate(predicted, retrained, num_permutations=1, num_resamples=2)["pit"][:, 0]
+    alike = np.zeros((200, 1, 1000))
+    rows = xr.DataArray(alike + predicted.values.T, dims=("example", "chain", "draw"))
+    observed = xr.DataArray(retrained.values[:, 0], dims="example")
+    even = rows.copy(data=alike - np.log(1000))
+    for pareto_pit in (False, True):
+        theirs, _ = rows.azstats.loo_pit(observed, log_weights=even, pareto_pit=pareto_pit)
+        close(found, theirs, atol=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -233,3 +233,26 @@ def test_curvatures_that_are_means_reach_far_where_those_of_draws_do_not():
     assert reach["influence"] < 0.65
     with pytest.raises(ValueError, match="num_states=1"):
         dtda.gaussian(dtda.Training(program, kernels.laplace()))
+
+
+def clusters(y):
+    level = numpyro.sample("level", dist.Normal(0.0, 3.0))
+    with numpyro.plate("data", len(y)) as i:
+        numpyro.sample("y", dist.StudentT(2.0, level, 0.5), obs=y[i])
+
+
+def test_draws_that_move_far_from_where_the_curvature_vanishes_are_warned_of():
+    """Draws between two clusters, where the log density bends the other way; few decide the spread."""
+    y, line = np.array([-1.1, -1.0, -0.9, 0.9, 1.0, 1.2]), np.linspace(-3, 3, 4001)
+    density = dist.Normal(0.0, 3.0).log_prob(line)
+    density += dist.StudentT(2.0, line[:, None], 0.5).log_prob(y).sum(1)
+    share = np.exp(density) / np.exp(density).sum()
+    draws = np.random.default_rng(0).choice(line, 2000, p=np.asarray(share)).reshape(4, 500)
+    training = dtda.Training(dtda.Program(clusters, y), kernels.pretrained({"level": draws}))
+    without, made = dtda.leave_one_out(training.program, [0, 5]), dtda.influence(training)
+    with pytest.warns(RuntimeWarning, match="1% of the draws move so far that they multiply"):
+        dtda.sample(made, KEY, None, without)
+    with pytest.warns(RuntimeWarning, match="Take importance, gaussian or covariance"):
+        dtda.attribute(made, KEY, None, ["mean"], without)
+    dtda.sample(dtda.gaussian(training), KEY, None, without)
+    dtda.sample(dtda.covariance(training), KEY, None, without)

@@ -1,5 +1,6 @@
 """Laws over programs of every kind, against log likelihoods by hand."""
 
+import sys
 from functools import cache, partial
 
 import jax
@@ -239,6 +240,13 @@ def test_queries_of_sites_that_follow_one_another_name_a_site():
     close(value, -dist.Normal(0.4, 2.0).log_prob(Y[:2]))
 
 
+def test_rows_of_sites_that_follow_one_another_are_neither_added_nor_relabelled():
+    program = bind("one plate after the other")
+    for change in (partial(dtda.add, program), partial(dtda.relabel, program, [0])):
+        with pytest.raises(ValueError, match=r"plate 'y rows' follow one another.* old= and weights="):
+            change({"x": X[:1]})
+
+
 def test_queries_of_another_number_have_no_latent_sites():
     with pytest.raises(
         ValueError, match=r"hold 3 data .* has 6, and its sites \['level'\].*measures.function"
@@ -266,6 +274,12 @@ def two_sided(y):
         numpyro.sample("y", dist.Normal(level + 2 * side), obs=y[i])
 
 
+def hidden_states(y):
+    with numpyro.plate("data", len(y)), handlers.scale(scale=2.0):
+        side = numpyro.sample("side", dist.Bernoulli(0.3))
+        numpyro.sample("y", dist.Normal(2.0 * side), obs=y)
+
+
 def test_discrete_sites_that_data_share_are_summed_with_weights_as_powers():
     program, level = dtda.Program(two_sided, Y), 0.4
     parts = [
@@ -290,3 +304,11 @@ def test_what_goes_example_by_example_is_refused_where_data_share_discrete_sites
         NotImplementedError, match=r"examples share the discrete latent sites \['side'\]"
     ):
         ask(dtda.Program(two_sided, Y))
+
+
+@pytest.mark.parametrize("model", [two_sided, hidden_states])
+def test_what_needs_funsor_says_so_where_it_is_missing(model, monkeypatch):
+    for name in ("funsor", "numpyro.contrib.funsor"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"funsor, which is missing: pip install 'dtda_prob\[enum\]'"):
+        dtda.Program(model, Y[:5])

@@ -282,6 +282,7 @@ def test_a_verdict_compares_runs_and_says_what_has_not_differentiable():
         source, KEY, weights, num_draws=64, where=dtda.Where(progress=False)
     )
     assert "no derivative in the weights" in found.text
+    assert found.table["passed"]["variance added by the furthest 1% of moves"]
     arms = comparison(source, KEY, weights).arms(64)
     by_run = (arms.new - arms.old).reshape(16, 4, 4, 2).mean(0)
     close(found.results["shifts"]["error"], by_run.std(0, ddof=1) / 2, rtol=1e-5)

@@ -14,7 +14,15 @@ from dtda_prob.attribution.scores import Scores, tried
 from dtda_prob.attribution.until import Until, draw_until
 from dtda_prob.divergences import Divergence, resolve
 from dtda_prob.sampling import warn_not_finite
-from dtda_prob.studies.check import NUM_CHECKED, has_range, warn_beyond_range, warn_few_draws
+from dtda_prob.studies.check import (
+    NUM_CHECKED,
+    far,
+    has_range,
+    moves_far,
+    warn_beyond_range,
+    warn_far_moves,
+    warn_few_draws,
+)
 from dtda_prob.studies.options import Options
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.pull import Responses
@@ -80,8 +88,8 @@ def attribute(
         OSError: if the store cannot be written to; what is finished is safe.
 
     Warns:
-        RuntimeWarning: if draws are not finite or all the same, predictions out of range, or a rule is
-            not met.
+        RuntimeWarning: if draws are not finite or all the same, predictions out of range, a few draws
+            move far, or a rule is not met.
     """
     compared = comparison(source, key, perturbations, direction, options.new_key)
     chosen = resolved(divergences, compared)
@@ -99,6 +107,8 @@ def attribute(
     _warn_identical(scores)
     if options.check and compared.coupled and is_new and has_range(source):
         warn_beyond_range(source, key, *longest_steps(compared, both))
+    if options.check and is_new and moves_far(source):
+        warn_far_moves(source, furthest(both))
     return scores
 
 
@@ -212,6 +222,16 @@ def longest_steps(
     positions = np.argsort(-np.asarray(squares), kind="stable")[:NUM_CHECKED]
     chosen = [first_run(place.start)[1][:, positions] for place in places]
     return np.moveaxis(np.concatenate(chosen), 1, 0), compared.perturbed.weights(positions)
+
+
+def furthest(both: xr.Dataset | Responses) -> np.ndarray:
+    """Return how much variance the furthest moves of each query add; see `far`.
+
+    Of responses that are pulled when they are scored, one run and block of queries is pulled for it.
+    """
+    some = both if isinstance(both, xr.Dataset) else part(both, slice(both.block[1]), slice(1))
+    arms = (arms_of(part(some, slice(i, i + 1))) for i in range(some.sizes["query"]))
+    return np.concatenate([far(old, new) for old, new in arms])
 
 
 def _lengths(old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from dtda_prob.diagnostics import numbers
 from dtda_prob.diagnostics.numbers import Number
 from dtda_prob.diagnostics.posterior import GOOD_K, USABLE_K
-from dtda_prob.studies.check import LEAST_COSINE, MOST_GROUP_RATIO, MOST_RATIO
+from dtda_prob.studies.check import LEAST_COSINE, MOST_FAR, MOST_GROUP_RATIO, MOST_RATIO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +168,16 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             passed="every draw contributes to the mean shifts",
             failed="a few draws with very long steps decide the mean shifts, as the exact derivative "
             "of an unstable training has them: take a damped response, or retrain",
+            method=True,
+        ),
+        Check(
+            name="variance added by the furthest 1% of moves",
+            value=numbers.furthest,
+            at_most=MOST_FAR,
+            passed="no few draws decide how the spread of a posterior moves",
+            failed="a few draws move so far that they decide the spread, from where their curvature is "
+            "nearly singular: read means alone, take importance, gaussian or covariance, or write "
+            "the model without its funnel",
             method=True,
         ),
         Check(

@@ -63,6 +63,11 @@ def spread_of_lengths(result: xr.Dataset) -> Number | None:
     return (float(result["length"].max()) / median, np.nan) if median > 0 else None
 
 
+def furthest(result: xr.Dataset) -> Number | None:
+    """Return the variance that the furthest moves add, relative, where draws move by themselves."""
+    return (float(result["far"].max()), np.nan) if "far" in result else None
+
+
 def noise(result: xr.Dataset) -> Number:
     """Return the error of each query's mean shifts, relative to their size without it."""
     noise = np.sqrt((result["error"] ** 2).sum("perturbation"))

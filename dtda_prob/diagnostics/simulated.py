@@ -8,12 +8,10 @@ import scipy.stats
 import xarray as xr
 from jaxtyping import Array, Float, Key
 from numpyro import handlers
-from numpyro.primitives import Messenger
 
 from dtda_prob.compiling import compiled
 from dtda_prob.kernels.supports import site_types, unconstrain
 from dtda_prob.program import Program
-from dtda_prob.program.layout import laid_out
 from dtda_prob.training import Training, each_state
 from dtda_prob.transforms.push_forward import check_posterior
 from dtda_prob.typing import PRNGKey, check_key
@@ -76,7 +74,7 @@ def _counts(training: Training, num_runs: int, keys: Key[Array, " simulation"]) 
         data_key, key = jax.random.split(key)
         truth, observed = _simulate(program, data_key)
         true = training.measure.readout(training.measure.outputs(truth))
-        own = program._with(model=replaced(program.model, observed))
+        own = program.observing(observed)
 
         def drawn(key: PRNGKey) -> Float[Array, "*state query"]:
             return each_state(training.observe, training.kernel.run(key, own, weights).params)[1]
@@ -89,24 +87,11 @@ def _counts(training: Training, num_runs: int, keys: Key[Array, " simulation"]) 
 
 def _simulate(program: Program, key: PRNGKey) -> tuple[Any, dict[str, Array]]:
     """Draw parameters from the prior, in unconstrained space, and observations at them."""
-    hidden = replaced(program.model, dict.fromkeys(program.observed))
-    model = handlers.seed(laid_out(hidden, layout=program.layout), key)
+    hidden = program.observing(dict.fromkeys(program.observed))
+    model = handlers.seed(hidden.joint, key)
     sites = handlers.trace(model).get_trace(*program.args, **program.kwargs)
     truth = {name: sites[name]["value"] for name in program.shapes}
     return unconstrain(program, truth), {name: sites[name]["value"] for name in program.observed}
-
-
-class replaced(Messenger):
-    """Observe other values at some sites; none where the value is None, so that it is drawn."""
-
-    def __init__(self, fn: Any, values: dict[str, Any]):
-        super().__init__(fn)
-        self.values = values
-
-    def process_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and msg["name"] in self.values:
-            msg["value"] = self.values[msg["name"]]
-            msg["is_observed"] = msg["value"] is not None
 
 
 def _check(training: Training) -> None:

@@ -28,6 +28,7 @@ from dtda_prob.diagnostics.posterior import k_hats
 from dtda_prob.diagnostics.sampling import LEAST_DRAWS, coupling, draws
 from dtda_prob.diagnostics.solves import null_space, residuals
 from dtda_prob.perturbations import num_removed
+from dtda_prob.studies.check import far, moves_far
 from dtda_prob.studies.perturbed import perturbed
 from dtda_prob.studies.run import HERE, Where
 from dtda_prob.studies.source import Source, draw_keys, training_of
@@ -123,6 +124,9 @@ def verdict(
     if retrained is not None:
         results |= _calibrations(old, new, retrained, key)
     left_out: dict[str, str] = {}
+    if moves_far(source):
+        moved = far(old.expand_dims(perturbation=1, axis=2).values, new.values)
+        results["shifts"] = results["shifts"].assign(far=(results["shifts"]["mean"].dims, moved))
     if isinstance(source, PushForward):
         longest = np.sort(np.argsort(-_lengths(results["shifts"]))[: options.num_checked])
         weights = some.weights(longest)

@@ -53,7 +53,8 @@ def relabel(
         The program and the weights. Copies are labelled by the next numbers, or "... relabelled".
 
     Raises:
-        ValueError: for unknown examples or arguments, rows that do not fit, or data along another axis.
+        ValueError: for unknown examples or arguments, rows that do not fit, data along another axis, or
+            plates that follow one another.
     """
     positions = positions_of(program, data)
     arguments = _arguments(program, changes, "changes")
@@ -99,7 +100,8 @@ def add(
 
     Raises:
         ValueError: for unknown arguments, rows that do not fit, arguments with a row per example that
-            are not named, labels that do not fit, or data along another axis.
+            are not named, labels that do not fit, data along another axis, or plates that follow one
+            another.
 
     >>> import jax.numpy as jnp
     >>> from dtda_prob import zoo
@@ -150,8 +152,15 @@ def _arguments(program: Program, named: Mapping[str, Any], what: str) -> inspect
     """Return a program's arguments by the names of its model's.
 
     Raises:
-        ValueError: if nothing is named, or something that is no argument.
+        ValueError: if nothing is named, or something that is no argument, or examples of several plates
+            follow one another.
     """
+    if not program.layout.shares:
+        raise ValueError(
+            f"{what}: examples of {program.layout.title} follow one another, so that no argument has a "
+            "row for each; bind the model to all rows, old and new, and pass weights that are 0 for "
+            "those that are not there (old= and weights= of sample)"
+        )
     bound = program.arguments
     if not named or not set(named) <= set(bound.arguments):
         raise ValueError(f"{what} names {[*named]}; name some of the arguments {[*bound.arguments]}")

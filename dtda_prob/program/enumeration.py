@@ -44,13 +44,13 @@ def log_marginals(
         kwargs: its keyword arguments.
         discrete: its discrete latent sites and the observations beside them.
     """
+    kept = (*dict(discrete.sizes), *discrete.observed)
+    alone = handlers.block(model, hide_fn=lambda msg: not _is_kept(msg, kept))
+    opened = enumerated(_Open(alone, discrete.plate), discrete.depth)
     import funsor
     import funsor.optimizer
     from numpyro.contrib.funsor import infer_util
 
-    kept = (*dict(discrete.sizes), *discrete.observed)
-    alone = handlers.block(model, hide_fn=lambda msg: not _is_kept(msg, kept))
-    opened = enumerated(_Open(alone, discrete.plate), discrete.depth)
     operations = funsor.ops.logaddexp, funsor.ops.add
     with handlers.block():
         lazy, *_ = infer_util._enum_log_density(

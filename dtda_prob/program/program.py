@@ -20,6 +20,7 @@ from dtda_prob.program.evaluation import as_evaluation
 from dtda_prob.program.labels import check_labels, check_unique, next_labels
 from dtda_prob.program.layout import Choice, as_choice
 from dtda_prob.program.objective import Objective, cast, dtype_of
+from dtda_prob.program.reweight import observe
 from dtda_prob.program.settings import lay_out
 from dtda_prob.typing import Params, Weights
 
@@ -217,6 +218,12 @@ class Program(Objective):
             return jax.jvp(alone, (ones,), (ones,))[1] * (self.num_rows / self._num_visited(ones))
 
         return partial(jax.grad(loss), params)
+    def observing(self, values: Mapping[str, Any]) -> "Program":
+        """Return the program with other observations at some sites, of the same shapes.
+
+        Values may be tracers: use it inside compiled code. Sites whose value is None are drawn.
+        """
+        return self._with(model=observe(self.model, values=values))
 
     def with_rows(self, args: tuple, kwargs: dict, labels: np.ndarray, slots: np.ndarray) -> "Program":
         """Bind the model to these data and more rows, of initial weight 0.

@@ -1,6 +1,6 @@
-"""The handler that gives each example a weight."""
+"""The handlers that give each example a weight, and sites other observations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -62,6 +62,25 @@ class reweight(Messenger):
             weights = weights[visited].reshape((-1,) + (1,) * (-self.layout.dim(msg) - 1))
             msg["fn"] = msg["fn"].mask(_is_inside(msg) | (weights != 0))
             _scale(msg, weights)
+
+
+class observe(Messenger):
+    """Observe other values at some sites; none where the value is None, so that it is drawn.
+
+    Args:
+        fn: the model.
+        values: by site.
+    """
+
+    def __init__(self, fn: Callable | None = None, *, values: Mapping[str, Any]):
+        super().__init__(fn)
+        self.values = values
+
+    def process_message(self, msg: Any) -> None:
+        """Set the value of a site, before it is drawn."""
+        if msg["type"] == "sample" and msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+            msg["is_observed"] = msg["value"] is not None
 
 
 def _scale(msg: Any, factor: float | Array) -> None:

@@ -17,6 +17,7 @@ from dtda_prob.studies.source import Source, matched, start_of, training_of
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.transforms.importance import GOOD_K, importance
+from dtda_prob.transforms.response import StateByState
 from dtda_prob.transforms.retrain import retrain
 from dtda_prob.typing import PRNGKey
 
@@ -30,7 +31,10 @@ of a group is asked for by its size, and first-order steps fall short where the 
 """
 MOST_SINGLE = 2
 """Weights that a perturbation of one example changes: its own, or the weights of two versions of it."""
+FURTHEST, MOST_FAR = 0.01, 0.2
+"""A share of the draws, and the most that their moves may add to the variance, relative to it."""
 Values = Float[np.ndarray, "perturbation query *output"]
+Arm = Float[np.ndarray, "draw ..."]
 
 
 class Steps(NamedTuple):
@@ -97,6 +101,42 @@ def warn_few_draws(source: Source, weights: Callable[[], xr.DataArray]) -> None:
             "neither estimates nor errors mean anything. Remove less at a time, draw a larger "
             "population (num_draws), pass match_moments=True or a proposal, use gaussian, or retrain; "
             "diagnostics.pareto_k grades each perturbation",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def moves_far(source: Source) -> bool:
+    """Return whether draws of a source move by themselves and none can be checked by retraining it."""
+    return isinstance(source, StateByState) and bool(source.training.kernel.not_differentiable)
+
+
+def far(old: Arm, new: Arm) -> Float[np.ndarray, "..."]:
+    """Return the variance that the furthest moves add, relative to the variance of the draws.
+
+    Moves count from their median, so that a common shift is not far; moves that are not finite are
+    reported elsewhere. It has no scale, is about 0.08 where the spread doubles, and 0 of draws that are
+    too few for it.
+    """
+    moves, number = new - old, round(FURTHEST * len(old))
+    if not number:
+        return np.zeros(moves.shape[1:])
+    moves = np.nan_to_num(np.abs(moves - np.median(moves, axis=0)), nan=0.0, posinf=0.0)
+    furthest = np.partition(moves, -number, axis=0)[-number:]
+    return (furthest**2).sum(0) / len(moves) / old.var(0).clip(np.finfo(float).tiny)
+
+
+def warn_far_moves(source: Source, far: Float[np.ndarray, "..."]) -> None:
+    """Warn where a few draws move so far that they decide the spread; see `far`."""
+    beyond = far > MOST_FAR
+    if beyond.any():
+        warnings.warn(
+            f"{source.name}: {FURTHEST:.0%} of the draws move so far that they multiply the standard "
+            f"deviation by up to {np.sqrt(1 + far.max()):.2g}, for {beyond.sum()} of {beyond.size} "
+            "perturbed values: where the curvature at a draw is nearly singular, as in the neck of a "
+            "funnel, its step means nothing. Means may be right, variances and distances are not. Take "
+            "importance, gaussian or covariance, or write the model non-centred or with these sites "
+            "integrated out",
             RuntimeWarning,
             stacklevel=3,
         )
