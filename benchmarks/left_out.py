@@ -4,7 +4,10 @@ Run with `uv run python benchmarks/left_out.py` (an hour on two cores); names of
 restrict it to these. The models are those of [models](models.md), which says how each is bound.
 """
 
+import json
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import arviz_stats
@@ -27,6 +30,7 @@ SEED = 0
 NUM_CHAINS, NUM_SAMPLES = 4, 500
 BLOCKS = 20
 """Blocks of draws whose means give errors, five of each chain."""
+KEPT = Path(tempfile.gettempdir()) / "left_out.jsonl"
 NUM_TRAINED = 32
 """Trainings of each model with parameters."""
 
@@ -55,14 +59,26 @@ def trainings() -> pd.DataFrame:
 
 
 def table(measure: Any, fits: Any) -> pd.DataFrame:
-    """Measure each model of a kind, and print what is found as it is found."""
+    """Measure each model of a kind; what an interrupted run has found is taken up."""
+    known = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    found = {row["model"]: row for row in known}
     rows = []
     for name in sys.argv[1:] or [name for name, entry in MODELS.items() if not entry.refused]:
         program = bound(MODELS[name])
         if fits(program):
-            rows.append({"model": name} | measure(MODELS[name], program))
-            print(rows[-1], flush=True)
+            row = found.get(name) or {"model": name} | measured(measure, MODELS[name], program)
+            rows.append(row)
+            if name not in found:
+                with KEPT.open("a") as file:
+                    print(json.dumps(row), file=file)
     return pd.DataFrame(rows or [{"model": "none"}]).set_index("model")
+
+
+def measured(measure: Any, entry: Entry, program: dtda.Program) -> dict[str, Any]:
+    try:
+        return measure(entry, program)
+    except Exception as error:
+        return {"refit": f"FAILED: {str(error).splitlines()[0]}"}
 
 
 def bound(entry: Entry, args: tuple | None = None) -> dtda.Program:
@@ -175,3 +191,4 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     parts = [posteriors, trainings]
     write("left_out", "Models without an example", __doc__, parts, SEED)
+    KEPT.unlink(missing_ok=True)

@@ -66,7 +66,7 @@ def test_pit_values_are_arviz_s_up_to_the_random_rank():
     even = rows.copy(data=alike - np.log(1000))
     for pareto_pit in (False, True):
         theirs, _ = rows.azstats.loo_pit(observed, log_weights=even, pareto_pit=pareto_pit)
-        close(found, theirs, atol=0.01)
+        close(found, theirs, atol=0.015)
 
 
 @pytest.fixture(scope="module")

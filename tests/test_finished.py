@@ -254,5 +254,3 @@ def test_draws_that_move_far_from_where_the_curvature_vanishes_are_warned_of():
         dtda.sample(made, KEY, None, without)
     with pytest.warns(RuntimeWarning, match="Take importance, gaussian or covariance"):
         dtda.attribute(made, KEY, None, ["mean"], without)
-    dtda.sample(dtda.gaussian(training), KEY, None, without)
-    dtda.sample(dtda.covariance(training), KEY, None, without)
