@@ -27,7 +27,7 @@ from dtda_prob import kernels
 from dtda_prob.kernels.supports import site_types, unconstrain
 
 SEED = 0
-NUM_CHAINS, NUM_SAMPLES = 4, 500
+NUM_CHAINS, NUM_SAMPLES = 4, 300
 BLOCKS = 20
 """Blocks of draws whose means give errors, five of each chain."""
 KEPT = Path(tempfile.gettempdir()) / "left_out.jsonl"
@@ -38,7 +38,7 @@ NUM_TRAINED = 32
 def posteriors() -> pd.DataFrame:
     """Compare refits at weight 0 with `arviz_stats.loo`, for every model that has a posterior.
 
-    By NUTS, four chains of 500 steps of warm-up and 500 states on all data, and as many without the
+    By NUTS, four chains of 300 steps of warm-up and 300 states on all data, and as many without the
     first, the middle and the last example. `refit` is the log predictive density of each of the three
     without it; `arviz` the same from the chains on all data; `k` the shape of its weights, which are
     not reliable above 0.7; `apart` the difference over its Monte Carlo error, from 20 blocks of draws;
@@ -98,7 +98,7 @@ def left_out(entry: Entry, program: dtda.Program) -> dict[str, Any]:
     places = places_of(program)
     weights = np.ones((4, program.num_data))
     weights[1 + np.arange(3), places] = 0.0
-    kernel = kernels.nuts(num_warmup=500, num_samples=NUM_SAMPLES)
+    kernel = kernels.nuts(num_warmup=NUM_SAMPLES, num_samples=NUM_SAMPLES)
     num_draws, key = NUM_CHAINS * NUM_SAMPLES, jax.random.key(SEED)
     training = dtda.Training(program, kernel)
     keep = ["parameters"] if program.structure.shared else ["parameters", "log_likelihood"]
