@@ -218,6 +218,7 @@ class Program(Objective):
             return jax.jvp(alone, (ones,), (ones,))[1] * (self.num_rows / self._num_visited(ones))
 
         return partial(jax.grad(loss), params)
+
     def observing(self, values: Mapping[str, Any]) -> "Program":
         """Return the program with other observations at some sites, of the same shapes.
 

@@ -106,7 +106,7 @@ def warn_few_draws(source: Source, weights: Callable[[], xr.DataArray]) -> None:
         )
 
 
-def moves_far(source: Source) -> bool:
+def moves_far(source: Source) -> TypeGuard[PushForward]:
     """Return whether draws of a source move by themselves and none can be checked by retraining it."""
     return isinstance(source, StateByState) and bool(source.training.kernel.not_differentiable)
 
@@ -126,7 +126,7 @@ def far(old: Arm, new: Arm) -> Float[np.ndarray, "..."]:
     return (furthest**2).sum(0) / len(moves) / old.var(0).clip(np.finfo(float).tiny)
 
 
-def warn_far_moves(source: Source, far: Float[np.ndarray, "..."]) -> None:
+def warn_far_moves(source: PushForward, far: Float[np.ndarray, "..."]) -> None:
     """Warn where a few draws move so far that they decide the spread; see `far`."""
     beyond = far > MOST_FAR
     if beyond.any():

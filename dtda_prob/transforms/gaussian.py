@@ -6,14 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from dtda_prob.curvature import Curvature, dense
-from dtda_prob.curvature.curvature import Spectrum
 from dtda_prob.curvature.matrices import resolve
-from dtda_prob.module import Module
-from dtda_prob.program import Program
 from dtda_prob.training import each_state
+from dtda_prob.transforms.averaged import LEAST_STATES, MOST_STATES, mean_program
 from dtda_prob.transforms.push_forward import (
     Cost,
     Restricted,
@@ -21,9 +19,6 @@ from dtda_prob.transforms.push_forward import (
     side_key,
 )
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
-
-MOST_STATES = 64
-"""States of a run that a curvature is averaged over; gradients are averaged over all."""
 
 
 class gaussian(Restricted):
@@ -55,7 +50,7 @@ class gaussian(Restricted):
     def __check_init__(self) -> None:
         check_posterior(self.training, "gaussian")
         states, matrix = self.training.kernel.num_states, self.curvature.matrix
-        if states < 3:
+        if states < LEAST_STATES:
             raise ValueError(
                 f"gaussian takes means over the states of a run, and the kernel keeps "
                 f"num_states={states}: keep more (kernels.keep), or use newton"
@@ -69,8 +64,9 @@ class gaussian(Restricted):
     def carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         """Move all states of an outcome by one affine map."""
         states = jax.lax.stop_gradient(outcome.params)
-        centre = jax.tree.map(lambda leaf: leaf.mean(0), states)
-        before, after = (self._spectrum(key, states, centre, w) for w in (old, new))
+        centre, mean = mean_program(self.training.program, states)
+        args = side_key(key), centre
+        before, after = (self.curvature.at(mean, *args, w, self.moving) for w in (old, new))
         slopes = jax.vmap(lambda theta: optax.tree.sub(*(self.gradient(theta, w) for w in (new, old))))
         change = jax.tree.map(lambda leaf: leaf.mean(0), slopes(states))
         point = self.moving.part(centre)
@@ -89,50 +85,6 @@ class gaussian(Restricted):
     def cost(self) -> Cost:
         passes = 2 * self.curvature.passes(self.training.program, 1)
         return Cost(1.0 + passes * MOST_STATES / self.training.num_passes(), float("nan"))
-
-    def _spectrum(self, key: PRNGKey, states: Params, centre: Params, weights: Weights) -> Spectrum:
-        every = -(-self.training.kernel.num_states // MOST_STATES)
-        offsets = jax.tree.map(lambda leaf, mean: leaf[::every] - mean, states, centre)
-        mean: Any = averaged(self.training.program, offsets)
-        return self.curvature.at(mean, side_key(key), centre, weights, self.moving)
-
-
-class averaged(Module):
-    """The mean of a program's objective about a point, in the place of the program in a curvature.
-
-    Attributes:
-        program: the model and its data.
-        offsets: where it is evaluated, stacked, relative to the point.
-    """
-
-    program: Program
-    offsets: Params
-
-    def objective(self, params: Params, weights: Weights) -> Float[Array, ""]:
-        """Return the mean of the objective over the offsets."""
-        return jax.vmap(lambda offset: self.program.objective(optax.tree.add(params, offset), weights))(
-            self.offsets
-        ).mean()
-
-    @property
-    def evaluated(self) -> "averaged":
-        """The mean itself, in evaluation as in training."""
-        return self
-
-    @property
-    def has_prior(self) -> bool:
-        """Whether anything but the observations enters the objective."""
-        return self.program.has_prior
-
-    @property
-    def num_data(self) -> int:
-        """Number of examples."""
-        return self.program.num_data
-
-    @property
-    def num_rows(self) -> int:
-        """Number of examples that the objective is normalised by."""
-        return self.program.num_rows
 
 
 def _root(values: Any, largest: Any) -> Array:

@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from dtda_prob.curvature import Curvature, dense
+from dtda_prob.curvature.matrices import resolve
 from dtda_prob.kernels.distances import DISTANCE, with_distances
+from dtda_prob.program import Program
 from dtda_prob.training import Training
+from dtda_prob.transforms.averaged import LEAST_STATES, mean_program
 from dtda_prob.transforms.push_forward import Cost, Response, Restricted, is_at, side_key
-from dtda_prob.transforms.response import LinearResponse, StateByState
+from dtda_prob.transforms.response import LinearResponse, Mover, StateByState
 from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
 
@@ -97,12 +100,15 @@ class Stationary(StateByState, Restricted):
         kept = jax.tree.map(lambda there, here: jnp.where(nearer, there, here), mode, params)
         return jax.lax.stop_gradient(kept)
 
-    def solver(self, key: PRNGKey, state: State, weights: Weights) -> Callable[[Params], Params]:
-        """Return v -> H^+ v at this state and weights."""
+    def solver(
+        self, key: PRNGKey, state: State, weights: Weights, program: Program | None = None
+    ) -> Callable[[Params], Params]:
+        """Return v -> H^+ v at this state and weights, of the training's program if None."""
         training, curvature, (params, distances) = self.training, self.settled, state
         assert curvature is not None
         scale = None if distances is None else self.scale(distances)
-        spectrum = curvature.at(training.program, side_key(key), params, weights, self.moving, scale)
+        program = training.program if program is None else program
+        spectrum = curvature.at(program, side_key(key), params, weights, self.moving, scale)
         inverse = curvature.inverse(spectrum, self.moving.part(params), training.total_step_size)
         return partial(spectrum.apply, inverse)
 
@@ -121,11 +127,14 @@ class influence(LinearResponse, Stationary):
     unrolling, Mlodozeniec et al., arXiv 2506.12965). Parameters that training does not move stay fixed.
 
     A draw from a posterior is not a stationary point. Moved as if it were, the covariance would change
-    twice as much as it should. Such a draw moves by the mean of its own step and the step of the mode,
-    which is found by a Newton step: the change of mean and covariance is then exact to first order for
-    a Gaussian posterior, and to leading order in n for others. This costs a second decomposition. If
-    such a draw has no derivative (`nuts`), draws at other weights are not coupled to it, so at="centre"
-    means at="old".
+    twice as much as it should. Such a draw moves by the mean of its own step and the step of the mode:
+    the change of mean and covariance is then exact to first order for a Gaussian posterior, and to
+    leading order in n for others. Where the kernel keeps several states of a run, these share the mean
+    of their Hessians, and their own mean stands for the mode. A posterior's mean Hessian is the
+    covariance of its score, positive definite wherever single draws lie, as in the neck of a funnel.
+    A single state has its own curvature, and finds the mode by a Newton step, which costs a second
+    decomposition. If draws have no derivative (`nuts`), draws at other weights are not coupled to them,
+    so at="centre" means at="old".
 
     Attributes:
         training: the stochastic kernel.
@@ -165,6 +174,27 @@ class influence(LinearResponse, Stationary):
     def cost(self) -> Cost:
         push, pull = self.solves_costs()
         return Cost(1.0 + self.extra_cost() + push, 1.0 + pull)
+
+    def mover(self, key: PRNGKey, states: State, old: Weights) -> Mover:
+        """Return how a state moves; several states of a posterior share their mean curvature."""
+        if not self.averages:
+            return super().mover(key, states, old)
+        centre, mean = mean_program(self.training.program, states[0])
+        solve = self.solver(key, (centre, None), old, mean)
+
+        def moved(state: State, new: Weights) -> Params:
+            params, _ = state
+            changes = (self.change_of_gradient(each, new) for each in (params, centre))
+            return self.added(params, optax.tree.scale(-0.5, solve(optax.tree.add(*changes))))
+
+        return moved
+
+    @property
+    def averages(self) -> bool:
+        """Return whether there are several states of a posterior, and a Hessian that has a mean."""
+        kernel, matrix = self.training.kernel, self.curvature.matrix
+        several = kernel.temperature is not None and kernel.num_states >= LEAST_STATES
+        return several and not resolve("hessian" if matrix is None else matrix).factored
 
     def _carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         along = lambda weights: self.move_states(key, outcome, old, weights)  # noqa: E731

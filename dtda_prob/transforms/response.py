@@ -22,6 +22,9 @@ from dtda_prob.transforms.push_forward import (
 )
 from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
 
+Mover = Callable[[Any, Weights], Params]
+"""From a state and new weights to the parameters that it is carried to."""
+
 
 def _as_point(at: Any) -> Any:
     return at if isinstance(at, str | jax.Array) else np.asarray(at)
@@ -151,8 +154,13 @@ class StateByState(PushForward):
         """Move each state of an outcome, and measure it anew."""
         outcome = jax.lax.stop_gradient(outcome)
         states = jax.lax.stop_gradient(self.states(key, outcome, old))
-        params = each_state(lambda state: self.moved(key, state, old, new), states)
+        mover = self.mover(key, states, old)
+        params = each_state(lambda state: mover(state, new), states)
         return self.training.measured(params, outcome.losses, outcome.stats)
+
+    def mover(self, key: PRNGKey, states: Any, old: Weights) -> Mover:
+        """Return how a state is carried from the old weights to others, given all states of its run."""
+        return lambda state, new: self.moved(key, state, old, new)
 
     def pull(self, key: PRNGKey, weights: Weights, queries: Queries | None = None) -> Response:
         """Return the derivative of `push` at new = old, in reverse mode."""
@@ -162,15 +170,16 @@ class StateByState(PushForward):
         self, key: PRNGKey, outcome: Outcome, weights: Weights, queries: Queries | None
     ) -> Response:
         """Return the derivative of what each state is carried to, row by row."""
+        states = self.states(key, outcome, weights)
+        mover = self.mover(key, states, weights)
 
         def rows_of_state(state: Any) -> Float[Array, "query *output example"]:
             def value_at(new: Weights) -> Array:
-                moved = self.moved(key, state, weights, new)
-                return of_queries(self.training.observe(moved)[1], queries, 0)
+                return of_queries(self.training.observe(mover(state, new))[1], queries, 0)
 
             return rows(value_at, weights, self.batch_size)
 
-        return each_state(rows_of_state, self.states(key, outcome, weights))
+        return each_state(rows_of_state, states)
 
 
 def rows(value_at: Callable[[Weights], Array], point: Weights, batch_size: int | None) -> Array:
