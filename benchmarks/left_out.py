@@ -1,7 +1,7 @@
 """Sample every model of the catalogue, and leave three examples out by refits and by ArviZ.
 
 Run with `uv run python benchmarks/left_out.py` (an hour on two cores); names of models after it
-restrict it to these. The models are those of [models](models.md), which says how each is bound.
+restrict it to these. [Models](models.md) says how each is bound.
 """
 
 import json
