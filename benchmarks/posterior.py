@@ -332,8 +332,8 @@ def simulated() -> pd.DataFrame:
     arXiv 1804.06788). "p-value" is the smallest of the three parameters, times three, of a test that
     ranks are uniform; "bias" the mean of the share of draws below the true value, less a half, where
     it is largest, with the p-value of a test that it is zero, times three (for `svi` the test of Yao et
-    al., arXiv 1802.02538); "spread" the standard deviation of that share, relative to uniform numbers, on
-    average: above 1 where draws are too narrow.
+    al., arXiv 1802.02538); "spread" the standard deviation of that share, relative to uniform numbers:
+    above 1, on average over parameters, where draws are too narrow.
     """
     rng = np.random.default_rng(SEED)
     x = rng.normal(size=(24, 3)) @ np.linalg.cholesky(0.4 * np.eye(3) + 0.6).T
