@@ -349,17 +349,37 @@ def hierarchical(x, y):
         numpyro.sample("y", dist.Normal(slope * x[i], 1.0), obs=y[i])
 
 
-def doubled(x, y):
-    slope = numpyro.sample("slope", dist.Normal())
-    with numpyro.plate("data", len(x)) as i, numpyro.handlers.scale(scale=2.0):
-        numpyro.sample("y", dist.Normal(slope * x[i], 1.0), obs=y[i])
+IMPORTANCE = np.array([0.5, 2.0, 3.0])
 
 
-@pytest.mark.parametrize("matrix", ["gauss_newton", curvatures.fisher(2000)])
-def test_a_scale_in_the_model_multiplies_its_curvature(x64, matrix):
-    program = dtda.Program(doubled, jnp.arange(4.0), jnp.array([0.0, 0.5, 1.0, -1.0]))
-    found = solve(curvatures.dense(matrix), program, {"slope": jnp.ones(())}, np.ones(4))
-    close(found, 1 / (2 * 3.5 + 1 / 4), rtol=0.1)  # scale times mean of x^2, and the prior
+def by_class(x, y, importance=IMPORTANCE):
+    """Classes of unequal importance, by a scale of each example."""
+    slopes = numpyro.sample("slopes", dist.Normal().expand([2, 3]).to_event(2))
+    with (
+        numpyro.plate("data", len(x)) as i,
+        numpyro.handlers.scale(scale=jnp.asarray(importance)[y[i]]),
+    ):
+        numpyro.sample("y", dist.Categorical(logits=x[i] @ slopes), obs=y[i])
+
+
+def of_equal_importance(x, y):
+    by_class(x, y, np.ones(3))
+
+
+OF_EXAMPLES = {
+    "fisher": curvatures.dense(curvatures.fisher(3)),
+    "conjugate gradient": curvatures.conjugate_gradient("gauss_newton", damping=0.1),
+    "kronecker": curvatures.kronecker("gauss_newton"),
+}
+
+
+@pytest.mark.parametrize("name", OF_EXAMPLES)
+def test_weights_of_classes_are_weights_of_examples(x64, name):
+    """In every curvature a scale inside the model multiplies what belongs to an example, once."""
+    x, y = np.random.default_rng(5).normal(size=(8, 2)), np.arange(8) % 3
+    weighted, plain = (dtda.Program(model, x, y) for model in (by_class, of_equal_importance))
+    found = solve(OF_EXAMPLES[name], weighted, weights=np.ones(8))
+    close(found, solve(OF_EXAMPLES[name], plain, weights=IMPORTANCE[y]), rtol=1e-6)
 
 
 def bind(curvature, model=None):

@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 import pytest
 import scipy.stats
-from cases.kernels import ADAM, CASES, DESCENT
+from cases.kernels import ADAM, CASES, DESCENT, missed
 from numpyro.infer.autoguide import (
     AutoDelta,
     AutoLaplaceApproximation,
@@ -21,7 +21,7 @@ from numpyro.infer.autoguide import (
 from tables import NUM_DATA, direction, draw, last, ones, pull, regression, regression_data, train
 
 import dtda_prob as dtda
-from dtda_prob import kernels
+from dtda_prob import kernels, measures
 from dtda_prob.compiling import compiled
 from dtda_prob.kernels import guide as guides
 from dtda_prob.kernels.batches import BatchPhase
@@ -396,6 +396,36 @@ def test_muon_is_differentiated_through_its_matrices(x64):
     layer = dtda.Program(dtda.zoo.classifier([], 3), regression_data()[0], y=np.arange(NUM_DATA) % 3)
     training = dtda.Training(layer, kernel, dtda.measures.loss(x, y=y))
     close(*finite_difference_and_response(training), rtol=1e-6, atol=1e-12)
+
+
+def test_early_stopping_keeps_the_best_step(x64):
+    """Its parameters, and its response, are those of training that is truncated there."""
+    whole = kernels.sgd(optax.sgd(0.1, momentum=0.9), num_steps=8, batch_size=4)
+    program = regression()
+    ends = jax.jit(lambda: whole.path(KEY, program, ones(), 8).ends["slopes"])()
+    scores = np.array([missed({"slopes": slopes}) for slopes in ends])
+    place = int(scores.argmin())
+    assert 0 < place < 7
+    several = kernels.best(whole, measures.function(missed)), kernels.truncate(whole, (place + 1) / 8)
+    trainings = [dtda.Training(program, each, measures.parameters()) for each in several]
+    outcome = draw(trainings[0], ones())
+    close(outcome.params["slopes"], ends[place], rtol=1e-12)
+    close(outcome.stats["best"], scores[place], rtol=1e-12)
+    close(*(pull(dtda.unroll(each), ones()) for each in trainings), rtol=1e-10, atol=1e-12)
+
+
+def test_early_stopping_makes_no_more_checks_once_its_patience_ends():
+    """Falling, rising for four steps, and then lower than before."""
+    rates = optax.sgd(lambda count: jnp.where(count == 2, -0.1, 0.02))
+    program, kernel = regression(), kernels.sgd(rates, num_steps=9)
+    path = jax.jit(lambda: kernel.path(KEY, program, ones(), 9).ends["slopes"])()
+    scores = [float(missed({"slopes": slopes})) for slopes in path]
+    assert scores[1] < min(scores[0], *scores[2:6])
+    assert scores[8] < min(scores[:8])
+    for patience, kept in ((None, 8), (1, 1), (5, 8)):
+        best = kernels.best(kernel, measures.function(missed), patience=patience)
+        training = dtda.Training(program, best, measures.parameters())
+        close(draw(training, ones()).value, path[kept], rtol=1e-5)
 
 
 @pytest.mark.parametrize("eps_root", [0.0, 1e-16])

@@ -1,5 +1,6 @@
 """Training algorithms as stochastic kernels."""
 
+from dtda_prob.kernels.early_stopping import best as best
 from dtda_prob.kernels.hamiltonian import hmc as hmc
 from dtda_prob.kernels.hamiltonian import nuts as nuts
 from dtda_prob.kernels.kernel import Kernel as Kernel

@@ -14,6 +14,7 @@ from numpyro.infer.autoguide import AutoDelta, AutoNormal
 from dtda_prob import kernels
 from dtda_prob.kernels import Kernel
 from dtda_prob.kernels.finished import finished
+from dtda_prob.measures import function
 
 RESTARTS = [
     {"init_value": 0.0, "peak_value": 0.1, "decay_steps": 4, "warmup_steps": 1, "end_value": 0.01}
@@ -58,6 +59,11 @@ def _clipped(num_steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate))
 
 
+def missed(sites):
+    """A measure for early stopping, lowest some steps before the end."""
+    return ((sites["slopes"] - jnp.array([1.4, -0.8, 0.5])) ** 2).sum()
+
+
 DESCENT = _descent(optax.sgd(0.05))
 ADAM = optax.adam(0.05)
 CHAIN = finished({"slopes": np.linspace(-1, 1, 90).reshape(6, 5, 3)}, 30, 6, 5, posterior=True)
@@ -94,6 +100,7 @@ CASES: dict[str, Case] = {
     ),
     "pretrained": Case(kernels.sequence(PRETRAINED, DESCENT), "`pretrained`, then `sgd`"),
     "average": Case(kernels.average(DESCENT, decay=0.8), "`average`"),
+    "best": Case(kernels.best(DESCENT, function(missed), every=2), "`best`"),
     "late average": Case(kernels.average(DESCENT, share=0.5)),
     "in precision": Case(kernels.in_precision(DESCENT), "`in_precision`", smooth=False),
     "variational": Case(
