@@ -15,5 +15,6 @@ from dtda_prob.curvature.matrices import empirical_fisher as empirical_fisher
 from dtda_prob.curvature.matrices import fisher as fisher
 from dtda_prob.curvature.matrices import gauss_newton as gauss_newton
 from dtda_prob.curvature.matrices import hessian as hessian
+from dtda_prob.curvature.refined import chebyshev as chebyshev
 from dtda_prob.curvature.sketch import nystroem as nystroem
 from dtda_prob.curvature.sketch import projection as projection

@@ -40,7 +40,27 @@ class Iterative(Curvature):
         return True
 
 
-class conjugate_gradient(Iterative):
+class Preconditioned(Iterative):
+    """A curvature that solves damped systems by products and the inverse of a simpler curvature."""
+
+    preconditioner: Curvature | None = eqx.field(default=None, kw_only=True)
+
+    def check(self, program: Program, moving: Moving = EVERYTHING) -> None:
+        super().check(program, moving)
+        if self.preconditioner is not None:
+            self.preconditioner.check(program, moving)
+
+    def near(self, h: Quadratic) -> Spectrum | None:
+        """Return the spectrum of the simpler curvature, if there is one."""
+        if self.preconditioner is None:
+            return None
+        return self.preconditioner.decompose(h.of(self.preconditioner.matrix))
+
+    def passes(self, program: Program, num_solves: int) -> float:
+        return self.preconditioner.passes(program, 0) if self.preconditioner else 0.0
+
+
+class conjugate_gradient(Preconditioned):
     """Solve (H + damping I) x = v by conjugate gradients; H is never formed.
 
     The damped matrix must be positive definite. A solution whose residual stays above ten times the
@@ -55,24 +75,14 @@ class conjugate_gradient(Iterative):
     """
 
     matrix: MatrixLike | None = "hessian"
-    preconditioner: Curvature | None = eqx.field(default=None, kw_only=True)
     tolerance: float = eqx.field(default=1e-4, kw_only=True)
     max_steps: int = eqx.field(default=200, kw_only=True)
 
-    def check(self, program: Program, moving: Moving = EVERYTHING) -> None:
-        super().check(program, moving)
-        if self.preconditioner is not None:
-            self.preconditioner.check(program, moving)
-
     def decompose(self, h: Quadratic) -> Spectrum:
-        near = None
-        if self.preconditioner is not None:
-            near = self.preconditioner.decompose(h.of(self.preconditioner.matrix))
-        return Solves(h, near, self.tolerance, self.max_steps)
+        return Solves(h, self.near(h), self.tolerance, self.max_steps)
 
     def passes(self, program: Program, num_solves: int) -> float:
-        first = self.preconditioner.passes(program, 0) if self.preconditioner else 0.0
-        return first + 2.0 * self.max_steps * num_solves
+        return super().passes(program, num_solves) + 2.0 * self.max_steps * num_solves
 
 
 class neumann(Iterative):
@@ -91,7 +101,7 @@ class neumann(Iterative):
     num_steps: int = eqx.field(default=1000, kw_only=True)
 
     def decompose(self, h: Quadratic) -> Spectrum:
-        return Series(h, _largest_eigenvalue(h), self.num_steps)
+        return Series(h, largest_eigenvalue(h, h.product), self.num_steps)
 
     def passes(self, program: Program, num_solves: int) -> float:
         return 2.0 * self.num_steps * num_solves
@@ -210,11 +220,13 @@ def _unless_off(solution: Params, product: Product, vector: Params, tolerance: S
     return jax.tree.map(lambda x: jnp.where(solved, x, jnp.nan), solution)
 
 
-def _largest_eigenvalue(h: Quadratic) -> Float[Array, ""]:
+def largest_eigenvalue(h: Quadratic, product: Product) -> Float[Array, ""]:
+    """Estimate the largest eigenvalue of a matrix, given by its products with vectors of H."""
+
     def body(_: int, vector: Params) -> Params:
-        moved = h.product(vector)
+        moved = product(vector)
         return optax.tree.scale(1 / optax.tree.norm(moved), moved)
 
     start = optax.tree.random_like(h.key, h.point, jax.random.normal)
     last = jax.lax.fori_loop(0, POWER_STEPS, body, start)
-    return jnp.asarray(optax.tree.norm(h.product(last)))
+    return jnp.asarray(optax.tree.norm(product(last)))

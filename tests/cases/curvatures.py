@@ -51,6 +51,8 @@ CASES = {
     "gram by Cholesky": Case(curvature.gram(damping=DAMPING, factorization="cholesky")),
     "conjugate gradients": Case(_products()),
     "preconditioned": Case(_products(preconditioner=curvature.kronecker("gauss_newton"))),
+    "chebyshev": Case(curvature.chebyshev(damping=DAMPING, num_steps=200)),
+    "chebyshev, 2 steps": Case(curvature.chebyshev(damping=DAMPING, num_steps=2), exact=False),
     "neumann": Case(curvature.neumann(damping=DAMPING, num_steps=1000)),
     "lanczos": Case(curvature.lanczos(rank=RANK + 1, damping=DAMPING), functions=True),
     "nystroem": Case(curvature.nystroem(rank=RANK, damping=DAMPING), functions=True, rtol=1e-9),
