@@ -20,6 +20,8 @@ HELD = {"stop_gradient", "square", "integer_pow", "pow", "abs", "sign"}
 """Primitives through which no derivative is taken."""
 PRODUCTS = {"mul", "dot_general"}
 """Primitives through which none is taken where more than one factor has one."""
+QUOTIENTS = {"div"}
+"""Primitives whose second argument is held where the first has a derivative."""
 BODIES = ("jaxpr", "call_jaxpr")
 """Parameters of primitives that call a function once."""
 
@@ -91,7 +93,7 @@ def _apply(eqn: JaxprEqn, values: list, slopes: Slopes) -> tuple[list, Slopes]:
     body = _body(eqn)
     if body is not None:
         return _evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", ()), values, slopes)
-    if name == "div":
+    if name in QUOTIENTS:
         moving = moving[:1]
 
     def along(*some: Array) -> list:
