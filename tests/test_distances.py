@@ -1,10 +1,13 @@
 """How far each parameter moves in training, and the responses that take it for their unit."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases.kernels import CASES
 from tables import draw, ones, pull, regression, train
 
 import dtda_prob as dtda
@@ -102,8 +105,31 @@ def test_optimizers_that_take_signs_have_no_distances(optimizer):
         training.total_step_size()
 
 
-def test_a_prior_in_units_by_parameter_is_refused_where_it_must_be_isotropic():
+def test_a_prior_is_left_to_the_damping_where_it_must_be_isotropic(x64):
     training = train("adamw, clipped, warmed up")
-    for make in (dtda.influence, dtda.segments):
-        with pytest.raises(ValueError, match="a unit of its own"):
-            make(training, curvature.gram())
+    whole, other = (
+        pull(dtda.influence(training, chosen, at="old"), ones())
+        for chosen in (curvature.dense("gauss_newton", damping="auto"), curvature.gram())
+    )
+    close(other, whole, rtol=1e-8)
+    with pytest.raises(ValueError, match="a unit of its own"):
+        dtda.segments(training, curvature.gram())
+
+
+def test_each_state_has_its_own_distances_and_an_outcome_without_them_is_trained_again(x64):
+    training = train(kernels.keep(CASES["adam on all data"].kernel, 3))
+    made = dtda.influence(training, curvature.dense(damping="auto"), at="old")
+    new = ones().at[3].set(0.0)
+
+    @jax.jit
+    def both(key):
+        outcome = training.draw(key, ones())
+        carried = made.carry(key, outcome, ones(), new)
+        _, moved = made.states(key, outcome, ones())
+        return outcome, carried, made.push(key, ones(), new), moved["slopes"]
+
+    outcome, carried, pushed, moved = both(KEY)
+    jax.tree.map(partial(close, rtol=1e-9), carried, pushed)
+    assert carried.stats.keys() == outcome.stats.keys()
+    assert moved.shape == (3, 3)
+    assert (np.diff(moved, axis=0) > 0).all()

@@ -98,7 +98,12 @@ class Quadratic:
         return self.prior_product(jax.tree.map(jnp.ones_like, self.point))
 
     def prior_scale(self) -> Float[Array, ""]:
-        """Return the multiple of the identity that the prior's Hessian must be; see `check_prior`."""
+        """Return the multiple of the identity that the prior's Hessian must be; see `check_prior`.
+
+        0 in other units: it is then a part of them, see `Stationary.shortened`.
+        """
+        if self.scale is not None:
+            return jnp.zeros((), jnp.result_type(*jax.tree.leaves(self.point)))
         sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(self.prior_diagonal())]
         return jnp.stack(sums).sum() / self.num_params
 

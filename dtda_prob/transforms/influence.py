@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from dtda_prob.curvature import Curvature, dense
-from dtda_prob.curvature.matrices import resolve
+from dtda_prob.curvature.matrices import hessian, resolve
+from dtda_prob.curvature.quadratic import Quadratic
 from dtda_prob.kernels.distances import DISTANCE, with_distances
 from dtda_prob.program import Program
 from dtda_prob.training import Training
@@ -50,8 +51,6 @@ class Stationary(StateByState, Restricted):
 
     def __check_init__(self) -> None:
         self.curvature.check(self.training.program, self.moving)
-        if self.is_scaled:
-            check_scaled(self.curvature, self.training)
 
     @abstractmethod
     def step(self, key: PRNGKey, state: State, old: Weights, new: Weights) -> Params:
@@ -106,11 +105,27 @@ class Stationary(StateByState, Restricted):
         """Return v -> H^+ v at this state and weights, of the training's program if None."""
         training, curvature, (params, distances) = self.training, self.settled, state
         assert curvature is not None
-        scale = None if distances is None else self.scale(distances)
         program = training.program if program is None else program
+        scale = None
+        if distances is not None:
+            scale = self.scale(self.shortened(program, params, weights, distances))
         spectrum = curvature.at(program, side_key(key), params, weights, self.moving, scale)
         inverse = curvature.inverse(spectrum, self.moving.part(params), training.total_step_size)
         return partial(spectrum.apply, inverse)
+
+    def shortened(
+        self, program: Program, params: Params, weights: Weights, distances: Params
+    ) -> Params:
+        """Return distances D / (1 + p D) where a method leaves the prior's diagonal p to the damping.
+
+        (B'B + p + 1/D)^-1 is then damped by one over them, and a method whose prior must be a multiple
+        of the identity needs none.
+        """
+        if not (self.curvature.prior == "isotropic" and program.has_prior):
+            return distances
+        h = Quadratic(program, hessian(), jax.random.key(0), params, weights, self.moving)
+        parts = h.prior_diagonal(), self.moving.part(distances)
+        return self.moving.whole(jax.tree.map(lambda p, d: d / (1 + p * d), *parts), distances)
 
     def solves_costs(self) -> tuple[float, float]:
         """Return the costs of a decomposition and the solves of a push, and of a pull, in trainings."""
@@ -246,20 +261,6 @@ class newton(Stationary):
     def cost(self) -> Cost:
         push, pull = self.solves_costs()
         return Cost(1.0 + self.num_steps * push, 1.0 + self.num_steps * pull)
-
-
-def check_scaled(curvature: Curvature, training: Training) -> None:
-    """Check that a curvature supports a unit of its own for each parameter.
-
-    Raises:
-        ValueError: if it needs a prior that is the same in all directions, and the program has one.
-    """
-    if curvature.prior == "isotropic" and training.program.has_prior:
-        raise ValueError(
-            f"curvature={curvature} needs a prior whose Hessian is a multiple of the identity, and "
-            "with this optimizer each parameter has a unit of its own (Adam, clipping, or rates by "
-            "parameter); use dense, conjugate_gradient or kronecker, or damping as a number"
-        )
 
 
 def solves_cost(training: Training, curvature: Curvature, num_solves: int) -> float:

@@ -13,7 +13,7 @@ from dtda_prob.curvature.filters import Decay, Flow, is_traced
 from dtda_prob.kernels.distances import with_distances
 from dtda_prob.kernels.kernel import Path, one_state
 from dtda_prob.training import Training
-from dtda_prob.transforms.influence import check_scaled, solves_cost
+from dtda_prob.transforms.influence import solves_cost
 from dtda_prob.transforms.push_forward import Cost, Restricted, check_single, side_key
 from dtda_prob.transforms.response import LinearResponse
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
@@ -59,8 +59,13 @@ class segments(LinearResponse, Restricted):
         self.times = segment_times(self.training, self.num_segments)
 
     def __check_init__(self) -> None:
-        if self.times is None:
-            check_scaled(self.curvature, self.training)
+        isotropic = self.curvature.prior == "isotropic" and self.training.program.has_prior
+        if self.times is None and isotropic:
+            raise ValueError(
+                f"curvature={self.curvature} needs a prior whose Hessian is a multiple of the "
+                "identity, and with this optimizer each parameter has a unit of its own (Adam, "
+                "clipping, or rates by parameter); use dense or kronecker, or influence"
+            )
         if self.curvature.inverse_only:
             raise ValueError(
                 f"curvature={self.curvature} can only be inverted, and segments need exp(-H t); use "
