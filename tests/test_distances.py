@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from cases.kernels import CASES
-from tables import draw, ones, pull, regression, train
+from tables import draw, network, ones, pull, regression, train
 
 import dtda_prob as dtda
 from dtda_prob import curvature, kernels
@@ -98,10 +98,19 @@ def test_responses_in_the_geometry_of_the_optimizer_are_those_of_its_steps_on_a_
             assert error < 0.02 * np.linalg.norm(unrolled), (each, rate)
 
 
-@pytest.mark.parametrize("optimizer", [optax.lion(0.1), optax.sign_sgd(0.1), optax.rprop(0.1)])
-def test_optimizers_that_take_signs_have_no_distances(optimizer):
-    training = train(kernels.sgd(optimizer, num_steps=4))
-    with pytest.raises(ValueError, match="a larger gradient does not lead to larger steps"):
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (optax.lion(0.1), "a larger gradient does not lead to larger steps"),
+        (optax.sign_sgd(0.1), "a larger gradient does not lead to larger steps"),
+        (optax.rprop(0.1), "a larger gradient does not lead to larger steps"),
+        (optax.contrib.muon(0.1), "mix parameters"),
+        (optax.chain(optax.centralize(), optax.adam(0.1)), "mix parameters"),
+    ],
+)
+def test_optimizers_that_take_signs_or_mix_parameters_have_no_distances(optimizer, message):
+    training = train(kernels.sgd(optimizer, num_steps=4), network(), dtda.measures.parameters())
+    with pytest.raises(ValueError, match=message):
         training.total_step_size()
 
 

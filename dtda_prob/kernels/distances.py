@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -29,7 +30,6 @@ class with_distances(Wrapper):
     They are the `DISTANCE` among the statistics of each state: the sum over the steps up to it of the
     derivative of the step along a constant change of the gradient, with momentum, schedules, bias
     correction and weight decay as they are. Second moments and clipping factors are held; see `held`.
-    Steps that mix parameters, such as Muon's, are probed by random signs.
     """
 
     @property
@@ -43,7 +43,6 @@ class MeasuredState(NamedTuple):
 
     inner: Any
     slopes: Slopes
-    signs: Params
     before: Params
 
     @property
@@ -58,7 +57,7 @@ class MeasuredState(NamedTuple):
         zeros = (0 * x if eqx.is_inexact_array(x) else x for x in leaves)
         pairs = zip(zeros, self.slopes, strict=True)
         slopes = structure.unflatten([x if slope is None else slope for x, slope in pairs])
-        return jax.tree.map(lambda d, z, s: d - z * s, self.before, self.signs, slopes.params)
+        return optax.tree.sub(self.before, slopes.params)
 
 
 class Measured(PhaseWrapper):
@@ -67,17 +66,16 @@ class Measured(PhaseWrapper):
     def init(self, previous: State, program: Program) -> MeasuredState:
         earlier = isinstance(previous, MeasuredState)
         inner = self.phase.init(previous.inner if earlier else previous, program)
-        signs = optax.tree.random_like(jax.random.key(0), inner.params, jax.random.rademacher)
         before = previous.distance if earlier else optax.tree.zeros_like(inner.params)
         key, weights = jax.random.key(0), program.full_weights()
         step = lambda inner, tilt: self._tilted_step(key, inner, tilt, program, weights)  # noqa: E731
-        flags, _ = carried(step, inner, signs)
-        return MeasuredState(inner, filled(inner, [None] * len(flags), flags), signs, before)
+        flags, _ = carried(step, inner, inner.params)
+        return MeasuredState(inner, filled(inner, [None] * len(flags), flags), before)
 
     def step(self, key: PRNGKey, state: MeasuredState, program: Program, weights: Weights) -> Step:
         step = lambda pair: self._tilted_step(key, *pair, program, weights)  # noqa: E731
         nothing = optax.tree.zeros_like(state.params)
-        slopes = [*state.slopes, *jax.tree.leaves(state.signs)]
+        slopes = [*state.slopes, *map(jnp.ones_like, jax.tree.leaves(nothing))]
         (inner, loss), moved = held_jvp(step, (state.inner, nothing), slopes)
         flags = [slope is not None for slope in state.slopes]
         return state._replace(inner=inner, slopes=filled(inner, moved[:-1], flags)), loss

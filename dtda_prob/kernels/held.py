@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array, PyTree
 
+from dtda_prob.kernels.kernel import no_step_size
+
 Slopes = list[Array | None]
 """A tangent for each leaf of a tree, None where it is zero."""
 
@@ -22,6 +24,12 @@ PRODUCTS = {"mul", "dot_general"}
 """Primitives through which none is taken where more than one factor has one."""
 QUOTIENTS = {"div"}
 """Primitives whose second argument is held where the first has a derivative."""
+MIXING = (
+    *("dot_general", "conv_general", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "cum"),
+    *("sort", "fft", "scan", "while", "eigh", "svd", "qr", "geqrf", "householder", "lu", "cholesky"),
+    *("triangular_solve", "custom_linear_solve"),
+)
+"""Beginnings of the names of primitives that mix the elements of an array."""
 BODIES = ("jaxpr", "call_jaxpr")
 """Parameters of primitives that call a function once."""
 
@@ -48,6 +56,9 @@ def carried(function: Callable, carry: PyTree, given: PyTree) -> tuple[list[bool
         function: from a carry and what is given, which has slopes, to the next carry and a rest.
         carry: the first carry, or its shapes; it has no slope.
         given: what is given, or its shapes.
+
+    Raises:
+        ValueError: if slopes of different parameters are mixed, so that none belongs to one of them.
     """
     jaxpr = jax.make_jaxpr(function)(carry, given).jaxpr
     size = len(jax.tree.leaves(carry))
@@ -56,6 +67,7 @@ def carried(function: Callable, carry: PyTree, given: PyTree) -> tuple[list[bool
     while True:
         outs = _passed(jaxpr, [*flags, *others])
         if outs[:size] == flags:
+            _passed(jaxpr, [*flags, *others], _check_apart)
             return flags, outs[size:]
         flags = outs[:size]
 
@@ -125,25 +137,40 @@ def _branch(branches: Sequence, values: list, slopes: Slopes, flags: list[bool])
 # The same in flags: which outputs have a slope.
 
 
-def _passed(jaxpr: Jaxpr, flags: Sequence[bool]) -> list[bool]:
+def _passed(
+    jaxpr: Jaxpr, flags: Sequence[bool], check: Callable[[JaxprEqn], None] | None = None
+) -> list[bool]:
     known = {variable: flag for variable, flag in zip(jaxpr.invars, flags, strict=True) if flag}
     read = lambda atom: not isinstance(atom, Literal) and known.get(atom, False)  # noqa: E731
     for eqn in jaxpr.eqns:
-        outs = _passes(eqn, [read(atom) for atom in eqn.invars])
+        outs = _passes(eqn, [read(atom) for atom in eqn.invars], check)
         known.update(zip(eqn.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _passes(eqn: JaxprEqn, flags: list[bool]) -> list[bool]:
+def _passes(
+    eqn: JaxprEqn, flags: list[bool], check: Callable[[JaxprEqn], None] | None = None
+) -> list[bool]:
     if _is_held(eqn, flags):
         return [False] * len(eqn.outvars)
     if eqn.primitive.name == "cond":
-        each = [_passed(branch.jaxpr, flags[1:]) for branch in eqn.params["branches"]]
+        each = [_passed(branch.jaxpr, flags[1:], check) for branch in eqn.params["branches"]]
         return [any(one) for one in zip(*each, strict=True)]
     body = _body(eqn)
     if body is not None:
-        return _passed(getattr(body, "jaxpr", body), flags)
+        return _passed(getattr(body, "jaxpr", body), flags, check)
+    if check is not None:
+        check(eqn)
     return [jnp.issubdtype(_dtype(variable), jnp.inexact) for variable in eqn.outvars]
+
+
+def _check_apart(eqn: JaxprEqn) -> None:
+    """Raise if an equation mixes the elements of an array."""
+    if eqn.primitive.name.startswith(MIXING):
+        raise no_step_size(
+            f"the optimizer's steps mix parameters, as Muon's do ({eqn.primitive.name}), so that no "
+            "step size belongs to one of them"
+        )
 
 
 def _is_held(eqn: JaxprEqn, flags: list[bool]) -> bool:
