@@ -113,7 +113,7 @@ class tilted:
         here = jax.lax.stop_gradient(params)
         value, slope = jax.value_and_grad(self.program.objective)(here, *args, **kwargs)
         away = optax.tree.sub(params, here)
-        return value + optax.tree.vdot(optax.tree.add(slope, self.tilt), away)
+        return value + optax.tree.sum(optax.tree.mul(optax.tree.add(slope, self.tilt), away))
 
     def value_and_grad(
         self, params: Params, *args: Any, **kwargs: Any
