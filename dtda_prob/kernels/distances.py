@@ -68,7 +68,10 @@ class Measured(PhaseWrapper):
         inner = self.phase.init(previous.inner if earlier else previous, program)
         before = previous.distance if earlier else optax.tree.zeros_like(inner.params)
         key, weights = jax.random.key(0), program.full_weights()
-        step = lambda inner, tilt: self._tilted_step(key, inner, tilt, program, weights)  # noqa: E731
+
+        def step(inner: Any, tilt: Params) -> tuple[Any, None]:
+            return self._tilted_step(key, inner, tilt, program, weights)[0], None
+
         flags, _ = carried(step, inner, inner.params)
         return MeasuredState(inner, filled(inner, [None] * len(flags), flags), before)
 

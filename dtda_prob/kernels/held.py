@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
+from jax.interpreters import partial_eval
 from jaxtyping import Array, PyTree
 
 from dtda_prob.kernels.kernel import no_step_size
@@ -60,7 +61,8 @@ def carried(function: Callable, carry: PyTree, given: PyTree) -> tuple[list[bool
     Raises:
         ValueError: if slopes of different parameters are mixed, so that none belongs to one of them.
     """
-    jaxpr = jax.make_jaxpr(function)(carry, given).jaxpr
+    whole = jax.make_jaxpr(function)(carry, given).jaxpr
+    jaxpr, _ = partial_eval.dce_jaxpr(whole, [True] * len(whole.outvars), instantiate=True)
     size = len(jax.tree.leaves(carry))
     others = [True] * (len(jaxpr.invars) - size)
     flags = [False] * size
