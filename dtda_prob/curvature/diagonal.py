@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from dtda_prob.curvature.curvature import Curvature, Diagonal, Eigen, Spectrum
 from dtda_prob.curvature.filters import Filter, Scalar
+from dtda_prob.curvature.gradients import gradients
 from dtda_prob.curvature.matrices import MatrixLike, num_features
 from dtda_prob.curvature.quadratic import Quadratic, flat
 from dtda_prob.program import Program
@@ -33,7 +34,7 @@ class block_diagonal(Curvature):
 
 
 class diagonal(Curvature):
-    """Keep the diagonal alone. Costs a pass over the rows; memory P.
+    """Keep the diagonal alone. Costs a backward pass for each feature; memory P.
 
     The prior's Hessian must be diagonal, and the matrix any but the Hessian; see `Curvature`.
     """
@@ -41,8 +42,12 @@ class diagonal(Curvature):
     prior = "diagonal"
 
     def decompose(self, h: Quadratic) -> Spectrum:
-        squares = h.sum_rows(lambda rows: jax.tree.map(lambda leaf: jnp.sum(leaf**2, axis=0), rows))
-        return Diagonal(optax.tree.add(squares, h.prior_diagonal()))
+        found, standard = gradients(h), jnp.ones((1, 0, 0))
+        squares = found.sum(lambda parts: [part.moments(standard, standard) for part in parts])
+        pairs = zip(found.layouts, squares, strict=True)
+        leaves = [layout.parameter(matrices) for layout, matrices in pairs]
+        values = jax.tree.structure(h.point).unflatten(leaves)
+        return Diagonal(optax.tree.add(values, h.prior_diagonal()))
 
     def passes(self, program: Program, num_solves: int) -> float:
         return float(num_features(self.matrix, program))
