@@ -244,8 +244,10 @@ pd.Series(lengths, name="length").to_frame().style.format("{:.5f}")
 #
 # Now only draws are available. Langevin dynamics (SGLD with all data in each step) draws from the old
 # distribution at each temperature. `influence` carries these draws to the changed data: the patients
-# lose a quarter of their weight. New draws come from SGLD with other keys. Step sizes are
-# proportional to the temperature, so that all chains relax alike.
+# lose a quarter of their weight. It moves each draw of a posterior by the mean of two steps, the one
+# at the draw itself, which is the displacement above, and the one at the mode nearby, so that the
+# spread changes rightly to first order. At low temperature the two hardly differ. New draws come from
+# SGLD with other keys. Step sizes are proportional to the temperature, so that all chains relax alike.
 
 # %%
 STEP = 0.25
@@ -277,7 +279,7 @@ def arms(temperature):
 sets = {temperature: arms(temperature) for temperature in size.temperatures}
 last = sets[size.temperatures[-1]]
 own = np.abs(carried(last["before"], lightened(STEP))["influence"] - last["pushed"]).max()
-print(f"The displacements above and the library's push differ by at most {own:.1e}.")
+print(f"At the lowest temperature the library's steps differ from those above by at most {own:.1e}.")
 for temperature, found in sets.items():
     reached, sd = slope(found["before"].T), NOISE * (temperature / (x @ x)) ** 0.5
     print(

@@ -134,7 +134,7 @@ def test_residuals_tell_exact_solves_from_approximate_ones(x64):
     exact = diagnostics.residuals(training, curvature.gram(damping=0.1), KEY)
     close(exact, 0.0, atol=1e-9)
     assert exact.dims == ("query",)
-    near = diagnostics.residuals(training, curvature.kronecker("gauss_newton", damping=0.1), KEY)
+    near = diagnostics.residuals(training, curvature.block_diagonal(damping=0.1), KEY)
     far = diagnostics.residuals(training, curvature.diagonal(damping=0.1), KEY)
     assert (near > 1e-3).all()
     assert near.mean() < far.mean()
