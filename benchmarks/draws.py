@@ -137,7 +137,8 @@ def pairs(training: Training, key: jax.Array) -> pd.DataFrame:
     """Time the comparison of 64 draws for all 360 x 1437 pairs of test and training digits.
 
     Processor seconds on the host, for normal draws of this shape: values with their errors and
-    intervals; then also null levels and p-values by 20 permutations; then also ranks over 100 resamples.
+    intervals; then also null levels and p-values by 20 permutations; then also ranks over 100
+    resamples.
     """
     rng = np.random.default_rng(SEED)
     old = rng.normal(size=(64, 360, 1)).astype(np.float32)
