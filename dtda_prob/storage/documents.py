@@ -18,7 +18,7 @@ ATTRIBUTE = "dtda_prob"
 """The attribute that holds our own description, as JSON."""
 FORMAT = 2
 """The format of stores that this version writes and reads."""
-MAX_DEPTH, MAX_CONTAINERS = 32, 1_000_000
+MAX_DEPTH, MAX_CONTAINERS, MAX_EXTENT = 32, 1_000_000, 2**63 - 1
 AGAIN = "copy the store again from where it came, or run the study again"
 SAVE = "open it with plain xarray if you trust it, and re-save it with dtda.save"
 
@@ -28,6 +28,19 @@ type Document = dict[str, Any]
 def refuse(place: str, what: str, then: str = AGAIN) -> NoReturn:
     """Raise a StoreError that names a place in a store, what is wrong there, and what to do."""
     raise StoreError(f"{printable(place)!r} {what}; {then}")
+
+
+def joined(folder: str, name: str) -> str:
+    """Return the place of a file in a folder of a store, whose root has no name."""
+    return f"{folder}/{name}" if folder else name
+
+
+def integers(place: str, what: str, values: Any, least: int) -> tuple[int, ...]:
+    """Check that values are a list of integers, and return them as a tuple."""
+    fits = isinstance(values, list) and len(values) <= MAX_DEPTH
+    if not fits or not all(type(value) is int and least <= value <= MAX_EXTENT for value in values):
+        refuse(place, f"has {what} {repr(values)[:60]}, no list of integers from {least} to 2**63 - 1")
+    return tuple(values)
 
 
 def root_of(path: str | Path) -> Path:

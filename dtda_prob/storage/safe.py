@@ -18,8 +18,11 @@ from dtda_prob.storage.documents import (
     ATTRIBUTE,
     FORMAT,
     MAX_DEPTH,
+    MAX_EXTENT,
     NODE,
     SAVE,
+    integers,
+    joined,
     parsed,
     read_bounded,
     refuse,
@@ -30,7 +33,7 @@ MAX_NODES, MAX_GROUPS = 10_000, 2_000
 MAX_JSON, MAX_ROOT_JSON, MAX_MANIFEST = 2**24, 2**26, 2**20
 MAX_CHUNKS, MAX_LABEL_CHUNKS, RECORDS = 10_000_000, 100_000, 10
 """Chunks of an array, and of all labels; ten records of blocks take as long to read as one label."""
-MAX_EXTENT, MAX_FILL = 2**63 - 1, 256
+MAX_FILL = 256
 INTEGERS = tuple(f"{sign}int{8 * 2**i}" for sign in ("", "u") for i in range(4))
 KINDS = ("bool", *INTEGERS, "float16", "float32", "float64", "string")
 GROUP = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
@@ -135,7 +138,7 @@ def _walked(root: Path, max_bytes: int, complete: bool, chunks: bool) -> Nodes:
         waiting += inner
         owner = owners.get(folder.rpartition("/")[0]) if folder else None
         if NODE in files:
-            place = _joined(folder, NODE)
+            place = joined(folder, NODE)
             if owner is not None:
                 refuse(place, f"is a node inside the array {owner!r}")
             document = read_bounded(root, place, MAX_JSON if folder else MAX_ROOT_JSON)
@@ -159,7 +162,7 @@ def _entries(root: Path, folder: str) -> tuple[dict[str, int], list[str]]:
     except FileNotFoundError:
         return files, inner
     for entry in entries:
-        place = _joined(folder, entry.name)
+        place = joined(folder, entry.name)
         if entry.is_symlink():
             refuse(place, f"is a symbolic link to {os.readlink(entry)!r}", "put a copy in its place")
         if entry.name in (".zarray", ".zgroup", ".zattrs", ".zmetadata"):
@@ -196,7 +199,7 @@ def _check_chunks(
     array, total = nodes[owner], 0
     assert isinstance(array, Array)
     for name, size in files.items():
-        place = _joined(folder, name)
+        place = joined(folder, name)
         start, *index = (inside := place.removeprefix(f"{owner}/")).split("/")
         if start == "c" and len(index) == len(array.shape) and all(map(_is_index, index)):
             if check is not None:
@@ -223,10 +226,6 @@ def _check_chunk(
             refuse(place, f"says that it holds {declared} strings, not {count}", GIVE_UP)
 
 
-def _joined(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
-
-
 def _is_index(text: str) -> bool:
     return re.fullmatch(r"0|[1-9][0-9]*", text) is not None
 
@@ -251,7 +250,7 @@ def _listed(document: Array | Document) -> Document:
 
 def _check_listed(name: str, listed: Any, nodes: Nodes) -> None:
     """Check that a node is listed as it is, or with a smaller shape while it is being extended."""
-    parts, place, where = name.split("/"), f"{NODE}: {name}", _joined(name, NODE)
+    parts, place, where = name.split("/"), f"{NODE}: {name}", joined(name, NODE)
     bad = [part in ("", ".", "..", NODE) or not part.isprintable() or "\\" in part for part in parts]
     if any(bad) or len(parts) > MAX_DEPTH:
         refuse(NODE, f"lists a node {name!r}, whose name is no path inside the store")
@@ -264,7 +263,7 @@ def _check_listed(name: str, listed: Any, nodes: Nodes) -> None:
         is_group = isinstance(_node(place, listed, 0), dict)
         same = is_group and listed.get("attributes", {}) == node.get("attributes", {})
     else:
-        shape = _integers(place, "shape", listed.get("shape"), 0)
+        shape = integers(place, "shape", listed.get("shape"), 0)
         smaller = len(shape) == len(node.shape) and all(map(int.__le__, shape, node.shape))
         same = smaller and listed | {"shape": [*node.shape]} == node.document
     if not same:
@@ -326,11 +325,11 @@ def _array(place: str, document: Document, attributes: Document, max_bytes: int)
 
 def _axes(place: str, document: Document) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
     """Return the shape of an array, the shape of its chunks, and the names of its dimensions."""
-    shape = _integers(place, "shape", document.get("shape"), 0)
+    shape = integers(place, "shape", document.get("shape"), 0)
     grid = document.get("chunk_grid")
     inner = grid.get("configuration") if isinstance(grid, dict) else None
     given = inner.get("chunk_shape") if isinstance(inner, dict) else None
-    chunks, dims = _integers(place, "chunk shape", given, 1), document.get("dimension_names") or []
+    chunks, dims = integers(place, "chunk shape", given, 1), document.get("dimension_names") or []
     if not isinstance(dims, list) or not all(isinstance(dim, str) and dim for dim in dims):
         refuse(place, f"has dimension names {repr(dims)[:60]}, not strings", SAVE)
     if not len(shape) == len(chunks) == len(dims) == len({*dims}):
@@ -362,13 +361,6 @@ def _serializer(kind: str) -> Document:
         return {"name": "vlen-utf8", "configuration": {}}
     several = np.dtype(kind).itemsize > 1
     return {"name": "bytes"} | ({"configuration": {"endian": "little"}} if several else {})
-
-
-def _integers(place: str, what: str, values: Any, least: int) -> tuple[int, ...]:
-    fits = isinstance(values, list) and len(values) <= MAX_DEPTH
-    if not fits or not all(type(value) is int and least <= value <= MAX_EXTENT for value in values):
-        refuse(place, f"has {what} {repr(values)[:60]}, no list of integers from {least} to 2**63 - 1")
-    return tuple(values)
 
 
 def _fits(kind: Any, fill: Any) -> bool:
