@@ -126,7 +126,7 @@ def null() -> pd.DataFrame:
                 )
                 families.setdefault(divergence.name, []).append(tested.p_value)
         rates = pd.DataFrame({k: discoveries(np.concatenate(v)) for k, v in families.items()}).T
-        found.append(rates.astype({"families": int}))
+        found.append(rates.astype({"families": int}).astype({"families": str}))  # without decimals
         found[-1].columns = pd.MultiIndex.from_product([[mode(coupled)], found[-1].columns])
     return pd.concat(found, axis=1)
 
