@@ -6,6 +6,7 @@ from dtda_prob.curvature.dense import gram as gram
 from dtda_prob.curvature.diagonal import block_diagonal as block_diagonal
 from dtda_prob.curvature.diagonal import diagonal as diagonal
 from dtda_prob.curvature.diagonal import identity as identity
+from dtda_prob.curvature.filters import auto as auto
 from dtda_prob.curvature.filters import relative as relative
 from dtda_prob.curvature.kronecker import kronecker as kronecker
 from dtda_prob.curvature.krylov import conjugate_gradient as conjugate_gradient

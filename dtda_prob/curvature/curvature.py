@@ -18,6 +18,7 @@ from dtda_prob.curvature.filters import (
     PseudoInverse,
     Scalar,
     as_damping,
+    auto,
     check_damping,
     is_traced,
     relative,
@@ -60,6 +61,7 @@ class Curvature(Module):
             total step size of training, so that directions in which training has not converged do not
             count as converged. Where steps are not one multiple of the gradient (Adam, clipping, rates
             by parameter) it is one over the distance of each parameter, H + D^-1, in `influence`.
+            `auto(factor)` is a multiple of it.
         rtol: relative cutoff of the pseudo-inverse; P times the machine epsilon if None.
 
     Raises:
@@ -112,7 +114,13 @@ class Curvature(Module):
     @property
     def is_auto(self) -> bool:
         """Return whether the damping follows from the steps of training."""
-        return isinstance(self.damping, str) and self.damping == "auto"
+        return isinstance(self.damping, auto) or (
+            isinstance(self.damping, str) and self.damping == "auto"
+        )
+
+    @property
+    def _factor(self) -> Scalar:
+        return self.damping.factor if isinstance(self.damping, auto) else 1.0
 
     def settled(self, time: Time) -> "Curvature":
         """Return this curvature with a number in place of damping="auto"; see `check_time`.
@@ -120,7 +128,7 @@ class Curvature(Module):
         The number is 1 where there is no total step size: distances are the unit of each parameter.
         """
         if self.is_auto and time() is None:
-            return replace(self, damping=1.0)
+            return replace(self, damping=self._factor)
         self.check_time(time)
         return replace(self, damping=self.damping_after(time)) if self.is_auto else self
 
@@ -173,7 +181,7 @@ class Curvature(Module):
         """
         if isinstance(self.damping, relative):
             raise ValueError(f"{self}: its damping is relative to the mean eigenvalue")
-        if not isinstance(self.damping, str):
+        if not isinstance(self.damping, str | auto):
             return self.damping
         with jax.ensure_compile_time_eval():
             total = time()
@@ -183,13 +191,13 @@ class Curvature(Module):
                 "has one for each parameter; use influence, newton or segments, or pass a number"
             )
         if is_traced(total):
-            return 1 / total
+            return self._factor / total
         if total == 0:
             raise ValueError(
                 f"{self}: damping='auto' is one over the total step size of training, and the kernel "
                 "takes no step; pass a number"
             )
-        return 0 if total == float("inf") else 1 / float(total)
+        return 0 if total == float("inf") else self._factor / float(total)
 
     def _check_invertible(self, damping: Scalar) -> None:
         if isinstance(damping, int) and self.inverse_only:

@@ -79,7 +79,21 @@ class relative(Module):
             raise ValueError(f"factor={self.factor} must be finite and above 0")
 
 
-Damping = Scalar | Literal["auto"] | relative
+class auto(Module):
+    """Damping by a multiple of what damping="auto" means.
+
+    Attributes:
+        factor: the multiple, positive and finite; a ValueError otherwise.
+    """
+
+    factor: Scalar
+
+    def __check_init__(self) -> None:
+        if not (is_traced(self.factor) or 0 < self.factor < float("inf")):
+            raise ValueError(f"factor={self.factor} must be finite and above 0")
+
+
+Damping = Scalar | Literal["auto"] | auto | relative
 
 
 def as_damping(damping: Damping) -> Damping:
@@ -99,13 +113,14 @@ def check_damping(damping: Damping, method: str | None = None) -> None:
     Raises:
         ValueError: if `damping` is negative or not finite, or 0 where a method is named.
     """
-    if isinstance(damping, relative) or is_traced(damping):
+    if isinstance(damping, relative | auto) or is_traced(damping):
         return
     if isinstance(damping, str) and damping == "auto":
         return
     if isinstance(damping, str) or not 0 <= damping < float("inf"):
         raise ValueError(
-            f"damping={damping} must be finite and at least 0, 'auto' or curvature.relative(factor)"
+            f"damping={damping} must be finite and at least 0, 'auto', curvature.auto(factor) or "
+            "curvature.relative(factor)"
         )
     if damping == 0 and method is not None:
         raise ValueError(

@@ -292,9 +292,14 @@ class Objective(Module):
             self._check_queries(values, args, kwargs)
         return self._sites(handlers.substitute(self.summed, data=values), args, kwargs)
 
-    def observations(self, params: Params, indices: Indices) -> dict[str, Described]:
-        """Return the distribution of each observed site for some examples; see `predictive`."""
-        sites = self._visited(params, indices)
+    def observations(
+        self, params: Params, indices: Indices, key: PRNGKey | None = None
+    ) -> dict[str, Described]:
+        """Return the distribution of each observed site for some examples; see `predictive`.
+
+        With a key it is the model as a step of training runs it, without one as it is measured.
+        """
+        sites = self._visited(params, indices, key)
         if self.follows_indices:
             return {name: self.layout.describe(sites[name]) for name in self.observed}
         return {name: rows.of_site(sites[name], self.layout, indices) for name in self.observed}
@@ -307,14 +312,19 @@ class Objective(Module):
         scales = {name: sites[name]["scale"] for name in self.observed}
         return {name: 1.0 if scale is None else scale / by_plate for name, scale in scales.items()}
 
-    def _visited(self, params: Params, indices: Indices) -> Sites:
-        """Trace the model for some examples, or for all if it does not index its data."""
+    def _visited(self, params: Params, indices: Indices, key: PRNGKey | None = None) -> Sites:
+        """Trace the model for some examples, or for all if it does not index its data.
+
+        Handlers lie in the order that they have in the objective, so that the key draws the same there.
+        """
         self._refuse_shared("the distribution of an example is not defined")
-        values = self._at(self.constrain(params), indices)
+        own = self.evaluated if key is None else self
+        values, model = self._at(self.constrain(params), indices), own.summed
         if self.follows_indices:
-            values |= dict.fromkeys(self.layout.plates, indices)
-        own = self.evaluated
-        return self._sites(handlers.substitute(own.summed, data=values), own.args, own.kwargs)
+            model = handlers.substitute(model, data=dict.fromkeys(self.layout.plates, indices))
+        seeded = handlers.seed(model, jax.random.key(0) if key is None else key)
+        given = handlers.substitute(seeded, data=values)
+        return handlers.trace(given).get_trace(*own.args, **own.kwargs)
 
     def check_batches(self, batch_size: int) -> None:
         """Refuse a batch size that does not fit the data.

@@ -202,8 +202,9 @@ def advice(source: PushForward, steps: Steps) -> str:
 
 
 BETTER = (
-    "take a damped response, such as influence(training, curvature.nystroem(rank=100)) or segments: an "
-    "exact derivative says little where training is unstable"
+    "take a damped response, such as influence(training, curvature.nystroem(rank=100)), segments or "
+    "unroll(training, matrix='gauss_newton'): an exact derivative says little where training is "
+    "unstable"
 )
 
 

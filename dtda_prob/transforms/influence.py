@@ -213,7 +213,7 @@ class influence(LinearResponse, Stationary):
 
     def _carry(self, key: PRNGKey, outcome: Outcome, old: Weights, new: Weights) -> Outcome:
         along = lambda weights: self.move_states(key, outcome, old, weights)  # noqa: E731
-        return self.displace(outcome, jax.jvp(along, (old,), (new - old,))[1])
+        return self.displace(outcome, jax.jvp(along, (old,), (self.factor * (new - old),))[1])
 
     def _pull_at(self, key: PRNGKey, point: Weights, queries: Queries | None) -> Response:
         return self.rows_of_states(key, self.drawn(key, point), point, queries)

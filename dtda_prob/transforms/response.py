@@ -38,6 +38,7 @@ class LinearResponse(PushForward):
         at: the weights at which the response is taken; see `unroll`.
         space: the quantity that moves; see `displace`.
         batch_size: queries at once in `pull`; all if None.
+        factor: multiplies R, such as a factor that `choose` fitted to retrained effects.
 
     Raises:
         ValueError: if `at` or `space` is unknown.
@@ -46,6 +47,7 @@ class LinearResponse(PushForward):
     at: At = eqx.field(default="centre", converter=_as_point, kw_only=True)
     space: Space = eqx.field(default="outputs", kw_only=True)
     batch_size: int | None = eqx.field(default=None, kw_only=True)
+    factor: float = eqx.field(default=1.0, kw_only=True)
 
     def __check_init__(self) -> None:
         known = ("centre", "old", "midpoint")
@@ -64,13 +66,15 @@ class LinearResponse(PushForward):
     def push(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome:
         """Move the outcome at the old weights by R times the change of weights."""
         if is_at(self.at, "old"):
-            return self.displace(*jax.jvp(lambda w: self.draw(key, w), (old,), (new - old,)))
+            change = self.factor * (new - old)
+            return self.displace(*jax.jvp(lambda w: self.draw(key, w), (old,), (change,)))
         points = (old + new) / 2 if isinstance(self.at, str) else jnp.asarray(self.at, new.dtype)
         points = jnp.atleast_2d(points)
 
         def tangent_at(pair: tuple[Weights, Weights]) -> Outcome:
             point, share = pair
-            base, tangent = jax.jvp(lambda w: self.draw(key, w), (point,), (share * (new - old),))
+            change = self.factor * share * (new - old)
+            base, tangent = jax.jvp(lambda w: self.draw(key, w), (point,), (change,))
             return jax.tree.map(_as_number, base, tangent)
 
         tangents = jax.lax.map(tangent_at, (points, shares(self.training, points)))
@@ -81,11 +85,11 @@ class LinearResponse(PushForward):
         """Return R row by row, in reverse mode, at the given weights unless `at` is an array."""
         if isinstance(self.at, str) or jnp.ndim(self.at) == 1:
             point = weights if isinstance(self.at, str) else jnp.asarray(self.at, weights.dtype)
-            return self._pull_at(key, point, queries)
+            return self.factor * self._pull_at(key, point, queries)
         points = jnp.asarray(self.at, weights.dtype)
 
         def weighted(pair: tuple[Weights, Weights]) -> Response:
-            return self._pull_at(key, pair[0], queries) * pair[1]
+            return self.factor * self._pull_at(key, pair[0], queries) * pair[1]
 
         return jax.lax.map(weighted, (points, shares(self.training, points))).mean(0)
 

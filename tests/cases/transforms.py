@@ -31,6 +31,10 @@ def _influence(curvature: dtda.curvature.Curvature) -> Callable[..., PushForward
     return lambda training, **options: dtda.influence(training, curvature, **options)
 
 
+def _unroll_gauss_newton(training: dtda.Training, **options) -> PushForward:
+    return dtda.unroll(training, matrix="gauss_newton", **options)
+
+
 def _segments(training: dtda.Training, **options) -> PushForward:
     return dtda.segments(training, dtda.curvature.gram(), num_segments=2, **options)
 
@@ -53,6 +57,7 @@ def _finetune(training: dtda.Training) -> PushForward:
 
 CASES = {
     "unroll": Case(dtda.unroll, any_kernel=True),
+    "unroll by Gauss-Newton steps": Case(_unroll_gauss_newton),
     "influence by dense Hessian": Case(dtda.influence, any_kernel=True),
     "influence by damped Hessian": Case(_influence(dtda.curvature.dense(damping=0.1))),
     "segments": Case(_segments),
