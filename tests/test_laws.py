@@ -373,7 +373,6 @@ def test_costs_count_trainings():
         (lambda: dtda.unroll(train("exact"), at=jnp.ones((2, 2, 12))), "several"),
         (lambda: dtda.segments(train("exact")), "ends at rest"),
         (lambda: dtda.trajectory(train("exact")), "ends at rest"),
-        (lambda: dtda.trajectory(train("adam on all data")), "Adam"),
         (
             lambda: dtda.segments(train("sgd by epoch"), dtda.curvature.neumann(damping=1.0)),
             "only be inverted",
