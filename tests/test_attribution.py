@@ -77,7 +77,7 @@ def test_the_effect_of_a_group_is_the_response_along_it(training, scores):
 
 
 def test_retraining_by_push_and_by_pull_agree(training):
-    by_push = dtda.attribute(training, KEY, 4, ["mean", "variance"])
+    by_push = dtda.attribute(training, KEY, 4, ["mean", "variance"], direction="push")
     by_pull = dtda.attribute(dtda.retrain(training), KEY, 4, ["mean", "variance"])
     close(by_push["score"], by_pull["score"], rtol=1e-3, atol=1e-5)
 

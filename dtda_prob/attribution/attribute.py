@@ -6,10 +6,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
 from dtda_prob.attribution.arms import Comparison, Direction, arms_of, comparison, part
+from dtda_prob.attribution.choose import can_choose, choose
 from dtda_prob.attribution.scores import Scores, tried
 from dtda_prob.attribution.until import Until, draw_until
 from dtda_prob.divergences import Divergence, resolve
@@ -33,6 +35,8 @@ from dtda_prob.typing import PRNGKey
 Divergences = Sequence[str | Divergence | Callable]
 DEFAULT = ("mean", "variance", "wasserstein")
 USUAL = Options()
+CHOICE = 0x636F
+"""Leads to the key of a choice of method, which no draw has."""
 LEAST_RUNS = 3
 """Runs that an error is taken from, at least."""
 
@@ -55,7 +59,9 @@ def attribute(
     costs a push each and keeps what is not linear (the space of the transform, or retraining).
 
     Args:
-        source: a push-forward, or a training (which retrains, by push).
+        source: a push-forward; or a training, which retrains the perturbations that are given. Without
+            perturbations, `choose` takes a push-forward by some retrainings, unless `direction` is
+            "push" or the kernel draws from a posterior; the attribute `choice` describes it.
         key: one typed key; draws are the same as in `sample` with this key.
         num_draws: number of draws, at least 3; or `until(rule)`, to draw until scores are sure. Where
             the kernel keeps several states of a run, these are draws too, and errors are taken from run
@@ -91,6 +97,10 @@ def attribute(
         RuntimeWarning: if draws are not finite or all the same, predictions out of range, a few draws
             move far, or a rule is not met.
     """
+    choice = ""
+    if perturbations is None and direction is None and options.new_key is None and can_choose(source):
+        found = choose(source, jax.random.fold_in(key, CHOICE), where=where / "choose")
+        source, choice = found.push_forward, found.summary
     compared = comparison(source, key, perturbations, direction, options.new_key)
     chosen = resolved(divergences, compared)
     num_draws = default_draws(compared.training) if num_draws is None else num_draws
@@ -109,7 +119,7 @@ def attribute(
         warn_beyond_range(source, key, *longest_steps(compared, both))
     if options.check and is_new and moves_far(source):
         warn_far_moves(source, furthest(both))
-    return scores
+    return scores.assign_attrs(choice=choice) if choice else scores
 
 
 def price_of_scores(

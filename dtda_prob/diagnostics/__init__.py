@@ -1,6 +1,5 @@
 """Can a prediction be trusted: draws, coupling, range, solves, tails, calibration; and a verdict."""
 
-from dtda_prob.diagnostics.across_seeds import across_seeds as across_seeds
 from dtda_prob.diagnostics.along_training import along_training as along_training
 from dtda_prob.diagnostics.calibration import calibration as calibration
 from dtda_prob.diagnostics.independence import independence as independence

@@ -12,14 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from dtda_prob.attribution.arms import comparison, given
-from dtda_prob.diagnostics.across_seeds import (
-    candidates,
-    cheaper,
-    compare_shifts,
-    recommend,
-    retrained_shifts,
-    shifts,
-)
+from dtda_prob.attribution.methods import candidates, cheaper, retrained_shifts, shifts
+from dtda_prob.diagnostics.across_seeds import compare_shifts, recommend
 from dtda_prob.diagnostics.along_training import along_training
 from dtda_prob.diagnostics.calibration import calibration, check_apart, keys_of
 from dtda_prob.diagnostics.checks import Finding, findings
@@ -231,7 +225,7 @@ def _across_seeds(
     ):
         return compared
     predicted = {source.name: own}
-    for name, other in candidates(source.training).items():
+    for name, other in candidates(source.training)[0].items():
         if other.curvature is not None or source.curvature is not None:
             predicted[name] = shifts(other, key, weights, len(own))
     return compare_shifts(predicted, truth)

@@ -1,0 +1,227 @@
+"""Choose a push-forward for a training by a few retrainings, or by agreement with unrolling."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from dtda_prob import perturbations as perturb
+from dtda_prob.attribution.arms import arms_of, comparison
+from dtda_prob.attribution.methods import Shifts, candidates, compare, shifts
+from dtda_prob.measures.some import some
+from dtda_prob.perturbations import check_weights
+from dtda_prob.studies.check import changes_group
+from dtda_prob.studies.run import HERE, Where
+from dtda_prob.studies.source import Source
+from dtda_prob.training import Training
+from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.response import LinearResponse
+from dtda_prob.transforms.unroll import unroll
+from dtda_prob.typing import PRNGKey, check_key
+
+NUM_RETRAININGS = 4
+"""Retrainings of each perturbation: enough to see how much they differ."""
+LEAST_PERTURBATIONS = 8
+MOST_QUERIES = 32
+SHARE_REMOVED = 0.1
+"""Of the examples, by a random group, where effects of single examples are asked for."""
+TIED = 0.01
+"""Difference of directions below which the cheaper method is taken."""
+UNSTABLE = 3.0
+"""Ratio of the longest draw's shifts to the median draw's above which their mean says little."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The push-forward that agrees best with retraining, and what it was compared with.
+
+    Attributes:
+        push_forward: the winner; its `factor` corrects the size of its effects where the retrained ones
+            are clearly longer or shorter.
+        table: one row per method; see `attribution.methods.compare`, and `seconds`, what its draws
+            took, and `cost`, of a draw in trainings.
+        perturbations: the weights that were retrained.
+        key: the key of the retrainings: `evaluate.retrainings` with these perturbations and this key
+            takes them up from the same store.
+        reference: what methods were compared with: "retraining", or the transform whose draws stood in.
+        refused: why other methods do not suit the training.
+    """
+
+    push_forward: PushForward
+    table: xr.Dataset
+    perturbations: xr.DataArray
+    key: PRNGKey
+    reference: str
+    refused: Mapping[str, str]
+
+    def __str__(self) -> str:
+        named = [str(each) for each in self.table.data_vars if self.table[each].ndim == 1]
+        table = self.table[named].to_dataframe().sort_values("direction", ascending=False)
+        return f"{table.to_string(float_format='{:.3g}'.format)}\n\n{self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """Return the choice in a sentence or two."""
+        name = self.push_forward.name
+        row = self.table.sel(transform=self.table.attrs["chosen"])
+        text = (
+            f"{name} is chosen: its effects correlate with {self.reference} by "
+            f"{float(row['direction']):.2f} +- {float(row['direction_error']):.2f} (ceiling "
+            f"{float(self.table['ceiling']):.2f}), and {self.reference} is {float(row['size']):.2f} +- "
+            f"{float(row['size_error']):.2f} times as long."
+        )
+        factor = getattr(self.push_forward, "factor", 1.0)
+        return text + (f" Its effects are multiplied by {factor:.2f}." if factor != 1.0 else "")
+
+
+def choose(
+    training: Training,
+    key: PRNGKey,
+    perturbations: Any = None,
+    *,
+    budget: int = 96,
+    num_draws: int = 8,
+    methods: Sequence[PushForward] | None = None,
+    where: Where = HERE,
+) -> Choice:
+    """Choose the push-forward whose effects agree best with retraining under other seeds.
+
+    A few perturbed datasets are retrained, and each method predicts them with other keys. The method
+    whose mean shifts correlate best with the retrained ones is chosen; the cheaper one, if two differ
+    by less than 0.01 and less than the error of the difference. If its effects are clearly too long or
+    too short, their size is corrected by a factor.
+
+    Without retraining (`budget=0`) methods are compared with `unroll` under other seeds, by exact
+    derivatives if its draws have similar lengths, and by Gauss-Newton steps if not.
+
+    Args:
+        training: the stochastic kernel. Of more than 32 queries, 32 at random are compared.
+        key: one typed key.
+        perturbations: weights `(perturbation, example)` of which some are retrained; if None, or if
+            they change single examples, random groups of a tenth of the examples are removed.
+        budget: trainings to spend on the truth, at least 36, or 0.
+        num_draws: draws by which each method predicts.
+        methods: push-forwards of this training; those that suit it if None.
+        where: a store keeps the retrainings, as "retrained" if it has no name; see `Where`.
+
+    Raises:
+        ValueError: if the budget is too small, methods are of another training, or none suits it.
+    """
+    check_key(key)
+    if budget and budget < NUM_RETRAININGS * (1 + LEAST_PERTURBATIONS):
+        least = NUM_RETRAININGS * (1 + LEAST_PERTURBATIONS)
+        raise ValueError(f"budget={budget} trainings say too little: take 0, or at least {least}")
+    choice_key, draw_key, truth_key = jax.random.split(key, 3)
+    if budget and training.kernel.count_steps(training.program) == 0:
+        raise ValueError("the kernel takes no step, so that nothing can be retrained: name a method")
+    asked = _some_queries(training, choice_key)
+    made, refused = _methods(training, asked, methods)
+    number = (budget or 96) // NUM_RETRAININGS - 1
+    weights = _perturbations(training, choice_key, perturbations, number)
+    predicted, seconds = {}, {}
+    for name, method in made.items():
+        start = time.perf_counter()
+        predicted[name] = shifts(method, draw_key, weights, num_draws)
+        seconds[name] = time.perf_counter() - start
+    truth, reference = _truth(asked, truth_key, weights, budget, num_draws, where)
+    table = compare(predicted, truth).assign(
+        seconds=("transform", list(seconds.values())),
+        cost=("transform", [_cost(method) for method in made.values()]),
+    )
+    chosen = _chosen(table)
+    winner = replace(made[chosen], training=training)
+    table = table.assign_attrs(chosen=chosen, budget=budget, num_draws=num_draws)
+    return Choice(
+        _sized(winner, table.sel(transform=chosen)), table, weights, truth_key, reference, refused
+    )
+
+
+def can_choose(source: Source) -> TypeGuard[Training]:
+    """Return whether a source is a training that can be retrained and is no sampler of a posterior."""
+    if not isinstance(source, Training):
+        return False
+    return source.kernel.count_steps(source.program) > 0 and source.kernel.temperature is None
+
+
+def _some_queries(training: Training, key: PRNGKey) -> Training:
+    """Return the training that measures some queries, where there are many."""
+    number = len(training.measure.queries)
+    if number <= MOST_QUERIES:
+        return training
+    positions = np.sort(np.asarray(jax.random.permutation(key, number)[:MOST_QUERIES]))
+    return replace(training, measure=some(training.measure, jnp.asarray(positions))(training.program))
+
+
+def _methods(
+    training: Training, asked: Training, methods: Sequence[PushForward] | None
+) -> tuple[dict[str, PushForward], dict[str, str]]:
+    if methods is None:
+        made, refused = candidates(asked)
+    else:
+        if any(method.training != training for method in methods):
+            raise ValueError("methods: each must be a push-forward of the training that is passed")
+        made, refused = {each.name: replace(each, training=asked) for each in methods}, {}
+    if not made:
+        raise ValueError(f"no method suits this training: {'; '.join(refused.values())}")
+    return made, refused
+
+
+def _perturbations(training: Training, key: PRNGKey, given: Any, number: int) -> xr.DataArray:
+    """Return some of the perturbations that were given, or random groups."""
+    program = training.program
+    if given is not None:
+        weights = check_weights(program, given)
+        rows = weights if weights.ndim == 2 else weights.expand_dims("perturbation")
+        if len(rows) >= LEAST_PERTURBATIONS and changes_group(rows, program.initial_weights).all():
+            order = np.asarray(jax.random.permutation(key, len(rows)))
+            return rows[np.sort(order[:number])]
+    keep = 1 - SHARE_REMOVED
+    return perturb.random_subsets(program, jax.random.fold_in(key, 1), number, keep)
+
+
+def _truth(
+    training: Training,
+    key: PRNGKey,
+    weights: xr.DataArray,
+    budget: int,
+    num_draws: int,
+    where: Where,
+) -> tuple[Shifts, str]:
+    """Return retrained shifts, or the shifts of a transform that stands in."""
+    if budget:
+        compared = comparison(training, key, weights, "push")
+        arms = arms_of(compared.draw(NUM_RETRAININGS, where.named("retrained")))
+        return arms.new.astype(float) - arms.old, "retraining"
+    for method in (unroll(training), unroll(training, matrix="gauss_newton")):
+        own = shifts(method, key, weights, num_draws)
+        lengths = np.sqrt((own.reshape(len(own), -1) ** 2).sum(1))
+        if np.isfinite(lengths).all() and lengths.max() <= UNSTABLE * np.median(lengths):
+            break
+    return own, method.name
+
+
+def _cost(method: PushForward) -> float:
+    return float(np.nanmin([method.cost.push, method.cost.pull]))
+
+
+def _chosen(table: xr.Dataset) -> str:
+    """Return the best method, or the cheapest of those that are as good."""
+    if not np.isfinite(table["direction"]).any():
+        raise ValueError("no method has finite effects: training diverges, or nothing moves")
+    tied = (table["gap"] <= TIED) & (table["gap"] <= table["gap_error"])
+    good = tied | (table["gap"] == 0)
+    return str(table["transform"].values[np.nanargmin(table["cost"].where(good).values)])
+
+
+def _sized(method: PushForward, row: xr.Dataset) -> PushForward:
+    """Return the method with its size corrected, if it is known to be off."""
+    size, error = float(row["size"]), float(row["size_error"])
+    off = abs(size - 1) > 2 * error and size > 0
+    if not off or not isinstance(method, LinearResponse):
+        return method
+    return replace(method, factor=method.factor * size)
