@@ -43,7 +43,7 @@ RUN = ["`svi`", "`average`", "`pretrained` alone"]
 FOLLOWING = ["unroll", "segments", "trajectory", "cosine"]
 """Transforms that go through training; the others see no more of a kernel than its outcome."""
 
-KINDS = ["`sgd`, multiples of gradients", "`lbfgs`", "`in_precision`", "`svi`", "`sgnht`", "`hmc`"]
+KINDS = ["`sgd`, multiples of gradients", "`lbfgs`", "`in_precision`", "`svi`", "`hmc`"]
 """Kernels that are compiled on a device of their own."""
 
 

@@ -200,26 +200,19 @@ def test_outcomes_that_are_carried_are_drawn_once_and_are_those_of_push():
         close(found, pushed[:, 0], rtol=2e-4)
 
 
-def test_influence_reweigh_and_covariance_move_the_mean_of_a_posterior_as_it_moves():
-    """The mean shift of each, over runs of HMC, within five standard errors of the exact one."""
+def test_covariance_moves_the_mean_of_a_posterior_as_it_moves():
+    """Over runs of HMC, within five standard errors; finished chains test the other transforms too."""
     kernel = kernels.hmc(num_warmup=100, num_samples=250, num_integration_steps=8)
     training = train(kernel, measure=slopes)
     new = np.ones(NUM_DATA)
     new[3] = 0.0
     truth = mode(new) - mode(np.ones(NUM_DATA))
     weights = dtda.remove(training.program, [3])
-    made = {
-        "influence": dtda.influence(training),
-        "covariance": dtda.covariance(training, at="old"),
-        "importance": dtda.importance(training, jax.random.key(7), num_draws=2000),
-    }
-    for name, transform in made.items():
-        direction = "push" if name == "importance" else "pull"
-        arms = comparison(transform, KEY, weights, direction).arms(2000)
-        shift = (arms.new - arms.old)[:, :, 0].reshape(250, 8, 3).mean(0)
-        error = shift.std(0, ddof=1) / np.sqrt(8)
-        assert (np.abs(shift.mean(0) - truth) < 5 * error + 0.25 * np.abs(truth).max()).all(), name
-        assert (error < 0.2 * np.abs(truth).max()).all(), name
+    arms = comparison(dtda.covariance(training, at="old"), KEY, weights, "pull").arms(2000)
+    shift = (arms.new - arms.old)[:, :, 0].reshape(250, 8, 3).mean(0)
+    error = shift.std(0, ddof=1) / np.sqrt(8)
+    assert (np.abs(shift.mean(0) - truth) < 5 * error + 0.25 * np.abs(truth).max()).all()
+    assert (error < 0.2 * np.abs(truth).max()).all()
 
 
 @pytest.mark.parametrize(
