@@ -5,6 +5,8 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import optax
 import pytest
 from cases.networks import MOMENTUM, NETWORKS, X, Y
@@ -116,3 +118,54 @@ def test_what_does_not_carry_statistics_is_refused():
         dtda.Program(NETWORKS["nnx"].model, X, y=Y, evaluation={"trian": False})
     with pytest.warns(UserWarning, match="evaluation={'train': False}"):
         dtda.Program(NETWORKS["nnx"].model, X, y=Y)
+
+
+# Adapters of low rank on a base that stays as it is.
+
+UP = 0.1 * np.ones((1, 2), np.float32)
+BASE = np.random.default_rng(6).normal(size=(3, 2)).astype(np.float32)
+
+
+def adapted(x, base, y):
+    down = numpyro.param("down", lambda key: jax.random.normal(key, (3, 1)))
+    up = numpyro.param("up", jnp.asarray(UP))
+    with numpyro.plate("data", len(x)) as i:
+        logits = jnp.tanh(x[i]) @ (base + down @ up)
+        numpyro.sample("y", dist.Categorical(logits=logits), obs=None if y is None else y[i])
+
+
+def on_constant(x, base, y=None):
+    adapted(x, base, y)
+
+
+def on_parameters(x, y=None):
+    adapted(x, numpyro.param("base", jnp.zeros((3, 2))), y)
+
+
+def test_a_frozen_base_is_a_constant():
+    """By every route: exact derivatives, and curvatures damped by what the optimizer does."""
+    labels = {"down": "train", "up": "train", "base": "freeze"}
+    adam = optax.adamw(0.05, eps_root=1e-8)
+    masked = optax.multi_transform({"train": adam, "freeze": optax.set_to_zero()}, labels)
+    constant, frozen = dtda.Program(on_constant, X, BASE, y=Y), dtda.Program(on_parameters, X, y=Y)
+    measures = dtda.measures.loss(X[:3], BASE, y=Y[:3]), dtda.measures.loss(X[:3], y=Y[:3])
+    found = [
+        responses(constant, {"up": UP}, adam, measures[0]),
+        responses(frozen, {"base": BASE}, masked, measures[1]),
+    ]
+    for one, other in zip(*found, strict=True):
+        assert jnp.abs(one).max() > 1e-3
+        close(one, other, rtol=2e-3, atol=1e-5)
+
+
+def responses(program, start, optimizer, measure):
+    """Return losses of queries and responses, from the same keys of both phases."""
+    descent = kernels.sgd(optimizer, num_steps=6, batch_size=6)
+    task = dtda.Training(program, kernels.sequence(kernels.pretrained(start), descent), measure)
+    dense = curvature.dense("gauss_newton", damping="auto", factorization="cholesky")
+    several = [
+        dtda.unroll(task),
+        dtda.influence(task, dense),
+        dtda.influence(task, curvature.kronecker()),
+    ]
+    return jax.jit(lambda: [task.draw(KEY, ONES).value, *(each.pull(KEY, ONES) for each in several)])()
