@@ -60,18 +60,17 @@ def trainings() -> pd.DataFrame:
 
 def table(measure: Any, fits: Any) -> pd.DataFrame:
     """Measure each model of a kind; what an interrupted run has found is taken up."""
-    known = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
-    found = {row["model"]: row for row in known}
-    rows = []
+    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
+    found = {row["model"]: row for row in map(json.loads, lines)}
     for name in sys.argv[1:] or [name for name, entry in MODELS.items() if not entry.refused]:
-        program = bound(MODELS[name])
-        if fits(program):
-            row = found.get(name) or {"model": name} | measured(measure, MODELS[name], program)
-            rows.append(row)
-            if name not in found:
-                with KEPT.open("a") as file:
-                    print(json.dumps(row), file=file)
-    return pd.DataFrame(rows or [{"model": "none"}]).set_index("model")
+        program = None if name in found else bound(MODELS[name])
+        if program and fits(program):
+            found[name] = {"model": name, "part": measure.__name__}
+            found[name] |= measured(measure, MODELS[name], program)
+            with KEPT.open("a") as file:
+                print(json.dumps(found[name]), file=file)
+    rows = [row for row in found.values() if row["part"] == measure.__name__]
+    return pd.DataFrame(rows or [{"model": "none", "part": ""}]).drop(columns="part").set_index("model")
 
 
 def measured(measure: Any, entry: Entry, program: dtda.Program) -> dict[str, Any]:
