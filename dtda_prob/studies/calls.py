@@ -42,10 +42,13 @@ def carry_runs(
 ) -> dict[str, Array]:
     """Carry all runs to each perturbation, `together` perturbations at a time.
 
-    What depends on a perturbation alone, such as importance weights, is computed once for all runs.
+    What depends on a perturbation alone, such as importance weights, is computed once for all runs, and
+    what depends on a run alone once for all perturbations.
     """
 
     def some(source: Any, keys: Array, outcomes: Outcome, old: Weights, new: Array) -> Any:
+        outcomes = jax.vmap(source.ready, (0, None))(outcomes, old)
+
         def to(new: Weights) -> dict[str, Array]:
             carried = jax.vmap(source.carry, (0, 0, None, None))(keys, outcomes, old, new)
             return _read(source.training, keep, carried, new)

@@ -33,6 +33,8 @@ DEFAULT_DRAWS = 256
 """Default number of draws of a population, at least."""
 MOST_SLOPES = 2**26
 """Largest number of elements of the table of losses by draw and example."""
+SLOPES = "slopes"
+"""The statistic of a state that its importance ratios at all weights come from."""
 LEAST_DRAWS = 25
 """Smallest number of draws to which a tail can be fitted."""
 
@@ -157,10 +159,16 @@ class importance(PushForward):
         before = self._log_ratios(*_still(self.population.params), old)
         shares = jnp.exp(others.log_weights) - jax.nn.softmax(before)
         lacking = jnp.cumsum(jnp.maximum(shares, 0.0))
+        stats = self.ready(outcome, old).stats
+        slopes = {SLOPES: stats[SLOPES]} if SLOPES in stats else {}
 
-        def moved(params: Params, noise: Array) -> Params:
+        def moved(params: Params, noise: Array, slopes: dict[str, Array]) -> Params:
             own = _move(params, others.shift, others.scale)
-            ratio = self._change(params, own, old, new) - others.log_mean + _log_mean(before)
+            if slopes:
+                change = -slopes[SLOPES] @ (new - old) / self._temperature
+            else:
+                change = self._log_density(own, new) - self._log_density(params, old)
+            ratio = change - others.log_mean + _log_mean(before)
             kept = noise[0] < jnp.exp(ratio)
             place = lacking[-1] * noise[1]
             chosen = jnp.searchsorted(lacking, place, side="right")
@@ -169,8 +177,16 @@ class importance(PushForward):
 
         keys, num_states = jax.random.split(side_key(key)), self.training.kernel.num_states
         noise = [jax.random.uniform(each, (num_states,), lacking.dtype) for each in keys]
-        params = each_state(moved, outcome.params, jnp.stack(noise, 1))
-        return self.training.measured(params, outcome.losses, outcome.stats)
+        params = each_state(moved, outcome.params, jnp.stack(noise, 1), slopes)
+        stats = {name: each for name, each in stats.items() if name != SLOPES}
+        return self.training.measured(params, outcome.losses, stats)
+
+    def ready(self, outcome: Outcome, old: Weights) -> Outcome:
+        """Return an outcome with the derivative of n L at each state with respect to the weights."""
+        if SLOPES in outcome.stats or self.population.slopes is None or self.match_moments:
+            return outcome
+        slopes = each_state(lambda params: self.training.program.slopes(params, old), outcome.params)
+        return outcome._replace(stats=outcome.stats | {SLOPES: slopes})
 
     @property
     def cost(self) -> Cost:
@@ -195,12 +211,6 @@ class importance(PushForward):
         moved = jax.vmap(lambda theta: _move(theta, shift, scale))(population.params)
         densities = jax.vmap(lambda theta: self._log_density(theta, weights))(moved)
         return densities - population.log_density
-
-    def _change(self, params: Params, own: Params, old: Weights, new: Weights) -> Float[Array, ""]:
-        """Return the log density of a moved draw at the new weights, minus its own at the old ones."""
-        if self.population.slopes is not None and not self.match_moments:
-            return -self.training.program.slopes(params, old) @ (new - old) / self._temperature
-        return self._log_density(own, new) - self._log_density(params, old)
 
     @property
     def _temperature(self) -> float:

@@ -76,6 +76,10 @@ class PushForward(Module):
         """Return the push of an existing outcome `(key, outcome, old, new)`, if it starts from one."""
         return None
 
+    def ready(self, outcome: Outcome, old: Weights) -> Outcome:
+        """Return an outcome with what carrying it to any weights takes, to be computed once for all."""
+        return outcome
+
     @property
     def cost(self) -> Cost:
         """Return the cost of both directions."""
