@@ -17,15 +17,15 @@ import dtda_prob as dtda
 from dtda_prob import kernels
 
 SEED, NUM_SIMULATIONS = 0, 200
-DYNAMICS = {"num_steps": 3000}
+DYNAMICS = {"num_steps": 8000}
 KERNELS = {
     "exact": kernels.exact(),
     "laplace": kernels.laplace(),
     "nuts": kernels.nuts(num_warmup=200, num_samples=50, thinning=4),
     "hmc": kernels.hmc(num_warmup=200, num_samples=50, thinning=4, num_integration_steps=8),
-    "sgld": kernels.keep(kernels.sgld(1e-3, **DYNAMICS), 50, thinning=50),
+    "sgld": kernels.keep(kernels.sgld(2e-3, **DYNAMICS), 50, thinning=150),
     "sgld, preconditioned": kernels.keep(
-        kernels.sgld(1e-3, rms_decay=0.99, **DYNAMICS), 50, thinning=50
+        kernels.sgld(1e-3, rms_decay=0.99, **DYNAMICS), 50, thinning=150
     ),
     "sghmc": kernels.keep(kernels.sghmc(4e-3, num_steps=300, num_integration_steps=50), 50, thinning=5),
     "sgnht": kernels.keep(kernels.sgnht(4e-3, num_steps=12_000), 50, thinning=200),
