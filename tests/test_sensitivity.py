@@ -215,3 +215,45 @@ def test_a_mixture_of_all_removals_serves_those_of_heavy_weights():
     close(np.log((weights * np.exp(likelihood.reshape(-1, NUM_DATA).T)).sum(1)), loo.elpd_i, atol=0.05)
     with pytest.raises(ValueError, match="proposal: the population of a mixture"):
         dtda.importance(train("exact"), KEY, proposal=without)
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")
+def test_matched_moments_carry_weights_that_rest_on_few_draws_as_arviz_s_do():
+    """The example of the heaviest weights, against its closed form."""
+    training, (density, means) = train("exact", measure=dtda.measures.parameters()), exact_left_out()
+    plain, matched = (
+        dtda.importance(training, KEY, num_draws=4000, match_moments=match) for match in (False, True)
+    )
+    k_hats = dtda.diagnostics.k_hats(plain, dtda.leave_one_out(training.program))
+    worst, (x, y) = int(np.argmax(k_hats.values)), regression_data()
+    assert k_hats[worst] > 0.7
+    found = matched.weigh(ones().at[worst].set(0.0))
+    assert found.pareto_k < 0.7
+    draws, weights = np.asarray(found.params["slopes"], float), np.exp(found.log_weights)
+    assert np.abs(weights @ draws - means[worst]).max() < 0.05
+    ours = np.log(weights @ stats.norm.pdf(y[worst], draws @ x[worst], NOISE))
+    before = plain.population.params["slopes"].reshape(4, 1000, 3)
+    likelihood = stats.norm.logpdf(y, before @ x.T, NOISE)
+    tree = xr.DataTree.from_dict(
+        {"log_likelihood": by_draw(likelihood, "example").to_dataset(name="y")}
+    )
+
+    def posterior_density(slopes):
+        prior = stats.norm.logpdf(slopes.values, 0, PRIOR).sum(-1)
+        return by_draw(stats.norm.logpdf(y, slopes.values @ x.T, NOISE).sum(-1) + prior)
+
+    theirs = arviz_stats.loo_moment_match(
+        tree,
+        arviz_stats.loo(tree, pointwise=True, reff=1.0),
+        posterior_density,
+        lambda slopes, i: by_draw(stats.norm.logpdf(y[i], slopes.values @ x[i], NOISE)),
+        by_draw(before, "slope"),
+        reff=1.0,
+        pointwise=True,
+    )
+    assert abs(theirs.elpd_i.values[worst] - density[worst]) < 0.1
+    assert abs(ours - density[worst]) < 0.06
+
+
+def by_draw(values, *more: str) -> xr.DataArray:
+    return xr.DataArray(np.asarray(values, float), dims=("chain", "draw", *more))
