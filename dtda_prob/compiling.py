@@ -13,6 +13,9 @@ import numpy as np
 MAX_COMPILED = 256
 """The number of recently used functions that a process keeps, each compiled for its own shapes."""
 
+QUICK = {"xla_backend_optimization_level": 0}
+"""What XLA is told of code that runs once."""
+
 
 @dataclass(frozen=True)
 class compiled:
@@ -22,6 +25,10 @@ class compiled:
     rates never become constants, so that one compilation serves all their values. Everything else
     (functions, strings, integers, booleans) is static and compared by equality.
 
+    Attributes:
+        function: the function.
+        quick: whether to compile fast rather than for speed, for what runs once on few numbers.
+
     >>> import jax.numpy as jnp
     >>> double = compiled(lambda settings, x: settings["factor"] * x)
     >>> float(double({"factor": 2.0, "name": "double"}, jnp.ones(())))
@@ -29,6 +36,7 @@ class compiled:
     """
 
     function: Callable
+    quick: bool = False
 
     def __call__(self, *args: Any) -> Any:
         traced, jitted = self._split(args)
@@ -53,7 +61,7 @@ class compiled:
         """Return the traced part of arguments, and the jitted function of it."""
         traced, static = split(args)
         shapes = tuple(map(np.shape, jax.tree.leaves(traced)))
-        return traced, _jitted(self.function, static, shapes)
+        return traced, _jitted(self.function, static, shapes, self.quick)
 
 
 def split(tree: Any) -> tuple[Any, "Static"]:
@@ -99,7 +107,7 @@ class Static:
 
 
 @lru_cache(maxsize=MAX_COMPILED)
-def _jitted(function: Callable, static: Static, shapes: tuple) -> Any:
+def _jitted(function: Callable, static: Static, shapes: tuple, quick: bool) -> Any:
     """Return the jitted function of a static structure; the least recently used are freed.
 
     One for all shapes would keep the code for each of them, however many data sets there are. It has
@@ -110,4 +118,4 @@ def _jitted(function: Callable, static: Static, shapes: tuple) -> Any:
         return function(*joined(traced, static))
 
     call.__name__ = getattr(function, "__name__", type(function).__name__)
-    return jax.jit(call)
+    return jax.jit(call, compiler_options=QUICK if quick else None)

@@ -108,7 +108,7 @@ def chains(params: Params, num_chains: int, num_draws: int) -> finished:
     Raises:
         ValueError: if they cannot be cut into three blocks of one length.
     """
-    each = np.asarray(compiled(_effective)(params, num_chains))
+    each = np.asarray(compiled(_effective, quick=True)(params, num_chains))
     usable = each[np.isfinite(each) & (each > 0)]
     total = num_chains * num_draws
     least, mean = (usable.min(), usable.mean()) if usable.size else (total, total)

@@ -134,10 +134,10 @@ def check_binding(program: "Program") -> None:
         NotImplementedError: if a sum over discrete sites does not go example by example.
     """
     if program.structure.discrete:
-        discrete.check_separable(compiled(_separates)(program))
+        discrete.check_separable(compiled(_separates, quick=True)(program))
     for seed in range(TRIES):
         key = jax.random.key(seed)
-        finite, meets = compiled(_probe)(program, key)
+        finite, meets = compiled(_probe, quick=True)(program, key)
         if finite:
             return _warn_of_batches() if meets else None
     losses = compiled(_losses)(program, key)
