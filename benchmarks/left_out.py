@@ -1,7 +1,8 @@
 """Sample every model of the catalogue, and leave three examples out by refits and by ArviZ.
 
 Run with `uv run python benchmarks/left_out.py` (an hour on two cores); names of models after it
-restrict it to these. [Models](models.md) says how each is bound.
+restrict it to these. [Models](models.md) says how each is bound. A run that is interrupted goes on where
+it ended, and the seconds are of its last part.
 """
 
 import json
@@ -36,14 +37,14 @@ NUM_TRAINED = 32
 
 
 def posteriors() -> pd.DataFrame:
-    """Compare refits at weight 0 with `arviz_stats.loo`, for every model that has a posterior.
+    """Compare refits at weight 0 with `arviz_stats.loo`, for models that have a posterior.
 
     By NUTS, four chains of 300 steps of warm-up and 300 states on all data, and as many without the
     first, the middle and the last example. `refit` is the log predictive density of each of the three
     without it; `arviz` the same from the chains on all data; `k` the shape of its weights, which are
     not reliable above 0.7; `apart` the difference over its Monte Carlo error, from 20 blocks of draws;
     `r_hat` the largest over all parameters and refits. Where examples share a discrete site, ArviZ is
-    given the change of the log density of all data.
+    given the change of the log density of all data. Models that the table lacks were not run.
     """
     return table(left_out, lambda program: not has_parameters(program))
 
