@@ -1,8 +1,8 @@
 """Sample every model of the catalogue, and leave three examples out by refits and by ArviZ.
 
 Run with `uv run python benchmarks/left_out.py` (an hour on two cores); names of models after it
-restrict it to these. [Models](models.md) says how each is bound. A run that is interrupted goes on where
-it ended, and the seconds are of its last part.
+restrict it to these. [Models](models.md) says how each is bound. A run that is interrupted goes on
+where it ended, and the seconds are of its last part.
 """
 
 import json

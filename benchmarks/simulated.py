@@ -44,8 +44,8 @@ def simulated() -> pd.DataFrame:
     ranks are uniform; "bias" the mean of the share of draws below the true value, less a half, where
     it is largest, with the p-value of a test that it is zero, times three (for `svi` the test of Yao et
     al., arXiv 1802.02538); "spread" the standard deviation of that share, relative to uniform numbers:
-    above 1, on average over parameters, where draws are too narrow. All kernels see the same datasets of
-    a model, and share the luck of these.
+    above 1, on average over parameters, where draws are too narrow. All kernels see the same datasets
+    of a model, and share the luck of these.
     """
     rng = np.random.default_rng(SEED)
     x = rng.normal(size=(24, 3)) @ np.linalg.cholesky(0.4 * np.eye(3) + 0.6).T
