@@ -284,8 +284,8 @@ class Objective(Module):
 
     def predictive_sites(self, params: Params, args: tuple, kwargs: dict) -> Sites:
         """Trace the model for other inputs; see `predictive`."""
-        args, kwargs = unbound(bound((args, kwargs)))
-        args, kwargs = in_evaluation(self.model, args, kwargs, self.evaluation, instead=False)
+        given = bound((args, kwargs))
+        args, kwargs = unbound(in_evaluation(self.model, *given, self.evaluation, instead=False))
         self._refuse_shared("the predictive distribution of an example is not defined")
         values = self.constrain(params)
         if self.structure.local or self.structure.local_params:
