@@ -59,15 +59,13 @@ def _with_moments(made):
 
     def init(params):
         state = made.init(params)
-        counts = {name: jnp.array(10**10) for name in state._fields if name == "count"}
-        return state._replace(nu={"slopes": jnp.asarray(MOMENTS)}, **counts)
+        return state._replace(nu={"slopes": jnp.asarray(MOMENTS)}, count=jnp.array(10**10))
 
     return optax.chain(optax.GradientTransformation(init, made.update), optax.scale(-1.0))
 
 
 OPTIMIZERS = {
     "rates by parameter": optax.stateless(lambda g, _: {"slopes": -RATES * g["slopes"]}),
-    "rmsprop": _with_moments(optax.scale_by_rms(decay=1 - 1e-12)),
     "adam": _with_moments(optax.scale_by_adam(b1=0.5, b2=1 - 1e-9, eps=1e-3)),
 }
 """Optimizers whose preconditioner is constant, and differs between parameters."""
