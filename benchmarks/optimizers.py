@@ -1,6 +1,6 @@
 """Responses in the geometry of the optimizer: Adam, AdamW, warm-up, clipping, and SGD beside them.
 
-Run with `uv run python benchmarks/optimizers.py` (some ten minutes on two cores). It prints its tables
+Run with `uv run python benchmarks/optimizers.py` (some five minutes on two cores). It prints its tables
 and writes them to `docs/benchmarks/optimizers.md`. The truth is coupled retraining without random sets
 of 8 % of the examples; predictions use other keys. Direction is the Pearson correlation of predicted
 and retrained effects over sets, averaged over queries; size is the slope of retrained on predicted
@@ -13,19 +13,14 @@ numbers (0.1, 0.03, 0.01, 0.003) whose direction is best on this very truth, whi
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import optax
 import page
 import pandas as pd
 import sklearn.datasets
-from numpyro.contrib.module import eqx_module
 
 import dtda_prob as dtda
 from dtda_prob import curvature, evaluate, kernels
@@ -37,8 +32,7 @@ from dtda_prob.typing import Outcome
 
 SEED = 0
 GRID = (0.1, 0.03, 0.01, 0.003)
-NUM_SETS, SHARE, WINDOW = 16, 0.08, 25
-SPEECHES = Path(__file__).parents[1] / "notebooks" / "speeches.txt"
+NUM_SETS, SHARE = 16, 0.08
 
 Method = Callable[[Training], PushForward]
 
@@ -70,21 +64,6 @@ def diabetes_by_sgd() -> pd.DataFrame:
     return study(training, small(), whole, num_draws=4, num_retrainings=16)
 
 
-def characters_by_clipped_adamw() -> pd.DataFrame:
-    """Decoder with one block of width 24 on 300 windows of 25 characters, loss of 24 other windows.
-
-    AdamW: rate 0.01 after warm-up, cosine decay, weight decay 0.01, clipped at norm 1; batches of 30,
-    10 epochs. The Gauss-Newton matrix is a Nystroem approximation of rank 150.
-    """
-    methods: dict[str, Method] = {
-        "unroll": dtda.unroll,
-        "Nystroem 150, auto": by(nystroem("auto")),
-        "3 segments, Nystroem 150": lambda t: dtda.segments(t, nystroem("auto")),
-        "EK-FAC, auto": by(curvature.kronecker()),
-    }
-    return study(characters(), methods, nystroem, num_draws=3, num_retrainings=6)
-
-
 def small() -> dict[str, Method]:
     return {
         "unroll": dtda.unroll,
@@ -96,10 +75,6 @@ def small() -> dict[str, Method]:
 
 def whole(damping: float | str) -> curvature.Curvature:
     return curvature.dense("gauss_newton", damping=damping, factorization="cholesky")
-
-
-def nystroem(damping: float | str) -> curvature.Curvature:
-    return curvature.nystroem("gauss_newton", rank=150, damping=damping)
 
 
 class FinalMoments(influence):
@@ -124,60 +99,6 @@ def diabetes(optimizer: kernels.sgd) -> Training:
     program = dtda.Program(dtda.zoo.regressor([68], activation=jnp.tanh), x[:300], y=y[:300])
     kernel = kernels.sgd(optimizer, num_steps=180, batch_size=50)
     return Training(program, kernel, dtda.measures.squared_error(x[300:324], y=y[300:324]))
-
-
-class Decoder(eqx.Module):
-    """One block of causal attention and a perceptron, with pre-norm."""
-
-    letters: jax.Array
-    places: jax.Array
-    layers: dict[str, eqx.nn.Linear]
-
-    def __init__(self, alphabet: int, key: jax.Array, width: int = 24):
-        keys = jax.random.split(key, 7)
-        self.letters = 0.1 * jax.random.normal(keys[0], (alphabet, width))
-        self.places = 0.1 * jax.random.normal(keys[1], (WINDOW, width))
-        shapes = {"attend": (1, 3), "mix": (1, 1), "up": (1, 2), "down": (2, 1)}
-        sizes = {name: (a * width, b * width) for name, (a, b) in shapes.items()}
-        sizes["out"] = (width, alphabet)
-        pairs = zip(sizes.items(), keys[2:], strict=True)
-        self.layers = {name: eqx.nn.Linear(*size, key=key) for (name, size), key in pairs}
-
-    def __call__(self, codes: jax.Array) -> jax.Array:
-        layer = {name: jax.vmap(each) for name, each in self.layers.items()}
-        x = self.letters[codes] + self.places
-        query, other, value = (part[:, None] for part in jnp.split(layer["attend"](normed(x)), 3, -1))
-        seen = jax.nn.dot_product_attention(query, other, value, is_causal=True)[:, 0]
-        x = x + layer["mix"](seen)
-        x = x + layer["down"](jax.nn.gelu(layer["up"](normed(x))))
-        return layer["out"](normed(x))
-
-
-def normed(x: jax.Array) -> jax.Array:
-    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5)
-
-
-def characters() -> Training:
-    text = SPEECHES.read_text()[300:]
-    code = {letter: k for k, letter in enumerate(sorted(set(text)))}
-    starts = 4 * (WINDOW + 1) * np.arange(324)
-    rows = np.array([[code[x] for x in text[a : a + WINDOW + 1]] for a in starts], np.int32)
-    made = eqx.filter_jit(lambda key: Decoder(len(code), key))
-
-    def writer(codes: jax.Array) -> None:
-        network = eqx_module("net", made(numpyro.prng_key()))
-        with numpyro.plate("window", len(codes)) as i:
-            logits = jax.vmap(network)(codes[i][:, :-1])
-            letters = dist.Categorical(logits=logits).to_event(1)
-            numpyro.sample("next", letters, obs=codes[i][:, 1:])
-
-    def optimizer(num_steps: int) -> optax.GradientTransformation:
-        rate = optax.warmup_cosine_decay_schedule(0.0, 1e-2, num_steps // 10, num_steps)
-        return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=1e-2))
-
-    kernel = kernels.sgd(optimizer, num_epochs=10, batch_size=30)
-    program = dtda.Program(writer, rows[:300])
-    return Training(program, kernel, dtda.measures.loss(rows[300:]))
 
 
 def study(
@@ -241,7 +162,6 @@ PARTS = (
     diabetes_by_adam,
     diabetes_by_clipped_adamw,
     diabetes_by_sgd,
-    characters_by_clipped_adamw,
 )
 
 if __name__ == "__main__":
