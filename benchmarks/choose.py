@@ -1,20 +1,20 @@
 """Which method, where real networks train: all methods against retraining, and what `choose` takes.
 
 Run with `uv run python benchmarks/choose.py` (some half an hour on two cores), or with the names of
-some of its parts. It prints its tables and writes them to `docs/benchmarks/choose.md`. The truth is
-coupled retraining; methods predict with 8 draws under other keys. Direction is the Pearson correlation
-of predicted and retrained effects over perturbations, averaged over queries; size is the slope of
-retrained on predicted effects: 1 is right, below 1 predictions are too long. "+-" is the crossed
-jackknife over perturbations and retrainings, and the ceiling is the root of the truth's reliability.
-`choose` has its default budget of 96 trainings, on perturbations and keys of its own; "stated" is the
-direction that it expects on perturbations which had no part in the choice, and the row of its choice
-has the factor that it fitted. Half of the data are dropped, or 8 % of them removed, as each part says.
+some of its parts. It prints its tables and writes their sections of `docs/benchmarks/choose.md`. The
+truth is coupled retraining; methods predict with 8 draws under other keys. Direction is the Pearson
+correlation of predicted and retrained effects over perturbations, averaged over queries; size is the
+slope of retrained on predicted effects: 1 is right, below 1 predictions are too long. "+-" is the
+crossed jackknife over perturbations and retrainings, and the ceiling is the root of the truth's
+reliability. `choose` has its default budget of 96 trainings, on perturbations and keys of its own;
+"stated" is the direction that it expects on perturbations which had no part in the choice, and the row
+of its choice has the factor that it fitted. Half of the data are dropped, or 8 % of them removed, as
+each part says. Seconds include compilation, and those of `choose` everything that it does.
 """
 
 import gzip
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -139,7 +139,7 @@ def row(table: xr.Dataset) -> dict[str, object]:
     }
 
 
-PARTS: tuple[Callable[[], pd.DataFrame], ...] = (
+PARTS = (
     digits_halves,
     concrete_halves,
     edge_of_stability,
@@ -148,9 +148,5 @@ PARTS: tuple[Callable[[], pd.DataFrame], ...] = (
 )
 
 if __name__ == "__main__":
-    chosen = [part for part in PARTS if part.__name__ in sys.argv[1:]]
-    if chosen:
-        for part in chosen:
-            print(part.__name__, part().to_string(float_format="{:.3f}".format), sep="\n", flush=True)
-    else:
-        page.write("choose", "Which method", __doc__, PARTS, SEED)
+    chosen = [part for part in PARTS if part.__name__ in sys.argv[1:]] or PARTS
+    page.write_some("choose", "Which method", __doc__, PARTS, chosen, SEED)

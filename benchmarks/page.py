@@ -17,12 +17,42 @@ def write(name: str, title: str, doc: str | None, parts: Sequence[FunctionType],
     start = time.perf_counter()
     lines = [f"# {title}", "", (doc or "").strip(), ""]
     for part in parts:
-        table = part().reset_index().to_markdown(floatfmt=".4g", index=False)
-        text = "\n".join(line.strip() for line in (part.__doc__ or "").strip().split("\n"))
-        lines += [f"## {part.__name__.replace('_', ' ').capitalize()}", "", text, "", table, ""]
-        print(table, flush=True)
+        lines += [_heading(part), "", section(part), ""]
     lines.append(circumstances(seed, start))
     (FOLDER / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def write_some(
+    name: str,
+    title: str,
+    doc: str | None,
+    parts: Sequence[FunctionType],
+    chosen: Sequence[FunctionType],
+    seed: int,
+) -> None:
+    """Run the chosen parts and put them in the place of theirs; each has circumstances of its own."""
+    path = FOLDER / f"{name}.md"
+    for part in chosen:
+        start = time.perf_counter()
+        text = f"{section(part)}\n\n{circumstances(seed, start)}"
+        before = path.read_text().split("\n## ")[1:] if path.exists() else []
+        sections = {f"## {each.split('\n')[0]}": each.split("\n", 1)[1].strip() for each in before}
+        sections[_heading(part)] = text
+        known = [each for each in map(_heading, parts) if each in sections]
+        body = "\n\n".join(f"{each}\n\n{sections[each]}" for each in known)
+        path.write_text(f"# {title}\n\n{(doc or '').strip()}\n\n{body}\n")
+
+
+def section(part: FunctionType) -> str:
+    """Run a part, print its table and return it under its own docstring."""
+    table = part().reset_index().to_markdown(floatfmt=".4g", index=False)
+    text = "\n".join(line.strip() for line in (part.__doc__ or "").strip().split("\n"))
+    print(table, flush=True)
+    return f"{text}\n\n{table}"
+
+
+def _heading(part: FunctionType) -> str:
+    return f"## {part.__name__.replace('_', ' ').capitalize()}"
 
 
 def circumstances(seed: int, start: float) -> str:
