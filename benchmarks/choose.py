@@ -9,7 +9,7 @@ crossed jackknife over perturbations and retrainings, and the ceiling is the roo
 reliability. `choose` has its default budget of 96 trainings, on perturbations and keys of its own;
 "stated" is the direction that it expects on perturbations which had no part in the choice, and the row
 of its choice has the factor that it fitted. Half of the data are dropped, or 8 % of them removed, as
-each part says. Seconds include compilation, and those of `choose` everything that it does.
+each part says. Seconds include compilation; for `choose` they include all that it does.
 """
 
 import gzip

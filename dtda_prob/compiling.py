@@ -14,7 +14,7 @@ MAX_COMPILED = 256
 """The number of recently used functions that a process keeps, each compiled for its own shapes."""
 
 QUICK = {"xla_backend_optimization_level": 0}
-"""What XLA is told of code that runs once."""
+"""Options of XLA for code that runs once."""
 
 
 @dataclass(frozen=True)

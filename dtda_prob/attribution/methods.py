@@ -1,7 +1,6 @@
 """Methods that could predict: which ones suit a training, and how far each agrees with retraining."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -24,8 +23,6 @@ from dtda_prob.transforms.unroll import unroll
 from dtda_prob.typing import PRNGKey
 
 MOST_RANK = 100
-LESS = 0.1
-"""A multiple of the damping that fits the length of training, tried beside it."""
 Shifts = Float[np.ndarray, "draw query perturbation *output"]
 Effects = Float[np.ndarray, "query perturbation"]
 Maker = Callable[[], PushForward]
@@ -53,15 +50,12 @@ def _of_steps(training: Training) -> list[Maker]:
     size = sum(leaf.size for leaf in jax.tree.leaves(training.program.shapes))
     rank = min(MOST_RANK, training.program.num_data, size)
 
-    nystroem, less = curvature.nystroem(rank=rank), curvature.auto(LESS)
     return [
         lambda: unroll(training),
         lambda: unroll(training, matrix="gauss_newton"),
-        lambda: segments(training, nystroem),
-        lambda: influence(training, nystroem),
-        lambda: influence(training, replace(nystroem, damping=less)),
+        lambda: segments(training, curvature.nystroem(rank=rank)),
+        lambda: influence(training, curvature.chebyshev()),
         lambda: influence(training, curvature.kronecker("gauss_newton")),
-        lambda: influence(training, curvature.kronecker("gauss_newton", damping=less)),
     ]
 
 
