@@ -65,6 +65,7 @@ def digits() -> pd.DataFrame:
         f"EK-FAC, damping validated {ekfac:g}": (
             by(curvature.kronecker("gauss_newton", damping=ekfac)), 64,
         ),
+        "EK-FAC, refined by 3 steps": (by(curvature.chebyshev()), 16),
         "K-FAC, damping auto": (by(curvature.kronecker("gauss_newton", corrected=False)), 16),
         "segments, EK-FAC": (lambda t: dtda.segments(t, curvature.kronecker("gauss_newton")), 16),
         "diagonal": (by(curvature.diagonal()), 16),
@@ -98,6 +99,7 @@ def concrete() -> pd.DataFrame:
         "segments, Gram, 1": (lambda t: dtda.segments(t, curvature.gram(), num_segments=1), 16),
         "segments, Gram, 3": (lambda t: dtda.segments(t, curvature.gram(), num_segments=3), 16),
         "EK-FAC": (by(ekfac), 16),
+        "EK-FAC, refined by 3 steps": (by(curvature.chebyshev()), 16),
         "gradient dot product": (by(curvature.identity()), 16),
         "TracIn, 5 checkpoints": (dtda.trajectory, 16),
     }
@@ -149,6 +151,7 @@ def small() -> pd.DataFrame:
         ),
         "Gauss-Newton, Nystroem 200": (by(curvature.nystroem(rank=200)), 16),
         "EK-FAC, damping auto": (by(curvature.kronecker("gauss_newton")), 16),
+        "EK-FAC, refined by 3 steps": (by(curvature.chebyshev()), 16),
         "gradient dot product": (by(curvature.identity()), 16),
     }  # fmt: skip
     rows = [score(name, training, m, n, predict, sets, truth) for name, (m, n) in methods.items()]
@@ -257,6 +260,7 @@ def speed() -> pd.DataFrame:
             curvature.conjugate_gradient("gauss_newton", damping="auto", max_steps=50, tolerance=1e-9)
         ),
         "EK-FAC, one sampled label": by(curvature.kronecker()),
+        "EK-FAC, refined by 3 steps": by(curvature.chebyshev()),
         "segments, EK-FAC": dtda.segments,
         "TracIn, 5 checkpoints": dtda.trajectory,
     }
