@@ -50,7 +50,7 @@ def _has_gradient(operation: Any) -> bool:
 
 
 def _call(operation: Any, inputs: list, tape: Tape) -> list:
-    inner = operation.params["jaxpr"]
+    inner = operation.params.get("jaxpr") or operation.params["call_jaxpr"]
     return evaluate(inner, inputs, tape)
 
 
