@@ -77,12 +77,6 @@ def diabetes_by_adam() -> pd.DataFrame:
     return study(training, removed(training.program))
 
 
-def characters_by_clipped_adamw() -> pd.DataFrame:
-    """Decoder on 300 windows of text, AdamW with warm-up and clipping; 24 sets of 8 % removed."""
-    training = optimizers.characters()
-    return study(training, removed(training.program))
-
-
 def halves(program: dtda.Program) -> xr.DataArray:
     return dtda.random_subsets(program, jax.random.key(SEED), 24, 0.5, removal="drop")
 
@@ -144,7 +138,6 @@ PARTS = (
     concrete_halves,
     edge_of_stability,
     diabetes_by_adam,
-    characters_by_clipped_adamw,
 )
 
 if __name__ == "__main__":
