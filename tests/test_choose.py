@@ -134,3 +134,13 @@ def test_attribute_chooses_where_no_push_forward_is_named(training):
     assert scores.attrs["choice"] == chosen.summary
     same = dtda.attribute(chosen.push_forward, KEY, 4, ["mean"])
     close(scores["score"], same["score"], rtol=1e-5)
+
+
+def test_runs_of_several_states_count_once_and_removal_stays_what_it_was(training):
+    kept = dtda.Training(training.program, kernels.keep(training.kernel, 3), training.measure)
+    singles = dtda.leave_one_out(training.program, removal="drop")
+    methods = [dtda.influence(kept, curvature.identity(damping=1.0))]
+    choice = dtda.choose(kept, KEY, singles, methods=methods, budget=36, num_draws=4)
+    assert choice.perturbations.attrs["removal"] == "drop"
+    assert (choice.perturbations == 0).sum("example").values.tolist() == [NUM // 10] * 8
+    assert np.isfinite(choice.table["direction"]).all()

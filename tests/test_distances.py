@@ -55,7 +55,7 @@ def test_distances_of_clipped_adamw_hold_its_second_moments_and_clipping_factors
 
 
 def _with_moments(made):
-    """Give a transformation second moments that hardly move."""
+    """Return a transformation with second moments that hardly move."""
 
     def init(params):
         state = made.init(params)

@@ -102,10 +102,11 @@ def choose(
     Args:
         training: the stochastic kernel. Of more than 32 queries, 32 at random are compared.
         key: one typed key.
-        perturbations: weights `(perturbation, example)` of which some are retrained; if None, or if
-            they change single examples, random groups of a tenth of the examples are removed.
+        perturbations: weights `(perturbation, example)` of which some are retrained; if None, fewer
+            than 8, or if they change single examples, random groups of a tenth of the examples are
+            removed in their place, in the same way.
         budget: trainings to spend on the truth, at least 36, or 0.
-        num_draws: draws by which each method predicts.
+        num_draws: draws by which each method predicts, rounded up to whole runs.
         methods: push-forwards of this training; those that suit it if None.
         where: a store keeps the retrainings, as "retrained" if it has no name; see `Where`.
 
@@ -126,7 +127,7 @@ def choose(
     predicted, seconds = {}, {}
     for name, method in made.items():
         start = time.perf_counter()
-        predicted[name] = shifts(method, draw_key, weights, num_draws)
+        predicted[name] = _by_run(method, draw_key, weights, num_draws)
         seconds[name] = time.perf_counter() - start
     truth, reference = _truth(asked, truth_key, weights, budget, num_draws, where)
     table = compare(predicted, truth).assign(
@@ -180,8 +181,9 @@ def _perturbations(training: Training, key: PRNGKey, given: Any, number: int) ->
         if len(rows) >= LEAST_PERTURBATIONS and changes_group(rows, program.initial_weights).all():
             order = np.asarray(jax.random.permutation(key, len(rows)))
             return rows[np.sort(order[:number])]
-    keep = 1 - SHARE_REMOVED
-    return perturb.random_subsets(program, jax.random.fold_in(key, 1), number, keep)
+    removal = getattr(given, "attrs", {}).get("removal", "reweight")
+    groups_key, keep = jax.random.fold_in(key, 1), 1 - SHARE_REMOVED
+    return perturb.random_subsets(program, groups_key, number, keep, removal=removal)
 
 
 def _truth(
@@ -195,14 +197,26 @@ def _truth(
     """Return retrained shifts, or the shifts of a transform that stands in."""
     if budget:
         compared = comparison(training, key, weights, "push")
-        arms = arms_of(compared.draw(NUM_RETRAININGS, where.named("retrained")))
-        return arms.new.astype(float) - arms.old, "retraining"
+        several = training.kernel.num_states
+        arms = arms_of(compared.draw(NUM_RETRAININGS * several, where.named("retrained")))
+        return _mean_of_states(arms.new.astype(float) - arms.old, several), "retraining"
     for method in (unroll(training), unroll(training, matrix="gauss_newton")):
-        own = shifts(method, key, weights, num_draws)
+        own = _by_run(method, key, weights, num_draws)
         lengths = np.sqrt((own.reshape(len(own), -1) ** 2).sum(1))
         if np.isfinite(lengths).all() and lengths.max() <= UNSTABLE * np.median(lengths):
             break
     return own, method.name
+
+
+def _by_run(method: PushForward, key: PRNGKey, weights: xr.DataArray, num_draws: int) -> Shifts:
+    """Return the shifts of runs that have at least so many draws, each the mean of its states."""
+    several = method.training.kernel.num_states
+    return _mean_of_states(shifts(method, key, weights, -(-num_draws // several) * several), several)
+
+
+def _mean_of_states(each: Shifts, num_states: int) -> Shifts:
+    """Return the mean shift of each run: of R runs, draw i is of run i modulo R."""
+    return each.reshape(num_states, -1, *each.shape[1:]).mean(0)
 
 
 def _cost(method: PushForward) -> float:

@@ -1,7 +1,7 @@
 """Methods that could predict: which ones suit a training, and how far each agrees with retraining."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,31 +32,34 @@ def candidates(training: Training) -> tuple[dict[str, PushForward], dict[str, st
     """Return the methods that suit a training, by name, and why the others do not."""
     posterior = training.kernel.temperature is not None
     made, refused = {}, {}
-    for number, make in enumerate(_of_posterior(training) if posterior else _of_steps(training)):
+    for name, make in (_of_posterior(training) if posterior else _of_steps(training)).items():
         try:
             method = make()
         except (ValueError, NotImplementedError) as error:
-            refused[f"candidate {number}"] = str(error)
+            refused[name] = str(error)
         else:
             made[method.name] = method
     return made, refused
 
 
-def _of_posterior(training: Training) -> list[Maker]:
-    return [lambda: influence(training), lambda: gaussian(training), lambda: covariance(training)]
+def _of_posterior(training: Training) -> dict[str, Maker]:
+    return {
+        "influence": lambda: influence(training),
+        "gaussian": lambda: gaussian(training),
+        "covariance": lambda: covariance(training),
+    }
 
 
-def _of_steps(training: Training) -> list[Maker]:
+def _of_steps(training: Training) -> dict[str, Maker]:
     size = sum(leaf.size for leaf in jax.tree.leaves(training.program.shapes))
     rank = min(MOST_RANK, training.program.num_data, size)
-
-    return [
-        lambda: unroll(training),
-        lambda: unroll(training, matrix="gauss_newton"),
-        lambda: segments(training, curvature.nystroem(rank=rank)),
-        lambda: influence(training, curvature.chebyshev()),
-        lambda: influence(training, curvature.kronecker("gauss_newton")),
-    ]
+    return {
+        "unroll": lambda: unroll(training),
+        "unroll by Gauss-Newton steps": lambda: unroll(training, matrix="gauss_newton"),
+        "segments": lambda: segments(training, curvature.nystroem(rank=rank)),
+        "influence by EK-FAC, refined": lambda: influence(training, curvature.chebyshev()),
+        "influence by EK-FAC": lambda: influence(training, curvature.kronecker("gauss_newton")),
+    }
 
 
 def shifts(source: Source, key: PRNGKey, perturbations: Any, num_draws: int) -> Shifts:
@@ -111,7 +114,7 @@ def compare(predicted: Mapping[str, Shifts], retrained: Shifts) -> xr.Dataset:
     return compared.assign(ceiling=float(ceiling), expected=_expected(list(means.values()), truth))
 
 
-class _Mean:
+class _Mean(NamedTuple):
     """The mean shift of a method over its draws, and the noise in the mean square of it.
 
     Attributes:
@@ -119,8 +122,8 @@ class _Mean:
         noise: the variance of the mean over draws, of the same shape; 0 of one draw.
     """
 
-    def __init__(self, value: Effects, noise: Effects):
-        self.value, self.noise = value, noise
+    value: Effects
+    noise: Effects
 
 
 def _mean(each: Shifts) -> _Mean:

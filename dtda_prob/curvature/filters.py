@@ -65,8 +65,8 @@ class Decay(Module):
         return jnp.exp(-values * self.time)
 
 
-class relative(Module):
-    """Damping by a multiple of the curvature's mean eigenvalue.
+class Multiple(Module):
+    """Damping by a multiple of something that is known later.
 
     Attributes:
         factor: the multiple, positive and finite; a ValueError otherwise.
@@ -79,18 +79,12 @@ class relative(Module):
             raise ValueError(f"factor={self.factor} must be finite and above 0")
 
 
-class auto(Module):
-    """Damping by a multiple of what damping="auto" means.
+class relative(Multiple):
+    """Damping by a multiple of the curvature's mean eigenvalue."""
 
-    Attributes:
-        factor: the multiple, positive and finite; a ValueError otherwise.
-    """
 
-    factor: Scalar
-
-    def __check_init__(self) -> None:
-        if not (is_traced(self.factor) or 0 < self.factor < float("inf")):
-            raise ValueError(f"factor={self.factor} must be finite and above 0")
+class auto(Multiple):
+    """Damping by a multiple of what damping="auto" means."""
 
 
 Damping = Scalar | Literal["auto"] | auto | relative
@@ -113,7 +107,7 @@ def check_damping(damping: Damping, method: str | None = None) -> None:
     Raises:
         ValueError: if `damping` is negative or not finite, or 0 where a method is named.
     """
-    if isinstance(damping, relative | auto) or is_traced(damping):
+    if isinstance(damping, Multiple) or is_traced(damping):
         return
     if isinstance(damping, str) and damping == "auto":
         return

@@ -24,7 +24,7 @@ State = dict[str, Any]
 
 
 class stateful(Messenger):
-    """Give layers their state as they left it, in its own types, and note what they leave.
+    """Restore the state of layers as they left it, in its own types, and note what they leave.
 
     Put it right around the model, so that all other handlers see the state before the model changes it.
 
