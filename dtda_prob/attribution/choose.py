@@ -76,7 +76,15 @@ class Choice:
             f"{float(row['size_error']):.2f} times as long."
         )
         factor = getattr(self.push_forward, "factor", 1.0)
-        return text + (f" Its effects are multiplied by {factor:.2f}." if factor != 1.0 else "")
+        if factor != 1.0:
+            text += f" Its effects are multiplied by {factor:.2f}."
+        failed = self.table["transform"].values[np.isnan(self.table["direction"].values)]
+        if failed.size:
+            text += (
+                f" {', '.join(failed)}: not finite (Adam without eps_root has no derivative where a "
+                "gradient is exactly 0; see kernels.sgd)."
+            )
+        return text
 
 
 def choose(
