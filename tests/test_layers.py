@@ -145,7 +145,7 @@ def on_parameters(x, y=None):
 def test_a_frozen_base_is_a_constant():
     """In the factors of the curvature too, and in their damping by what the optimizer does."""
     labels = {"down": "train", "up": "train", "base": "freeze"}
-    adam = optax.adamw(0.05, eps_root=1e-8)
+    adam = optax.adamw(0.05)
     masked = optax.multi_transform({"train": adam, "freeze": optax.set_to_zero()}, labels)
     constant, frozen = dtda.Program(on_constant, X, BASE, y=Y), dtda.Program(on_parameters, X, y=Y)
     measures = dtda.measures.loss(X[:3], BASE, y=Y[:3]), dtda.measures.loss(X[:3], y=Y[:3])

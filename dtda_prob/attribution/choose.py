@@ -80,10 +80,7 @@ class Choice:
             text += f" Its effects are multiplied by {factor:.2f}."
         failed = self.table["transform"].values[np.isnan(self.table["direction"].values)]
         if failed.size:
-            text += (
-                f" {', '.join(failed)}: not finite (Adam without eps_root has no derivative where a "
-                "gradient is exactly 0; see kernels.sgd)."
-            )
+            text += f" The effects of {', '.join(failed)} are not finite."
         return text
 
 

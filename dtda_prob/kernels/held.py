@@ -101,7 +101,7 @@ def _apply(eqn: JaxprEqn, values: list, slopes: Slopes) -> tuple[list, Slopes]:
     flags = [slope is not None for slope in slopes]
     moving = [i for i, flag in enumerate(flags) if flag]
     if _is_held(eqn, flags):
-        return _bound(eqn, values), [None] * len(eqn.outvars)
+        return bound(eqn, values), [None] * len(eqn.outvars)
     if name == "cond":
         return _branch(params["branches"], values, slopes, _passes(eqn, flags))
     body = _body(eqn)
@@ -112,13 +112,14 @@ def _apply(eqn: JaxprEqn, values: list, slopes: Slopes) -> tuple[list, Slopes]:
 
     def along(*some: Array) -> list:
         given = dict(zip(moving, some, strict=True))
-        return _bound(eqn, [given.get(i, value) for i, value in enumerate(values)])
+        return bound(eqn, [given.get(i, value) for i, value in enumerate(values)])
 
     outs, moved = jax.jvp(along, [values[i] for i in moving], [slopes[i] for i in moving])
     return outs, [None if slope.dtype == jax.dtypes.float0 else slope for slope in moved]
 
 
-def _bound(eqn: JaxprEqn, values: list) -> list:
+def bound(eqn: JaxprEqn, values: list) -> list:
+    """Return the outputs of an equation at some values of its inputs."""
     given = eqn.primitive.get_bind_params(eqn.params)
     functions, params = given if isinstance(given, tuple) else ((), given)  # JAX 0.11, and later.
     outs = eqn.primitive.bind(*functions, *values, **params)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from dtda_prob.compiling import compiled, is_tracer
 from dtda_prob.kernels.held import carried
 from dtda_prob.kernels.kernel import Masks, no_step_size
+from dtda_prob.kernels.roots import with_roots
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, Weights
 
@@ -31,15 +32,16 @@ LEAST_STEPS = 3
 """Steps of a dry run at least, so that an update by an earlier gradient is seen."""
 
 
-def bind(optimizer: Optimizer, num_steps: int) -> Transformation:
-    """Return the transformation for a number of steps."""
-    return optimizer if isinstance(optimizer, Transformation) else optimizer(num_steps)
+def bind(optimizer: Optimizer, num_steps: int) -> optax.GradientTransformation:
+    """Return the transformation for a number of steps, with roots that have a derivative at 0."""
+    made = optimizer if isinstance(optimizer, Transformation) else optimizer(num_steps)
+    return optax.GradientTransformation(made.init, with_roots(made.update))
 
 
 # Hyper-parameters that vary as settings of the program.
 
 
-def known(transformation: Transformation, program: Program) -> frozenset[str]:
+def known(transformation: optax.GradientTransformation, program: Program) -> frozenset[str]:
     """Return the hyper-parameters that may vary: the rate, and those that are injected and constant."""
     state = jax.eval_shape(transformation.init, program.trained(program.shapes))
     injected = [part for part in _parts(state) if hasattr(part, "hyperparams")]
@@ -104,7 +106,7 @@ def step_sizes(
     return None
 
 
-def _grows(transformation: Transformation, shapes: PyTree) -> bool:
+def _grows(transformation: optax.GradientTransformation, shapes: PyTree) -> bool:
     """Return whether updates change with the size of gradients, their preconditioner held as it is."""
 
     def update(state: Any, gradient: Params) -> tuple[Any, Params]:
@@ -182,7 +184,7 @@ def _moving(
     return jax.lax.while_loop(goes_on, step, (jnp.zeros((), int), state, state, nothing))[-1]
 
 
-def _live(transformation: Transformation, shapes: PyTree) -> PyTree[bool]:
+def _live(transformation: optax.GradientTransformation, shapes: PyTree) -> PyTree[bool]:
     """Return whether the update of each leaf is computed from any gradient at all."""
 
     def update(gradient: Params, state: Any, params: Params) -> list[Array]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from dtda_prob.kernels import batches, optimizers
 from dtda_prob.kernels.kernel import Masks, Sizes, State, Step
-from dtda_prob.kernels.optimizers import Optimizer, Transformation
+from dtda_prob.kernels.optimizers import Optimizer
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
@@ -39,8 +39,7 @@ class sgd(batches.BatchPhase):
         optimizer: any optax chain, or a function of the number of steps that returns one, `MultiSteps`
             (gradient accumulation) included. Pass the function where anything in the chain is made for
             a number of steps, such as a schedule that should shrink when rows are dropped.
-            Adam's root has no derivative at 0: where a gradient may be exactly 0, `unroll` is not a
-            number unless Adam is given `eps_root`, such as 1e-16.
+            The derivative of a root in it, such as Adam's, is taken as 0 at 0.
         learning_rate: multiplies every update. As it is traced, one compilation serves all its values:
             `sgd(optax.adam(1.0), learning_rate=0.003)`.
         num_steps: number of steps on all data. Where rows are dropped the number of epochs stays: on
@@ -63,7 +62,7 @@ class sgd(batches.BatchPhase):
     _: KW_ONLY
     learning_rate: float = 1.0
 
-    def transformation(self, program: Program) -> Transformation:
+    def transformation(self, program: Program) -> optax.GradientTransformation:
         """Return the optimizer for the number of steps on a program."""
         return optimizers.bind(self.optimizer, self.count_steps(program))
 

@@ -12,7 +12,7 @@ from numpyro.infer.autoguide import AutoGuide
 from dtda_prob.kernels import batches, optimizers
 from dtda_prob.kernels import guide as guides
 from dtda_prob.kernels.kernel import Sizes, Start, State, Step, no_step_size
-from dtda_prob.kernels.optimizers import Optimizer, Transformation
+from dtda_prob.kernels.optimizers import Optimizer
 from dtda_prob.program import Program
 from dtda_prob.typing import Params, PRNGKey, Weights
 
@@ -104,7 +104,7 @@ class svi(batches.BatchPhase):
         count = state.count + 1
         return SVIState(variational, optimizer_state, order, count, draw_key, state.guide), loss
 
-    def transformation(self, program: Program) -> Transformation:
+    def transformation(self, program: Program) -> optax.GradientTransformation:
         """Return the optimizer for the number of steps on a program."""
         return optimizers.bind(self.optimizer, self.count_steps(program))
 
