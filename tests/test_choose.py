@@ -45,6 +45,7 @@ def test_directions_and_sizes_are_the_known_ones():
     ceiling = 1 / (1 + 0.25 / 6) ** 0.5
     close(table["ceiling"], ceiling, atol=0.02)
     close(right["direction"], ceiling / (1 + 4 / 8) ** 0.5, atol=0.03)
+    close(right["limit"], ceiling, atol=0.05)
     close(right["size"], 3.0, rtol=0.1)
     assert abs(right["size"] - 3.0) < 4 * right["size_error"] < 1.2
     assert right["gap"] == 0

@@ -32,6 +32,8 @@ SHARE_REMOVED = 0.1
 """Of the examples, by a random group, where effects of single examples are asked for."""
 TIED = 0.01
 """Difference of directions below which the cheaper method is taken."""
+NOTICEABLE = 0.02
+"""Gain in direction by more draws that is worth a sentence."""
 UNSTABLE = 3.0
 """Ratio of the longest draw's shifts to the median draw's above which their mean says little."""
 
@@ -75,6 +77,11 @@ class Choice:
             f"{float(self.table['ceiling']):.2f}), and {self.reference} is {float(row['size']):.2f} +- "
             f"{float(row['size_error']):.2f} times as long."
         )
+        if float(row["limit"]) > float(row["direction"]) + NOTICEABLE:
+            text += (
+                f" It is predicted with {self.table.attrs['num_draws']} draws: with many more, this "
+                f"correlation would tend to {float(row['limit']):.2f}."
+            )
         factor = getattr(self.push_forward, "factor", 1.0)
         if factor != 1.0:
             text += f" Its effects are multiplied by {factor:.2f}."

@@ -97,8 +97,9 @@ def compare(predicted: Mapping[str, Shifts], retrained: Shifts) -> xr.Dataset:
         Along `transform`: `direction`, the correlation over perturbations, averaged over queries;
         `size`, retrained effects over predicted ones by least squares, corrected for the noise of few
         draws; `explained`, the share of the retrained effects' squares that predictions explain, each
-        scaled by the size that the other perturbations give; and `gap`, what is missing to the best
-        direction; with `_error` the crossed jackknife's over perturbations and retrainings. Also
+        scaled by the size that the other perturbations give; `limit`, the direction that more draws
+        would lead to, without the noise of these; and `gap`, what is missing to the best direction; with
+        `_error` the crossed jackknife's over perturbations and retrainings. Also
         `ceiling`, the root of the reliability of the retrained effects, which no direction exceeds but
         by chance, and `expected`, the direction that the choice of the best one reaches on
         perturbations which had no part in it.
@@ -106,6 +107,7 @@ def compare(predicted: Mapping[str, Shifts], retrained: Shifts) -> xr.Dataset:
     means = {name: _mean(each) for name, each in predicted.items()}
     truth = _by_query(retrained)
     tables = _jackknifed(list(means.values()), truth)
+    tables["limit"] = tables["direction"] / np.array([_kept(each) for each in predicted.values()])
     fields = {name: ("transform", values) for name, values in tables.items()}
     compared = xr.Dataset(fields, {"transform": list(means)})
     halves = truth[: len(truth) // 2].mean(0), truth[len(truth) // 2 :].mean(0)
@@ -130,6 +132,17 @@ def _mean(each: Shifts) -> _Mean:
     flat = _by_query(each)
     noise = flat.var(0, ddof=1) / len(flat) if len(flat) > 1 else np.zeros_like(flat[0])
     return _Mean(flat.mean(0), noise)
+
+
+def _kept(each: Shifts) -> float:
+    """Return the factor by which the noise of draws lowers correlations with their mean."""
+    flat = _by_query(each)
+    if len(flat) == 1:
+        return np.nan
+    apart = flat - flat.mean(-1, keepdims=True)
+    noise = apart.var(0, ddof=1).mean(-1) / len(flat)
+    reliable = 1 - noise / apart.mean(0).var(-1)
+    return float(mean_of_known(np.sqrt(np.maximum(reliable, 0.0)), -1))
 
 
 def _by_query(each: Shifts) -> Float[np.ndarray, "draw query perturbation"]:
