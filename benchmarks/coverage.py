@@ -147,7 +147,7 @@ def agreement() -> pd.DataFrame:
     """Compare 8 predicted draws with 4 retrainings, as `choose` does: made-up effects, 300 times.
 
     Effects have sd 1.8 over groups, common factors over queries, and independent noise in each draw and
-    retraining. Truth is the mean estimate; that of "limit" is the mean direction of predictions without
+    retraining. Truth is the mean estimate; for "limit" it is the mean direction of predictions without
     noise. Coverage is of 95 % intervals by the stated errors (whose own standard error is 0.013).
     """
     rng, rows = np.random.default_rng(SEED), {}

@@ -98,11 +98,11 @@ def compare(predicted: Mapping[str, Shifts], retrained: Shifts) -> xr.Dataset:
         `size`, retrained effects over predicted ones by least squares, corrected for the noise of few
         draws; `explained`, the share of the retrained effects' squares that predictions explain, each
         scaled by the size that the other perturbations give; `limit`, the direction that more draws
-        would lead to, without the noise of these; and `gap`, what is missing to the best direction; with
-        `_error` the crossed jackknife's over perturbations and retrainings. Also
-        `ceiling`, the root of the reliability of the retrained effects, which no direction exceeds but
-        by chance, and `expected`, the direction that the choice of the best one reaches on
-        perturbations which had no part in it.
+        would lead to, without the noise of these; and `gap`, what is missing to the best direction;
+        with `_error` the crossed jackknife's over perturbations and retrainings. Also `ceiling`, the
+        root of the reliability of the retrained effects, which no direction exceeds but by chance, and
+        `expected`, the direction that the choice of the best one reaches on perturbations which had no
+        part in it.
     """
     means = {name: _mean(each) for name, each in predicted.items()}
     truth = _by_query(retrained)
