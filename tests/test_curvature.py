@@ -184,20 +184,35 @@ def test_diagonal_and_blocks_are_those_of_the_whole_matrix(x64):
     close(solve(ALL["block_diagonal"], program), expected, rtol=1e-8)
 
 
-def test_kronecker_is_the_exact_diagonal_in_the_basis_of_both_sides(x64):
-    program = network()
+SPREAD = {"kernel": np.exp(np.sin(np.arange(12.0))).reshape(4, 3), "bias": np.array([0.5, 1.0, 2.0])}
+
+
+def layer(x, y):
+    """A layer with a bias, and with a prior that differs by parameter."""
+    kernel, bias = (
+        numpyro.sample(name, dist.Normal(0.0, spread).to_event(spread.ndim))
+        for name, spread in SPREAD.items()
+    )
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Categorical(logits=x[i] @ kernel + bias), obs=y[i])
+
+
+def test_kronecker_is_the_exact_diagonal_in_the_basis_of_both_sides_with_the_bias_as_a_row(x64):
+    rng = np.random.default_rng(0)
+    program = dtda.Program(layer, rng.normal(size=(NUM_DATA, 4)), rng.integers(0, 3, NUM_DATA))
     _, vector = at(program)
-    tree, _ = rows(program)
-    g, v = np.asarray(tree["weight0"]), np.asarray(vector["weight0"])
+
+    def joint(tree):
+        return np.concatenate([tree["kernel"], np.asarray(tree["bias"])[..., None, :]], -2)
+
+    found = joint(ravel_pytree(vector)[1](solve(ALL["kronecker"], program)))
+    g, v = joint(rows(program)[0]), joint(vector)
     left = np.linalg.eigh(np.einsum("nij,nkj->ik", g, g))[1]
     right = np.linalg.eigh(np.einsum("nij,nik->jk", g, g))[1]
-    moments = (np.einsum("ia,nij,jb->nab", left, g, right) ** 2).sum(0)
-    expected = left @ ((left.T @ v @ right) / (moments + DAMPING)) @ right.T
-    found = ravel_pytree(vector)[1](solve(ALL["kronecker"], program))
-    close(found["weight0"], expected, rtol=1e-8)
-    bias = np.asarray(tree["bias1"])
-    block = bias.T @ bias + DAMPING * np.eye(3)
-    close(found["bias1"], np.linalg.solve(block, vector["bias1"]), rtol=1e-8)
+    values = (np.einsum("ia,nij,jb->nab", left, g, right) ** 2).sum(0)
+    values += (left**2).T @ joint(SPREAD) ** -2 @ right**2 / NUM_DATA
+    expected = left @ ((left.T @ v @ right) / (values + DAMPING)) @ right.T
+    close(found, expected, rtol=1e-8)
 
 
 def test_kronecker_is_exact_for_one_linear_layer_with_a_kronecker_curvature(x64):

@@ -44,9 +44,10 @@ class diagonal(Curvature):
     def decompose(self, h: Quadratic) -> Spectrum:
         found, standard = gradients(h), jnp.ones((1, 0, 0))
         squares = found.sum(lambda parts: [part.moments(standard, standard) for part in parts])
-        pairs = zip(found.layouts, squares, strict=True)
-        leaves = [layout.parameter(matrices) for layout, matrices in pairs]
-        values = jax.tree.structure(h.point).unflatten(leaves)
+        leaves: dict[int, Array] = {}
+        for layout, matrices in zip(found.layouts, squares, strict=True):
+            leaves |= layout.parameters(matrices)
+        values = jax.tree.structure(h.point).unflatten([leaves[k] for k in range(len(leaves))])
         return Diagonal(optax.tree.add(values, h.prior_diagonal()))
 
     def passes(self, program: Program, num_solves: int) -> float:

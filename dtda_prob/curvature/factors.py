@@ -25,6 +25,32 @@ Side = Float[Array, "matrix side side"] | Float[Array, "matrix side"]
 Positions = Float[Array, "example matrix feature position side"]
 
 
+class Units(NamedTuple):
+    """The unit of each number of matrices, and its best outer product, which factors can take.
+
+    Attributes:
+        whole: the units, 0 for numbers that do not move.
+        left: the factor of each row.
+        right: the factor of each column.
+    """
+
+    whole: Float[Array, "matrix row column"]
+    left: Float[Array, "matrix row"]
+    right: Float[Array, "matrix column"]
+
+    @classmethod
+    def of(cls, whole: Float[Array, "matrix row column"]) -> "Units":
+        """Return the outer product of geometric means."""
+        logs = jnp.where(whole > 0, jnp.log(whole), jnp.nan)
+        rows = jnp.nanmean(logs, 2)
+        columns = jnp.nanmean(logs, 1) - jnp.nanmean(logs, (1, 2))[:, None]
+        return cls(whole, *(jnp.nan_to_num(jnp.exp(side)) for side in (rows, columns)))
+
+    def turned(self) -> "Units":
+        """Return the units of the transposed matrices."""
+        return Units(jnp.swapaxes(self.whole, 1, 2), self.right, self.left)
+
+
 class Whole(NamedTuple):
     """Gradients as they are; a matrix each."""
 
@@ -34,6 +60,10 @@ class Whole(NamedTuple):
     def size(self) -> int:
         """The number of elements to hold for an example."""
         return math.prod(self.rows.shape[1:])
+
+    def scaled(self, units: Units) -> "Whole":
+        """Return them in these units."""
+        return Whole(self.rows * units.whole[:, None])
 
     def sides(self) -> tuple[Side, Side]:
         """Return sum G G' and sum G'G."""
@@ -85,6 +115,14 @@ class Factors(NamedTuple):
         if isinstance(self.left, OneHot) or positions == 1:
             return held
         return held + features * self.left.shape[-1] * columns
+
+    def scaled(self, units: Units) -> "Factors":
+        """Return them in these units, those of one example: exactly, if rows are looked up."""
+        if isinstance(self.left, OneHot):
+            rows = jax.vmap(lambda each, places: each[places])(units.whole, self.left.places)
+            return Factors(self.left, self.right * rows)
+        left, right = (side[:, None, None] for side in (units.left, units.right))
+        return Factors(self.left * left, self.right * right)
 
     def sides(self) -> tuple[Side, Side]:
         """Return sum G G' and sum G'G."""

@@ -3,7 +3,8 @@
 A parameter that enters matrix products, convolutions and look-ups of rows alone has, for each output,
 the gradient sum_p a_p g_p': over the positions p at which it is used (one in a layer on vectors, each
 token or patch), a_p is what multiplies it and g_p the derivative with respect to the result. The
-function is evaluated operation by operation. Zeros are added to each result, whose derivative is g.
+function is evaluated operation by operation. Zeros are added to each result, whose derivative is g. A
+bias that is added to the result is a row more of the parameter, which 1 multiplies.
 """
 
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
+from jaxtyping import Array
 
 from dtda_prob.compiling import evaluated
-from dtda_prob.curvature.views import MAPPED, Move, Stack, Tape, View, size_of
+from dtda_prob.curvature.views import MAPPED, Move, Result, Row, Stack, Tape, View, size_of, value_of
 
 
 def evaluate(traced: Any, inputs: list, tape: Tape) -> list:
@@ -33,14 +36,17 @@ def evaluate(traced: Any, inputs: list, tape: Tape) -> list:
 
 
 def _apply(operation: Any, inputs: list, tape: Tape) -> list:
-    views = [isinstance(x, View) for x in inputs]
-    if any(views) and _has_gradient(operation):
-        rule = _RULES.get(operation.primitive.name)
+    name = operation.primitive.name
+    if name not in _OF_RESULTS:
+        inputs = [tape.value(x) if isinstance(x, Result) else x for x in inputs]
+    followed = any(isinstance(x, View | Result) for x in inputs)
+    if followed and _has_gradient(operation):
+        rule = _RULES.get(name)
         outputs = None if rule is None else rule(operation, inputs, tape)
         if outputs is not None:
             return outputs
         inputs = [tape.value(x) for x in inputs]
-    return evaluated(operation, [x.value if isinstance(x, View) else x for x in inputs])
+    return evaluated(operation, [value_of(x) for x in inputs])
 
 
 def _has_gradient(operation: Any) -> bool:
@@ -56,13 +62,34 @@ def _call(operation: Any, inputs: list, tape: Tape) -> list:
 
 def _move(operation: Any, inputs: list, tape: Tape) -> list | None:
     """Follow what has as many numbers as before; what repeats them is left to derivatives."""
-    (view,) = inputs
-    if operation.outvars[0].aval.size != view.value.size:
+    (x,) = inputs
+    if operation.outvars[0].aval.size != x.value.size:
         return None
+    moved = x._replace(value=evaluated(operation, [x.value])[0])
+    if operation.primitive.name == "convert_element_type":
+        return [moved]
     step = Move(operation.primitive, tuple(operation.params.items()))
-    converts = operation.primitive.name == "convert_element_type"
-    steps = view.steps if converts else (*view.steps, step)
-    return [view._replace(steps=steps, value=evaluated(operation, [view.value])[0])]
+    if isinstance(x, View):
+        return [moved._replace(steps=(*x.steps, step))]
+    order = operation.params.get("permutation", range(x.columns.ndim))
+    columns = x.columns.transpose(order)
+    return [moved._replace(columns=columns.reshape(moved.value.shape))]
+
+
+def _add(operation: Any, inputs: list, tape: Tape) -> list | None:
+    """Follow a bias: a parameter that is added to each column of a product."""
+    result, bias = inputs if isinstance(inputs[0], Result) else inputs[::-1]
+    if not (isinstance(result, Result) and isinstance(bias, View)):
+        return None
+    columns = np.arange(bias.value.size).reshape(bias.value.shape)
+    shape = operation.outvars[0].aval.shape
+    use = tape.uses[result.use]
+    columns = np.broadcast_to(columns, shape)
+    if result.value.shape != shape or np.any(result.columns != columns) or bias.loops != use.loops:
+        return None
+    row = Row(len(use.other))
+    tape.biases.append((result.use, bias._replace(steps=(*bias.steps, row))))
+    return evaluated(operation, [value_of(x) for x in inputs])
 
 
 def _dot(operation: Any, inputs: list, tape: Tape) -> list | None:
@@ -71,13 +98,16 @@ def _dot(operation: Any, inputs: list, tape: Tape) -> list | None:
     if isinstance(other, View):
         return None
     contracted, counting = operation.params["dimension_numbers"]
-    free = [_rest(_array(x), *axes) for x, *axes in zip(inputs, contracted, counting, strict=True)]
+    free = [_rest(value_of(x), *axes) for x, *axes in zip(inputs, contracted, counting, strict=True)]
     step = Stack(tuple(counting[mine]), tuple(contracted[mine]), free[mine])
     left = Stack(tuple(counting[1 - mine]), free[1 - mine], tuple(contracted[1 - mine]))
-    (result,) = evaluated(operation, [_array(x) for x in inputs])
+    (result,) = evaluated(operation, [value_of(x) for x in inputs])
     added = tape.product(view, step, left(other), size_of(view.value, free[mine]), result.dtype)
-    added = added if mine == 1 else jnp.swapaxes(added, 1, 2)
-    return [result + added.reshape(result.shape)]
+
+    def shaped(x: Any) -> Any:
+        return (x if mine == 1 else x.swapaxes(1, 2)).reshape(result.shape)
+
+    return [_result(tape, result, added, shaped)]
 
 
 def _look_up(operation: Any, inputs: list, tape: Tape) -> list | None:
@@ -124,7 +154,16 @@ def _convolve(operation: Any, inputs: list, tape: Tape) -> list | None:
     left = Stack((), positions, (channel,))(patches)
     added = tape.product(kernel, step, left, result.shape[channel], result.dtype)
     shape = [result.shape[axis] for axis in positions]
-    return [result + jnp.moveaxis(added.reshape(*shape, -1), -1, channel)]
+    order = [*range(channel), len(shape), *range(channel, len(shape))]
+    return [_result(tape, result, added, lambda x: x.reshape(*shape, -1).transpose(order))]
+
+
+def _result(tape: Tape, result: Array, added: Array, shaped: Callable[[Any], Any]) -> Result:
+    """Return the result of the last product, with zeros added to it whose derivative is g."""
+    matrices, _, width = added.shape
+    columns = np.arange(matrices * width).reshape(matrices, 1, width)
+    columns = shaped(np.broadcast_to(columns, added.shape))
+    return Result(len(tape.uses) - 1, columns, result + shaped(added))
 
 
 def _scan(operation: Any, inputs: list, tape: Tape) -> list:
@@ -135,7 +174,7 @@ def _scan(operation: Any, inputs: list, tape: Tape) -> list:
     pairs = zip(body.jaxpr.outvars, operation.outvars, strict=True)
     num_carried = sum(a.aval.ndim == b.aval.ndim for a, b in pairs)
     first = len(inputs) - num_rows
-    fixed = [_entered(x, _array(x), mapped=False) for x in inputs[: first - num_carried]]
+    fixed = [_entered(x, value_of(x), mapped=False) for x in inputs[: first - num_carried]]
     rows = inputs[first:]
     carried = [tape.value(x) for x in inputs[first - num_carried : first]]
     inner: list[Tape] = []
@@ -149,10 +188,12 @@ def _scan(operation: Any, inputs: list, tape: Tape) -> list:
         return outputs[:num_carried], (outputs[num_carried:], [use.other for use in own.uses])
 
     added = None if tape.added is None else next(tape.added)
-    given = [_array(x) for x in rows], added
+    given = [value_of(x) for x in rows], added
     settings = {name: params[name] for name in ("length", "reverse", "unroll")}
     carried, (stacked, others) = jax.lax.scan(step, carried, given, **settings)
     pairs = zip(inner[-1].uses, others, strict=True)
+    tape.biases += [(len(tape.uses) + use, bias) for use, bias in inner[-1].biases]
+    tape.spread |= {len(tape.uses) + use for use in inner[-1].spread}
     tape.uses += [use._replace(other=other) for use, other in pairs]
     tape.shapes.append(jax.tree.map(lambda x: _longer(x, params["length"]), inner[-1].shapes))
     return [*carried, *stacked]
@@ -164,10 +205,6 @@ def _entered(x: Any, value: Any, *, mapped: bool) -> Any:
         return value
     steps = (*x.steps, MAPPED) if mapped else x.steps
     return View(x.leaf, steps, (*x.loops, mapped), value)
-
-
-def _array(x: Any) -> Any:
-    return x.value if isinstance(x, View) else x
 
 
 def _longer(x: Any, length: int) -> Any:
@@ -185,9 +222,12 @@ _CALLS = ("jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call")
 _RULES: dict[str, Callable[[Any, list, Tape], list | None]] = {
     **dict.fromkeys(_MOVES, _move),
     **dict.fromkeys(_CALLS, _call),
+    "add": _add,
     "dot_general": _dot,
     "gather": _look_up,
     "conv_general_dilated": _convolve,
     "scan": _scan,
 }
 """How operations are followed. Custom derivatives are kept as they are: what enters them is plain."""
+_OF_RESULTS = {*_MOVES, *_CALLS, "add"}
+"""Operations that follow the results of products too."""

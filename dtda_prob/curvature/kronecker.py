@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from dtda_prob.curvature.curvature import Curvature, Spectrum
 from dtda_prob.curvature.factors import Factors, Rotation, Side, Whole
 from dtda_prob.curvature.filters import Filter, Scalar
-from dtda_prob.curvature.gradients import Layout, gradients
+from dtda_prob.curvature.gradients import gradients
+from dtda_prob.curvature.layouts import Layout
 from dtda_prob.curvature.matrices import MatrixLike, num_features
 from dtda_prob.curvature.quadratic import Quadratic
 from dtda_prob.module import Module
@@ -55,8 +56,10 @@ class kronecker(Curvature):
         if self.corrected:
             values = found.sum(lambda parts: _moments(parts, bases))
             bases = [replace(b, values=v) for b, v in zip(bases, values, strict=True)]
-        prior = [leaf.mean() for leaf in jax.tree.leaves(h.prior_diagonal())]
-        return Kronecker([replace(b, values=b.values + p) for b, p in zip(bases, prior, strict=True)])
+        if h.program.has_prior:
+            prior = jax.tree.leaves(h.prior_diagonal())
+            bases = [replace(b, values=b.values + b.diagonal(prior)) for b in bases]
+        return Kronecker(bases)
 
     def passes(self, program: Program, num_solves: int) -> float:
         return (1.0 + self.corrected) * num_features(self.matrix, program)
@@ -70,12 +73,16 @@ class Basis(Module):
     right: Rotation
     values: Float[Array, "matrix row column"]
 
-    def apply(self, function: Filter, largest: Scalar, leaf: Array) -> Array:
-        """Return f(block) v."""
-        g = self._turned(self.layout.matrices(leaf), self.left, self.right)
+    def apply(self, function: Filter, largest: Scalar, leaves: list[Array]) -> dict[int, Array]:
+        """Return f(block) v for the parameters of the block, by position."""
+        g = self._turned(self.layout.matrices(leaves), self.left, self.right)
         g = function(self.values, largest) * g
         back = [jnp.swapaxes(side, 1, 2) for side in (self.left, self.right)]
-        return self.layout.parameter(self._turned(g, *back))
+        return self.layout.parameters(self._turned(g, *back))
+
+    def diagonal(self, leaves: list[Array]) -> Float[Array, "matrix row column"]:
+        """Return the diagonal in the basis of a matrix that is diagonal for the parameters."""
+        return self._turned(self.layout.matrices(leaves), self.left**2, self.right**2)
 
     def _turned(self, g: Array, left: Rotation, right: Rotation) -> Float[Array, "matrix row column"]:
         g = g if right.size == 0 else g @ right
@@ -95,8 +102,10 @@ class Kronecker(Spectrum):
     def apply(self, function: Filter, vector: Params) -> Params:
         leaves, structure = jax.tree.flatten(vector)
         largest = jnp.max(jnp.stack([basis.values.max() for basis in self.bases]))
-        pairs = zip(self.bases, leaves, strict=True)
-        return structure.unflatten([basis.apply(function, largest, leaf) for basis, leaf in pairs])
+        found: dict[int, Array] = {}
+        for basis in self.bases:
+            found |= basis.apply(function, largest, leaves)
+        return structure.unflatten([found[k] for k in range(len(leaves))])
 
 
 def _basis(layout: Layout, left: Side, right: Side) -> Basis:

@@ -109,9 +109,13 @@ class Quadratic:
 
     def output(self, point: Params, index: Int[Array, ""]) -> Float[Array, " feature"]:
         """Return the features of an example, whose Jacobian is its rows of B."""
+        return self.features(self._unscaled(point), index)
+
+    def features(self, point: Params, index: Int[Array, ""]) -> Float[Array, " feature"]:
+        """Return the features of an example at parameters that are their own units."""
         assert self._features is not None
         scale = jnp.sqrt(self.weights[index] / self.program.num_rows)
-        return scale * self._features(self._whole(point), index)
+        return scale * self._features(self.moving.whole(point, self.params), index)
 
     @cached_property
     def rows(self) -> Callable[[Int[Array, " example"]], Params]:
@@ -193,10 +197,13 @@ class Quadratic:
         one = jax.checkpoint(lambda index: self.output(point, index))
         return map_blocks(one, self.program.num_data, BATCH_SIZE)
 
+    def _unscaled(self, point: Params) -> Params:
+        if self.scale is None:
+            return point
+        return jax.tree.map(lambda s, x, x0: x0 + s * (x - x0), self.scale, point, self.point)
+
     def _whole(self, point: Params) -> Params:
-        if self.scale is not None:
-            point = jax.tree.map(lambda s, x, x0: x0 + s * (x - x0), self.scale, point, self.point)
-        return self.moving.whole(point, self.params)
+        return self.moving.whole(self._unscaled(point), self.params)
 
 
 def num_params(params: Params) -> int:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Primitive
 from jaxtyping import Array, Float
 
@@ -43,7 +44,16 @@ class Move(NamedTuple):
         return evaluated(self, [x])[0]
 
 
-Step = Stack | Move | str
+class Row(NamedTuple):
+    """A step that arranges an array as matrices of one row."""
+
+    matrices: int
+
+    def __call__(self, x: Array) -> Float[Array, "matrix row column"]:
+        return x.reshape(self.matrices, 1, -1)
+
+
+Step = Stack | Move | Row | str
 
 
 class View(NamedTuple):
@@ -59,6 +69,20 @@ class View(NamedTuple):
     leaf: int
     steps: tuple[Step, ...]
     loops: tuple[bool, ...]
+    value: Array
+
+
+class Result(NamedTuple):
+    """What a product of a parameter becomes.
+
+    Attributes:
+        use: the position of the product on the tape.
+        columns: for each element, the matrix and column that it comes from, as one number.
+        value: the array.
+    """
+
+    use: int
+    columns: np.ndarray
     value: Array
 
 
@@ -113,22 +137,28 @@ class Tape:
 
     Attributes:
         uses: the products.
+        biases: parameters that have an element for each matrix and column of a product, and are added
+            to its result; with the position of the product.
+        spread: positions of products whose result enters anything but a sum with such a parameter.
         shapes: of what is added to them, `(matrix, position, column)`; a list for each loop.
         plain: parameters that enter anything else.
     """
 
     def __init__(self, plain: set[int], added: Any = None):
         self.uses: list[Use] = []
+        self.biases: list[tuple[int, View]] = []
+        self.spread: set[int] = set()
         self.shapes: list[Any] = []
         self.plain = plain
         self.added: Iterator | None = None if added is None else iter(added)
 
     def value(self, x: Any) -> Any:
-        """Return an array for an operation other than a product."""
-        if not isinstance(x, View):
-            return x
-        self.plain.add(x.leaf)
-        return x.value
+        """Return an array for an operation that is not followed."""
+        if isinstance(x, View):
+            self.plain.add(x.leaf)
+        if isinstance(x, Result):
+            self.spread.add(x.use)
+        return value_of(x)
 
     def product(self, view: View, step: Stack, other: Array, columns: int, dtype: Any) -> Array:
         """Note a product, and return what is added to it, shape `(matrix, position, column)`."""
@@ -148,6 +178,11 @@ def arranged(leaf: Array, steps: Sequence[Step]) -> Float[Array, "matrix row col
         stacked = jax.vmap(lambda row: arranged(row, rest))(leaf)
         return stacked.reshape(-1, *stacked.shape[-2:])
     return arranged(first(leaf), rest)
+
+
+def value_of(x: Any) -> Any:
+    """Return the array of a parameter or product on its way, and anything else as it is."""
+    return x.value if isinstance(x, View | Result) else x
 
 
 def size_of(x: Any, axes: Sequence[int]) -> int:
