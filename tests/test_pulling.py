@@ -12,6 +12,8 @@ from dtda_prob.compiling import _jitted
 from dtda_prob.studies.perturbed import perturbed
 from dtda_prob.studies.pull import pull_runs, responses
 from dtda_prob.studies.source import draw_keys
+from dtda_prob.transforms import response
+from dtda_prob.transforms.response import at_once
 
 KEY = jax.random.key(0)
 LATE = kernels.keep(kernels.sgd(optax.sgd(0.05), num_steps=4, batch_size=4), 3)
@@ -49,3 +51,14 @@ def test_a_mesh_has_an_axis_of_draws():
     mesh, source = jax.make_mesh((1,), ("data",)), dtda.unroll(train("exact"))
     with pytest.raises(ValueError, match="axis 'draw'"):
         responses(source, KEY, 1, perturbed(source.training.program, None), mesh=mesh)
+
+
+def test_fewer_queries_are_pulled_at_once_where_each_passes_over_many_examples(monkeypatch):
+    training = train("sgd by epoch")
+    makes = (dtda.influence, dtda.segments, dtda.trajectory)
+    assert {at_once(make(training)) for make in makes} == {64}
+    monkeypatch.setattr(response, "PAIRS", 2 * training.program.num_data + 1)
+    assert {at_once(make(training)) for make in makes} == {2}
+    assert {at_once(make(training, batch_size=1)) for make in makes} == {1}
+    assert at_once(dtda.unroll(training, batch_size=5)) == 5
+    assert at_once(dtda.influence(training, batch_size=None)) is None

@@ -20,20 +20,21 @@ from dtda_prob.typing import Params
 
 
 class kronecker(Curvature):
-    """Approximate each parameter's block in a Kronecker basis: EK-FAC, or K-FAC.
+    """Approximate the block of each layer in a Kronecker basis: EK-FAC, or K-FAC.
 
     Let G be a parameter's part of a row of B, H = B'B, laid out as a matrix: its rows are summed over
-    in the product that the parameter enters, as the inputs of a layer are. The basis holds the
-    eigenvectors of sum G G' and sum G'G (Martens and Grosse, arXiv 1503.05671); in it the diagonal of
-    the block is taken exactly (George et al., arXiv 1806.03884), and damped exactly. The block of a
-    vector is exact. Weights and biases have their own blocks, and so has each layer of a stack that a
-    `jax.lax.scan` runs over. The prior's Hessian must be diagonal.
+    in the product that the parameter enters, as the inputs of a layer are. A bias that is added to this
+    product, and nowhere else, is one row more. The basis holds the eigenvectors of sum G G' and
+    sum G'G (Martens and Grosse, arXiv 1503.05671); in it the diagonal of the block is taken exactly
+    (George et al., arXiv 1806.03884), and so is the prior's, which must be diagonal. The block of a
+    vector by itself is exact. Each layer of a stack that a `jax.lax.scan` runs over has its own block.
 
     Of parameters that enter matrix products, convolutions and look-ups alone, G is a sum of outer
     products over positions, and is not formed if they are fewer than its rows and columns: this costs
     two backward passes and the squares of the sides for each position. Otherwise G is formed, and
     multiplied from both sides. Then the cubes of the sides; memory P, the squares of the sides and a
-    block of rows.
+    block of rows. Where each parameter has a unit of its own (Adam), G that is not formed takes the
+    outer product that is nearest to the units.
 
     Attributes:
         matrix: any but the Hessian.

@@ -16,11 +16,15 @@ from dtda_prob.transforms.push_forward import (
     At,
     PushForward,
     Response,
+    Restricted,
     Space,
     is_at,
     of_queries,
 )
 from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
+
+PAIRS = 2**18
+"""Pairs of queries and examples that are held at once where each query passes over all examples."""
 
 Mover = Callable[[Any, Weights], Params]
 """From a state and new weights to the parameters that it is carried to."""
@@ -118,7 +122,7 @@ class LinearResponse(PushForward):
         def value_at(weights: Weights) -> Array:
             return of_queries(self.draw(key, weights).value, queries, 1)
 
-        return rows(value_at, point, self.batch_size)
+        return rows(value_at, point, at_once(self))
 
 
 class StateByState(PushForward):
@@ -181,9 +185,16 @@ class StateByState(PushForward):
             def value_at(new: Weights) -> Array:
                 return of_queries(self.training.observe(mover(state, new))[1], queries, 0)
 
-            return rows(value_at, weights, self.batch_size)
+            return rows(value_at, weights, at_once(self))
 
         return each_state(rows_of_state, states)
+
+
+def at_once(source: LinearResponse | StateByState) -> int | None:
+    """Return how many queries are pulled at once: fewer where each passes over many examples."""
+    if source.batch_size is None or not isinstance(source, Restricted):
+        return source.batch_size
+    return max(1, min(source.batch_size, PAIRS // source.training.program.num_data))
 
 
 def rows(value_at: Callable[[Weights], Array], point: Weights, batch_size: int | None) -> Array:

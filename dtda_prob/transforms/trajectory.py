@@ -35,7 +35,7 @@ class trajectory(LinearResponse, Restricted):
         training: the stochastic kernel.
         num_checkpoints: checkpoints per phase of the kernel.
         at: the weights of the training that is followed; see `unroll`.
-        batch_size: queries at once in `pull`; all if None.
+        batch_size: the most queries at once in `pull`, fewer where examples are many; all if None.
 
     Raises:
         ValueError: for unknown options, or a kernel without step sizes.
