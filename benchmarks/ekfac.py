@@ -86,7 +86,7 @@ def units_of_adam() -> pd.DataFrame:
 
     400 steps at the rate 0.003; one draw, damped by one over the distance of each parameter. EK-FAC
     from factors takes the outer product that is nearest to the units, from whole gradients the units
-    themselves. Correlations of the responses with those of other methods, averaged over queries.
+    themselves. Correlations with the responses of other methods, averaged over queries.
     """
     split = dtda.zoo.digits()
     program = dtda.Program(dtda.zoo.classifier([32], 10), split.x_train, y=split.y_train)
