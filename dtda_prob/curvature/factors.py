@@ -62,7 +62,7 @@ class Whole(NamedTuple):
         return math.prod(self.rows.shape[1:])
 
     def scaled(self, units: Units) -> "Whole":
-        """Return them in these units."""
+        """Return the gradients in these units."""
         return Whole(self.rows * units.whole[:, None])
 
     def sides(self) -> tuple[Side, Side]:
@@ -117,7 +117,7 @@ class Factors(NamedTuple):
         return held + features * self.left.shape[-1] * columns
 
     def scaled(self, units: Units) -> "Factors":
-        """Return them in these units, those of one example: exactly, if rows are looked up."""
+        """Return the gradients of one example in these units: exactly, if rows are looked up."""
         if isinstance(self.left, OneHot):
             rows = jax.vmap(lambda each, places: each[places])(units.whole, self.left.places)
             return Factors(self.left, self.right * rows)
