@@ -1,4 +1,4 @@
-"""Finished chains: seconds to a first table, and examples that move a posterior far.
+"""Finished chains: seconds to a first table, examples that move a posterior far, coupled chains.
 
 Run with `uv run python benchmarks/chains.py` (some minutes on two cores). It prints its tables and
 writes them to `docs/benchmarks/chains.md`. The model is a logistic regression on breast_cancer (569
@@ -17,10 +17,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from blackjax.mcmc import coupled_hmc
+from jax.flatten_util import ravel_pytree
 from numpyro.infer import MCMC, NUTS
 from page import write
 from samplers import data, logistic
@@ -31,6 +34,8 @@ from dtda_prob import kernels
 SEED = 0
 SOME = [213, 38, 190, 152, 12, 290]
 """Examples whose removal moves the posterior most, and two that hardly move it."""
+COUPLED = SOME[:2] + SOME[4:5]
+PAIRS = 32
 SLOW_XLA = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}
 
 
@@ -113,8 +118,9 @@ def influential_examples() -> pd.DataFrame:
     of 1000 states on the data without the patient; its error comes from the noise of both samples. For
     each method the length of its shift over the refit's, and the cosine between them. `importance` has
     the finished chain for its population; "mixture" draws 4,000 from the mixture of these six
-    posteriors. `covariance` is the first order, `influence` moves each draw by its own curvature and
-    the mode's, and `gaussian` moves all draws by curvatures and gradients that are means over them.
+    posteriors. `covariance` is the first order, `influence` moves each draw by its own gradient and
+    the mean curvature of its block of draws, and `gaussian` moves all draws by curvatures and gradients
+    that are means over them.
     """
     warnings.simplefilter("ignore")
     sampler = dtda.Training(program(), kernels.nuts(num_warmup=500, num_samples=1000))
@@ -163,9 +169,93 @@ def weighted(source, without) -> np.ndarray:
     return np.stack(rows)
 
 
+# Coupled chains.
+
+
+def coupled_chains() -> pd.DataFrame:
+    """Sample with and without a patient by pairs of chains that share their randomness.
+
+    The shift of the 31 means from 32 pairs of chains of 500 states. In the first two rows BlackJAX's
+    `coupled_hmc` moves both chains of a pair, from one state and with one step size and mass matrix,
+    adapted to all data, and its first 100 states are left out; in the last two rows both arms of
+    `dtda.sample` have the same keys, and each chain adapts itself. `variance` is the variance of the
+    shift over pairs, relative to the variance if each chain is paired with one of another key, as a
+    mean over parameters: 1 is no coupling. `length` is the length of the mean shift in posterior
+    standard deviations, and `z` the root mean square difference from the shifts of the first row, over
+    its error.
+    """
+    warnings.simplefilter("ignore")
+    without = dtda.leave_one_out(program(), COUPLED)
+    arms = {
+        "coupled_hmc, synchronous": by_blackjax(without, "synchronous"),
+        "coupled_hmc, reflection": by_blackjax(without, "reflection"),
+        "kernels.hmc, one key": by_key(without, kernels.hmc(num_warmup=500, num_samples=500)),
+        "kernels.nuts, one key": by_key(without, kernels.nuts(num_warmup=500, num_samples=500)),
+    }
+    rows, spread = [], values(dtda.sample(finished(), jax.random.key(0))).std(0)
+    for k, example in enumerate(COUPLED):
+        first: tuple = ()
+        for name, (full, perturbed) in arms.items():
+            paired = (perturbed[:, k] - full[:, k]) / spread
+            rolled = (np.roll(perturbed[:, k], 1, 0) - full[:, k]) / spread
+            share = (paired.var(0, ddof=1) / rolled.var(0, ddof=1)).mean()
+            mean, error = paired.mean(0), paired.std(0, ddof=1) / PAIRS**0.5
+            first = first or (mean, error)
+            z = (mean - first[0]) / np.hypot(error, first[1])
+            length = np.linalg.norm(mean)
+            row = {"variance": share, "length": length, "z": np.sqrt(np.square(z).mean())}
+            rows.append({"example": example, "sampler": name} | row)
+    return pd.DataFrame(rows).set_index("example")
+
+
+Means = tuple[np.ndarray, np.ndarray]
+"""Means of chains on all data and without an example, `(pair, perturbation, parameter)`."""
+
+
+def by_blackjax(without, coupling: str) -> Means:
+    kernel = coupled_hmc.build_kernel(coupling=coupling)
+    bound, length = program(), kernels.hmc().num_integration_steps
+
+    def target(weights) -> Callable:
+        return lambda params: -bound.num_rows * bound.objective(params, weights)
+
+    whole = target(bound.full_weights())
+
+    def warm(key) -> tuple:
+        settings = {"num_integration_steps": length}
+        run: Callable = blackjax.window_adaptation(blackjax.hmc, whole, **settings).run
+        (state, chosen), _ = run(key, bound.init(key), 500)
+        return state.position, (chosen["step_size"],) * 2, (chosen["inverse_mass_matrix"],) * 2
+
+    def pair(key, start, weights) -> tuple:
+        position, sizes, masses = start
+        targets = whole, target(weights)
+
+        def body(state, key) -> tuple:
+            steps = jax.random.randint(jax.random.fold_in(key, 1), (), 1, length + 1)
+            state, _ = kernel(key, state, targets, sizes, masses, (steps, steps))
+            return state, [ravel_pytree(each.position)[0] for each in state]
+
+        state = coupled_hmc.init((position, position), targets)
+        states = jax.lax.scan(body, state, jax.random.split(key, 600))[1]
+        return tuple(each[100:].mean(0) for each in states)
+
+    keys, rows = jax.random.split(jax.random.key(SEED), PAIRS), jnp.asarray(without.values, "float32")
+    each = jax.vmap(jax.vmap(pair, (None, None, 0)), (0, 0, None))
+    full, perturbed = jax.jit(each)(keys, jax.jit(jax.vmap(warm))(keys), rows)
+    return np.asarray(full, float), np.asarray(perturbed, float)
+
+
+def by_key(without, kernel: kernels.Kernel) -> Means:
+    training, key, number = dtda.Training(program(), kernel), jax.random.key(SEED), PAIRS * 500
+    trees = [dtda.sample(training, key, number, rows) for rows in (None, without)]
+    full, perturbed = (tree["posterior_predictive/parameters"].mean("draw").values for tree in trees)
+    return np.broadcast_to(full[:, None], perturbed.shape), perturbed
+
+
 if __name__ == "__main__":
     if sys.argv[1:]:
         print(json.dumps(measured(*sys.argv[1:])))
     else:
-        parts = [seconds, influential_examples]
+        parts = [seconds, influential_examples, coupled_chains]
         write("chains", "Finished chains", __doc__, parts, SEED)

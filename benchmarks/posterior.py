@@ -221,7 +221,8 @@ def carried(temperature: float = 1.0, chains: np.ndarray | slice = slice(None)) 
 def mean_shifts() -> pd.DataFrame:
     """Compare mean shifts of 31 parameters and 8 log-odds over the data, removed one by one.
 
-    `influence` moves each of 200 draws by its own Hessian at all data, `importance` weights 8000.
+    `influence` moves 25 draws of each chain by their mean Hessian at all data and by the gradients at
+    each draw and at their mean; `importance` weights 8000 draws.
     "slope" is the slope of the regression of importance's shifts on influence's, each query in units of
     its posterior sd; "correlation" is over all pairs of query and example, and "ceiling"
     its highest value given the Monte Carlo error of importance. Below temperature 1 the posterior is

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Integral
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +11,18 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from dtda_prob import kernels
+from dtda_prob.blocks import map_rows
 from dtda_prob.compiling import is_tracer
 from dtda_prob.kernels.kernel import one_state
 from dtda_prob.measures import Measure, parameters
 from dtda_prob.module import Module
 from dtda_prob.program import Program
-from dtda_prob.typing import Outcome, Params, PRNGKey, Weights
+from dtda_prob.typing import Outcome, Params, PRNGKey, Weights, check_kind
 
+KERNEL = (
+    "a kernel of dtda_prob, such as kernels.nuts(), or kernels.pretrained(samples) for draws that exist"
+)
+MEASURE = "a measure, such as measures.parameters() or measures.function(lambda sites: sites['slope'])"
 STATES_AT_ONCE = 64
 """States of a run that are measured together."""
 
@@ -47,12 +54,12 @@ class Training(Module):
         kernel: kernels.Kernel,
         measure: Measure | Callable[[Program], Measure] | None = None,
     ):
+        check_kind("program", program, Program, "a program, dtda.Program(model, x, y=y)")
+        check_kind("kernel", kernel, kernels.Kernel, KERNEL)
         kernel = kernel.bind(program)
         kernel.check(program)
-        measure = parameters() if measure is None else measure
-        is_bound = isinstance(measure, Measure) and measure.program is not None
         self.program, self.kernel = program, kernel
-        self.measure = measure if is_bound else measure(program)
+        self.measure = _bound(parameters() if measure is None else measure, program)
 
     def draw(self, key: PRNGKey, weights: Weights) -> Outcome:
         """Train once and measure the result."""
@@ -80,6 +87,7 @@ class Training(Module):
             ValueError: if whole runs do not add up to this number of draws, are fewer than `least`, or
                 do not exist.
         """
+        check_kind("num_draws", num_draws, Integral, "a whole number of draws")
         several, there = self.kernel.num_states, self.kernel.num_runs
         if there is not None and num_draws > there * several:
             raise ValueError(
@@ -139,8 +147,24 @@ class Training(Module):
         return each_state(of_state, outcome)
 
 
+def _bound(measure: Any, program: Program) -> Measure:
+    """Return a measure bound to a program, which it may be already."""
+    if isinstance(measure, Measure) and measure.program is not None:
+        return measure
+    if isinstance(measure, type) or not callable(measure):
+        check_kind("measure", measure, Measure, MEASURE)
+    try:
+        bound = measure(program)
+    except Exception as error:
+        if not isinstance(measure, Measure):
+            error.add_note(f"measure must be {MEASURE}, or a function from a program to one")
+        raise
+    check_kind("measure", bound, Measure, MEASURE)
+    return bound
+
+
 def each_state(function: Callable, *args: PyTree) -> PyTree:
     """Map a function over the states of a run, the leading axis of all leaves."""
     if len(jax.tree.leaves(args)[0]) == 1:  # The same numbers; a batch of one is slower to compile.
         return one_state(function(*jax.tree.map(lambda leaf: leaf[0], args)))
-    return jax.lax.map(lambda state: function(*state), args, batch_size=STATES_AT_ONCE)
+    return map_rows(lambda state: function(*state), args, STATES_AT_ONCE)

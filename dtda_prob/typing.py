@@ -1,7 +1,7 @@
 """Types that all packages share: keys, weights, outcomes and the three protocols."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from jaxtyping import Array, Float, Int, Key, PyTree
@@ -68,6 +68,23 @@ class Pull(Protocol):
 
 Objective = Callable[[Params], Float[Array, ""]]
 """A scalar function of the parameters alone."""
+
+
+def check_kind(name: str, value: Any, kind: Any, wanted: str) -> None:
+    """Raise TypeError unless a value is of a kind.
+
+    Args:
+        name: what the argument is called.
+        value: what was passed.
+        kind: a class, or a union of classes.
+        wanted: what to pass, with the call that makes one.
+    """
+    if not isinstance(value, kind):
+        is_class = isinstance(value, type)
+        given = value if is_class else type(value)
+        module = "" if given.__module__ == "builtins" else f"{given.__module__}."
+        what, end = ("the class", " itself") if is_class else ("a value of type", "")
+        raise TypeError(f"{name} must be {wanted}; got {what} {module}{given.__qualname__}{end}")
 
 
 def check_key(key: PRNGKey) -> None:

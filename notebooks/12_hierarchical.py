@@ -136,11 +136,11 @@ print(f"k-hat above 0.7: {np.sum(k_hats > 0.7)} of {len(names)} counties")
 # `importance` resamples draws by their importance weights: exact in distribution, as long as the
 # weights do not rest on a few draws. `covariance` moves all draws of a chain by minus the
 # covariance of log-likelihood and measurement: the exact derivative of a posterior mean, with Monte
-# Carlo error; it leaves the spread unchanged. `influence` moves each draw by the inverse Hessian at
-# its own position. Refitting is NUTS again without the county. (A draw that lands where the density
-# is not finite is flagged and kept; influence has some, where tau is near 0 and the Hessian nearly
-# singular.) NUTS accepts or rejects, so a common key would not couple the chains: refits have other
-# keys.
+# Carlo error; it leaves the spread unchanged. `influence` moves each draw by the inverse of the mean
+# Hessian over its chain, times the mean of the gradients at the draw and at the centre of the chain.
+# Refitting is NUTS again without the county. (A draw that lands where the density is not finite is
+# flagged and kept.) NUTS accepts or rejects, so a common key would not couple the chains: refits have
+# other keys.
 
 # %%
 arms = {

@@ -10,6 +10,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.infer import NUTS
+from numpyro.infer.autoguide import AutoNormal
 from tables import NOISE, NUM_DATA, regression, regression_data
 from test_samplers import mode, precision
 
@@ -103,11 +105,13 @@ FLAT = {name: value.reshape(-1) for name, value in WITH_RATIO.items()}
 MODELS = [{"slope": a, "scale": b} for a, b in zip(SLOPE.ravel(), SCALE.ravel(), strict=True)]
 POSITIONS = SimpleNamespace(position={"slope": SLOPE, "scale": np.log(SCALE)})
 MCMC = SimpleNamespace(get_samples=lambda group_by_chain: WITH_RATIO if group_by_chain else FLAT)
+TREE = arviz_base.from_dict({"posterior": WITH_RATIO})
 FORMS = {
     "chains of NumPyro": MCMC,
     "samples by chain": WITH_RATIO,
     "samples": FLAT,
-    "tree of ArviZ": arviz_base.from_dict({"posterior": WITH_RATIO}),
+    "tree of ArviZ": TREE,
+    "group of a tree": TREE["posterior"].to_dataset(),
     "states of BlackJAX": POSITIONS,
     "list of models": MODELS,
 }
@@ -155,6 +159,8 @@ def replaced(**values) -> dict:
         (WITH_RATIO | {"other": SLOPE}, r"no sites \['other'\]"),
         ({"slope": SLOPE[0, :37], "scale": SCALE[0, :37]}, "37 draws of 1 chains"),
         (3.0, "got float"),
+        ([], "got list without elements"),
+        (arviz_base.from_dict({"prior": CHAINS}), r"no group 'posterior', it has \['prior'\]"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(samples, message, program):
@@ -166,6 +172,9 @@ def test_axes_in_the_other_order_are_warned_of(program):
     swapped = {name: value.T for name, value in CHAINS.items()}
     with pytest.warns(RuntimeWarning, match="40 chains of 2 draws"):
         dtda.Training(program, kernels.pretrained(swapped))
+
+
+ADAM = numpyro.optim.Adam(0.1)
 
 
 def other_weights(training):
@@ -188,6 +197,43 @@ def other_weights(training):
 )
 def test_what_draws_that_exist_cannot_do_is_refused(call, message, training):
     with pytest.raises(ValueError, match=message):
+        call(training)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda training: dtda.Program(None, SLOPE), "model must be .* got a value of type NoneType"),
+        (
+            lambda training: dtda.Program(scaled, SLOPE, SCALE[:, :3]),
+            r"ran the model on 0: f64\[2,40\], 1",
+        ),
+        (lambda training: dtda.Training(scaled, training.kernel), "program must be a program"),
+        (lambda training: dtda.Training(training.program, NUTS(scaled)), "kernel must .*numpyro.*NUTS"),
+        (lambda training: dtda.Training(training.program, kernels.nuts), "the class .*nuts itself"),
+        (lambda training: dtda.Training(training.program, training.kernel, "slopes"), "measure must"),
+        (lambda training: dtda.Training(training.program, training.kernel, dict), "measure must"),
+        (
+            lambda training: dtda.Training(training.program, training.kernel, lambda sites: sites["s"]),
+            "measure must be a measure",
+        ),
+        (
+            lambda training: dtda.measures.function(lambda sites: sites["s"])(training.program),
+            "'slopes'",
+        ),
+        (lambda training: dtda.influence(training.program), r"influence\(dtda.Training"),
+        (lambda training: dtda.attribute(dtda.importance, KEY), "source must .*importance itself"),
+        (lambda training: dtda.attribute(dtda.covariance(training), KEY, "mean"), "num_draws must"),
+        (lambda training: dtda.leave_one_out(training), "of a training pass training.program"),
+        (lambda training: kernels.svi(AutoNormal(scaled), ADAM, num_steps=1), "the class AutoNormal"),
+        (
+            lambda training: dtda.Training(training.program, kernels.sgd(ADAM, num_steps=1)),
+            "optimizer must be an optax optimizer",
+        ),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(call, message, training):
+    with pytest.raises((TypeError, ValueError, KeyError), match=message):
         call(training)
 
 

@@ -165,6 +165,7 @@ def comparison(
         ValueError: for bad weights, or a direction that the source does not have.
     """
     check_key(key)
+    training = training_of(source)
     own = directions(source)
     if direction is None:
         direction = "push" if new_key is not None or "pull" not in own else "pull"
@@ -172,7 +173,7 @@ def comparison(
         raise ValueError(f"direction={direction!r}: {_name(source)} has {' and '.join(map(repr, own))}")
     if direction == "pull" and new_key is not None:
         raise ValueError("new_key: a pull moves the draws that there are; take direction='push'")
-    chosen = perturbed(training_of(source).program, perturbations)
+    chosen = perturbed(training.program, perturbations)
     return Comparison(source, key, chosen, direction, new_key)
 
 

@@ -12,7 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from dtda_prob.blocks import blocks, map_blocks
+from dtda_prob.blocks import blocks, map_blocks, map_rows
 from dtda_prob.curvature.matrices import (
     BATCH_SIZE,
     Features,
@@ -225,7 +225,7 @@ def columns(product: Callable[[Params], Params], params: Params, at_once: int = 
     """Form a symmetric matrix from its products with the columns of the identity."""
     theta, unravel = ravel_pytree(params)
     basis = jnp.eye(theta.size, dtype=theta.dtype)
-    whole = jax.lax.map(lambda e: ravel_pytree(product(unravel(e)))[0], basis, batch_size=at_once)
+    whole = map_rows(lambda e: ravel_pytree(product(unravel(e)))[0], basis, at_once)
     return (whole + whole.T) / 2
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from dtda_prob.blocks import map_rows
 from dtda_prob.curvature.curvature import Curvature, Eigen, Spectrum
 from dtda_prob.curvature.filters import Filter
 from dtda_prob.curvature.matrices import MatrixLike, num_features
@@ -47,7 +48,7 @@ class nystroem(Curvature):
         def column(direction: Array) -> Array:
             return ravel_pytree(h.data_product(unravel(direction)))[0]
 
-        image = jax.lax.map(column, directions.T, batch_size=COLUMNS).T
+        image = map_rows(column, directions.T, COLUMNS).T
         nudge = jnp.finfo(theta.dtype).eps * jnp.linalg.norm(image)
         image = image + nudge * directions
         core = directions.T @ image

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Array, Float, Key
 from numpyro import handlers
 
+from dtda_prob.blocks import map_rows
 from dtda_prob.compiling import compiled
 from dtda_prob.kernels.supports import site_types, unconstrain
 from dtda_prob.program import Program
@@ -82,7 +83,7 @@ def _counts(training: Training, num_runs: int, keys: Key[Array, " simulation"]) 
         values = jax.vmap(drawn)(jax.random.split(key, num_runs)).reshape(-1, true.size)
         return (values < true).sum(0), (values == true).sum(0)
 
-    return jax.lax.map(one, keys, batch_size=8)
+    return map_rows(one, keys, 8)
 
 
 def _simulate(program: Program, key: PRNGKey) -> tuple[Any, dict[str, Array]]:

@@ -10,6 +10,7 @@ import optax
 import xarray as xr
 from jaxtyping import Array, Float, Key, PyTree
 
+from dtda_prob.blocks import map_rows
 from dtda_prob.compiling import compiled
 from dtda_prob.curvature import Curvature
 from dtda_prob.curvature.curvature import Spectrum
@@ -164,7 +165,7 @@ def map_gradients(function: Callable[[Params], Any], training: Training, params:
     """Apply a function to the gradient of each measured value; results lead with `(query, *output)`."""
     value, pullback = jax.vjp(lambda params: training.observe(params)[1], params)
     basis = jnp.eye(value.size, dtype=value.dtype).reshape(value.size, *value.shape)
-    each = jax.lax.map(lambda row: function(pullback(row)[0]), basis, batch_size=QUERIES_AT_ONCE)
+    each = map_rows(lambda row: function(pullback(row)[0]), basis, QUERIES_AT_ONCE)
     return jax.tree.map(lambda leaf: leaf.reshape(*value.shape, *leaf.shape[1:]), each)
 
 

@@ -49,9 +49,13 @@ def check(make: MakeGuide) -> None:
     """Raise if `make` makes no guide that can be fitted to a weighted model.
 
     Raises:
+        TypeError: if it is an autoguide that has its model already.
         ValueError: if it cannot be called with a model alone, returns nothing that can be called, or
             approximates the posterior of the model as it is rather than of weighted data.
     """
+    if isinstance(make, AutoGuide):
+        name = type(make).__name__
+        raise TypeError(f"guide must be the class {name} itself, or a function from a model to a guide")
     try:
         made = make(_nothing)
     except Exception as error:

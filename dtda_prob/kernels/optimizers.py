@@ -16,12 +16,13 @@ from dtda_prob.kernels.held import carried
 from dtda_prob.kernels.kernel import Masks, no_step_size
 from dtda_prob.kernels.roots import with_roots
 from dtda_prob.program import Program
-from dtda_prob.typing import Params, Weights
+from dtda_prob.typing import Params, Weights, check_kind
 
 Transformation = optax.GradientTransformation | optax.MultiSteps
 Optimizer = Transformation | Callable[[int], Transformation]
 """An optax transformation, or a function of the number of steps that makes one."""
 
+OPTIMIZER = "an optax optimizer, such as optax.adam(1e-3), or a function from num_steps to one"
 RATE = "learning_rate"
 """Scales every update, whatever the optimizer calls its rate and whatever its schedule."""
 
@@ -34,7 +35,9 @@ LEAST_STEPS = 3
 
 def bind(optimizer: Optimizer, num_steps: int) -> optax.GradientTransformation:
     """Return the transformation for a number of steps, with roots that have a derivative at 0."""
-    made = optimizer if isinstance(optimizer, Transformation) else optimizer(num_steps)
+    is_made = isinstance(optimizer, Transformation) or not callable(optimizer)
+    made = optimizer if is_made else optimizer(num_steps)
+    check_kind("optimizer", made, Transformation, OPTIMIZER)
     return optax.GradientTransformation(made.init, with_roots(made.update))
 
 

@@ -143,18 +143,20 @@ def _read(params: Any) -> Read:
         return Read(dict(params.get_samples(group_by_chain=True)))
     if hasattr(params, "position"):
         return Read(dict(params.position), unconstrained=True)
-    if isinstance(params, Mapping) and not hasattr(params, "posterior"):
+    if hasattr(params, "children") and not hasattr(params, "posterior"):
+        raise ValueError(f"pretrained: the tree has no group 'posterior', it has {[*params.children]}")
+    group = getattr(params, "posterior", params)
+    if hasattr(group, "data_vars"):
+        chained = group.data_vars.items()
+        return Read({str(name): each.transpose("chain", "draw", ...).values for name, each in chained})
+    if isinstance(params, Mapping):
         return Read(dict(params))
     if isinstance(params, list | tuple) and params:
         return Read(jax.tree.map(lambda *leaves: np.stack(leaves), *map(dict, params)), is_chain=False)
-    if hasattr(params, "posterior"):
-        group = params.posterior
-        variables = group.to_dataset() if hasattr(group, "to_dataset") else group
-        by_name = {str(name): each.transpose("chain", "draw", ...) for name, each in variables.items()}
-        return Read({name: each.values for name, each in by_name.items()})
     raise TypeError(
         f"pretrained: pass values by site, a finished chain (NumPyro's MCMC or its samples, ArviZ's "
         f"tree, BlackJAX's states), or a list of models; got {type(params).__name__}"
+        f"{'' if params is None or np.size(params) else ' without elements'}"
     )
 
 

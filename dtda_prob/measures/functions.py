@@ -62,7 +62,12 @@ class function(Measure):
 
     def __call__(self, program: Program) -> Self:
         measure = self._with(program=program)
-        shape = jax.eval_shape(measure.value, program.shapes).shape
+        try:
+            shape = jax.eval_shape(measure.value, program.shapes).shape
+        except Exception as error:
+            sites = [*jax.eval_shape(program.sites, program.shapes)]
+            error.add_note(f"measures.function: fun fails on a dictionary of the sites {sites}")
+            raise
         names = self.labels.names if self.labels else (None if shape else [self.name])
         return self._labelled(measure, names, shape or (1,))
 

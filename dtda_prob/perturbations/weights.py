@@ -16,10 +16,11 @@ import xarray as xr
 
 from dtda_prob.program import Program
 from dtda_prob.program.labels import check_labels
-from dtda_prob.typing import PRNGKey, check_key
+from dtda_prob.typing import PRNGKey, check_key, check_kind
 
 Removal = Literal["reweight", "drop"]
 Data = Sequence[Hashable] | np.ndarray
+PROGRAM = "a program, dtda.Program(model, x, y=y); of a training pass training.program"
 
 
 def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr.DataArray:
@@ -35,8 +36,9 @@ def remove(program: Program, data: Data, *, removal: Removal = "reweight") -> xr
     Raises:
         ValueError: for unknown or repeated labels, where nothing is named, or all is dropped.
     """
+    positions = positions_of(program, data)
     weights = program.initial_weights.copy()
-    weights[positions_of(program, data)] = 0.0
+    weights[positions] = 0.0
     return labelled(program, weights, removal)
 
 
@@ -48,8 +50,9 @@ def upweight(program: Program, data: Data, factor: float = 2.0) -> xr.DataArray:
     """
     if not 0 <= factor < np.inf:
         raise ValueError(f"factor={factor} must be finite and at least 0")
+    positions = positions_of(program, data)
     weights = program.initial_weights.copy()
-    weights[positions_of(program, data)] = factor
+    weights[positions] = factor
     return labelled(program, weights, "reweight")
 
 
@@ -57,6 +60,7 @@ def leave_one_out(
     program: Program, data: Data | None = None, *, removal: Removal = "reweight"
 ) -> xr.DataArray:
     """Remove one example at a time: one perturbation for each of `data` (of all examples if None)."""
+    check_kind("program", program, Program, PROGRAM)
     data = program.labels[program.initial_weights > 0] if data is None else data
     positions = positions_of(program, data)
     weights = np.tile(program.initial_weights, (len(positions), 1))
@@ -84,6 +88,7 @@ def random_subsets(
     Raises:
         ValueError: if nothing or everything would be kept.
     """
+    check_kind("program", program, Program, PROGRAM)
     check_key(key)
     present = np.flatnonzero(program.initial_weights)
     if isinstance(keep, bool) or not np.isfinite(keep):
@@ -116,6 +121,7 @@ def groups(
     Raises:
         ValueError: if `by` does not fit the data.
     """
+    check_kind("program", program, Program, PROGRAM)
     if isinstance(by, Mapping):
         members = [positions_of(program, data) for data in by.values()]
         names = check_labels(list(by), len(by), "by", "group")
@@ -149,6 +155,7 @@ def check_weights(program: Program, weights: Any) -> xr.DataArray:
     Raises:
         ValueError: for the wrong length, other data labels, or weights negative or not finite.
     """
+    check_kind("program", program, Program, PROGRAM)
     if weights is None:
         weights = program.initial_weights.copy()
     shape, wanted = np.shape(weights), len(program.labels)
@@ -205,6 +212,7 @@ def remove_leading(
 
 def positions_of(program: Program, data: Data) -> np.ndarray:
     """Return the positions of examples by their labels; see `remove` for what is refused."""
+    check_kind("program", program, Program, PROGRAM)
     names = _names(program, data)
     order = np.argsort(program.labels)
     found = np.searchsorted(program.labels, names, sorter=order).clip(max=len(order) - 1)

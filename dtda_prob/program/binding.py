@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float
 from numpyro import handlers
 
 from dtda_prob.compiling import compiled
+from dtda_prob.module import code
 from dtda_prob.program import discrete
 from dtda_prob.program.abstraction import remembered
-from dtda_prob.program.data import Concrete, MisfitError, argument, bound, holds_pandas, settle
+from dtda_prob.program.data import Concrete, MisfitError, argument, bound, holds_pandas, settle, unbound
 from dtda_prob.program.layout import Choice, Layout, laid_out
 from dtda_prob.program.plates import Sites
 from dtda_prob.program.state import stateful
@@ -151,7 +152,8 @@ def check_binding(program: "Program") -> None:
 
 def _separates(program: "Program") -> dict[str, Bool[Array, ""]]:
     found: Any = program.structure.discrete
-    return discrete.separates(program.joint, program.args, program.kwargs, found, program.layout)
+    sites = trace(program.model, program.layout, unbound(program.data), jax.random.key(0))
+    return discrete.separates(program.joint, program.args, program.kwargs, found, program.layout, sites)
 
 
 def _probe(program: "Program", key: PRNGKey) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
@@ -204,6 +206,8 @@ def _named(error: Exception, args: tuple, kwargs: dict) -> Exception:
     leaves = jax.tree.leaves_with_path((args, kwargs), is_leaf=lambda leaf: bool(_kind(leaf)))
     strange = {argument(path): _kind(leaf) for path, leaf in leaves if _kind(leaf)}
     if not strange or isinstance(error, NotImplementedError | MisfitError):
+        shapes = [f"{argument(path)}: {code(unbound(leaf))}" for path, leaf in leaves]
+        error.add_note(f"Program ran the model on {', '.join(shapes)}")
         return error
     told = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
     return ValueError(

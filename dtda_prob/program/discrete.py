@@ -79,16 +79,15 @@ def _is_nested(sites: Sites, names: tuple[str, ...], plate: str) -> bool:
 
 
 def separates(
-    model: Callable, args: tuple, kwargs: dict, discrete: Discrete, layout: Layout
+    model: Callable, args: tuple, kwargs: dict, discrete: Discrete, layout: Layout, sites: Sites
 ) -> dict[str, Bool[Array, ""]]:
     """Return by site whether its density factorises over examples, given all discrete sites.
 
     The density of an example must not change with the discrete sites of others, and the density of any
     other site with none of them: two random assignments and a mixture of both, example by example, are
-    compared.
+    compared, at the values of the other sites in a trace of the model.
     """
     run = handlers.seed(model, jax.random.key(0))
-    sites = _trace(run, args, kwargs, {})
     fixed = {k: s["value"] for k, s in sites.items() if _has_value(s, discrete)}
     local = (*dict(discrete.sizes), *discrete.observed)
 

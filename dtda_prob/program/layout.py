@@ -234,10 +234,10 @@ def _found(sites: Sites, observed: dict[str, Site]) -> str:
     data = {name: site for name, site in observed.items() if not _is_factor(site)} or observed
     data = {name: site for name, site in data.items() if frames(site) or _shape(site)}
     if not data:
-        told = dict.fromkeys(observed, "one number")
+        told = f"observes one number at each of {[*observed]}" if observed else "observes nothing"
         raise ValueError(
-            f"the model observes nothing that has examples, only {told}; pass the observations "
-            "(obs=...) when binding, with one row per example, and give each its own term of a "
+            f"the model {told}, and no examples are found: pass the observations when binding, as in "
+            "Program(model, x, y=y), with one row per example, and give each its own term of a "
             "numpyro.factor"
         )
     plates = {frame.name for site in observed.values() for frame in frames(site)}

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from numpyro.infer import init_to_uniform
 
+from dtda_prob.blocks import map_blocks
 from dtda_prob.module import call
 from dtda_prob.program import binding
 from dtda_prob.program.data import Named, unbound
@@ -22,7 +23,7 @@ from dtda_prob.program.layout import Choice, as_choice
 from dtda_prob.program.objective import Objective, cast, dtype_of
 from dtda_prob.program.reweight import observe
 from dtda_prob.program.settings import lay_out
-from dtda_prob.typing import Params, Weights
+from dtda_prob.typing import Params, Weights, check_kind
 
 
 class Program(Objective):
@@ -105,6 +106,7 @@ class Program(Objective):
         evaluation: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
+        check_kind("model", model, Callable, "a model itself, as in Program(model, x, y=y)")
         self.model = model
         self.evaluation = as_evaluation(model, evaluation)
         chosen = as_choice(data)
@@ -194,7 +196,7 @@ class Program(Objective):
     def gradients(self, params: Params, batch_size: int = 64) -> Params:
         """Compute the gradient of each example's loss, `batch_size` at a time, along a leading axis."""
         gradient = self._gradient(params)
-        return jax.lax.map(gradient, jnp.arange(self.num_data), batch_size=batch_size)
+        return map_blocks(gradient, self.num_data, batch_size)
 
     def gradient_norms(
         self, params: Params, batch_size: int = 64, part: Callable[[Params], Params] | None = None
@@ -206,7 +208,7 @@ class Program(Objective):
             whole = gradient(index)
             return optax.tree.norm(whole if part is None else part(whole))
 
-        return jax.lax.map(norm, jnp.arange(self.num_data), batch_size=batch_size)
+        return map_blocks(norm, self.num_data, batch_size)
 
     def _gradient(self, params: Params) -> Callable[[Int[Array, ""]], Params]:
         """Return the gradient of one example's loss as a function of its position."""

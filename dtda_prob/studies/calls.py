@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
+from dtda_prob.blocks import map_rows
 from dtda_prob.compiling import compiled
 from dtda_prob.studies.devices import spread
 from dtda_prob.studies.reading import read
@@ -53,7 +54,7 @@ def carry_runs(
             carried = jax.vmap(source.carry, (0, 0, None, None))(keys, outcomes, old, new)
             return _read(source.training, keep, carried, new)
 
-        return jax.lax.map(to, new, batch_size=together if together > 1 else None)
+        return map_rows(to, new, together)
 
     specs = P(), P(), P(), _split(mesh)
     return spread(some, mesh, source, specs, _split(mesh))(keys, outcomes, old, new)
@@ -82,9 +83,9 @@ def push_pairs(
 def _read(training: Training, keep: tuple[str, ...], outcomes: Outcome, new: Array) -> dict[str, Array]:
     if new.ndim == 1:
         one = lambda outcome: read(training, keep, outcome, new)  # noqa: E731
-        return jax.lax.map(one, outcomes, batch_size=READ_AT_ONCE)
+        return map_rows(one, outcomes, READ_AT_ONCE)
     pair = lambda pair: read(training, keep, *pair)  # noqa: E731
-    return jax.lax.map(pair, (outcomes, new), batch_size=READ_AT_ONCE)
+    return map_rows(pair, (outcomes, new), READ_AT_ONCE)
 
 
 def _split(mesh: Mesh | None) -> P:

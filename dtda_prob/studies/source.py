@@ -11,9 +11,12 @@ from jaxtyping import Array, Int, Key
 from dtda_prob.perturbations import check_weights
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import PRNGKey, Weights
+from dtda_prob.typing import PRNGKey, Weights, check_kind
 
 Source = Training | PushForward
+SOURCE = (
+    "a push-forward, such as dtda.importance(training), or a training, dtda.Training(program, kernel)"
+)
 
 FEW_RUNS, MANY_RUNS = 4, 64
 """Runs unless their number is given, of kernels that keep several states of a run, and of others."""
@@ -21,6 +24,7 @@ FEW_RUNS, MANY_RUNS = 4, 64
 
 def training_of(source: Source) -> Training:
     """Return the training behind a source of draws."""
+    check_kind("source", source, Source, SOURCE)
     return source if isinstance(source, Training) else source.training
 
 

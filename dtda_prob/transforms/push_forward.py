@@ -15,13 +15,14 @@ from dtda_prob.curvature.filters import is_traced
 from dtda_prob.curvature.moving import Moving, moving_of
 from dtda_prob.module import Module, call, shown
 from dtda_prob.training import Training
-from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
+from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights, check_kind
 
 Space = Literal["outputs", "parameters", "measurement"]
 At = Literal["centre", "old", "midpoint"] | Float[Array, "*point example"]
 Direction = Literal["push", "pull"]
 Response = Float[Array, "state query *output example"]
 
+TRAINING = "dtda.Training(program, kernel)"
 SIDE_STREAM = 0x73696465
 """Folded into a draw's key; small numbers could coincide with keys that training itself uses."""
 
@@ -54,6 +55,12 @@ class PushForward(Module):
 
     directions: ClassVar[tuple[Direction, ...]] = ("push", "pull")
     """The directions that the transform has."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "PushForward":
+        # Before any subclass looks at its training.
+        for training in args[:1] or [each for name, each in kwargs.items() if name == "training"]:
+            check_kind("training", training, Training, f"a training: {cls.__name__}({TRAINING})")
+        return super().__new__(cls)
 
     def push(self, key: PRNGKey, old: Weights, new: Weights) -> Outcome:
         """Carry the sample at the old weights to approximate the one at the new weights."""

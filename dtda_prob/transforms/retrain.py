@@ -7,6 +7,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from dtda_prob import kernels
+from dtda_prob.blocks import map_blocks
 from dtda_prob.transforms.push_forward import Cost, PushForward, Response, of_queries, side_key
 from dtda_prob.transforms.response import StateByState
 from dtda_prob.typing import Params, PRNGKey, Push, Queries, Weights
@@ -50,8 +51,7 @@ class retrain(PushForward):
             step = jnp.where(weights[example] < 1, 1.0, -1.0).astype(weights.dtype)
             return step * (value_at(weights.at[example].add(step)) - value)
 
-        examples = jnp.arange(self.training.program.num_data)
-        effects: Array = jax.lax.map(effect, examples, batch_size=self.batch_size)
+        effects: Array = map_blocks(effect, self.training.program.num_data, self.batch_size)
         return jnp.moveaxis(effects, 0, -1)
 
     @property

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from dtda_prob.blocks import map_rows
 from dtda_prob.kernels.kernel import one_state
 from dtda_prob.transforms.push_forward import (
     Cost,
@@ -138,5 +139,5 @@ class cosine(Restricted):
             scale = lengths * optax.tree.norm(slope)
             return jnp.where(scale > 0, along / jnp.where(scale > 0, scale, 1.0), 0.0)
 
-        rows = jax.lax.map(row, basis, batch_size=self.batch_size or value.size)
+        rows = map_rows(row, basis, self.batch_size or value.size)
         return rows.reshape(*value.shape, -1)
