@@ -19,11 +19,12 @@ from dtda_prob.studies.devices import mesh_of
 from dtda_prob.studies.draw import Draws, draws, values
 from dtda_prob.studies.options import Options
 from dtda_prob.studies.price import Price, price
-from dtda_prob.studies.reading import KEEPABLE
+from dtda_prob.studies.reading import KEEPABLE, STATS
 from dtda_prob.studies.run import HERE, Where, run, unfinished
 from dtda_prob.studies.source import Source, default_draws, start_of, training_of
 from dtda_prob.studies.tree import draws_of, values_of
 from dtda_prob.training import Training
+from dtda_prob.transforms.importance import PARETO_K, importance
 from dtda_prob.typing import PRNGKey, check_key
 
 OWN = {"check", "num_chains", "chunk_size"}
@@ -65,7 +66,8 @@ def sample(
 
     Returns:
         A tree with groups `posterior_predictive` (the measure, dimensions chain, draw,
-        [perturbation,] query, [output]), `sample_stats` (objective, gradient_norm, diverging, key),
+        [perturbation,] query, [output]), `sample_stats` (objective, gradient_norm, diverging, key, what
+        the kernel reports, and `pareto_k` by `importance`),
         `constant_data` (weights), and what is kept beside: `posterior` (parameters), `log_likelihood`
         (log p(y_i | theta) of each example in nats, summed over observed sites, whatever its weight)
         and `log_prior` (see `Program.log_prior`). Draws that are not finite are kept and flagged in
@@ -91,12 +93,12 @@ def sample(
     task = _task(source, key, num_draws, weights, where, num_chains=num_chains, **settings)
     where = where.named("sample")
     is_new = bool(unfinished(task, where))
-    if options.check and weights is not None and is_new:
-        warn_few_draws(source, lambda: task.weights)
     tree = run(task, where)
     diverging = tree["sample_stats/diverging"].values
     warn_not_finite(diverging, "flagged in sample_stats.diverging")
     if options.check and weights is not None and is_new:
+        if isinstance(source, importance):
+            warn_few_draws(source, tree[f"{STATS}/{PARETO_K}"].isel(chain=0, draw=0).values)
         moved, new = _first_run(tree, task.training), task.weights
         moved, new = (moved, new) if new.ndim == 2 else (moved[None], new.expand_dims("perturbation"))
         warn_beyond_range(source, key, moved, new, old)

@@ -15,11 +15,12 @@ from dtda_prob.studies.draw import Draws, draws
 from dtda_prob.studies.identity import of_source
 from dtda_prob.studies.perturbed import Perturbed, perturbed
 from dtda_prob.studies.pull import Responses, queries_at_once, responses
-from dtda_prob.studies.reading import VALUE
+from dtda_prob.studies.reading import STATS, VALUE
 from dtda_prob.studies.run import HERE, Where, run
 from dtda_prob.studies.source import Source, training_of
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
+from dtda_prob.transforms.importance import PARETO_K
 from dtda_prob.typing import PRNGKey, check_key
 
 Values = Float[np.ndarray, "draw ..."]
@@ -91,7 +92,7 @@ class Comparison:
             return (
                 responses(self.source, self.key, runs, self.perturbed, columns=columns, **settings),
             )
-        settings["keep"] = ("statistics",) if where.store else ()
+        settings["keep"] = ("statistics",) if where.store else (PARETO_K,)
         whole, weights = check_weights(self.training.program, None), self.perturbed.weights()
         key = self.key if self.new_key is None else self.new_key
         new = draws(self.source, key, runs, weights, shared=self.coupled, **settings)
@@ -107,18 +108,22 @@ class Comparison:
 
         Returns:
             A dataset with `value`, `(run, state, query, [output])`, and by pull its `change`, by push
-            what it `moved` to, `(run, state, query, perturbation, [output])`.
+            what it `moved` to, `(run, state, query, perturbation, [output])`, and by importance
+            weights `pareto_k`, `(run, perturbation)`.
         """
         tasks = self.tasks(num_draws, where, first)
         if self.direction == "pull":
             return run(tasks[0], replace(where, name=where.effects) if where.effects else where)
-        value, moved = (
-            self._by_run(run(task, where / name))
-            for task, name in zip(tasks, ("all_data", "perturbed"), strict=True)
+        before, after = (
+            run(task, where / name) for task, name in zip(tasks, ("all_data", "perturbed"), strict=True)
         )
-        moved = moved.rename({str(self.perturbed.weights(slice(1)).dims[0]): self.perturbed.dim})
-        own = [dim for dim in ("query", self.perturbed.dim, "output") if dim in moved.dims]
-        return xr.Dataset({"value": value, "moved": moved.transpose("run", "state", *own)})
+        value, k_hat = f"{VALUE}/{self.training.measure.name}", f"{STATS}/{PARETO_K}"
+        fields = {"value": self._by_run(before[value]), "moved": self._by_run(after[value])}
+        if STATS in after.children and PARETO_K in after[STATS]:
+            fields[PARETO_K] = self._by_run(after[k_hat]).isel(state=0)
+        own = {str(self.perturbed.weights(slice(1)).dims[0]): self.perturbed.dim}
+        order = ("run", "state", "query", self.perturbed.dim, "output")
+        return xr.Dataset(fields).rename(own).transpose(*order, missing_dims="ignore")
 
     def arms(self, num_draws: int, where: Where = HERE) -> Arms:
         """Draw both arms, warn where draws are not finite, and lay them out as arrays."""
@@ -137,9 +142,8 @@ class Comparison:
         queries = self.training.measure.queries
         return xr.Dataset(fields, {"query": queries, "perturbation": self.perturbed.labels})
 
-    def _by_run(self, tree: Any) -> xr.DataArray:
-        """Return the measured values of a sample set by run and state."""
-        values = tree[f"{VALUE}/{self.training.measure.name}"]
+    def _by_run(self, values: xr.DataArray) -> xr.DataArray:
+        """Return values of a sample set by run and state."""
         chain, draw = ("run", "state") if self.training.kernel.num_states > 1 else ("state", "run")
         return values.rename(chain=chain, draw=draw).drop_vars(["run", "state"])
 

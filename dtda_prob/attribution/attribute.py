@@ -30,6 +30,7 @@ from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.pull import Responses
 from dtda_prob.studies.run import HERE, Where, check_stored, run, unfinished
 from dtda_prob.studies.source import Source, default_draws
+from dtda_prob.transforms.importance import PARETO_K, importance
 from dtda_prob.typing import PRNGKey
 
 Divergences = Sequence[str | Divergence | Callable]
@@ -105,8 +106,6 @@ def attribute(
     chosen = resolved(divergences, compared)
     num_draws = default_draws(compared.training) if num_draws is None else num_draws
     _check_where(num_draws, compared, where)
-    if options.check:
-        warn_few_draws(source, compared.perturbed.weights)
     if isinstance(num_draws, Until):
         both, scores = draw_until(num_draws, compared, chosen, options, where)
         is_new = True
@@ -115,6 +114,8 @@ def attribute(
         both, scores, is_new = _scored(compared, num_draws, chosen, options, where.named("scores"))
     warn_not_finite(np.arange(scores.attrs["num_draws"]) < int(scores["num_not_finite"].max()), NAN)
     _warn_identical(scores)
+    if options.check and isinstance(source, importance) and isinstance(both, xr.Dataset):
+        warn_few_draws(source, both[PARETO_K].values[0])
     if options.check and compared.coupled and is_new and has_range(source):
         warn_beyond_range(source, key, *longest_steps(compared, both))
     if options.check and is_new and moves_far(source):

@@ -1,22 +1,18 @@
 """Check predicted steps against one retrained draw."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
-from dtda_prob.compiling import compiled
 from dtda_prob.perturbations import num_removed
 from dtda_prob.studies.draw import values
 from dtda_prob.studies.source import Source, matched, start_of, training_of
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
-from dtda_prob.transforms.importance import GOOD_K, importance
+from dtda_prob.transforms.importance import GOOD_K
 from dtda_prob.transforms.response import StateByState
 from dtda_prob.transforms.retrain import retrain
 from dtda_prob.typing import PRNGKey
@@ -87,12 +83,8 @@ def warn_beyond_range(
         )
 
 
-def warn_few_draws(source: Source, weights: Callable[[], xr.DataArray]) -> None:
+def warn_few_draws(source: PushForward, k_hat: np.ndarray) -> None:
     """Warn where importance weights rest on few draws of their population."""
-    if not isinstance(source, importance):
-        return
-    dtype = source.training.program.full_weights().dtype
-    k_hat = np.asarray(compiled(_k_hats)(source, jnp.atleast_2d(jnp.asarray(weights().values, dtype))))
     bad = k_hat > GOOD_K
     if bad.any():
         warnings.warn(
@@ -140,10 +132,6 @@ def warn_far_moves(source: PushForward, far: Float[np.ndarray, "..."]) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def _k_hats(source: importance, rows: Float[Array, "perturbation example"]) -> Array:
-    return jax.lax.map(lambda new: source.weigh(new).pareto_k, rows)
 
 
 def compare_steps(

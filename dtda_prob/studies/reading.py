@@ -18,7 +18,7 @@ def read(
 
     Args:
         training: whose outcome it is.
-        keep: among `KEEPABLE`, and "statistics" of how the run ended.
+        keep: among `KEEPABLE`, "statistics" of how the run ended, or names of the run's own statistics.
         outcome: of a run.
         weights: the data it belongs to.
     """
@@ -26,6 +26,7 @@ def read(
     if "statistics" in keep:
         statistics = training.stats(outcome, weights)
         kept |= {f"{STATS}.{name}": value for name, value in statistics.items()}
+    kept |= {f"{STATS}.{name}": outcome.stats[name] for name in keep if name in outcome.stats}
     if "losses" in keep:
         kept[f"{STATS}.losses"] = outcome.losses
     if "parameters" in keep:

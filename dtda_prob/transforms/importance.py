@@ -35,6 +35,8 @@ MOST_SLOPES = 2**26
 """Largest number of elements of the table of losses by draw and example."""
 SLOPES = "slopes"
 """The statistic of a state that its importance ratios at all weights come from."""
+PARETO_K = "pareto_k"
+"""The statistic of a state that holds the k-hat of the weights by which it was carried."""
 LEAST_DRAWS = 25
 """Smallest number of draws to which a tail can be fitted."""
 
@@ -179,6 +181,7 @@ class importance(PushForward):
         noise = [jax.random.uniform(each, (num_states,), lacking.dtype) for each in keys]
         params = each_state(moved, outcome.params, jnp.stack(noise, 1), slopes)
         stats = {name: each for name, each in stats.items() if name != SLOPES}
+        stats[PARETO_K] = jnp.full(num_states, others.pareto_k)
         return self.training.measured(params, outcome.losses, stats)
 
     def ready(self, outcome: Outcome, old: Weights) -> Outcome:
