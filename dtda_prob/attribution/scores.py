@@ -201,8 +201,10 @@ def identical(old: Values, new: Values, resolution: float = 0.0) -> np.ndarray:
     tolerance, draws of one minimum differ by as much; see `Kernel.resolution`.
     """
     relative = max(ROUNDING * np.finfo(old.dtype).eps, resolution)
-    rounding = relative * np.maximum(np.abs(old), np.abs(new)).max(0)
-    same = (np.ptp(old, 0) <= rounding) & (np.ptp(new - old, 0) <= rounding)
+    largest = np.maximum(np.abs(old).max(0), np.maximum(new.max(0), -new.min(0)))
+    same = np.ptp(old, 0) <= relative * largest
+    if same.any():  # Rarely, and moves take longer to look at.
+        same &= np.ptp(new - old, 0) <= relative * largest
     still = (new[:1] == old[:1]).all(0)
     axes = tuple(range(1, same.ndim))
     return same.all(axes) & ~still.all(axes)

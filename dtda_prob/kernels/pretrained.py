@@ -195,7 +195,7 @@ def _draws(kernel: pretrained, values: dict[str, Any], program: Program, leading
     count = math.prod(leading)
     flat = jax.tree.map(lambda leaf: np.reshape(leaf, (count, *np.shape(leaf)[len(leading) :])), values)
     draws, inside = compiled(_moved, quick=True)(kernel.unconstrained, flat, program)
-    for name, each in inside.items():
+    for name, each in jax.device_get(inside).items():
         if not each.all():
             raise ValueError(f"{_outside(name)}, for {int((~each).sum())} of {count} draws")
     return draws

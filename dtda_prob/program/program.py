@@ -178,8 +178,9 @@ class Program(Objective):
 
     def full_weights(self) -> Weights:
         """Return equal weights that add up to the rows left: 1 each where none is dropped."""
-        weights = jnp.asarray(self.initial_weights, jnp.result_type(float))
-        return weights * jnp.minimum(1.0, self.num_rows / weights.sum())
+        array = np if isinstance(self.initial_weights, np.ndarray) else jnp  # else op by op
+        weights = array.asarray(self.initial_weights, jnp.result_type(float))
+        return jnp.asarray(weights * array.minimum(1.0, self.num_rows / weights.sum()))
 
     def losses(self, params: Params) -> Float[Array, " example"]:
         """Compute -log p(y_i | theta) of each example.
