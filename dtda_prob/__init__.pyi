@@ -12,6 +12,7 @@ from dtda_prob import scores as scores
 from dtda_prob import zoo as zoo
 from dtda_prob.attribution import attribute as attribute
 from dtda_prob.attribution import choose as choose
+from dtda_prob.attribution import fuse as fuse
 from dtda_prob.attribution import power as power
 from dtda_prob.attribution import precision as precision
 from dtda_prob.attribution import settled as settled

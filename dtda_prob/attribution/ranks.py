@@ -46,12 +46,30 @@ def rank_pairs(expansion: Expansion, top: int, level: float, num_resamples: int,
         num_resamples: number of resamples.
         seed: seed of the resamples.
     """
-    rank = rank_of(expansion.value)
-    if not num_resamples:
+    resamples = _resample(expansion, num_resamples, np.random.default_rng(seed))
+    return _ranking(expansion.value, resamples if num_resamples else None, top, level)
+
+
+def ranking_of(
+    values: Float[np.ndarray, "query example"],
+    samples: Float[np.ndarray, "sample query example"],
+    top: int,
+    level: float,
+) -> Ranking:
+    """Rank the last axis, and rank it again in samples of the values; NaN where there are none."""
+    each = (tied_ranks(samples[:, i].astype(np.float32)) for i in range(len(values)))
+    return _ranking(values, each if len(samples) else None, top, level)
+
+
+def _ranking(
+    values: Ranks, ends: Iterator[tuple[Ranks, Ranks]] | None, top: int, level: float
+) -> Ranking:
+    """Rank the last axis; `ends` are the first and last ranks in each sample, query by query."""
+    rank = rank_of(values)
+    if ends is None:
         missing = np.full(rank.shape, np.nan)
         return Ranking(rank, missing, missing, missing, missing)
-    resamples = _resample(expansion, num_resamples, np.random.default_rng(seed))
-    rows = [_summarise(rank[i], *ends, top, level) for i, ends in enumerate(resamples)]
+    rows = [_summarise(own, *each, top, level) for own, each in zip(rank, ends, strict=True)]
     return Ranking(rank, *(np.stack(field) for field in zip(*rows, strict=True)))
 
 

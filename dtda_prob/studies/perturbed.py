@@ -32,15 +32,19 @@ class Perturbed(ABC):
         """Return the label of each dataset."""
 
     @abstractmethod
-    def change(self, response: Response, start: Weights) -> Change:
+    def change(self, response: Response, start: Weights | np.ndarray) -> Change:
         """Return what a response, d value / d weights, predicts of each dataset: its last axis."""
+
+    @abstractmethod
+    def squares(self, values: Response, start: Weights | np.ndarray) -> Change:
+        """Return the sum over the examples of a value times the square of the change of weight."""
 
     @abstractmethod
     def weights(self, chosen: np.ndarray | slice = slice(None)) -> xr.DataArray:
         """Return the weights of some of the datasets, `(perturbation, example)`."""
 
     @abstractmethod
-    def centre(self, start: Weights) -> Weights | None:
+    def centre(self, start: Weights | np.ndarray) -> Weights | None:
         """Return the mean of the weights, or halfway to the only ones; None where it is the start."""
 
     @abstractmethod
@@ -80,10 +84,15 @@ class LeaveOneOut(Perturbed):
         """Return the labels of the examples."""
         return self.program.labels[self.positions]
 
-    def change(self, response: Response, start: Weights) -> Change:
+    def change(self, response: Response, start: Weights | np.ndarray) -> Change:
         """Return minus the response times the weight that each example has."""
         chosen = self.positions
         return -response[..., chosen] * np.asarray(start)[chosen]
+
+    def squares(self, values: Response, start: Weights | np.ndarray) -> Change:
+        """Return each value times the square of the weight that its example has."""
+        chosen = self.positions
+        return values[..., chosen] * np.asarray(start)[chosen] ** 2
 
     def weights(self, chosen: np.ndarray | slice = slice(None)) -> xr.DataArray:
         """Return weights that remove some of the examples, one at a time."""
@@ -92,7 +101,7 @@ class LeaveOneOut(Perturbed):
         rows[np.arange(len(positions)), positions] = 0.0
         return labelled(self.program, rows, "reweight", self.program.labels[positions])
 
-    def centre(self, start: Weights) -> Weights | None:
+    def centre(self, start: Weights | np.ndarray) -> Weights | None:
         """Return None: the mean over single removals is next to the start."""
         return None
 
@@ -123,15 +132,19 @@ class Rows(Perturbed):
         """Return the names of the perturbations."""
         return self.rows[self.dim].values
 
-    def change(self, response: Response, start: Weights) -> Change:
+    def change(self, response: Response, start: Weights | np.ndarray) -> Change:
         """Return the response times each change of weights."""
         return response @ (self.rows.values - np.asarray(start)).T.astype(response.dtype)
+
+    def squares(self, values: Response, start: Weights | np.ndarray) -> Change:
+        """Return the values times the squares of each change of weights."""
+        return values @ (self.rows.values - np.asarray(start)).T.astype(values.dtype) ** 2
 
     def weights(self, chosen: np.ndarray | slice = slice(None)) -> xr.DataArray:
         """Return the weights of some perturbations."""
         return self.rows[chosen]
 
-    def centre(self, start: Weights) -> Weights | None:
+    def centre(self, start: Weights | np.ndarray) -> Weights | None:
         """Return the mean of several weights, or halfway to a single perturbation."""
         if len(self.rows) == 1:
             return (start + jnp.asarray(self.rows.values[0])) / 2

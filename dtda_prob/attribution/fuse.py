@@ -1,0 +1,382 @@
+"""Scores whose intervals are about what retraining would show: predictions and retrainings fused."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.stats
+import xarray as xr
+from jaxtyping import Float
+
+from dtda_prob import perturbations as perturb
+from dtda_prob.attribution.arms import Comparison, arms_of, comparison
+from dtda_prob.attribution.fusion import (
+    VARIANCES,
+    Asked,
+    Effects,
+    Evidence,
+    Fused,
+    Learned,
+    Predicted,
+    fused,
+    learn,
+)
+from dtda_prob.attribution.ranks import ranking_of
+from dtda_prob.attribution.scores import q_values
+from dtda_prob.divergences import resolve
+from dtda_prob.divergences.meaning import encoded
+from dtda_prob.perturbations import check_weights
+from dtda_prob.program import Program
+from dtda_prob.sampling import warn_not_finite
+from dtda_prob.studies.digests import of_weights
+from dtda_prob.studies.identity import of_program
+from dtda_prob.studies.options import Options
+from dtda_prob.studies.perturbed import LeaveOneOut, Perturbed, Rows, perturbed
+from dtda_prob.studies.run import HERE, Where, check_stored, run
+from dtda_prob.studies.source import default_draws, start_of
+from dtda_prob.transforms import PushForward
+from dtda_prob.typing import PRNGKey
+
+SUBSETS = 0x6675
+"""Leads to the key of the retrained subsets, which no draw has."""
+SHARE_REMOVED = 0.1
+"""Of the examples, from each random subset."""
+LEAST_RETRAININGS = 8
+LEAST_RUNS = 3
+MOST_QUERIES = 48
+"""Queries from which the variances of the model are learned, at most."""
+MOST_KEYS = 8
+"""Keys that retrainings have: each costs a training on all data."""
+USUAL = Options()
+SETTINGS = {"level", "num_resamples", "top"}
+
+
+def fuse(
+    push_forward: PushForward,
+    key: PRNGKey,
+    num_draws: int | None = None,
+    retrainings: Any = 48,
+    perturbations: Any = None,
+    *,
+    options: Options = USUAL,
+    where: Where = HERE,
+) -> xr.Dataset:
+    """Measure how the mean of each query's measurement moves, by predictions and retrainings together.
+
+    Random subsets are retrained, each once, with keys of the push-forward's own draws, so that the draw
+    that has a retraining's key predicts part of its noise. A Gaussian model then corrects the
+    predictions: the effect of an example is a multiple of its prediction plus an error of its own,
+    whose variance is learned from the retrainings of all queries. Intervals are about what retraining
+    would show on average over seeds, those of `attribute` about many draws of the push-forward.
+
+    Args:
+        push_forward: what predicts; it must have a pull.
+        key: one typed key; draws are the same as in `attribute` with this key.
+        num_draws: draws that predict, of at least 3 runs; see `sample` if None.
+        retrainings: the number of random subsets to retrain, which lack a tenth of the examples, or the
+            weights `(perturbation, example)` of others; at least 8. Up to 8 trainings on all data come
+            on top.
+        perturbations: weights `(perturbation, example)`; the removal of each example if None.
+        options: `level`, `num_resamples` and `top` are used; see `Options`.
+        where: a store keeps the predicted effects and the retrainings, under names that begin with its
+            name, "fused" if it has none, and an interrupted call goes on; see `Where`.
+
+    Returns:
+        Scores as `attribute` returns them, for the divergence "mean": the variables `score`, `error`,
+        `lower`, `upper`, `p_value` and `q_value` of the hypothesis that nothing moves, `rank` and its
+        certainty, `sd` and `num_not_finite`; and `predicted`, what the push-forward says alone, and
+        `learned`, the share of the variance a priori that retraining has removed. The attributes
+        `multiple`, `own` and `variance_*` are what was learned; see `fusion.Learned`.
+
+    Raises:
+        ValueError: if there is nothing to pull or to retrain, the measurement is a vector, or a number
+            is too small.
+    """
+    options.only("fuse", SETTINGS)
+    asked = comparison(push_forward, key, perturbations, "pull")
+    training, where = asked.training, where.named("fused")
+    removal = getattr(perturbations, "attrs", {}).get("removal", "reweight")
+    subsets = _subsets(training.program, key, retrainings, removal)
+    num_draws = default_draws(training) if num_draws is None else num_draws
+    _check(asked, subsets)
+    runs = training.num_runs(num_draws, LEAST_RUNS)
+    columns = asked.columns(num_draws)
+    task = FusedScores(asked, subsets, num_draws, options, columns)
+    check_stored(task, where)  # what is refused is refused before anything is drawn
+    drawn = draw(asked, subsets, num_draws, np.arange(len(subsets)) % min(runs, MOST_KEYS), where)
+    learned = learn(drawn.evidence(_some(len(training.measure.queries))))
+    names = [f"variance_{name}" for name in VARIANCES]
+    numbers = {"multiple": learned.multiple, "own": learned.own, "retrainings": len(subsets)}
+    numbers |= dict(zip(names, learned.variances.tolist(), strict=True))
+    where = replace(where, engine=None)  # draws are here: sent elsewhere, they would take longer
+    scores = run(replace(task, drawn=drawn, learned=learned), where)
+    return scores.assign_attrs(numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What is drawn, predicted and retrained before anything is fused.
+
+    Attributes:
+        asked: the measurement of each run and the predicted effects of what is asked for.
+        singles: the same of each example, removed in turn.
+        subsets: the same of the retrained subsets.
+        retrained: their effects, `(query, row)`.
+        keys: the run whose key each retraining has.
+        change: of the weights of each subset, `(row, example)`.
+        start: the weights before.
+        perturbed: what is asked for.
+        program: of the examples.
+    """
+
+    asked: xr.Dataset
+    singles: xr.Dataset
+    subsets: xr.Dataset
+    retrained: Effects
+    keys: np.ndarray
+    change: Float[np.ndarray, "row example"]
+    start: Float[np.ndarray, " example"]
+    perturbed: Perturbed
+    program: Program
+
+    def evidence(self, queries: slice | np.ndarray) -> Evidence:
+        """Return the retrainings of some queries, and what is predicted of them; finite ones alone."""
+        retrained = self.retrained[queries]
+        sums, number = _effects(self.subsets, queries), len(self.keys)
+        whole = Evidence(
+            predicted=predicted_by(sums, np.ones(number)),
+            own=np.moveaxis(sums[self.keys, :, np.arange(number)], 0, -1),
+            retrained=retrained,
+            change=self.change,
+            key=self.keys,
+            slopes=_slopes(self.program, self.start, _effects(self.singles, queries)),
+            variance=_values(self.asked, queries).var(0, ddof=1),
+        )
+        finite = np.isfinite(self.retrained).all(0)
+        return whole if finite.all() else whole.of_rows(finite)
+
+    def question(self, queries: slice | np.ndarray) -> Asked:
+        """Return what is asked for, of some queries."""
+        squares = self.perturbed.squares(np.ones_like(self.start), self.start)
+        size = squares / (self.change**2).sum(1).mean()
+        predicted = predicted_by(_effects(self.asked, queries), size)
+        return Asked(predicted, self.perturbed, self.start)
+
+
+def draw(
+    asked: Comparison, subsets: xr.DataArray, num_draws: int, keys: np.ndarray, where: Where
+) -> Drawn:
+    """Predict what is asked for, every example and some subsets, and retrain these; see `fuse`."""
+    source, training = asked.source, asked.training
+    both = {"asked": _predicted(asked, num_draws, where / "asked")}
+    for name, some in {"singles": LeaveOneOut(training.program), "subsets": Rows(subsets)}.items():
+        same = name == "singles" and isinstance(asked.perturbed, LeaveOneOut)
+        compared = comparison(source, asked.key, some, "pull")
+        both[name] = both["asked"] if same else _predicted(compared, num_draws, where / name)
+    compared = comparison(training, asked.key, Rows(subsets), "push")
+    retrained = _retrained(compared, keys, where / "retrained")
+    finite = np.isfinite(retrained).all(0)
+    warn_not_finite(~finite, "no score is corrected by them")
+    start = np.asarray(start_of(source), float)
+    change = subsets.values - start
+    return Drawn(
+        **both, retrained=retrained, keys=keys, change=change, start=start,
+        perturbed=asked.perturbed, program=training.program,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class FusedScores:
+    """Fuse a block of queries.
+
+    Attributes:
+        comparison: what is asked for.
+        subsets: the weights of the retrained subsets.
+        num_draws: draws that predict.
+        options: how scores are estimated.
+        columns: queries that are fused at once.
+        drawn: predictions and retrainings.
+        learned: what all queries say about the push-forward.
+    """
+
+    comparison: Comparison
+    subsets: xr.DataArray
+    num_draws: int
+    options: Options
+    columns: int
+    drawn: Drawn | None = None
+    learned: Learned | None = None
+
+    dims = ("query",)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Return the number of queries."""
+        return (len(self.comparison.training.measure.queries),)
+
+    @property
+    def block(self) -> tuple[int]:
+        """Return the number of queries of a block."""
+        return (self.columns,)
+
+    @property
+    def coords(self) -> xr.Dataset:
+        """Return the labels of the divergence, queries and perturbations."""
+        own, queries = self.comparison.perturbed, self.comparison.training.measure.queries
+        return xr.Dataset(coords={"divergence": ["mean"], "query": queries, own.dim: own.labels})
+
+    @property
+    def like(self) -> None:
+        """Return nothing: the first block shows what is in one."""
+
+    @property
+    def program(self) -> dict[str, Any]:
+        """Return what identifies the program of the study."""
+        return of_program(self.comparison.training.program)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies the scores."""
+        return self.comparison.identity | {
+            "kind": "scores",
+            "num_draws": self.num_draws,
+            "divergences": ["mean"],
+            "subsets": of_weights(self.subsets),
+            "options": {name: getattr(self.options, name) for name in sorted(SETTINGS)},
+        }
+
+    def in_blocks(self, block: tuple[int, ...]) -> "FusedScores":
+        """Return the same scores, so many queries at a time."""
+        return replace(self, columns=block[0])
+
+    def __call__(self, block: tuple[slice, ...]) -> xr.Dataset:
+        """Fuse a block of queries; see `fuse` for what is in it."""
+        assert self.drawn is not None
+        assert self.learned is not None
+        evidence, asked = self.drawn.evidence(block[0]), self.drawn.question(block[0])
+        found = fused(self.learned, evidence, asked, self.options.num_resamples)
+        fields = _fields(found, asked.predicted.mean, self.options)
+        dims = ("divergence", "query", self.comparison.perturbed.dim)
+        variables: dict[str, Any] = {name: (dims, field[None]) for name, field in fields.items()}
+        values = _values(self.drawn.asked, block[0])
+        variables["sd"] = "query", values.std(0, ddof=1)
+        variables["num_not_finite"] = "query", (~np.isfinite(values)).sum(0)
+        measure, mean = self.comparison.training.measure.name, resolve("mean").of(False)
+        labels = self.coords.isel(query=block[0]).coords
+        return xr.Dataset(variables, labels).assign_attrs(
+            measure=measure,
+            coupled=1,
+            num_draws=self.num_draws,
+            level=self.options.level,
+            top=self.options.top,
+            **encoded({"mean": mean.meaning(measure, "{unit}")}),
+        )
+
+
+def _some(number: int) -> np.ndarray:
+    """Return the positions of the queries that all others are learned from."""
+    return np.unique(np.linspace(0, number - 1, MOST_QUERIES).astype(int))
+
+
+def _subsets(
+    program: Program, key: PRNGKey, retrainings: Any, removal: perturb.Removal
+) -> xr.DataArray:
+    """Return the subsets to retrain: those that are given, or random ones."""
+    if np.ndim(retrainings) or isinstance(retrainings, xr.DataArray):
+        return check_weights(program, retrainings)
+    subset_key, keep = jax.random.fold_in(key, SUBSETS), 1 - SHARE_REMOVED
+    return perturb.random_subsets(program, subset_key, int(retrainings), keep, removal=removal)
+
+
+def _check(asked: Comparison, subsets: xr.DataArray) -> None:
+    """Raise ValueError for what cannot be retrained, is too little, or is a vector."""
+    training, number = asked.training, len(subsets)
+    if number < LEAST_RETRAININGS:
+        raise ValueError(
+            f"retrainings: {number} subsets are too few, retrain at least {LEAST_RETRAININGS}; without "
+            "any, `attribute` scores the push-forward alone"
+        )
+    if training.kernel.count_steps(training.program) == 0:
+        raise ValueError("the kernel takes no step, so that nothing can be retrained")
+    output = jax.eval_shape(training.draw, jax.random.key(0), training.program.full_weights())
+    if output.value.ndim > 2:
+        raise ValueError(
+            f"measure {training.measure.name!r} gives vectors: fuse a scalar, such as a loss or margin"
+        )
+    start = np.asarray(start_of(asked.source), float)
+    for some in (asked.perturbed, Rows(subsets)):
+        _check_change(some, start, training.program)
+
+
+def _check_change(asked: Perturbed, start: np.ndarray, program: Program) -> None:
+    """Raise ValueError if anything but examples that training visits changes its weight."""
+    others = start == 0
+    others[program.num_data :] = True
+    if asked.squares(others.astype(float), start).any():
+        raise ValueError(
+            "perturbations change settings, or rows that have no weight, which no retrained subset "
+            "tells about: fuse changes of examples"
+        )
+
+
+def _predicted(compared: Comparison, num_draws: int, where: Where) -> xr.Dataset:
+    return compared.draw(num_draws, replace(where, effects=where.name if where.store else ""))
+
+
+def _values(both: xr.Dataset, queries: slice | np.ndarray) -> Float[np.ndarray, "run query"]:
+    """Return the measurement of each run, as the mean over its states."""
+    return both["value"].isel(query=queries).values.astype(float).mean(1)
+
+
+def _effects(both: xr.Dataset, queries: slice | np.ndarray) -> Float[np.ndarray, "run query row"]:
+    """Return the predicted effects of each run, as means over its states."""
+    return both["change"].isel(query=queries).values.astype(float).mean(1)
+
+
+def _retrained(compared: Comparison, keys: np.ndarray, where: Where) -> Effects:
+    """Retrain each perturbed dataset once with a key; return `(query, row)`."""
+    several, effects = compared.training.kernel.num_states, []
+    for k in np.unique(keys):
+        some = compared.perturbed.weights(np.flatnonzero(keys == k))
+        part = replace(compared, perturbed=perturbed(compared.training.program, some))
+        arms = arms_of(part.draw(several, where / str(k), first=int(k)))
+        effects.append((arms.new.astype(float) - arms.old).mean(0))
+    order = np.argsort(np.argsort(keys, kind="stable"), kind="stable")
+    return np.concatenate(effects, -1)[:, order]
+
+
+def _slopes(
+    program: Program, start: np.ndarray, effects: Float[np.ndarray, "run query row"]
+) -> Float[np.ndarray, "query example"]:
+    """Return the mean predicted slope of each weight; 0 where it belongs to no example."""
+    singles = LeaveOneOut(program).positions
+    slopes = np.zeros((effects.shape[1], len(start)))
+    slopes[:, singles] = -effects.mean(0) / start[singles]
+    return slopes
+
+
+def predicted_by(effects: Float[np.ndarray, "run query row"], size: np.ndarray) -> Predicted:
+    """Return the mean of predictions and how far each is from it."""
+    mean = effects.mean(0)
+    return Predicted(mean, effects - mean, size)
+
+
+def _fields(found: Fused, predicted: Effects, options: Options) -> dict[str, np.ndarray]:
+    """Return fused effects as the variables of scores."""
+    error = np.sqrt(found.variance)
+    width = scipy.stats.norm.ppf((1 + options.level) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_value = 2 * scipy.stats.norm.sf(np.abs(found.mean) / error)
+        learned = 1 - found.variance / found.prior
+    return {
+        "score": found.mean,
+        "error": error,
+        "lower": found.mean - width * error,
+        "upper": found.mean + width * error,
+        "null": scipy.stats.norm.ppf(0.975) * error,
+        "p_value": p_value,
+        "q_value": q_values(p_value),
+        "predicted": predicted,
+        "learned": learned,
+    } | ranking_of(found.mean, found.samples, options.top, options.level)._asdict()

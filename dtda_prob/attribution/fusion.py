@@ -1,0 +1,323 @@
+"""A Gaussian model of effects: a push-forward's predictions, corrected by a few retrainings.
+
+The effect of weights w on a query is the sum over the examples of (w - 1) times a slope, which is not
+known. A priori it is a multiple of what the push-forward predicts, plus an error of its own for each
+example. Retraining a subset measures a sum of slopes, with noise. Everything is normal, so that effects
+given the retrainings are known in closed form through a matrix of subsets by subsets; the few variances
+are those under which the retrainings of all queries together are most probable.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.optimize
+from jaxtyping import Float
+
+from dtda_prob.studies.perturbed import Perturbed
+
+VARIANCES = ("slope", "absolute", "relative", "sampling", "shared", "key", "noise")
+"""What varies a priori: the multiple of a query; errors of the slopes of examples, in units of the
+query's root mean square slope and of their own predicted slope; the mean of the draws; what all subsets
+of one size share, for effects are not linear; what the retrainings of one key share; and the rest."""
+
+EXPECTED = np.array([1.0, 0.5, *[np.log(0.3)] * len(VARIANCES)])
+SPREAD = np.array([1.0, 1.0, *[4.0] * len(VARIANCES)])
+"""Mean and standard deviation of the multiples and the logarithms of variances, a priori."""
+MOST_ELEMENTS = 2**23
+MOST_STEPS = 100
+JITTER = 1e-6
+
+Effects = Float[np.ndarray, "query row"]
+Block = Float[np.ndarray, "query left right"]
+
+
+class Predicted(NamedTuple):
+    """What a push-forward predicts of some perturbed datasets.
+
+    Attributes:
+        mean: over draws, `(query, row)`.
+        apart: deviations of the draws from their mean, `(draw, query, row)`.
+        size: how many examples change, as a multiple of a retrained subset, `(row,)`.
+    """
+
+    mean: Effects
+    apart: Float[np.ndarray, "draw query row"]
+    size: Float[np.ndarray, " row"]
+
+    def of(self, queries: slice | np.ndarray) -> "Predicted":
+        """Return the predictions of some queries."""
+        return Predicted(self.mean[queries], self.apart[:, queries], self.size)
+
+
+class Evidence(NamedTuple):
+    """Retrained subsets, each by one key, and what was predicted of them.
+
+    Attributes:
+        predicted: of the subsets.
+        own: predictions by the draw whose key the retraining has, `(query, row)`.
+        retrained: effects, `(query, row)`.
+        change: of the weights, `(row, example)`.
+        key: the position of the key of each retraining, `(row,)`.
+        slopes: the predicted slope of each example, `(query, example)`.
+        variance: of the measurement over draws, `(query,)`.
+    """
+
+    predicted: Predicted
+    own: Effects
+    retrained: Effects
+    change: Float[np.ndarray, "row example"]
+    key: Float[np.ndarray, " row"]
+    slopes: Float[np.ndarray, "query example"]
+    variance: Float[np.ndarray, " query"]
+
+    def of(self, queries: slice | np.ndarray) -> "Evidence":
+        """Return the evidence on some queries."""
+        names = ("own", "retrained", "slopes", "variance")
+        some = {name: getattr(self, name)[queries] for name in names}
+        return self._replace(predicted=self.predicted.of(queries), **some)
+
+    def of_rows(self, some: np.ndarray) -> "Evidence":
+        """Return the evidence of some retrainings."""
+        mean, apart, size = self.predicted
+        return self._replace(
+            predicted=Predicted(mean[:, some], apart[:, :, some], size[some]),
+            own=self.own[:, some],
+            retrained=self.retrained[:, some],
+            change=self.change[some],
+            key=self.key[some],
+        )
+
+    @property
+    def square(self) -> Float[np.ndarray, " query"]:
+        """Return the mean squared prediction of a subset; 1 where nothing is predicted."""
+        square = (self.predicted.mean**2).mean(-1)
+        return np.where(square > 0, square, 1.0)
+
+    @property
+    def mean_square(self) -> Float[np.ndarray, " query"]:
+        """Return the mean squared slope of the examples that any subset lacks."""
+        return (self.slopes[:, self.change.any(0)] ** 2).mean(-1)
+
+
+class Asked(NamedTuple):
+    """The perturbed datasets whose effects are asked for.
+
+    Attributes:
+        predicted: what a push-forward predicts of them.
+        perturbed: the datasets.
+        start: the weights that they change.
+    """
+
+    predicted: Predicted
+    perturbed: Perturbed
+    start: Any
+
+    def of(self, queries: slice) -> "Asked":
+        """Return the effects on some queries."""
+        return self._replace(predicted=self.predicted.of(queries))
+
+    def change(self, slopes: Float[np.ndarray, "... example"]) -> Float[np.ndarray, "... row"]:
+        """Return the effects that slopes have."""
+        return self.perturbed.change(slopes, self.start)
+
+    def squares(self, variances: Float[np.ndarray, "... example"]) -> Float[np.ndarray, "... row"]:
+        """Return the variances of effects where slopes vary independently."""
+        return self.perturbed.squares(variances, self.start)
+
+
+class Learned(NamedTuple):
+    """What all queries together say about a push-forward.
+
+    Attributes:
+        multiple: of its predictions, on average over queries.
+        own: how much of the deviation of a retraining its own draw predicts.
+        variances: by the names in `VARIANCES`.
+    """
+
+    multiple: float
+    own: float
+    variances: Float[np.ndarray, " variance"]
+
+
+class Fused(NamedTuple):
+    """Effects given the retrainings.
+
+    Attributes:
+        mean: `(query, row)`.
+        variance: of the same shape.
+        prior: the variance without the retrainings.
+        samples: of the effects of a query together, `(sample, query, row)`.
+    """
+
+    mean: Effects
+    variance: Effects
+    prior: Effects
+    samples: Float[np.ndarray, "sample query row"]
+
+
+def learn(evidence: Evidence) -> Learned:
+    """Return the multiples and variances under which the retrainings are most probable.
+
+    Raises:
+        ValueError: if no query has finite predictions.
+    """
+    known = np.flatnonzero(np.isfinite(evidence.predicted.mean).all(-1))
+    if not known.size:
+        raise ValueError("no query has finite predicted effects: see diagnostics.linear_range")
+    evidence = evidence.of(known)
+    unit = np.sqrt(evidence.square)[:, None]
+    parts = [part / unit[..., None] ** 2 for part in _among(evidence)]
+    mean = evidence.predicted.mean / unit
+    own, target = evidence.own / unit - mean, evidence.retrained / unit
+
+    def surprise(x: np.ndarray) -> tuple[float, np.ndarray]:
+        variances = np.exp(x[2:])
+        inverse, log_det = _inverted(_sum(variances, parts))
+        left = target - x[0] * mean - x[1] * own
+        solved = np.einsum("qst,qt->qs", inverse, left)
+        value = 0.5 * ((left * solved).sum() + log_det.sum())
+        slopes = [-(mean * solved).sum(), -(own * solved).sum()]
+        traces = [np.vdot(inverse, part) for part in parts]
+        squares = [np.einsum("qs,qst,qt->", solved, part, solved) for part in parts]
+        by_variance = 0.5 * variances * (np.array(traces) - squares)
+        apart = (x - EXPECTED) / SPREAD
+        return value + 0.5 * (apart**2).sum(), np.array([*slopes, *by_variance]) + apart / SPREAD
+
+    options = {"maxiter": MOST_STEPS}
+    found = scipy.optimize.minimize(surprise, EXPECTED, jac=True, method="L-BFGS-B", options=options)
+    return Learned(float(found.x[0]), float(found.x[1]), np.exp(found.x[2:]))
+
+
+def fused(learned: Learned, evidence: Evidence, asked: Asked, num_samples: int) -> Fused:
+    """Return the effects of perturbed datasets given the retrainings, some queries at a time.
+
+    Args:
+        learned: see `learn`.
+        evidence: the retrainings.
+        asked: the perturbed datasets.
+        num_samples: samples of the effects of a query together.
+    """
+    rows, examples = len(asked.predicted.size), evidence.change.shape[1]
+    each = max(len(evidence.change), num_samples) * max(rows, examples)
+    step = max(1, MOST_ELEMENTS // each)
+    rng, blocks = np.random.default_rng(0), []
+    for i in range(0, len(evidence.retrained), step):
+        some = slice(i, i + step)
+        blocks.append(_fused(learned, evidence.of(some), asked.of(some), num_samples, rng))
+    mean, variance, prior, samples = zip(*blocks, strict=True)
+    return Fused(*(np.concatenate(x) for x in (mean, variance, prior)), np.concatenate(samples, 1))
+
+
+def _fused(
+    learned: Learned, evidence: Evidence, asked: Asked, num_samples: int, rng: np.random.Generator
+) -> Fused:
+    variances = dict(zip(VARIANCES, learned.variances, strict=True))
+    known, square, own = evidence.predicted, evidence.square, _errors(variances, evidence)
+    inverse, _ = _inverted(_sum(learned.variances, _among(evidence)))
+    cross = _cross(variances, known, asked.predicted, square)
+    cross += asked.change(own[:, None] * evidence.change)
+    gain = np.einsum("qst,qtp->qsp", inverse, cross)
+    expected = learned.multiple * known.mean + learned.own * (evidence.own - known.mean)
+    left = evidence.retrained - expected
+    prior = _variance(variances, asked.predicted, square) + asked.squares(own)
+    before = learned.multiple * asked.predicted.mean
+    effects, measured = _made_up(variances, evidence, asked, num_samples, rng)
+    return Fused(
+        before + np.einsum("qs,qsp->qp", left, gain),
+        np.maximum(prior - (cross * gain).sum(1), 0.0),
+        prior,
+        before + effects + np.einsum("nqs,qsp->nqp", left - measured, gain),
+    )
+
+
+def _made_up(
+    variances: dict[str, float],
+    evidence: Evidence,
+    asked: Asked,
+    number: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples a priori: deviations of the effects that are asked for, and of the retrainings."""
+    known, square, unit = evidence.predicted, evidence.square[:, None], _unit(evidence)[:, None]
+    queries, draws = len(square), len(known.apart)
+    slope = _normal(rng, variances["slope"], number, queries, 1)
+    weight = _normal(rng, variances["sampling"] / _pairs(draws), number, draws, queries)
+    shared = _normal(rng, variances["shared"] * square, number, queries, 1)
+    effects, measured = (
+        slope * rows.mean + np.einsum("ndq,dqr->nqr", weight, rows.apart) + shared * rows.size**2
+        for rows in (asked.predicted, known)
+    )
+    own = _normal(rng, _errors(variances, evidence), number, *evidence.slopes.shape)
+    keys, place = np.unique(evidence.key, return_inverse=True)
+    by_key = _normal(rng, variances["key"] * unit, number, queries, len(keys))[..., place]
+    noise = _normal(rng, variances["noise"] * unit, *measured.shape)
+    return effects + asked.change(own), measured + own @ evidence.change.T + by_key + noise
+
+
+def _normal(rng: np.random.Generator, variance: np.ndarray | float, *shape: int) -> np.ndarray:
+    return np.sqrt(variance) * rng.normal(size=shape)
+
+
+def _among(evidence: Evidence) -> list[Block]:
+    """Return the covariance of retrainings for a variance of 1, by the names in `VARIANCES`."""
+    change, known, square = evidence.change, evidence.predicted, evidence.square
+    errors = evidence.slopes[:, None] * change
+    unit = _unit(evidence)[:, None, None]
+    by_key = evidence.key[:, None] == evidence.key
+    size = known.size**2
+    return [
+        known.mean[:, :, None] * known.mean[:, None],
+        evidence.mean_square[:, None, None] * (change @ change.T),
+        errors @ errors.mT,
+        np.einsum("dqs,dqt->qst", known.apart, known.apart) / _pairs(len(known.apart)),
+        square[:, None, None] * (size[:, None] * size),
+        unit * by_key,
+        unit * np.eye(len(change)),
+    ]
+
+
+def _errors(variances: dict[str, float], evidence: Evidence) -> Float[np.ndarray, "query example"]:
+    """Return the variance a priori of what predictions miss of each example's slope."""
+    absolute = variances["absolute"] * evidence.mean_square[:, None]
+    return absolute + variances["relative"] * evidence.slopes**2
+
+
+def _cross(
+    variances: dict[str, float], known: Predicted, asked: Predicted, square: np.ndarray
+) -> Block:
+    """Return the covariance of retrainings and effects, but for the errors of single examples."""
+    draws = np.einsum("dqs,dqp->qsp", known.apart, asked.apart) / _pairs(len(known.apart))
+    size = known.size[:, None] ** 2 * asked.size**2
+    return (
+        variances["slope"] * known.mean[:, :, None] * asked.mean[:, None]
+        + variances["sampling"] * draws
+        + variances["shared"] * square[:, None, None] * size
+    )
+
+
+def _variance(variances: dict[str, float], asked: Predicted, square: np.ndarray) -> Effects:
+    return (
+        variances["slope"] * asked.mean**2
+        + variances["sampling"] * (asked.apart**2).sum(0) / _pairs(len(asked.apart))
+        + variances["shared"] * square[:, None] * asked.size**4
+    )
+
+
+def _unit(evidence: Evidence) -> Float[np.ndarray, " query"]:
+    """Return the unit of a retraining's noise, which is positive if training is not random too."""
+    return evidence.variance + evidence.square
+
+
+def _sum(variances: np.ndarray, parts: list[Block]) -> Block:
+    return sum((v * part for v, part in zip(variances, parts, strict=True)), np.zeros(()))
+
+
+def _pairs(number: int) -> int:
+    return max(number * (number - 1), 1)
+
+
+def _inverted(matrices: Block) -> tuple[Block, Float[np.ndarray, " query"]]:
+    """Return inverses of covariances and their log determinants."""
+    diagonal = np.einsum("qss->qs", matrices).mean(-1)[:, None, None]
+    matrices = matrices + JITTER * diagonal * np.eye(matrices.shape[-1])
+    return np.linalg.inv(matrices), np.linalg.slogdet(matrices)[1]

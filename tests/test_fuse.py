@@ -1,0 +1,157 @@
+"""Predictions and retrainings fused: the Gaussian model, its intervals, and what is retrained."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tables import train_network
+
+import dtda_prob as dtda
+from dtda_prob import kernels
+from dtda_prob.attribution import fusion
+from dtda_prob.attribution.fusion import VARIANCES, Asked, Evidence, Learned, Predicted
+from dtda_prob.studies.perturbed import LeaveOneOut, Rows
+
+KEY = jax.random.key(3)
+close = np.testing.assert_allclose
+DRAWS, QUERIES, SUBSETS, EXAMPLES = 6, 40, 30, 24
+TRUE = Learned(1.6, 0.8, np.array([0.1, 0.3, 0.2, 1.0, 0.05, 0.1, 0.1]))
+
+
+@pytest.fixture(scope="module")
+def program() -> dtda.Program:
+    """Twenty-four examples that may be removed."""
+    split = dtda.zoo.digits()
+    return dtda.Program(
+        dtda.zoo.classifier([2], 10), split.x_train[:EXAMPLES], y=split.y_train[:EXAMPLES]
+    )
+
+
+def of(draws: np.ndarray, size: float = 1.0) -> Predicted:
+    mean = draws.mean(0)
+    return Predicted(mean, draws - mean, np.full(mean.shape[-1], size))
+
+
+def made_up(seed: int = 0) -> tuple[Evidence, np.ndarray, np.random.Generator]:
+    """Draws of slopes, and retrainings that are sampled from the model itself."""
+    rng = np.random.default_rng(seed)
+    scale = np.exp(rng.normal(size=(QUERIES, 1)))
+    draws = rng.normal(size=(DRAWS, QUERIES, EXAMPLES))
+    slopes = scale * (rng.normal(size=(QUERIES, EXAMPLES)) + draws)
+    change = -(rng.uniform(size=(SUBSETS, EXAMPLES)) < 0.3).astype(float)
+    sums, keys = slopes @ change.T, np.arange(SUBSETS) % 4
+    own = np.moveaxis(sums[keys, :, np.arange(SUBSETS)], 0, -1)
+    known = Evidence(of(sums), own, own, change, keys, slopes.mean(0), scale[:, 0] ** 2)
+    return known, slopes, rng
+
+
+def asked_of(slopes: np.ndarray, perturbed) -> Asked:
+    ones = np.ones(EXAMPLES)
+    return Asked(of(perturbed.change(slopes, ones), 0.1), perturbed, ones)
+
+
+def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> tuple[np.ndarray, ...]:
+    """Return means and variances by conditioning the joint normal of one query, written out."""
+    v = dict(zip(VARIANCES, TRUE.variances, strict=True))
+    known, future = evidence.predicted, asked.predicted
+    both = np.concatenate([known.mean[query], future.mean[query]])
+    apart = np.concatenate([known.apart[:, query], future.apart[:, query]], -1)
+    moved = np.concatenate([evidence.change, change])
+    slopes, size = evidence.slopes[query], np.concatenate([known.size, future.size]) ** 2
+    square = (known.mean[query] ** 2).mean()
+    own = v["absolute"] * (slopes**2).mean() + v["relative"] * slopes**2
+    joint = v["slope"] * np.outer(both, both) + moved @ np.diag(own) @ moved.T
+    joint += v["sampling"] * apart.T @ apart / (DRAWS * (DRAWS - 1))
+    joint += v["shared"] * square * np.outer(size, size)
+    noise = (evidence.variance[query] + square) * (
+        v["key"] * (evidence.key[:, None] == evidence.key) + v["noise"] * np.eye(SUBSETS)
+    )
+    old, new = slice(SUBSETS), slice(SUBSETS, None)
+    gain = joint[new, old] @ np.linalg.inv(joint[old, old] + noise)
+    expected = TRUE.multiple * known.mean[query] + TRUE.own * (evidence.own - known.mean)[query]
+    mean = TRUE.multiple * future.mean[query] + gain @ (evidence.retrained[query] - expected)
+    return mean, np.diag(joint[new, new] - gain @ joint[old, new])
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["each example", "groups"])
+def test_effects_are_those_of_the_joint_normal(program, single):
+    evidence, slopes, rng = made_up()
+    evidence = evidence._replace(retrained=rng.normal(size=(QUERIES, SUBSETS)))
+    rows = dtda.leave_one_out(program) if single else dtda.random_subsets(program, KEY, 5, 0.7)
+    perturbed = LeaveOneOut(program) if single else Rows(rows)
+    asked = asked_of(slopes, perturbed)
+    found = fusion.fused(TRUE, evidence, asked, 4000)
+    for query in (0, 7):
+        mean, variance = dense(evidence, asked, rows.values - 1, query)
+        close(found.mean[query], mean, rtol=1e-3, atol=1e-5 * np.abs(mean).max())
+        close(found.variance[query], variance, rtol=1e-3)
+        samples = found.samples[:, query]
+        close(samples.var(0), variance, rtol=0.15)
+        assert (np.abs(samples.mean(0) - mean) < 5 * np.sqrt(variance / 4000)).all()
+    assert (found.variance < found.prior).all()
+
+
+def test_what_is_learned_is_what_made_the_retrainings(program):
+    """And the intervals of single effects cover as they state."""
+    covered, multiples, owns, noises = [], [], [], []
+    for seed in range(12):
+        evidence, slopes, rng = made_up(seed)
+        asked = asked_of(slopes, LeaveOneOut(program))
+        variances = dict(zip(VARIANCES, TRUE.variances, strict=True))
+        effects, measured = fusion._made_up(variances, evidence, asked, 1, rng)
+        known = evidence.predicted
+        mean = TRUE.multiple * known.mean + TRUE.own * (evidence.own - known.mean)
+        evidence = evidence._replace(retrained=mean + measured[0])
+        learned = fusion.learn(evidence)
+        found = fusion.fused(learned, evidence, asked, 2)
+        apart = np.abs(TRUE.multiple * asked.predicted.mean + effects[0] - found.mean)
+        covered.append((apart < 1.645 * np.sqrt(found.variance)).mean())
+        multiples.append(learned.multiple), owns.append(learned.own)
+        noises.append(learned.variances[VARIANCES.index("noise")])
+    close(np.mean(covered), 0.9, atol=0.03)
+    close(np.mean(multiples), TRUE.multiple, rtol=0.1)
+    close(np.mean(owns), TRUE.own, rtol=0.1)
+    close(np.mean(noises), 0.1, rtol=0.3)
+
+
+def test_fused_scores_are_scores_and_their_retrainings_are_kept(tmp_path):
+    training = train_network()
+    push_forward, where = dtda.unroll(training), dtda.Where(tmp_path / "study", progress=False)
+    scores = dtda.fuse(push_forward, KEY, 4, retrainings=8, where=where)
+    alone = dtda.attribute(push_forward, KEY, 4, ["mean"])
+    close(scores["predicted"], alone["score"], rtol=1e-4, atol=1e-7)
+    assert {*alone.data_vars} <= {*scores.data_vars}
+    assert scores["learned"].max() <= 1
+    close(scores["error"] > 0, True)
+    assert dtda.scores.strongest(scores, 2).index.names == ["divergence", "query", "example"]
+    names = {*dtda.contents(where.store).index}
+    assert {"fused.asked", "fused.subsets", "fused.retrained.3.perturbed"} <= names
+    again = dtda.fuse(push_forward, KEY, 4, retrainings=8, where=where)
+    close(again["score"], scores["score"])
+
+
+def test_retrainings_have_the_keys_of_draws():
+    """Where a draw predicts its own retraining nearly exactly, that is learned."""
+    training = train_network()
+    small = replace(training, kernel=kernels.sgd(optax.sgd(0.01), num_steps=3))
+    scores = dtda.fuse(dtda.unroll(small), KEY, 8, retrainings=24)
+    close([scores.attrs["multiple"], scores.attrs["own"]], 1.0, atol=0.1)
+    assert scores.attrs["variance_noise"] < 1e-2
+
+
+def test_what_cannot_be_fused_is_refused():
+    training = train_network()
+    push_forward = dtda.unroll(training)
+    few = dtda.random_subsets(training.program, KEY, 3, 0.5)
+    with pytest.raises(ValueError, match="3 subsets are too few"):
+        dtda.fuse(push_forward, KEY, 4, retrainings=few)
+    with pytest.raises(ValueError, match="4 subsets are too few"):
+        dtda.fuse(push_forward, KEY, 4, retrainings=4)
+    with pytest.raises(ValueError, match="options: fuse has no"):
+        dtda.fuse(push_forward, KEY, 4, options=dtda.Options(num_permutations=3))
+    params = jax.tree.map(np.asarray, training.program.init(KEY))
+    still = replace(training, kernel=kernels.pretrained(params))
+    with pytest.raises(ValueError, match="nothing can be retrained"):
+        dtda.fuse(dtda.influence(still), KEY, 4)
