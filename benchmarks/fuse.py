@@ -25,7 +25,7 @@ import pandas as pd
 import dtda_prob as dtda
 from dtda_prob import curvature, kernels
 from dtda_prob.attribution import comparison, fusion
-from dtda_prob.attribution.fuse import Drawn, draw
+from dtda_prob.attribution.drawn import Drawn, draw
 from dtda_prob.attribution.fusion import Asked, Evidence, Fused
 from dtda_prob.attribution.methods import shifts
 from dtda_prob.correlations import lengthened, pearson

@@ -132,6 +132,12 @@ REFUSED = {
     "draws": ((*SAMPLE, "--draws", "6"), 2, "6 must be a positive multiple of 4"),
     "name": ((*SAMPLE, "--name", "a/b"), 1, "must consist of letters"),
     "method": ((*ATTRIBUTE, "--method", "shapley"), 2, "'shapley' is not one of unroll"),
+    "not the mean": (
+        (*ATTRIBUTE, "--retrainings", "8", "--divergence", "variance"),
+        2,
+        "corrects scores by the mean alone, not by variance",
+    ),
+    "few retrainings": ((*ATTRIBUTE, "--retrainings", "3"), 1, "3 subsets are too few"),
     "divergence": ((*ATTRIBUTE, "--divergence", "distance"), 1, "distance"),
     "nothing perturbed": (("push", "mine.py", "s.zarr"), 2, "say which data are perturbed"),
     "nowhere to keep": (("diagnose", "mine.py", "s.zarr"), 1, "begin with: dtda sample mine.py"),
@@ -176,6 +182,10 @@ STEPS = {
     "retrained": ("sample", "mine.py", "--remove", "row 1,row 3", "--remove", "last, not least"),
     "predicted": ("push", "mine.py:exactly", "--remove", "row 1,row 3", "--remove", "last, not least"),
     "scores": ("attribute", "mine.py", "--method", "exactly", "--draws", "4", "--top", "3"),
+    "fused": (
+        *("attribute", "mine.py", "--method", "exactly", "--draws", "4", "--retrainings", "8"),
+        *("--name", "fused"),
+    ),
     "check": ("evaluate", "mine.py:exactly", "--weights", "pairs", "--draws", "4", "--name", "check"),
     "verdict": ("diagnose", "mine.py:exactly", "--draws", "16", "--number", "3"),
 }

@@ -7,18 +7,15 @@ import jax
 import numpy as np
 import scipy.stats
 import xarray as xr
-from jaxtyping import Float
 
 from dtda_prob import perturbations as perturb
-from dtda_prob.attribution.arms import Comparison, arms_of, comparison
+from dtda_prob.attribution.arms import Comparison, comparison
+from dtda_prob.attribution.drawn import Drawn, draw
 from dtda_prob.attribution.fusion import (
     VARIANCES,
-    Asked,
     Effects,
-    Evidence,
     Fused,
     Learned,
-    Predicted,
     fused,
     learn,
 )
@@ -28,11 +25,12 @@ from dtda_prob.divergences import resolve
 from dtda_prob.divergences.meaning import encoded
 from dtda_prob.perturbations import check_weights
 from dtda_prob.program import Program
-from dtda_prob.sampling import warn_not_finite
 from dtda_prob.studies.digests import of_weights
+from dtda_prob.studies.draw import draws
 from dtda_prob.studies.identity import of_program
 from dtda_prob.studies.options import Options
-from dtda_prob.studies.perturbed import LeaveOneOut, Perturbed, Rows, perturbed
+from dtda_prob.studies.perturbed import Perturbed, Rows
+from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.run import HERE, Where, check_stored, run
 from dtda_prob.studies.source import default_draws, start_of
 from dtda_prob.transforms import PushForward
@@ -68,7 +66,7 @@ def fuse(
     that has a retraining's key predicts part of its noise. A Gaussian model then corrects the
     predictions: the effect of an example is a multiple of its prediction plus an error of its own,
     whose variance is learned from the retrainings of all queries. Intervals are about what retraining
-    would show on average over seeds, those of `attribute` about many draws of the push-forward.
+    would show on average over seeds; `attribute` has intervals about many draws of the push-forward.
 
     Args:
         push_forward: what predicts; it must have a pull.
@@ -102,88 +100,30 @@ def fuse(
     _check(asked, subsets)
     runs = training.num_runs(num_draws, LEAST_RUNS)
     columns = asked.columns(num_draws)
+    keys = np.arange(len(subsets)) % min(runs, MOST_KEYS)
     task = FusedScores(asked, subsets, num_draws, options, columns)
     check_stored(task, where)  # what is refused is refused before anything is drawn
-    drawn = draw(asked, subsets, num_draws, np.arange(len(subsets)) % min(runs, MOST_KEYS), where)
+    drawn = draw(asked, subsets, num_draws, keys, where)
     learned = learn(drawn.evidence(_some(len(training.measure.queries))))
-    names = [f"variance_{name}" for name in VARIANCES]
-    numbers = {"multiple": learned.multiple, "own": learned.own, "retrainings": len(subsets)}
-    numbers |= dict(zip(names, learned.variances.tolist(), strict=True))
     where = replace(where, engine=None)  # draws are here: sent elsewhere, they would take longer
-    scores = run(replace(task, drawn=drawn, learned=learned), where)
-    return scores.assign_attrs(numbers)
+    return run(replace(task, drawn=drawn, learned=learned), where)
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """What is drawn, predicted and retrained before anything is fused.
-
-    Attributes:
-        asked: the measurement of each run and the predicted effects of what is asked for.
-        singles: the same of each example, removed in turn.
-        subsets: the same of the retrained subsets.
-        retrained: their effects, `(query, row)`.
-        keys: the run whose key each retraining has.
-        change: of the weights of each subset, `(row, example)`.
-        start: the weights before.
-        perturbed: what is asked for.
-        program: of the examples.
-    """
-
-    asked: xr.Dataset
-    singles: xr.Dataset
-    subsets: xr.Dataset
-    retrained: Effects
-    keys: np.ndarray
-    change: Float[np.ndarray, "row example"]
-    start: Float[np.ndarray, " example"]
-    perturbed: Perturbed
-    program: Program
-
-    def evidence(self, queries: slice | np.ndarray) -> Evidence:
-        """Return the retrainings of some queries, and what is predicted of them; finite ones alone."""
-        retrained = self.retrained[queries]
-        sums, number = _effects(self.subsets, queries), len(self.keys)
-        whole = Evidence(
-            predicted=predicted_by(sums, np.ones(number)),
-            own=np.moveaxis(sums[self.keys, :, np.arange(number)], 0, -1),
-            retrained=retrained,
-            change=self.change,
-            key=self.keys,
-            slopes=_slopes(self.program, self.start, _effects(self.singles, queries)),
-            variance=_values(self.asked, queries).var(0, ddof=1),
-        )
-        finite = np.isfinite(self.retrained).all(0)
-        return whole if finite.all() else whole.of_rows(finite)
-
-    def question(self, queries: slice | np.ndarray) -> Asked:
-        """Return what is asked for, of some queries."""
-        squares = self.perturbed.squares(np.ones_like(self.start), self.start)
-        size = squares / (self.change**2).sum(1).mean()
-        predicted = predicted_by(_effects(self.asked, queries), size)
-        return Asked(predicted, self.perturbed, self.start)
-
-
-def draw(
-    asked: Comparison, subsets: xr.DataArray, num_draws: int, keys: np.ndarray, where: Where
-) -> Drawn:
-    """Predict what is asked for, every example and some subsets, and retrain these; see `fuse`."""
-    source, training = asked.source, asked.training
-    both = {"asked": _predicted(asked, num_draws, where / "asked")}
-    for name, some in {"singles": LeaveOneOut(training.program), "subsets": Rows(subsets)}.items():
-        same = name == "singles" and isinstance(asked.perturbed, LeaveOneOut)
-        compared = comparison(source, asked.key, some, "pull")
-        both[name] = both["asked"] if same else _predicted(compared, num_draws, where / name)
-    compared = comparison(training, asked.key, Rows(subsets), "push")
-    retrained = _retrained(compared, keys, where / "retrained")
-    finite = np.isfinite(retrained).all(0)
-    warn_not_finite(~finite, "no score is corrected by them")
-    start = np.asarray(start_of(source), float)
-    change = subsets.values - start
-    return Drawn(
-        **both, retrained=retrained, keys=keys, change=change, start=start,
-        perturbed=asked.perturbed, program=training.program,
-    )  # fmt: skip
+def price_of_fused(
+    push_forward: PushForward,
+    key: PRNGKey,
+    num_draws: int,
+    retrainings: Any,
+    perturbations: Any = None,
+) -> Price:
+    """Price what `fuse` draws, predicts and retrains; see there for the arguments."""
+    training = push_forward.training
+    subsets = _subsets(training.program, key, retrainings, "reweight")
+    whole = check_weights(training.program, None)
+    asked = comparison(push_forward, key, perturbations, "pull")
+    sums = comparison(push_forward, key, subsets, "pull")
+    pulled = (*asked.tasks(num_draws), *sums.tasks(num_draws))
+    return price(*pulled, draws(training, key, 1, subsets), draws(training, key, MOST_KEYS, whole))
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +199,7 @@ class FusedScores:
         fields = _fields(found, asked.predicted.mean, self.options)
         dims = ("divergence", "query", self.comparison.perturbed.dim)
         variables: dict[str, Any] = {name: (dims, field[None]) for name, field in fields.items()}
-        values = _values(self.drawn.asked, block[0])
+        values = self.drawn.values(block[0])
         variables["sd"] = "query", values.std(0, ddof=1)
         variables["num_not_finite"] = "query", (~np.isfinite(values)).sum(0)
         measure, mean = self.comparison.training.measure.name, resolve("mean").of(False)
@@ -270,8 +210,16 @@ class FusedScores:
             num_draws=self.num_draws,
             level=self.options.level,
             top=self.options.top,
+            retrainings=len(self.subsets),
+            **self._numbers(self.learned),
             **encoded({"mean": mean.meaning(measure, "{unit}")}),
         )
+
+    def _numbers(self, learned: Learned) -> dict[str, float]:
+        """Return what was learned as attributes."""
+        names = (f"variance_{name}" for name in VARIANCES)
+        variances = dict(zip(names, learned.variances.tolist(), strict=True))
+        return {"multiple": learned.multiple, "own": learned.own} | variances
 
 
 def _some(number: int) -> np.ndarray:
@@ -318,48 +266,6 @@ def _check_change(asked: Perturbed, start: np.ndarray, program: Program) -> None
             "perturbations change settings, or rows that have no weight, which no retrained subset "
             "tells about: fuse changes of examples"
         )
-
-
-def _predicted(compared: Comparison, num_draws: int, where: Where) -> xr.Dataset:
-    return compared.draw(num_draws, replace(where, effects=where.name if where.store else ""))
-
-
-def _values(both: xr.Dataset, queries: slice | np.ndarray) -> Float[np.ndarray, "run query"]:
-    """Return the measurement of each run, as the mean over its states."""
-    return both["value"].isel(query=queries).values.astype(float).mean(1)
-
-
-def _effects(both: xr.Dataset, queries: slice | np.ndarray) -> Float[np.ndarray, "run query row"]:
-    """Return the predicted effects of each run, as means over its states."""
-    return both["change"].isel(query=queries).values.astype(float).mean(1)
-
-
-def _retrained(compared: Comparison, keys: np.ndarray, where: Where) -> Effects:
-    """Retrain each perturbed dataset once with a key; return `(query, row)`."""
-    several, effects = compared.training.kernel.num_states, []
-    for k in np.unique(keys):
-        some = compared.perturbed.weights(np.flatnonzero(keys == k))
-        part = replace(compared, perturbed=perturbed(compared.training.program, some))
-        arms = arms_of(part.draw(several, where / str(k), first=int(k)))
-        effects.append((arms.new.astype(float) - arms.old).mean(0))
-    order = np.argsort(np.argsort(keys, kind="stable"), kind="stable")
-    return np.concatenate(effects, -1)[:, order]
-
-
-def _slopes(
-    program: Program, start: np.ndarray, effects: Float[np.ndarray, "run query row"]
-) -> Float[np.ndarray, "query example"]:
-    """Return the mean predicted slope of each weight; 0 where it belongs to no example."""
-    singles = LeaveOneOut(program).positions
-    slopes = np.zeros((effects.shape[1], len(start)))
-    slopes[:, singles] = -effects.mean(0) / start[singles]
-    return slopes
-
-
-def predicted_by(effects: Float[np.ndarray, "run query row"], size: np.ndarray) -> Predicted:
-    """Return the mean of predictions and how far each is from it."""
-    mean = effects.mean(0)
-    return Predicted(mean, effects - mean, size)
 
 
 def _fields(found: Fused, predicted: Effects, options: Options) -> dict[str, np.ndarray]:

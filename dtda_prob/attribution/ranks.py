@@ -56,7 +56,7 @@ def ranking_of(
     top: int,
     level: float,
 ) -> Ranking:
-    """Rank the last axis, and rank it again in samples of the values; NaN where there are none."""
+    """Rank the last axis, and rank it again in samples of the values; NaN without samples."""
     each = (tied_ranks(samples[:, i].astype(np.float32)) for i in range(len(values)))
     return _ranking(values, each if len(samples) else None, top, level)
 

@@ -37,38 +37,65 @@ NUM_QUERIES = 2
     show_default=True,
     help="Keep the effect of each example on each draw (4 bytes each), so that more draws extend them.",
 )
+@click.option(
+    "--retrainings",
+    default=0,
+    show_default=True,
+    help="Subsets to retrain, by which mean scores are corrected; at least 8, or 0.",
+)
 def attribute(
     step: Step,
     divergences: tuple[str, ...],
     top: int,
     rate: float,
     keep_effects: bool,
+    retrainings: int,
 ) -> Result:
     """Score how far each example moves each query.
 
     A score is a divergence between the distributions of the query's measurement with and without the
-    example.
+    example. With --retrainings it is the shift of the mean, corrected by retraining some subsets, and
+    intervals are about what retraining would show.
     """
+    if retrainings:
+        _check_mean(divergences)
     experiment, draws = step.load(), step.draws
     source, new = step.prediction(experiment)
     import jax
 
     import dtda_prob as dtda
-    from dtda_prob.attribution import price_of_scores
+    from dtda_prob.attribution import price_of_fused, price_of_scores
 
     key, there = jax.random.key(step.seed), step.existing()
     can_pull = source.cost.pull == source.cost.pull  # else NaN
     effects = f"{step.name}.effects" if keep_effects and can_pull else ""
     with step.where(effects) as where:
         price = partial(price_of_scores, source, key, draws, new, where=where)
+        if retrainings:
+            price = partial(price_of_fused, source, key, draws, retrainings, new)
         is_done = there is not None and there.finished == 1
         cost = step.announce(f"Scores by {source.name}", None if is_done else price)
-        scores = dtda.attribute(source, key, draws, divergences, new, where=where).load()
+        scores = (
+            dtda.fuse(source, key, draws, retrainings, new, where=where)
+            if retrainings
+            else dtda.attribute(source, key, draws, divergences, new, where=where)
+        ).load()
     step.keep_examples(experiment)
     findings = _findings(scores, top, rate)
-    saved = f"Scores by {source.name}, {draws} draws, are saved as {step.name} in {step.store}."
+    number = f"{draws} draws{f' and {retrainings} retrainings' if retrainings else ''}"
+    saved = f"Scores by {source.name}, {number}, are saved as {step.name} in {step.store}."
     result = {"store": step.store, "name": step.name, "draws": draws, **cost, **findings}
     return Result([saved, *_lines(scores, findings)], result, ["dtda", "diagnose", *step.words])
+
+
+def _check_mean(divergences: tuple[str, ...]) -> None:
+    """Raise UsageError for another divergence than the mean."""
+    given = click.get_current_context().get_parameter_source("divergences")
+    if given is not click.core.ParameterSource.DEFAULT and divergences != ("mean",):
+        raise click.UsageError(
+            f"--retrainings corrects scores by the mean alone, not by {', '.join(divergences)}: omit "
+            "--divergence, or pass --divergence mean"
+        )
 
 
 def _findings(scores: "xr.Dataset", top: int, rate: float) -> dict[str, Any]:
