@@ -1,5 +1,6 @@
 """A benchmark's page: what was asked, what was measured, with which versions and seed."""
 
+import os
 import platform
 import subprocess
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import FunctionType
 
 import jax
+import pandas as pd
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
 
@@ -43,6 +45,25 @@ def write_some(
         path.write_text(f"# {title}\n\n{(doc or '').strip()}\n\n{body}\n")
 
 
+def tables(name: str) -> dict[str, pd.DataFrame]:
+    """Return the table of each section of a page, with its first column as index."""
+    sections = (FOLDER / f"{name}.md").read_text().split("\n## ")[1:]
+    return {each.split("\n")[0]: _table(each) for each in sections}
+
+
+def _table(text: str) -> pd.DataFrame:
+    lines = [line[1:-1].split("|") for line in text.split("\n") if line.startswith("|")]
+    names, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    return pd.DataFrame(rows, columns=names).set_index(names[0]).map(_as_number)
+
+
+def _as_number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
 def section(part: FunctionType) -> str:
     """Run a part, print its table and return it under its own docstring."""
     table = part().reset_index().to_markdown(floatfmt=".4g", index=False)
@@ -58,6 +79,8 @@ def _heading(part: FunctionType) -> str:
 def circumstances(seed: int, start: float) -> str:
     """Return the last line of a page: seed, versions, the code that was measured, and seconds."""
     versions = f"jax {jax.__version__}, Python {platform.python_version()}, {jax.default_backend()}"
+    if flags := os.environ.get("XLA_FLAGS"):
+        versions += f", `XLA_FLAGS={flags}`"
     seconds = time.perf_counter() - start
     return f"Seed {seed}; {versions}; code of {commit()}; {seconds:.0f} seconds in all."
 

@@ -77,6 +77,17 @@ def test_the_choice_among_methods_is_made_by_retraining(training):
     assert "multiplied by" in choice.summary
 
 
+def test_trained_models_are_compared_with_the_training_of_their_program(training):
+    """Four models are the draws; a choice by retraining has them for its draws, with all queries."""
+    models = [training.program.init(key) for key in jax.random.split(KEY, 4)]
+    finished = dtda.Training(training.program, kernels.pretrained(models), training.measure)
+    methods = [dtda.influence(finished, curvature.identity(damping=d)) for d in (1.0, 2.0)]
+    choice = dtda.choose(training, KEY, methods=methods, budget=36, num_draws=4)
+    assert choice.push_forward.training == finished
+    sizes = choice.table["size"].values
+    close(sizes[1], 2 * sizes[0], rtol=1e-4)
+
+
 def test_without_a_budget_unrolling_stands_in(training, tmp_path):
     methods = [dtda.unroll(training), dtda.influence(training, curvature.identity(damping=1.0))]
     choice = dtda.choose(training, KEY, methods=methods, budget=0, num_draws=4)

@@ -119,7 +119,8 @@ def choose(
             removed in their place, in the same way.
         budget: trainings to spend on the truth, at least 36, or 0.
         num_draws: draws by which each method predicts, rounded up to whole runs.
-        methods: push-forwards of this training; those that suit it if None.
+        methods: push-forwards of this training, or of trained models of it (`kernels.pretrained`);
+            those that suit it if None.
         where: a store keeps the retrainings, as "retrained" if it has no name; see `Where`.
 
     Raises:
@@ -147,7 +148,7 @@ def choose(
         cost=("transform", [_cost(method) for method in made.values()]),
     )
     chosen = _chosen(table)
-    winner = replace(made[chosen], training=training)
+    winner = _measuring(made[chosen], training)
     table = table.assign_attrs(chosen=chosen, budget=budget, num_draws=num_draws)
     return Choice(
         _sized(winner, table.sel(transform=chosen)), table, weights, truth_key, reference, refused
@@ -176,12 +177,28 @@ def _methods(
     if methods is None:
         made, refused = candidates(asked)
     else:
-        if any(method.training != training for method in methods):
+        if not all(_is_of(training, method) for method in methods):
             raise ValueError("methods: each must be a push-forward of the training that is passed")
-        made, refused = {each.name: replace(each, training=asked) for each in methods}, {}
+        made, refused = {each.name: _measuring(each, asked) for each in methods}, {}
     if not made:
         raise ValueError(f"no method suits this training: {'; '.join(refused.values())}")
     return made, refused
+
+
+def _is_of(training: Training, method: PushForward) -> bool:
+    """Return whether a method is of the training, or of trained models with its program and measure."""
+    own = method.training
+    finished = own.kernel.num_runs is not None
+    return own == training or (
+        finished and (own.program, own.measure) == (training.program, training.measure)
+    )
+
+
+def _measuring(method: PushForward, training: Training) -> PushForward:
+    """Return a method of the training, or of trained models that are measured as it is."""
+    own = method.training
+    same = own.kernel == training.kernel
+    return replace(method, training=training if same else replace(own, measure=training.measure))
 
 
 def _perturbations(training: Training, key: PRNGKey, given: Any, number: int) -> xr.DataArray:
