@@ -51,37 +51,44 @@ def evaluate(
 
     Retrains on perturbed data, with other seeds than those that predict.
     """
-    experiment, draws = step.load(), step.draws
+    experiment = step.load()
     source, own = step.prediction(experiment)
     import jax
 
     import dtda_prob as dtda
 
     key = jax.random.key(step.seed)
-    choice, retrain_key = jax.random.split(key)
+    choice, _ = jax.random.split(key)
     new = _design(source, choice, design, number) if own is None else own
     step = step._replace(name=step.name or step.weights or design)
     step.existing()
-    options = dtda.evaluate.CompareOptions(draws, retrainings)
-    wanted = {f"{step.name}.retrained.perturbed": retrainings, f"{step.name}.predicted": draws}
-    with step.where() as where:
-        price = partial(_price, source, key, new, draws, retrainings, where)
-        cost = step.announce("Retraining and predicting", None if _has(step, wanted) else price)
-        result = dtda.evaluate.compare(
-            source,
-            key,
-            retrain_key,
-            new,
-            divergences,
-            options=options,
-            where=where,
-        )
+    result, cost = _compare(step, source, key, new, retrainings, divergences)
     dtda.save(result, step.store, name=step.name, kind="agreement")
     step.keep_examples(experiment)
     numbers = _agreement(result)
     saved = f"Predicted by {source.name} against retrained, saved as {step.name} in {step.store}:"
     said = {"store": step.store, "name": step.name, **cost, "agreement": numbers}
     return Result([saved, *_lines(numbers)], said, ["dtda", "report", str(step.store)])
+
+
+def _compare(
+    step: Step, source: Any, key: Any, new: Any, retrainings: int, divergences: tuple[str, ...]
+) -> "tuple[xr.Dataset, dict[str, Any]]":
+    """Say what it costs, and compare; keys of retrainings are others than those of predictions."""
+    import jax
+
+    import dtda_prob as dtda
+
+    draws, (_, retrain_key) = step.draws, jax.random.split(key)
+    options = dtda.evaluate.CompareOptions(draws, retrainings)
+    wanted = {f"{step.name}.retrained.perturbed": retrainings, f"{step.name}.predicted": draws}
+    with step.where() as where:
+        price = partial(_price, source, key, new, draws, retrainings, where)
+        cost = step.announce("Retraining and predicting", None if _has(step, wanted) else price)
+        result = dtda.evaluate.compare(
+            source, key, retrain_key, new, divergences, options=options, where=where
+        )
+    return result, cost
 
 
 @click.command(epilog="Example: dtda diagnose experiment.py study.zarr")

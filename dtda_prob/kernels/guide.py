@@ -1,9 +1,9 @@
 """A NumPyro guide of a program's posterior: its parameters, its ELBO and its draws."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,19 +25,82 @@ from dtda_prob.typing import Params, PRNGKey, Weights
 MakeGuide = Callable[[Callable], Callable]
 
 
-class Guide(eqx.Module):
-    """A guide that is bound to a program.
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """A guide that is bound to a program, within whatever traces it; only itself equals it.
 
     Attributes:
-        start: `(params) -> variational`, the initial parameters of guide and model, by site and in
-            unconstrained space.
-        loss: `(key, variational, program, weights, indices) -> -ELBO / n`, of a batch or of all data.
-        draw: `(key, variational) -> params`, a draw from the guide, in unconstrained space.
+        guide: the guide, which follows the program's layout.
+        program: whose latent sites it draws.
+        num_particles: draws of the guide in each estimate of the ELBO.
+        sites: the guide's sites, as NumPyro traces them.
+        latents: those of the model.
     """
 
-    start: Callable[[Params], Params] = eqx.field(static=True)
-    loss: Callable[..., Float[Array, ""]] = eqx.field(static=True)
-    draw: Callable[[PRNGKey, Params], Params] = eqx.field(static=True)
+    guide: Callable
+    program: Program
+    num_particles: int
+    sites: dict[str, Any]
+    latents: dict[str, Any]
+
+    def start(self, params: Params) -> Params:
+        """Return the initial parameters of guide and model, by site and in unconstrained space."""
+        transforms = self._transforms
+        initial = _parameters(self.sites).items()
+        free = {name: jax.tree.map(transforms[name].inv, value) for name, value in initial}
+        return free | self._locations(free, params) | self._own(params)
+
+    def loss(
+        self,
+        key: PRNGKey,
+        variational: Params,
+        program: Program,
+        weights: Weights,
+        indices: Indices | None,
+    ) -> Float[Array, ""]:
+        """Compute -ELBO / n, of a batch or of all data."""
+        program, weights = program.at(weights)
+        model, guide = program.reweighted(weights, indices), self.guide
+        if indices is not None and program.follows_indices:
+            guide = program.of_batch(guide, weights, indices)
+        elbo = Trace_ELBO(num_particles=self.num_particles, sum_sites=False)
+        values = self._constrain(variational)
+        parts = elbo.loss(key, values, model, guide, *program.args, **program.kwargs)
+        # NumPyro sums in the order of a set, which processes differ in; leaves are sorted by name.
+        return sum(jax.tree.leaves(parts), start=jnp.array(0.0)) / program.num_rows
+
+    def draw(self, key: PRNGKey, variational: Params) -> Params:
+        """Draw from the guide, in unconstrained space."""
+        seeded = handlers.seed(self.guide, key)
+        sites = _trace(handlers.substitute(seeded, data=self._constrain(variational)), self.program)
+        values = {name: sites[name]["value"] for name in _latent(self.sites)}
+        return supports.unconstrain(self.program, values) | self._own(variational)
+
+    def _constrain(self, variational: Params) -> Params:
+        return {k: jax.tree.map(self._transforms[k], value) for k, value in variational.items()}
+
+    @property
+    def _transforms(self) -> dict[str, Any]:
+        """Return the transform of each parameter of guide and model, from unconstrained space."""
+        sites = self.latents | self.sites
+        return {k: supports.transform(v) for k, v in sites.items() if v["type"] == "param"}
+
+    def _own(self, params: Params) -> Params:
+        """Return the parameters of the model, which are optimised along."""
+        return {name: params[name] for name in _parameters(self.latents)}
+
+    def _locations(self, free: Params, params: Params) -> Params:
+        """Return an autoguide's location parameters, at the program's parameters."""
+        if not isinstance(self.guide, AutoGuide):
+            return {}
+        prefix, drawn = self.guide.prefix, _latent(self.sites)
+        whole, each = f"{prefix}_loc", {f"{name}_{prefix}_loc": name for name in drawn}
+        located = {k: params[name].reshape(free[k].shape) for k, name in each.items() if k in free}
+        if whole in free:
+            flat = jnp.concatenate([params[name].ravel() for name in drawn])
+            located[whole] = flat.reshape(free[whole].shape)
+        return located
 
 
 def is_point(make: MakeGuide) -> bool:
@@ -87,46 +150,19 @@ def bind(make: MakeGuide, program: Program, num_particles: int) -> Guide:
     """
     guide = make(program.model)
     guide = guide if isinstance(guide, AutoGuide) else laid_out(guide, layout=program.layout)
-    sites, latents = _look(guide, program), _look(program.joint, program)
-    drawn = _check_sites(sites, latents)
-    variational = _parameters(sites)
-    transforms = {
-        k: supports.transform(v) for k, v in (latents | sites).items() if v["type"] == "param"
-    }
-    own = _parameters(latents).keys()
-    elbo = Trace_ELBO(num_particles=num_particles, sum_sites=False)
-
-    def start(params: Params) -> Params:
-        free = {k: jax.tree.map(transforms[k].inv, value) for k, value in variational.items()}
-        return free | _locations(guide, free, params, drawn) | {k: params[k] for k in own}
-
-    def constrain(free: Params) -> Params:
-        return {k: jax.tree.map(transforms[k], value) for k, value in free.items()}
-
-    def loss(
-        key: PRNGKey, free: Params, program: Program, weights: Weights, indices: Indices | None
-    ) -> Float[Array, ""]:
-        program, weights = program.at(weights)
-        model = program.reweighted(weights, indices)
-        fitted = guide
-        if indices is not None and program.follows_indices:
-            fitted = program.of_batch(guide, weights, indices)
-        parts = elbo.loss(key, constrain(free), model, fitted, *program.args, **program.kwargs)
-        # NumPyro sums in the order of a set, which processes differ in; leaves are sorted by name.
-        return sum(jax.tree.leaves(parts), start=jnp.array(0.0)) / program.num_rows
-
-    def draw(key: PRNGKey, free: Params) -> Params:
-        fitted = handlers.substitute(handlers.seed(guide, key), data=constrain(free))
-        traced = handlers.trace(fitted).get_trace(*program.args, **program.kwargs)
-        values = {name: traced[name]["value"] for name in drawn}
-        return supports.unconstrain(program, values) | {k: free[k] for k in own}
-
-    return Guide(start, loss, draw)
+    sites, latents = (
+        _trace(handlers.seed(each, jax.random.key(0)), program) for each in (guide, program.joint)
+    )
+    drawn, expected = sorted(_latent(sites)), sorted(_latent(latents))
+    if drawn != expected:
+        raise ValueError(
+            f"the guide draws the sites {drawn}, and the program's latent sites are {expected}"
+        )
+    return Guide(guide, program, num_particles, sites, latents)
 
 
-def _look(model: Callable, program: Program) -> dict[str, Any]:
-    seeded = handlers.seed(model, jax.random.key(0))
-    return handlers.trace(seeded).get_trace(*program.args, **program.kwargs)
+def _trace(model: Callable, program: Program) -> dict[str, Any]:
+    return handlers.trace(model).get_trace(*program.args, **program.kwargs)
 
 
 def _parameters(sites: dict[str, Any]) -> Params:
@@ -142,25 +178,3 @@ def _latent(sites: dict[str, Any]) -> list[str]:
         and not site["is_observed"]
         and not site["infer"].get("is_auxiliary")
     ]
-
-
-def _check_sites(sites: dict[str, Any], latents: dict[str, Any]) -> list[str]:
-    drawn, expected = _latent(sites), _latent(latents)
-    if set(drawn) != set(expected):
-        raise ValueError(
-            f"the guide draws the sites {sorted(drawn)}, and the program's latent sites are "
-            f"{sorted(expected)}"
-        )
-    return drawn
-
-
-def _locations(guide: Callable, free: Params, params: Params, drawn: list[str]) -> Params:
-    """Return an autoguide's location parameters, at the program's parameters."""
-    if not isinstance(guide, AutoGuide):
-        return {}
-    whole, each = f"{guide.prefix}_loc", {f"{name}_{guide.prefix}_loc": name for name in drawn}
-    located = {k: params[name].reshape(free[k].shape) for k, name in each.items() if k in free}
-    if whole in free:
-        flat = jnp.concatenate([params[name].ravel() for name in drawn])
-        located[whole] = flat.reshape(free[whole].shape)
-    return located

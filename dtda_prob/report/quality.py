@@ -13,6 +13,9 @@ from dtda_prob.report.tables import MOST_ROWS, Column, Table, bars, marked
 
 LEVEL = 0.9
 MOST_FIGURES, MOST_POINTS = 4, 2000
+MEAN_CORRELATION = (
+    "mean over queries ± standard error; for random subsets this is the linear datamodelling score"
+)
 FIGURE = (
     "Retrained against predicted {} effects on query {} in {}: one point per perturbation, with "
     "standard errors. Predictions are right where points are on the diagonal."
@@ -75,38 +78,43 @@ def _agreement(part: Part, most: int) -> Agreement:
 
 
 def _summary(dataset: xr.Dataset) -> Table:
-    level = f"{float(dataset.attrs.get('level', LEVEL)):.0%} interval"
-
-    def read(name: str) -> np.ndarray:
-        return np.atleast_1d(dataset[name].values).astype(float)
-
-    lds, error, lower, upper = (read(f"lds{end}") for end in ("", "_error", "_lower", "_upper"))
-    free, free_error = read("lds_disattenuated"), read("lds_disattenuated_error")
     columns = {
         "Divergence": Column(texts(dataset["divergence"])),
-        "Spearman correlation": Column(
-            lds,
-            list(map(with_error, lds, error)),
-            "mean over queries ± standard error; for random subsets this is the linear datamodelling "
-            "score",
-        ),
-        "Drawn": Column(
-            lds, bars(lds, error, lower, upper), f"mark: mean; thick: ± standard error; thin: {level}"
-        ),
-        level: Column(lower, _ranges(lower, upper)),
-        "Corrected for noise in the truth": Column(
-            free,
-            list(map(with_error, free, free_error)),
-            "± standard error: divided by the square root of the reliability",
-        ),
-        "Reliability of the truth": Column(
-            reliable := read("lds_reliability"),
-            [fixed(x, 3) for x in reliable],
-            "correlation between two such sets of retrainings",
-        ),
-        "Queries": Column(read("num_queries").astype(int)),
+        **_correlations(dataset),
+        **_noise(dataset),
+        "Queries": Column(_read(dataset, "num_queries").astype(int)),
     }
     return Table("Agreement with retraining, over all queries", columns)
+
+
+def _correlations(dataset: xr.Dataset) -> dict[str, Column]:
+    """Return the mean correlation over queries, with its error and interval."""
+    lds, error, lower, upper = (
+        _read(dataset, f"lds{end}") for end in ("", "_error", "_lower", "_upper")
+    )
+    level = f"{float(dataset.attrs.get('level', LEVEL)):.0%} interval"
+    drawn = f"mark: mean; thick: ± standard error; thin: {level}"
+    return {
+        "Spearman correlation": Column(lds, list(map(with_error, lds, error)), MEAN_CORRELATION),
+        "Drawn": Column(lds, bars(lds, error, lower, upper), drawn),
+        level: Column(lower, _ranges(lower, upper)),
+    }
+
+
+def _noise(dataset: xr.Dataset) -> dict[str, Column]:
+    """Return how reliable the truth is, and the correlation without its noise."""
+    free, error = (_read(dataset, f"lds_disattenuated{end}") for end in ("", "_error"))
+    reliability = _read(dataset, "lds_reliability")
+    corrected = "± standard error: divided by the square root of the reliability"
+    alike = "correlation between two such sets of retrainings"
+    return {
+        "Corrected for noise in the truth": Column(free, list(map(with_error, free, error)), corrected),
+        "Reliability of the truth": Column(reliability, [fixed(x, 3) for x in reliability], alike),
+    }
+
+
+def _read(dataset: xr.Dataset, name: str) -> np.ndarray:
+    return np.atleast_1d(dataset[name].values).astype(float)
 
 
 def _by_query(dataset: xr.Dataset, most: int) -> Table:

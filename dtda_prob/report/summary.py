@@ -1,6 +1,6 @@
 """A study in sentences and facts: what was found, what was computed, and what it cost."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -166,35 +166,36 @@ def holds(study: Study) -> Table:
     """Return a row for each part: what it is, how large, and what it took."""
     table = study.table.loc[[part.name for part in study.parts]]
     keys = [" ".join(map(str, part.about.get("key", []))) for part in study.parts]
-    done = table["finished"].to_numpy(float)
     columns = {
         "Name": Column([part.name for part in study.parts]),
         "Kind": Column([part.kind for part in study.parts]),
         "By": Column(list(map(str, table["transform"]))),
         "Key": Column(keys, note="the JAX key of its draws"),
-    }
-    for name in ("Draws", "Perturbations", "Queries"):
-        numbers = table[name.lower()].tolist()
-        columns[name] = Column(numbers, [f"{n:,}" if n else NONE for n in numbers])
-    columns |= {
-        "Finished": Column(
-            done,
-            [f"{x:.0%}" if x == 1 else marked(False, f"{x:.0%}") for x in done],
-            "share of its blocks",
-        ),
-        "Diverging": Column(
-            table["diverging"].tolist(),
-            [marked(False, f"{n:,}") if n else "0" for n in table["diverging"]],
-            "draws that diverged, did not converge or are not finite",
-        ),
-        "Time": Column(
-            table["seconds"].tolist(),
-            list(map(duration, table["seconds"])),
-            "over all blocks, which may have run in parallel",
-        ),
-        "Size": Column(table["bytes"].tolist(), list(map(size, table["bytes"])), "on disk"),
+        **{name: _numbers(table[name.lower()]) for name in ("Draws", "Perturbations", "Queries")},
+        "Finished": _finished(table["finished"].to_numpy(float)),
+        "Diverging": _diverging(table["diverging"].tolist()),
+        "Time": _told(table["seconds"], duration, "over all blocks, which may have run in parallel"),
+        "Size": _told(table["bytes"], size, "on disk"),
     }
     return Table("Everything in the study", columns)
+
+
+def _numbers(numbers: Iterable[int]) -> Column:
+    return Column(list(numbers), [f"{n:,}" if n else NONE for n in numbers])
+
+
+def _finished(shares: np.ndarray) -> Column:
+    shown = [f"{x:.0%}" if x == 1 else marked(False, f"{x:.0%}") for x in shares]
+    return Column(shares, shown, "share of its blocks")
+
+
+def _diverging(numbers: list[int]) -> Column:
+    shown = [marked(False, f"{n:,}") if n else "0" for n in numbers]
+    return Column(numbers, shown, "draws that diverged, did not converge or are not finite")
+
+
+def _told(values: Iterable[float], tell: Callable[[float], str], note: str) -> Column:
+    return Column(list(values), list(map(tell, values)), note)
 
 
 def plain_name(qualified: str) -> str:
