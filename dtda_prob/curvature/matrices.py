@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dtda_prob.blocks import map_blocks
+from dtda_prob.compiling import compiled
 from dtda_prob.module import Module
 from dtda_prob.program import Program
 from dtda_prob.program.abstraction import is_concrete, remembered
@@ -190,14 +191,15 @@ def _draw_labels(
 
 def _is_convex(program: Program) -> bool:
     """Return whether the losses of the first examples are convex in their outputs."""
-    model, params = likelihood(program), program.init(jax.random.key(0))
-    some = jnp.arange(min(CHECKED, program.num_data))
-
-    def spectra(params: Params) -> Float[Array, "example output"]:
-        def one(index: Index) -> Float[Array, " output"]:
-            return jnp.linalg.eigvalsh(jax.hessian(model.loss)(model.outputs(params, index), index))
-
-        return jax.vmap(one)(some)
-
-    values = np.asarray(jax.jit(spectra)(params))
+    values = np.asarray(compiled(_spectra)(likelihood(program), jax.random.key(0)))
     return not values.size or values.min() >= -1e-4 * np.abs(values).max()
+
+
+def _spectra(model: Likelihood, key: PRNGKey) -> Float[Array, "example output"]:
+    """Compute the eigenvalues of the losses' Hessians in the outputs, at the first examples."""
+    params, some = model.program.init(key), jnp.arange(min(CHECKED, model.program.num_data))
+
+    def spectrum(index: Index) -> Float[Array, " output"]:
+        return jnp.linalg.eigvalsh(jax.hessian(model.loss)(model.outputs(params, index), index))
+
+    return jax.vmap(spectrum)(some)

@@ -11,7 +11,7 @@ import optax
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, PyTree
 
-from dtda_prob.compiling import compiled, is_tracer
+from dtda_prob.compiling import compiled, is_tracer, split
 from dtda_prob.kernels.held import carried
 from dtda_prob.kernels.kernel import Masks, no_step_size
 from dtda_prob.kernels.roots import with_roots
@@ -157,10 +157,10 @@ def moving(optimizer: Optimizer, program: Program, length: int, num_steps: int) 
 def _masks(optimizer: Optimizer, length: int, num_steps: int, structure: Any, leaves: tuple) -> Masks:
     shapes, rng = jax.tree.unflatten(structure, leaves), np.random.default_rng(0)
     gradient = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
-    live = _live(bind(optimizer, length), shapes)
-    with jax.ensure_compile_time_eval():
-        moved = compiled(_moving)(optimizer, length, num_steps, gradient, live)
-    return jax.tree.map(np.asarray, moved)
+    args = optimizer, length, num_steps, gradient, _live(bind(optimizer, length), shapes)
+    # Compiled beforehand, since JAX may be tracing the caller; called while it does, it computes.
+    run = compiled(_moving).lower(*args).compile()
+    return jax.tree.map(np.asarray, run(split(args)[0]))
 
 
 def _moving(
