@@ -74,7 +74,7 @@ def evaluate(
 def _compare(
     step: Step, source: Any, key: Any, new: Any, retrainings: int, divergences: tuple[str, ...]
 ) -> "tuple[xr.Dataset, dict[str, Any]]":
-    """Say what it costs, and compare; keys of retrainings are others than those of predictions."""
+    """Announce the cost and compare, with other keys for retraining than for predicting."""
     import jax
 
     import dtda_prob as dtda
