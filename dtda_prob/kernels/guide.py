@@ -35,7 +35,7 @@ class Guide:
         program: whose latent sites it draws.
         num_particles: draws of the guide in each estimate of the ELBO.
         sites: the guide's sites, as NumPyro traces them.
-        latents: those of the model.
+        latents: the sites of the model.
     """
 
     guide: Callable
