@@ -397,6 +397,13 @@ def test_weights_of_classes_are_weights_of_examples(x64, name):
     close(found, solve(OF_EXAMPLES[name], plain, weights=IMPORTANCE[y]), rtol=1e-6)
 
 
+def wide(x, y):
+    """A parameter more than a whole matrix may have."""
+    means = numpyro.param("means", lambda key: jnp.zeros(2**16 + 1))
+    with numpyro.plate("data", len(x)) as i:
+        numpyro.sample("y", dist.Normal(means[0] * x[i], 1.0), obs=y[i])
+
+
 def bind(curvature, model=None):
     program = network() if model is None else dtda.Program(model, jnp.arange(4.0), jnp.ones(4))
     curvature.check(program)
@@ -421,6 +428,7 @@ def bind(curvature, model=None):
         (lambda: bind(curvatures.nystroem(rank=32)), ValueError, "rank=32 .* rank-deficient"),
         (lambda: bind(curvatures.projection(dimension=99)), ValueError, "dimension=99"),
         (lambda: bind(curvatures.lanczos(rank=32)), ValueError, "rank=32"),
+        (lambda: bind(curvatures.dense(), wide), ValueError, r"65537 parameters, 17 GB; .*chebyshev"),
         (lambda: bind(curvatures.gram(), hierarchical), ValueError, "multiple of the identity"),
         (lambda: bind(curvatures.kronecker(), hierarchical), ValueError, "diagonal"),
         (

@@ -13,11 +13,14 @@ from dtda_prob.blocks import map_blocks
 from dtda_prob.curvature.curvature import Curvature, Eigen, Spectrum
 from dtda_prob.curvature.filters import Damped, Damping, Filter, Scalar, as_damping, check_damping
 from dtda_prob.curvature.matrices import MatrixLike, num_features, resolve
+from dtda_prob.curvature.moving import EVERYTHING, Moving
 from dtda_prob.curvature.quadratic import Quadratic, Square, columns, flat, num_params, params_of
 from dtda_prob.program import Program
 from dtda_prob.typing import Params
 
 Factorization = Literal["eigen", "cholesky"]
+MOST_PARAMETERS = 2**16
+"""Parameters whose matrix of 17 GB, in single precision, can still be meant."""
 
 
 class Factorized(Curvature):
@@ -48,12 +51,25 @@ class dense(Factorized):
         rtol: relative cutoff of the pseudo-inverse.
         factorization: "eigen" (any damping, indefinite matrices too), or "cholesky", about twenty
             times faster, for positive definite matrices: a damped Gauss-Newton or Fisher.
+
+    Raises:
+        ValueError: for more than MOST_PARAMETERS parameters, once it is used.
     """
 
     matrix: MatrixLike | None = "hessian"
     damping: Damping = eqx.field(default=0, converter=as_damping, kw_only=True)
 
     factored = False
+
+    def check(self, program: Program, moving: Moving = EVERYTHING) -> None:
+        super().check(program, moving)
+        size = num_params(params_of(program, moving))
+        if size > MOST_PARAMETERS:
+            raise ValueError(
+                f"{self} forms a matrix with a row and a column for each of {size} parameters, "
+                f"{4 * size**2 / 1e9:.0f} GB; pass curvature.chebyshev() or curvature.kronecker(), or "
+                "use unroll"
+            )
 
     def decompose(self, h: Quadratic) -> Spectrum:
         whole = _whole(h)
