@@ -5,6 +5,7 @@ and processor seconds a little. "Refined by n steps" is `curvature.chebyshev` wi
 `num_steps=n`: products with the Gauss-Newton matrix, from EK-FAC.
 """
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -197,11 +198,8 @@ def seconds(source: Training | PushForward, num_calls: int = 2) -> float:
     return min(times[1:])
 
 
+PARTS = (halves_of_digits, units_of_adam, processor_seconds_of_a_pull, fifty_thousand_examples)
+
 if __name__ == "__main__":
-    page.write(
-        "ekfac",
-        "EK-FAC and its refinement",
-        __doc__,
-        (fifty_thousand_examples, processor_seconds_of_a_pull, units_of_adam, halves_of_digits),
-        SEED,
-    )
+    chosen = [part for part in PARTS if part.__name__ in sys.argv[1:]] or PARTS
+    page.write_some("ekfac", "EK-FAC and its refinement", __doc__, PARTS, chosen, SEED)
