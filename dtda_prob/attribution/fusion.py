@@ -4,7 +4,7 @@ The effect of weights w on a query is the sum over the examples of (w - 1) times
 known. A priori it is a multiple of what the push-forward predicts, plus an error of its own for each
 example. Retraining a subset measures a sum of slopes, with noise. Everything is normal, so that effects
 given the retrainings are known in closed form through a matrix of subsets by subsets; the few variances
-are those under which the retrainings of all queries together are most probable.
+are those under which the retrainings of all queries together are most probable; see docs/mathematics.md.
 """
 
 from typing import Any, NamedTuple
