@@ -4,7 +4,8 @@ The effect of weights w on a query is the sum over the examples of (w - 1) times
 known. A priori it is a multiple of what the push-forward predicts, plus an error of its own for each
 example. Retraining a subset measures a sum of slopes, with noise. Everything is normal, so that effects
 given the retrainings are known in closed form through a matrix of subsets by subsets; the few variances
-are those under which the retrainings of all queries together are most probable; see docs/mathematics.md.
+are those under which the retrainings of all queries together are most probable. See
+docs/mathematics.md.
 """
 
 from typing import Any, NamedTuple
@@ -174,11 +175,11 @@ def learn(evidence: Evidence) -> Learned:
         variances = np.exp(x[2:])
         inverse, log_det = _inverted(_sum(variances, parts))
         left = target - x[0] * mean - x[1] * own
-        solved = np.einsum("qst,qt->qs", inverse, left)
+        solved = (inverse @ left[..., None])[..., 0]
         value = 0.5 * ((left * solved).sum() + log_det.sum())
         slopes = [-(mean * solved).sum(), -(own * solved).sum()]
         traces = [np.vdot(inverse, part) for part in parts]
-        squares = [np.einsum("qs,qst,qt->", solved, part, solved) for part in parts]
+        squares = [((part @ solved[..., None])[..., 0] * solved).sum() for part in parts]
         by_variance = 0.5 * variances * (np.array(traces) - squares)
         apart = (x - EXPECTED) / SPREAD
         return value + 0.5 * (apart**2).sum(), np.array([*slopes, *by_variance]) + apart / SPREAD
@@ -216,17 +217,17 @@ def _fused(
     inverse, _ = _inverted(_sum(learned.variances, _among(evidence)))
     cross = _cross(variances, known, asked.predicted, square)
     cross += asked.change(own[:, None] * evidence.change)
-    gain = np.einsum("qst,qtp->qsp", inverse, cross)
+    gain = inverse @ cross
     expected = learned.multiple * known.mean + learned.own * (evidence.own - known.mean)
     left = evidence.retrained - expected
     prior = _variance(variances, asked.predicted, square) + asked.squares(own)
     before = learned.multiple * asked.predicted.mean
     effects, measured = _made_up(variances, evidence, asked, num_samples, rng)
     return Fused(
-        before + np.einsum("qs,qsp->qp", left, gain),
+        before + (left[:, None] @ gain)[:, 0],
         np.maximum(prior - (cross * gain).sum(1), 0.0),
         prior,
-        before + effects + np.einsum("nqs,qsp->nqp", left - measured, gain),
+        before + effects + _by_query(left - measured, gain),
     )
 
 
@@ -241,10 +242,10 @@ def _made_up(
     known, square, unit = evidence.predicted, evidence.square[:, None], _unit(evidence)[:, None]
     queries, draws = len(square), len(known.apart)
     slope = _normal(rng, variances["slope"], number, queries, 1)
-    weight = _normal(rng, variances["sampling"] / _pairs(draws), number, draws, queries)
+    weight = _normal(rng, variances["sampling"] / _pairs(draws), number, queries, draws)
     shared = _normal(rng, variances["shared"] * square, number, queries, 1)
     effects, measured = (
-        slope * rows.mean + np.einsum("ndq,dqr->nqr", weight, rows.apart) + shared * rows.size**2
+        slope * rows.mean + _by_query(weight, rows.apart.swapaxes(0, 1)) + shared * rows.size**2
         for rows in (asked.predicted, known)
     )
     own = _normal(rng, _errors(variances, evidence), number, *evidence.slopes.shape)
@@ -269,7 +270,7 @@ def _among(evidence: Evidence) -> list[Block]:
         known.mean[:, :, None] * known.mean[:, None],
         evidence.mean_square[:, None, None] * (change @ change.T),
         errors @ errors.mT,
-        np.einsum("dqs,dqt->qst", known.apart, known.apart) / _pairs(len(known.apart)),
+        _between(known.apart, known.apart),
         square[:, None, None] * (size[:, None] * size),
         unit * by_key,
         unit * np.eye(len(change)),
@@ -286,11 +287,10 @@ def _cross(
     variances: dict[str, float], known: Predicted, asked: Predicted, square: np.ndarray
 ) -> Block:
     """Return the covariance of retrainings and effects, but for the errors of single examples."""
-    draws = np.einsum("dqs,dqp->qsp", known.apart, asked.apart) / _pairs(len(known.apart))
     size = known.size[:, None] ** 2 * asked.size**2
     return (
         variances["slope"] * known.mean[:, :, None] * asked.mean[:, None]
-        + variances["sampling"] * draws
+        + variances["sampling"] * _between(known.apart, asked.apart)
         + variances["shared"] * square[:, None, None] * size
     )
 
@@ -310,6 +310,16 @@ def _unit(evidence: Evidence) -> Float[np.ndarray, " query"]:
 
 def _sum(variances: np.ndarray, parts: list[Block]) -> Block:
     return sum((v * part for v, part in zip(variances, parts, strict=True)), np.zeros(()))
+
+
+def _between(left: np.ndarray, right: np.ndarray) -> Block:
+    """Return the covariance of two means of draws, from deviations `(draw, query, row)`."""
+    return left.transpose(1, 2, 0) @ right.swapaxes(0, 1) / _pairs(len(left))
+
+
+def _by_query(left: Float[np.ndarray, "sample query k"], right: Block) -> np.ndarray:
+    """Return the products of the samples of each query with its matrix."""
+    return (left.swapaxes(0, 1) @ right).swapaxes(0, 1)
 
 
 def _pairs(number: int) -> int:
