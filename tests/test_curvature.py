@@ -194,7 +194,8 @@ def layer(x, y):
         for name, spread in SPREAD.items()
     )
     with numpyro.plate("data", len(x)) as i:
-        numpyro.sample("y", dist.Categorical(logits=x[i] @ kernel + bias), obs=y[i])
+        logits = jax.vmap(lambda row: row @ kernel + bias)(x[i])
+        numpyro.sample("y", dist.Categorical(logits=logits), obs=y[i])
 
 
 def test_kronecker_is_the_exact_diagonal_in_the_basis_of_both_sides_with_the_bias_as_a_row(x64):

@@ -68,12 +68,20 @@ def _move(operation: Any, inputs: list, tape: Tape) -> list | None:
     moved = x._replace(value=evaluated(operation, [x.value])[0])
     if operation.primitive.name == "convert_element_type":
         return [moved]
-    step = Move(operation.primitive, tuple(operation.params.items()))
+    settings = tuple((name, _plain(value)) for name, value in operation.params.items())
+    step = Move(operation.primitive, settings)
     if isinstance(x, View):
         return [moved._replace(steps=(*x.steps, step))]
     order = operation.params.get("permutation", range(x.columns.ndim))
     columns = x.columns.transpose(order)
     return [moved._replace(columns=columns.reshape(moved.value.shape))]
+
+
+def _plain(value: Any) -> Any:
+    """Return axes as Python's integers, since mapped operations have NumPy's, which count as arrays."""
+    if type(value) is tuple:
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _add(operation: Any, inputs: list, tape: Tape) -> list | None:
