@@ -35,7 +35,8 @@ SEED = 0
 SOME = [213, 38, 190, 152, 12, 290]
 """Examples whose removal moves the posterior most, and two that hardly move it."""
 COUPLED = SOME[:2] + SOME[4:5]
-PAIRS = 32
+PAIRS = 16
+LENGTHS = {"num_warmup": 500, "num_samples": 500}
 SLOW_XLA = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}
 
 
@@ -175,22 +176,23 @@ def weighted(source, without) -> np.ndarray:
 def coupled_chains() -> pd.DataFrame:
     """Sample with and without a patient by pairs of chains that share their randomness.
 
-    The shift of the 31 means from 32 pairs of chains of 500 states. In the first two rows BlackJAX's
+    The shift of the 31 means from 16 pairs of chains of 500 states. In the first two rows BlackJAX's
     `coupled_hmc` moves both chains of a pair, from one state and with one step size and mass matrix,
-    adapted to all data, and its first 100 states are left out; in the last two rows both arms of
-    `dtda.sample` have the same keys, and each chain adapts itself. `variance` is the variance of the
-    shift over pairs, relative to the variance if each chain is paired with one of another key, as a
-    mean over parameters: 1 is no coupling. `length` is the length of the mean shift in posterior
-    standard deviations, and `z` the root mean square difference from the shifts of the first row, over
-    its error.
+    adapted to all data, and its first 100 states are left out. In the others both arms of `dtda.sample`
+    have the same keys: `kernels.hmc` with `coupled=True`, then `hmc` and `nuts` whose chains each adapt
+    themselves. `variance` is the variance of the shift over pairs, relative to the variance if each
+    chain is paired with one of another key, as a mean over parameters: 1 is no coupling. `length` is
+    the length of the mean shift in posterior standard deviations, and `z` the root mean square
+    difference from the shifts of the first row, over its error.
     """
     warnings.simplefilter("ignore")
     without = dtda.leave_one_out(program(), COUPLED)
     arms = {
         "coupled_hmc, synchronous": by_blackjax(without, "synchronous"),
         "coupled_hmc, reflection": by_blackjax(without, "reflection"),
-        "kernels.hmc, one key": by_key(without, kernels.hmc(num_warmup=500, num_samples=500)),
-        "kernels.nuts, one key": by_key(without, kernels.nuts(num_warmup=500, num_samples=500)),
+        "hmc, coupled": by_key(without, kernels.hmc(coupled=True, **LENGTHS)),
+        "hmc, one key": by_key(without, kernels.hmc(**LENGTHS)),
+        "nuts, one key": by_key(without, kernels.nuts(**LENGTHS)),
     }
     rows, spread = [], values(dtda.sample(finished(), jax.random.key(0))).std(0)
     for k, example in enumerate(COUPLED):

@@ -25,7 +25,7 @@ SAMPLERS = {
     "sghmc": kernels.keep(kernels.sghmc(4e-3, num_steps=250, num_integration_steps=50), 200),
     "sgnht": kernels.keep(kernels.sgnht(4e-3, num_steps=10_000), 200, thinning=45),
     "nuts": kernels.nuts(num_warmup=200, num_samples=200),
-    "hmc": kernels.hmc(num_warmup=200, num_samples=200, num_integration_steps=8),
+    "hmc": kernels.hmc(num_warmup=200, num_samples=200, num_integration_steps=8, coupled=True),
 }
 BIAS = {"sgld": 0.1, "preconditioned sgld": 0.15, "sghmc": 0.1, "sgnht": 0.15}
 """Relative error of standard deviations that a finite step size may make."""
@@ -52,13 +52,12 @@ def samples() -> dict:
     return {}
 
 
-def sampled(samples: dict, sampler: str):
-    if sampler not in samples:
+def sampled(samples: dict, sampler: str, removed: tuple[int, ...] = ()):
+    if (sampler, removed) not in samples:
         training = train(SAMPLERS[sampler], measure=slopes)
-        samples[sampler] = dtda.sample(
-            training, KEY, num_draws=NUM_RUNS * 200, options=dtda.Options(chunk_size=NUM_RUNS)
-        )
-    return samples[sampler]
+        weights, options = ones().at[jnp.array(removed, int)].set(0.0), dtda.Options(chunk_size=NUM_RUNS)
+        samples[sampler, removed] = dtda.sample(training, KEY, NUM_RUNS * 200, weights, options=options)
+    return samples[sampler, removed]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -72,6 +71,20 @@ def test_samplers_draw_from_the_posterior(sampler, samples):
     assert (error < 0.2 * spread).all()
     assert (np.abs(by_run.mean(0) - mode(np.ones(NUM_DATA))) < 5 * error + 0.05 * spread).all()
     close(found.std((0, 1)), spread, rtol=0.1 + BIAS.get(sampler, 0.0))
+
+
+def test_coupled_chains_share_their_noise(samples):
+    """Differences from chains of one key vary much less than from chains of two keys, and are right."""
+    full, moved = (
+        sampled(samples, "hmc", removed).posterior_predictive["parameters"].values.mean(1, dtype=float)
+        for removed in ((), (3,))
+    )
+    paired, crossed = moved - full, np.roll(moved, 1, 0) - full
+    assert (paired.var(0) < 0.15 * crossed.var(0)).all()
+    error = paired.std(0, ddof=1) / np.sqrt(NUM_RUNS)
+    new = np.ones(NUM_DATA)
+    new[3] = 0.0
+    assert (np.abs(paired.mean(0) - mode(new) + mode(np.ones(NUM_DATA))) < 5 * error).all()
 
 
 def test_arviz_reads_energies_and_chains(samples):

@@ -84,6 +84,11 @@ class Hamiltonian(Kernel):
         return self.num_samples
 
     @property
+    def num_approach(self) -> int:
+        """Return the steps of the warm-up at the weights themselves, after it adapted to all data."""
+        return 0
+
+    @property
     @abstractmethod
     def num_gradients(self) -> int:
         """Return the number of gradients per step, for counting costs."""
@@ -91,6 +96,21 @@ class Hamiltonian(Kernel):
     @abstractmethod
     def settings(self, key: PRNGKey | None) -> dict[str, Any]:
         """Return BlackJAX's settings of one step, or of the warm-up without a key."""
+
+    def move(self, key: PRNGKey, chain: Chain, program: Program, weights: Weights) -> Chain:
+        """Return a chain after one transition."""
+        length_key, key = jax.random.split(key)
+        position, info = self.algorithm.build_kernel()(
+            key,
+            chain.position,
+            self.log_density(program, weights),
+            chain.step_size,
+            chain.inverse_mass_matrix,
+            **self.settings(length_key),
+        )
+        gradients = jnp.asarray(info.num_integration_steps, int)
+        trajectory = Trajectory(info.energy, info.acceptance_rate, info.is_divergent, gradients)
+        return chain._replace(position=position, trajectory=trajectory)
 
     def log_density(self, program: Program, weights: Weights) -> Callable[[Params], Float[Array, ""]]:
         """Return the log density that is sampled."""
@@ -146,8 +166,15 @@ class hmc(Hamiltonian):
     See `nuts`. Trajectories have from one to `num_integration_steps` gradients at random: if all had
     the same length they might return to where they started (Neal, 2011).
 
+    Chains of one key have the same momenta, lengths and uniform numbers, whatever the weights. If they
+    also share step size and mass matrix (`coupled`), then where the posterior is log-concave chains at
+    other weights stay close to each other, and the noise that they share cancels in differences
+    (synchronous coupling, as BlackJAX's `coupled_hmc`).
+
     Args:
         num_integration_steps: gradients of the longest trajectory, and of each in the warm-up.
+        coupled: adapt to all data, whatever the weights, and then move as many steps again at the
+            weights themselves.
         num_warmup: see `nuts`, as for the other settings.
 
     Raises:
@@ -157,6 +184,7 @@ class hmc(Hamiltonian):
     algorithm: ClassVar[Any] = blackjax.hmc
     _: KW_ONLY
     num_integration_steps: int = 16
+    coupled: bool = False
 
     def __check_init__(self) -> None:
         check_positive(num_integration_steps=self.num_integration_steps)
@@ -165,6 +193,10 @@ class hmc(Hamiltonian):
         longest = self.num_integration_steps
         length = longest if key is None else jax.random.randint(key, (), 1, longest + 1)
         return {"num_integration_steps": length}
+
+    @property
+    def num_approach(self) -> int:
+        return self.num_warmup if self.coupled else 0
 
     @property
     def num_gradients(self) -> int:
@@ -198,7 +230,7 @@ class WarmUp(_ChainPhase):
 
     @property
     def num_transitions(self) -> int:
-        return self.sampler.num_warmup
+        return self.sampler.num_warmup + self.sampler.num_approach
 
     def count_steps(self, program: Program) -> int:
         return 1
@@ -213,9 +245,10 @@ class WarmUp(_ChainPhase):
         return Chain(position, nothing, jnp.zeros(size, dtype), still)
 
     def step(self, key: PRNGKey, state: Chain, program: Program, weights: Weights) -> Step:
+        adapted = program.full_weights() if self.sampler.num_approach else weights
         adaptation: Any = blackjax.window_adaptation(
             self.sampler.algorithm,
-            self.sampler.log_density(program, weights),
+            self.sampler.log_density(program, adapted),
             is_mass_matrix_diagonal=not self.sampler.dense_mass,
             target_acceptance_rate=self.sampler.target_acceptance,
             adaptation_info_fn=lambda state, info, adaptation: None,
@@ -223,7 +256,19 @@ class WarmUp(_ChainPhase):
         )
         (position, chosen), _ = adaptation.run(key, state.params, self.sampler.num_warmup)
         warm = Chain(position, chosen["step_size"], chosen["inverse_mass_matrix"], state.trajectory)
+        if self.sampler.num_approach:
+            warm = self.approach(jax.random.fold_in(key, 1), warm, program, weights)
         return warm, self.sampler.loss(program, warm)
+
+    def approach(self, key: PRNGKey, chain: Chain, program: Program, weights: Weights) -> Chain:
+        """Move a chain that was adapted to all data towards the posterior at these weights."""
+        density = self.sampler.log_density(program, weights)
+        start = chain._replace(position=self.sampler.algorithm.init(chain.params, density))
+
+        def body(chain: Chain, key: PRNGKey) -> tuple[Chain, None]:
+            return self.sampler.move(key, chain, program, weights), None
+
+        return jax.lax.scan(body, start, jax.random.split(key, self.sampler.num_approach))[0]
 
 
 class Sampling(_ChainPhase):
@@ -247,18 +292,7 @@ class Sampling(_ChainPhase):
         return previous
 
     def step(self, key: PRNGKey, state: Chain, program: Program, weights: Weights) -> Step:
-        length_key, key = jax.random.split(key)
-        position, info = self.sampler.algorithm.build_kernel()(
-            key,
-            state.position,
-            self.sampler.log_density(program, weights),
-            state.step_size,
-            state.inverse_mass_matrix,
-            **self.sampler.settings(length_key),
-        )
-        gradients = jnp.asarray(info.num_integration_steps, int)
-        trajectory = Trajectory(info.energy, info.acceptance_rate, info.is_divergent, gradients)
-        chain = state._replace(position=position, trajectory=trajectory)
+        chain = self.sampler.move(key, state, program, weights)
         return chain, self.sampler.loss(program, chain)
 
     def stats(self, state: Chain) -> dict[str, Array]:
