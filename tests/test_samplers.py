@@ -55,7 +55,8 @@ def samples() -> dict:
 def sampled(samples: dict, sampler: str, removed: tuple[int, ...] = ()):
     if (sampler, removed) not in samples:
         training = train(SAMPLERS[sampler], measure=slopes)
-        weights, options = ones().at[jnp.array(removed, int)].set(0.0), dtda.Options(chunk_size=NUM_RUNS)
+        weights = ones().at[jnp.array(removed, int)].set(0.0)
+        options = dtda.Options(chunk_size=NUM_RUNS)
         samples[sampler, removed] = dtda.sample(training, KEY, NUM_RUNS * 200, weights, options=options)
     return samples[sampler, removed]
 
