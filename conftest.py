@@ -25,6 +25,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+# Tracing makes many objects that live on: the collector would go through all of them again and again.
+gc.set_threshold(20_000, 20, 20)
+
 # Doctests are looked for by importing: each example would run in each worker, before its test does.
 _root = Path(__file__).parent
 _examples = [*_root.glob("docs/examples/*.py"), *_root.glob("notebooks/[0-9]*.py")]

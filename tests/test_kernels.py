@@ -90,7 +90,7 @@ def test_a_draw_depends_on_key_and_weights_and_on_no_example_of_weight_zero(kern
     close(value(KEY, without, y.at[3].set(100.0)), value(KEY, without, y), rtol=1e-8)
 
 
-@those(lambda case: case.smooth and case.weighted and case.num_states == 1)
+@those(lambda case: case.smooth and case.weighted and case.num_states == 1 and not case.alike)
 def test_the_response_is_the_finite_difference(kernel, x64):
     training, value, y = drawing(kernel)
     step = 1e-4 * direction()

@@ -35,6 +35,8 @@ close = np.testing.assert_allclose
 kernels = pytest.mark.parametrize("kernel", KERNELS)
 LINEAR = {name: case.make for name, case in TRANSFORMS.items() if case.any_kernel}
 linear = pytest.mark.parametrize("transform", LINEAR)
+DIFFERENTIATED = ["sgd by epoch", "adam on all data", "phases", "exact"]
+"""Kernels with a derivative of their own; it does not depend on how batches are chosen."""
 
 
 @kernels
@@ -83,7 +85,7 @@ def test_weight_zero_has_no_influence(kernel, x64):
     close(*values, rtol=1e-8)
 
 
-@kernels
+@pytest.mark.parametrize("kernel", DIFFERENTIATED)
 def test_unrolled_response_is_the_finite_difference(kernel, x64):
     training, step = train(kernel), 1e-4 * direction()
     above, below = (draw(training, ones() + s * step).value for s in (1, -1))
@@ -108,11 +110,10 @@ def check_laws(training, push_forward, step=1e-5):
 
 @pytest.mark.parametrize(
     ("kernel", "transform"),
-    [(kernel, "unroll") for kernel in KERNELS]
-    + [(kernel, "influence by dense Hessian") for kernel in ("sgd by epoch", "exact")],
+    [("sgd by epoch", "unroll"), ("exact", "unroll"), ("exact", "influence by dense Hessian")],
 )
 def test_push_keeps_what_stays_and_pull_is_its_derivative(kernel, transform, x64):
-    """Influence knows no more of a kernel than its outcome, so that two kernels serve it."""
+    """Pulls of other kernels are finite differences above; influence knows of outcomes alone."""
     check_laws(train(kernel), LINEAR[transform](train(kernel), at="old"))
 
 
@@ -125,8 +126,7 @@ def test_push_keeps_what_stays_and_pull_is_its_derivative_for_a_network(transfor
 
 @pytest.mark.parametrize(
     ("transform", "space"),
-    [("unroll", space) for space in SPACES]
-    + [("influence by damped Hessian", space) for space in SPACES if space != "outputs"],
+    [*(("unroll", space) for space in SPACES), ("influence by damped Hessian", "parameters")],
 )
 def test_the_laws_hold_in_every_space(transform, space, x64):
     """Outputs are the default, in which influence is among the transforms above."""

@@ -33,6 +33,7 @@ class Case(NamedTuple):
         weighted: its outcome depends on the weights.
         temperature: of the posterior that it draws from.
         num_states: draws of each run.
+        alike: its derivative is that of another case, of other numbers.
     """
 
     kernel: Kernel
@@ -43,6 +44,7 @@ class Case(NamedTuple):
     weighted: bool = True
     temperature: float | None = None
     num_states: int = 1
+    alike: bool = False
 
 
 def _descent(optimizer, num_steps: int = 8) -> Kernel:
@@ -90,7 +92,7 @@ CASES: dict[str, Case] = {
     "exact mode": Case(kernels.exact(temperature=0.0), basic=True, random=False, temperature=0.0),
     "descent": Case(DESCENT, "`sgd`, multiples of gradients"),
     "adamw, clipped, warmed up": Case(_descent(_clipped), "`sgd`, others (Adam, clipping)"),
-    "adam with restarts": Case(_descent(optax.adam(optax.sgdr_schedule(RESTARTS)))),
+    "adam with restarts": Case(_descent(optax.adam(optax.sgdr_schedule(RESTARTS))), alike=True),
     "accumulated": Case(_descent(_accumulated)),
     "lbfgs": Case(kernels.lbfgs(solve="conjugate_gradient"), "`lbfgs`", random=False),
     "laplace": Case(kernels.laplace(temperature=0.5), "`laplace`", temperature=0.5),
@@ -101,13 +103,13 @@ CASES: dict[str, Case] = {
     "pretrained": Case(kernels.sequence(PRETRAINED, DESCENT), "`pretrained`, then `sgd`"),
     "average": Case(kernels.average(DESCENT, decay=0.8), "`average`"),
     "best": Case(kernels.best(DESCENT, function(missed), every=2), "`best`"),
-    "late average": Case(kernels.average(DESCENT, share=0.5)),
+    "late average": Case(kernels.average(DESCENT, share=0.5), alike=True),
     "in precision": Case(kernels.in_precision(DESCENT), "`in_precision`", smooth=False),
     "variational": Case(
         kernels.svi(AutoNormal, ADAM, num_steps=8, batch_size=4), "`svi`", temperature=1.0
     ),
     "point guide": Case(
-        kernels.svi(AutoDelta, ADAM, num_steps=4, batch_size=4), "`svi`, a point guide"
+        kernels.svi(AutoDelta, ADAM, num_steps=4, batch_size=4), "`svi`, a point guide", alike=True
     ),
     "sgld": Case(SGLD, "`sgld`", temperature=1.0),
     "preconditioned sgld": Case(
@@ -136,5 +138,5 @@ CASES: dict[str, Case] = {
     ),
     "late descent": Case(kernels.keep(DESCENT, 3), "`keep` of `sgd`", num_states=3),
     "late sgld": Case(kernels.keep(SGLD, 3), "`keep` of `sgld`", temperature=1.0, num_states=3),
-    "truncated": Case(kernels.truncate(SGLD, 0.5), "`truncate`"),
+    "truncated": Case(kernels.truncate(SGLD, 0.5), "`truncate`", alike=True),
 }
