@@ -298,9 +298,9 @@ pd.DataFrame(
 
 # %% [markdown]
 # The lower row shows why the claim is about means only. `importance` carries the spread as well.
-# `covariance` leaves it unchanged. `influence` carries it to first order where the posterior is
-# nearly Gaussian; here a few draws with tau near 0, where the Hessian is nearly singular, move so
-# far to either side that the spread is much too wide, while the mean is right.
+# `covariance` leaves it unchanged. `influence` carries it to first order, which is enough for most
+# counties, but not for the one whose removal widens a parameter most, where the weights of
+# `importance` rest on few draws too.
 
 # %% [markdown]
 # ## k-hat against error
