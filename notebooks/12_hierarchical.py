@@ -139,8 +139,7 @@ print(f"k-hat above 0.7: {np.sum(k_hats > 0.7)} of {len(names)} counties")
 # Carlo error; it leaves the spread unchanged. `influence` moves each draw by the inverse of the mean
 # Hessian over its chain, times the mean of the gradients at the draw and at the centre of the chain.
 # Refitting is NUTS again without the county. (A draw that lands where the density is not finite is
-# flagged and kept.) NUTS accepts or rejects, so a common key would not couple the chains: refits have
-# other keys.
+# flagged and kept.) Refits have other keys, so that they share no noise with the predictions.
 
 # %%
 arms = {
