@@ -198,7 +198,7 @@ SMOOTH = [
 @pytest.mark.parametrize(("name", "vector"), SMOOTH)
 def test_contributions_are_those_of_the_jackknife(name, vector, coupled):
     rng, divergence = RNG(4), of(name, vector)
-    shape = (32, 80, 3) if vector else (32, 200)
+    shape = (32, 30, 3) if vector else (32, 80)
     old = rng.normal(size=shape)
     new = 0.8 + (1.3 * old + 0.4 * rng.normal(size=shape) if coupled else 1.4 * rng.normal(size=shape))
     old, new = fit(name, old), fit(name, new)[: 32 if coupled else 24]
@@ -553,7 +553,7 @@ def test_a_class_in_place_of_a_divergence_is_refused():
 )
 def test_distances_are_those_of_arviz(theirs, ours):
     rng = RNG(30)
-    old, new = rng.normal(size=(4, 250)), 1.0 + 1.3 * rng.normal(size=(4, 250))
+    old, new = rng.normal(size=(4, 125)), 1.0 + 1.3 * rng.normal(size=(4, 125))
     trees = [arviz_base.from_dict({"posterior": {"m": draws}}) for draws in (old, new)]
     found = estimate(ours, old.ravel(), new.ravel(), coupled=False, num_permutations=0)
     assert found.value == pytest.approx(theirs(*trees, round_to="none"), abs=3 * found.error)
