@@ -323,11 +323,10 @@ def test_the_defaults_of_importance_sampling_fit_any_number_of_states():
     "transform",
     [
         lambda t: dtda.influence(t, dtda.curvature.gram(damping="auto")),
-        lambda t: dtda.newton(t, dtda.curvature.gram(damping="auto")),
         lambda t: dtda.segments(t, dtda.curvature.gram(), num_segments=2),
         lambda t: dtda.trajectory(t, num_checkpoints=2),
     ],
-    ids=["influence", "newton", "segments", "trajectory"],
+    ids=["influence", "segments", "trajectory"],
 )
 def test_the_time_of_training_is_known_where_its_step_size_is_traced(transform):
     """A step size is an argument of compiled code, in which it is no number."""
