@@ -42,7 +42,9 @@ def posteriors() -> pd.DataFrame:
     By NUTS, four chains of 300 steps of warm-up and 300 states on all data, and as many without the
     first, the middle and the last example. `refit` is the log predictive density of each of the three
     without it; `arviz` the same from the chains on all data; `k` the shape of its weights, which are
-    not reliable above 0.7; `apart` the difference over its Monte Carlo error, from 20 blocks of draws;
+    not reliable above 0.7; `apart` the difference over its Monte Carlo error, from 20 blocks of draws,
+    which is too small where weights have heavy tails (k above 0.5, as where an example has a parameter
+    of its own);
     `r_hat` the largest over all parameters and refits. Where examples share a discrete site, ArviZ is
     given the change of the log density of all data. Models that the table lacks were not run.
     """

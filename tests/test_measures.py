@@ -545,7 +545,9 @@ def test_function_of_the_parameters(name):
     unbound, label, queries, expected = FUNCTIONS[name]
     bound = unbound(bind("normal"))
     assert (bound.name, list(bound.queries)) == (label, queries)
-    close(read(bound, CASES["normal"].params), expected)
+    found = read(bound, CASES["normal"].params)
+    assert found.shape == np.shape(expected)
+    close(found, expected)
 
 
 # What is refused.

@@ -512,6 +512,16 @@ def test_program_is_refused(name):
         Program(*args, **kwargs)
 
 
+def test_initialisation_is_tried_again_where_the_density_is_not_finite():
+    """One of these two variances is negative at the first initialisation."""
+
+    def model(sign, y):
+        level = numpyro.sample("level", dist.Normal())
+        numpyro.sample("y", dist.Normal(0.0, jnp.sqrt(sign * level)), obs=y)
+
+    assert all(Program(model, sign, Y).num_data == NUM_DATA for sign in (1.0, -1.0))
+
+
 @pytest.mark.parametrize(("batch_size", "num_removed"), [(0, 0), (7, 0), (5, 2)])
 def test_batch_that_does_not_fit_is_refused(batch_size, num_removed):
     program = bind("linear").drop(num_removed)
