@@ -47,7 +47,11 @@ def test_a_finished_chain_is_measured_by_its_parameters_in_blocks(training):
     close(values.values.reshape(4, 2000, 3), chains(), rtol=1e-5)
     assert kernel.num_runs * kernel.num_states == 8000
     assert 3 <= kernel.num_runs <= 20
-    assert kernel.num_states > 10 * 39  # (1 + 0.95) / (1 - 0.95) draws are worth one
+    draws_per_effective = 39  # (1 + 0.95) / (1 - 0.95)
+    assert kernel.num_states > 10 * draws_per_effective
+    assert 0.5 < dtda.importance(training).population.effective * draws_per_effective / 8000 < 2
+    short = kernels.pretrained({"slopes": chains()[:, :500]}).bind(training.program)
+    assert short.num_states > 8 * draws_per_effective
 
 
 @pytest.mark.parametrize("name", ["importance", "covariance", "influence"])
