@@ -3,14 +3,17 @@
 from importlib import import_module
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import optax
 import pytest
 from tables import ones, pull, train_network
 
 import dtda_prob as dtda
 from dtda_prob import curvature, kernels
-from dtda_prob.attribution.methods import compare
+from dtda_prob.attribution.methods import candidates, compare
 from dtda_prob.measures.some import some
 
 KEY = jax.random.key(3)
@@ -75,6 +78,20 @@ def test_the_choice_among_methods_is_made_by_retraining(training):
     assert len(choice.push_forward.training.measure.queries) == 40
     assert "is chosen: its effects correlate with retraining" in str(choice)
     assert "multiplied by" in choice.summary
+
+
+def test_ek_fac_samples_a_label_where_an_example_has_many_outputs():
+    """Exact factors take a backward pass for each output: 432 for 16 tokens of 27 letters."""
+
+    def wide(x, y):
+        slopes = numpyro.param("slopes", jnp.zeros((2, 40)))
+        with numpyro.plate("data", len(x)) as i:
+            numpyro.sample("y", dist.Normal(x[i] @ slopes, 1.0).to_event(1), obs=y[i])
+
+    program = dtda.Program(wide, np.ones((6, 2)), np.ones((6, 40)))
+    made, _ = candidates(dtda.Training(program, kernels.sgd(optax.sgd(0.1), num_steps=2)))
+    assert "influence(curvature=kronecker())" in made
+    assert "influence(curvature=chebyshev(preconditioner=kronecker()))" in made
 
 
 def test_trained_models_are_compared_with_the_training_of_their_program(training):

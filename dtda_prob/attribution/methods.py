@@ -11,6 +11,7 @@ from jaxtyping import Float
 from dtda_prob import curvature
 from dtda_prob.attribution.arms import comparison
 from dtda_prob.correlations import lengthened, mean_of_known, pearson
+from dtda_prob.curvature.matrices import num_features
 from dtda_prob.studies.run import Where
 from dtda_prob.studies.source import Source, training_of
 from dtda_prob.training import Training
@@ -23,6 +24,8 @@ from dtda_prob.transforms.unroll import unroll
 from dtda_prob.typing import PRNGKey
 
 MOST_RANK = 100
+MOST_FEATURES = 32
+"""Outputs of an example, over all tokens, up to which EK-FAC takes a backward pass for each of them."""
 Shifts = Float[np.ndarray, "draw query perturbation *output"]
 Effects = Float[np.ndarray, "query perturbation"]
 Maker = Callable[[], PushForward]
@@ -57,9 +60,17 @@ def _of_steps(training: Training) -> dict[str, Maker]:
         "unroll": lambda: unroll(training),
         "unroll by Gauss-Newton steps": lambda: unroll(training, matrix="gauss_newton"),
         "segments": lambda: segments(training, curvature.nystroem(rank=rank)),
-        "influence by EK-FAC, refined": lambda: influence(training, curvature.chebyshev()),
-        "influence by EK-FAC": lambda: influence(training, curvature.kronecker("gauss_newton")),
+        "influence by EK-FAC, refined": lambda: influence(
+            training, curvature.chebyshev(preconditioner=_ekfac(training))
+        ),
+        "influence by EK-FAC": lambda: influence(training, _ekfac(training)),
     }
+
+
+def _ekfac(training: Training) -> curvature.kronecker:
+    """Return EK-FAC, by one sampled label where an example has many outputs, as a text has."""
+    many = num_features("gauss_newton", training.program) > MOST_FEATURES
+    return curvature.kronecker("fisher" if many else "gauss_newton")
 
 
 def shifts(source: Source, key: PRNGKey, perturbations: Any, num_draws: int) -> Shifts:
