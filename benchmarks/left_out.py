@@ -107,22 +107,31 @@ def left_out(entry: Entry, program: dtda.Program) -> dict[str, Any]:
     where = dtda.Where(progress=False)
     tree = dtda.sample(training, key, num_draws, weights, keep=keep, where=where)
     densities = densities_of(program, tree, weights)
-    groups = {"posterior": tree["posterior"].to_dataset().isel(perturbation=0, drop=True)}
-    groups["log_likelihood"] = densities.isel(perturbation=0).to_dataset(name="y")
-    loo = arviz_stats.loo(xr.DataTree.from_dict(groups), pointwise=True)
+    elpd, k = by_arviz(tree, densities.isel(perturbation=0))
     refits = [log_mean(densities.isel(perturbation=k + 1, example=k).values) for k in range(3)]
     before = [log_mean(-densities.isel(perturbation=0, example=k).values) for k in range(3)]
     values, errors = np.array(refits).T
     errors = np.hypot(errors, [error for _, error in before])
-    apart = np.divide(loo.elpd_i.values - values, errors, out=np.zeros(3), where=errors > 1e-9)
+    apart = np.divide(elpd - values, errors, out=np.zeros(3), where=errors > 1e-9)
     r_hat = arviz_stats.rhat(tree["posterior"].to_dataset())
     return {
         "refit": listed(values, ".2f"),
-        "arviz": listed(loo.elpd_i.values, ".2f"),
-        "k": listed(loo.pareto_k.values, ".2f"),
+        "arviz": listed(elpd, ".2f"),
+        "k": listed(k, ".2f"),
         "apart": listed(apart, ".1f"),
         "r_hat": float(max(np.nanmax(each.values) for each in r_hat.values())),
     }
+
+
+def by_arviz(tree: xr.DataTree, densities: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `loo` says of each example; one with the same density at all draws has no k."""
+    varies = np.flatnonzero(np.ptp(densities.values, (0, 1)) > 0)
+    groups = {"posterior": tree["posterior"].to_dataset().isel(perturbation=0, drop=True)}
+    groups["log_likelihood"] = densities.isel(example=varies).to_dataset(name="y")
+    loo = arviz_stats.loo(xr.DataTree.from_dict(groups), pointwise=True)
+    elpd, k = densities.mean(("chain", "draw")).values, np.full(densities.sizes["example"], np.nan)
+    elpd[varies], k[varies] = loo.elpd_i.values, loo.pareto_k.values
+    return elpd, k
 
 
 def densities_of(program: dtda.Program, tree: xr.DataTree, weights: np.ndarray) -> xr.DataArray:
