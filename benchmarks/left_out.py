@@ -89,7 +89,10 @@ def bound(entry: Entry, args: tuple | None = None) -> dtda.Program:
 
 
 def has_parameters(program: dtda.Program) -> bool:
-    return "param" in site_types(program).values()
+    """Return whether anything is trained; a module with random parameters keeps a site of theirs."""
+    names = [name for name, kind in site_types(program).items() if kind == "param"]
+    leaves = jax.tree.leaves([program.shapes[name] for name in names])
+    return any(hasattr(leaf, "dtype") for leaf in leaves)
 
 
 def places_of(program: dtda.Program) -> list[int]:
