@@ -144,6 +144,21 @@ def test_deterministic_sites_are_in_the_tree_and_in_summaries(program):
     assert set(arviz_stats.summary(tree).index) == {"slope", "scale", "ratio"}
 
 
+def test_sites_whose_names_have_slashes_are_kept_with_dots():
+    """As the sites of `random_flax_module` are; a tree cannot hold such names."""
+
+    def model(x, y=None):
+        slopes = numpyro.sample("net/slopes", dist.Normal().expand([3]).to_event(1))
+        with numpyro.plate("data", len(x)) as i:
+            numpyro.sample("y", dist.Normal(x[i] @ slopes, 1.0), obs=None if y is None else y[i])
+
+    x, y = regression_data()
+    training = dtda.Training(dtda.Program(model, x, y=y), kernels.exact())
+    tree = dtda.sample(training, KEY, 4, keep=["parameters", "log_prior"])
+    assert "net.slopes" in tree["posterior"].data_vars
+    assert [*tree["log_prior"].data_vars] == ["net.slopes"]
+
+
 def test_a_word_says_what_several_models_are(program):
     bound = kernels.pretrained(MODELS, posterior=True).bind(program)
     assert bound.temperature == 1.0

@@ -37,11 +37,18 @@ def read(
         kept["log_likelihood.log_likelihood"] = -losses
     if "log_prior" in keep:
         densities = each_state(training.program.log_prior, outcome.params)
-        kept |= {f"log_prior.{name}": density for name, density in densities.items()}
+        kept |= {f"log_prior.{plain(name)}": density for name, density in densities.items()}
     return kept
 
 
 def named(training: Training, params: Params) -> dict[str, Array]:
     """Name each leaf of the parameters on their supports, and of deterministic sites, by its path."""
     leaves = jax.tree.leaves_with_path(training.program.sites(params))
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return {
+        plain(jax.tree_util.keystr(path, simple=True, separator=".")): leaf for path, leaf in leaves
+    }
+
+
+def plain(name: str) -> str:
+    """Return the name of a site as a tree can hold it: `net.bias` for `net/bias`."""
+    return name.replace("/", ".")
