@@ -31,6 +31,7 @@ from networks import (
     fashion,
     low_rank,
     residual,
+    strength,
     transformer_on_images,
 )
 
@@ -101,14 +102,7 @@ def digits_halves() -> pd.DataFrame:
 
 def concrete_halves() -> pd.DataFrame:
     """Perceptron 128-128-128 on 896 rows of Concrete, SGD at one rate; 23 random halves dropped."""
-    split = dtda.zoo.concrete()
-    program = dtda.Program(
-        dtda.zoo.regressor([128] * 3, noise=0.5**0.5), split.x_train, y=split.y_train
-    )
-    optimizer = optax.chain(optax.add_decayed_weights(1e-5), optax.sgd(0.01, momentum=0.9))
-    kernel = kernels.sgd(optimizer, num_epochs=20, batch_size=32)
-    measure = dtda.measures.squared_error(split.x_test[:40], y=split.y_test[:40])
-    return study(Training(program, kernel, measure), halves)
+    return study(strength(), halves)
 
 
 def edge_of_stability() -> pd.DataFrame:

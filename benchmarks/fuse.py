@@ -21,9 +21,10 @@ import optax
 import optimizers
 import page
 import pandas as pd
+from networks import strength
 
 import dtda_prob as dtda
-from dtda_prob import curvature, kernels
+from dtda_prob import curvature
 from dtda_prob.attribution import comparison, fusion
 from dtda_prob.attribution.drawn import Drawn, draw
 from dtda_prob.attribution.fusion import Asked, Evidence, Fused
@@ -32,7 +33,6 @@ from dtda_prob.correlations import lengthened, pearson
 from dtda_prob.demo import digits_training
 from dtda_prob.studies.perturbed import Rows
 from dtda_prob.studies.run import HERE
-from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 
 SEED, NUM_DRAWS, NUM_KEYS, MOST, NUM_TRUE = 0, 16, 8, 192, 16
@@ -48,14 +48,7 @@ def digits() -> pd.DataFrame:
 
 def concrete() -> pd.DataFrame:
     """Perceptron 128-128-128 on 896 rows of Concrete, SGD at one rate; influence by Nystroem."""
-    split = dtda.zoo.concrete()
-    program = dtda.Program(
-        dtda.zoo.regressor([128] * 3, noise=0.5**0.5), split.x_train, y=split.y_train
-    )
-    optimizer = optax.chain(optax.add_decayed_weights(1e-5), optax.sgd(0.01, momentum=0.9))
-    kernel = kernels.sgd(optimizer, num_epochs=20, batch_size=32)
-    measure = dtda.measures.squared_error(split.x_test[:40], y=split.y_test[:40])
-    return study(dtda.influence(Training(program, kernel, measure), curvature.nystroem(rank=100)))
+    return study(dtda.influence(strength(), curvature.nystroem(rank=100)))
 
 
 def diabetes_by_adam() -> pd.DataFrame:
