@@ -147,6 +147,10 @@ def test_what_cannot_be_fused_is_refused():
     few = dtda.random_subsets(training.program, KEY, 3, 0.5)
     with pytest.raises(ValueError, match="3 subsets are too few"):
         dtda.fuse(push_forward, KEY, 4, retrainings=few)
+    with pytest.raises(ValueError, match="1 subsets are too few"):
+        dtda.fuse(push_forward, KEY, 4, retrainings=few[0])
+    with pytest.raises(TypeError, match="retrainings must be a number of subsets"):
+        dtda.fuse(push_forward, KEY, 4, retrainings=10.5)
     with pytest.raises(ValueError, match="4 subsets are too few"):
         dtda.fuse(push_forward, KEY, 4, retrainings=4)
     with pytest.raises(ValueError, match="options: fuse has no"):

@@ -164,7 +164,7 @@ def _scored(
 ) -> tuple[xr.Dataset | Responses, xr.Dataset, bool]:
     """Return both arms, their scores, and whether any was scored just now."""
     columns = compared.columns(num_draws)
-    task = Scores(compared, xr.Dataset(), num_draws, divergences, options, columns)
+    task = Scores(compared, columns, xr.Dataset(), num_draws, divergences, options)
     check_stored(task, where)  # what is refused is refused before anything is drawn
     is_new = bool(unfinished(task, where))
     as_scored = compared.direction == "pull" and where.store and not where.effects

@@ -1,6 +1,7 @@
 """Scores whose intervals are about what retraining would show: predictions and retrainings fused."""
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -20,21 +21,20 @@ from dtda_prob.attribution.fusion import (
     learn,
 )
 from dtda_prob.attribution.ranks import ranking_of
-from dtda_prob.attribution.scores import q_values
+from dtda_prob.attribution.scores import ByQuery, q_values
 from dtda_prob.divergences import resolve
 from dtda_prob.divergences.meaning import encoded
 from dtda_prob.perturbations import check_weights
 from dtda_prob.program import Program
 from dtda_prob.studies.digests import of_weights
 from dtda_prob.studies.draw import draws
-from dtda_prob.studies.identity import of_program
 from dtda_prob.studies.options import Options
 from dtda_prob.studies.perturbed import Perturbed, Rows
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.run import HERE, Where, check_stored, run
 from dtda_prob.studies.source import default_draws, start_of
 from dtda_prob.transforms import PushForward
-from dtda_prob.typing import PRNGKey
+from dtda_prob.typing import PRNGKey, check_kind
 
 SUBSETS = 0x6675
 """Leads to the key of the retrained subsets, which no draw has."""
@@ -94,14 +94,13 @@ def fuse(
     options.only("fuse", SETTINGS)
     asked = comparison(push_forward, key, perturbations, "pull")
     training, where = asked.training, where.named("fused")
-    removal = getattr(perturbations, "attrs", {}).get("removal", "reweight")
-    subsets = _subsets(training.program, key, retrainings, removal)
+    subsets = _subsets(training.program, key, retrainings, perturbations)
     num_draws = default_draws(training) if num_draws is None else num_draws
     _check(asked, subsets)
     runs = training.num_runs(num_draws, LEAST_RUNS)
     columns = asked.columns(num_draws)
     keys = np.arange(len(subsets)) % min(runs, MOST_KEYS)
-    task = FusedScores(asked, subsets, num_draws, options, columns)
+    task = FusedScores(asked, columns, subsets, num_draws, options)
     check_stored(task, where)  # what is refused is refused before anything is drawn
     drawn = draw(asked, subsets, num_draws, keys, where)
     learned = learn(drawn.evidence(_some(len(training.measure.queries))))
@@ -118,62 +117,39 @@ def price_of_fused(
 ) -> Price:
     """Price what `fuse` draws, predicts and retrains; see there for the arguments."""
     training = push_forward.training
-    subsets = _subsets(training.program, key, retrainings, "reweight")
+    subsets = _subsets(training.program, key, retrainings, perturbations)
     whole = check_weights(training.program, None)
-    asked = comparison(push_forward, key, perturbations, "pull")
-    sums = comparison(push_forward, key, subsets, "pull")
-    pulled = (*asked.tasks(num_draws), *sums.tasks(num_draws))
+    several = [None, subsets] if perturbations is None else [None, perturbations, subsets]
+    pulled = [comparison(push_forward, key, some, "pull").tasks(num_draws)[0] for some in several]
     return price(*pulled, draws(training, key, 1, subsets), draws(training, key, MOST_KEYS, whole))
 
 
 @dataclass(frozen=True, eq=False)
-class FusedScores:
+class FusedScores(ByQuery):
     """Fuse a block of queries.
 
     Attributes:
-        comparison: what is asked for.
         subsets: the weights of the retrained subsets.
         num_draws: draws that predict.
         options: how scores are estimated.
-        columns: queries that are fused at once.
         drawn: predictions and retrainings.
         learned: what all queries say about the push-forward.
     """
 
-    comparison: Comparison
     subsets: xr.DataArray
     num_draws: int
     options: Options
-    columns: int
     drawn: Drawn | None = None
     learned: Learned | None = None
 
-    dims = ("query",)
-
     @property
-    def shape(self) -> tuple[int]:
-        """Return the number of queries."""
-        return (len(self.comparison.training.measure.queries),)
-
-    @property
-    def block(self) -> tuple[int]:
-        """Return the number of queries of a block."""
-        return (self.columns,)
-
-    @property
-    def coords(self) -> xr.Dataset:
-        """Return the labels of the divergence, queries and perturbations."""
-        own, queries = self.comparison.perturbed, self.comparison.training.measure.queries
-        return xr.Dataset(coords={"divergence": ["mean"], "query": queries, own.dim: own.labels})
+    def names(self) -> list[str]:
+        """Return the only divergence."""
+        return ["mean"]
 
     @property
     def like(self) -> None:
         """Return nothing: the first block shows what is in one."""
-
-    @property
-    def program(self) -> dict[str, Any]:
-        """Return what identifies the program of the study."""
-        return of_program(self.comparison.training.program)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -181,7 +157,7 @@ class FusedScores:
         return self.comparison.identity | {
             "kind": "scores",
             "num_draws": self.num_draws,
-            "divergences": ["mean"],
+            "divergences": self.names,
             "subsets": of_weights(self.subsets),
             "options": {name: getattr(self.options, name) for name in sorted(SETTINGS)},
         }
@@ -227,12 +203,13 @@ def _some(number: int) -> np.ndarray:
     return np.unique(np.linspace(0, number - 1, MOST_QUERIES).astype(int))
 
 
-def _subsets(
-    program: Program, key: PRNGKey, retrainings: Any, removal: perturb.Removal
-) -> xr.DataArray:
-    """Return the subsets to retrain: those that are given, or random ones."""
-    if np.ndim(retrainings) or isinstance(retrainings, xr.DataArray):
-        return check_weights(program, retrainings)
+def _subsets(program: Program, key: PRNGKey, retrainings: Any, perturbations: Any) -> xr.DataArray:
+    """Return the subsets to retrain: those that are given, or random ones, removed as others are."""
+    if np.ndim(retrainings):
+        weights = check_weights(program, retrainings)
+        return weights if weights.ndim == 2 else weights.expand_dims(perturbation=[0])
+    check_kind("retrainings", retrainings, Integral, "a number of subsets, or their weights")
+    removal = getattr(perturbations, "attrs", {}).get("removal", "reweight")
     subset_key, keep = jax.random.fold_in(key, SUBSETS), 1 - SHARE_REMOVED
     return perturb.random_subsets(program, subset_key, int(retrainings), keep, removal=removal)
 

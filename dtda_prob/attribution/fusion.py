@@ -169,24 +169,37 @@ def learn(evidence: Evidence) -> Learned:
     unit = np.sqrt(evidence.square)[:, None]
     parts = [part / unit[..., None] ** 2 for part in _among(evidence)]
     mean = evidence.predicted.mean / unit
-    own, target = evidence.own / unit - mean, evidence.retrained / unit
-
-    def surprise(x: np.ndarray) -> tuple[float, np.ndarray]:
-        variances = np.exp(x[2:])
-        inverse, log_det = _inverted(_sum(variances, parts))
-        left = target - x[0] * mean - x[1] * own
-        solved = (inverse @ left[..., None])[..., 0]
-        value = 0.5 * ((left * solved).sum() + log_det.sum())
-        slopes = [-(mean * solved).sum(), -(own * solved).sum()]
-        traces = [np.vdot(inverse, part) for part in parts]
-        squares = [((part @ solved[..., None])[..., 0] * solved).sum() for part in parts]
-        by_variance = 0.5 * variances * (np.array(traces) - squares)
-        apart = (x - EXPECTED) / SPREAD
-        return value + 0.5 * (apart**2).sum(), np.array([*slopes, *by_variance]) + apart / SPREAD
-
+    given = parts, mean, evidence.own / unit - mean, evidence.retrained / unit
     options = {"maxiter": MOST_STEPS}
-    found = scipy.optimize.minimize(surprise, EXPECTED, jac=True, method="L-BFGS-B", options=options)
+    found = scipy.optimize.minimize(
+        _surprise, EXPECTED, given, jac=True, method="L-BFGS-B", options=options
+    )
     return Learned(float(found.x[0]), float(found.x[1]), np.exp(found.x[2:]))
+
+
+def _surprise(
+    x: np.ndarray, parts: list[Block], mean: Effects, own: Effects, retrained: Effects
+) -> tuple[float, np.ndarray]:
+    """Return minus the log probability of retrainings, up to a constant, and its gradient.
+
+    Args:
+        x: both multiples and the logarithms of the variances.
+        parts: covariances for a variance of 1.
+        mean: predicted effects.
+        own: how far the prediction by a retraining's own draw is from the mean.
+        retrained: effects.
+    """
+    variances = np.exp(x[2:])
+    inverse, log_det = _inverted(_sum(variances, parts))
+    left = retrained - x[0] * mean - x[1] * own
+    solved = (inverse @ left[..., None])[..., 0]
+    slopes = [-(mean * solved).sum(), -(own * solved).sum()]
+    traces = [np.vdot(inverse, part) for part in parts]
+    squares = [((part @ solved[..., None])[..., 0] * solved).sum() for part in parts]
+    by_variance = 0.5 * variances * (np.array(traces) - squares)
+    apart = (x - EXPECTED) / SPREAD
+    value = 0.5 * ((left * solved).sum() + log_det.sum() + (apart**2).sum())
+    return value, np.array([*slopes, *by_variance]) + apart / SPREAD
 
 
 def fused(learned: Learned, evidence: Evidence, asked: Asked, num_samples: int) -> Fused:

@@ -146,7 +146,10 @@ def _mean(each: Shifts) -> _Mean:
 
 
 def _kept(each: Shifts) -> float:
-    """Return the factor by which the noise of draws lowers correlations with their mean."""
+    """Return the factor by which the noise of draws lowers correlations with their mean.
+
+    Queries that move by no more than the noise count 0.
+    """
     flat = _by_query(each)
     if len(flat) == 1:
         return np.nan

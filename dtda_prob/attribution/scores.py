@@ -1,5 +1,6 @@
 """Scores from draws: every divergence of every pair, with errors, p-values and ranks."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,26 +29,23 @@ NUM_TRIED = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """Score a block of queries.
+class ByQuery(ABC):
+    """Scores of a comparison, computed for a block of queries at a time.
 
     Attributes:
         comparison: what is compared.
-        both: draws of both arms, or responses that are pulled block by block.
-        num_draws: of either arm.
-        divergences: what the arms are compared by.
-        options: how scores are estimated.
         columns: queries that are scored at once.
     """
 
     comparison: Comparison
-    both: xr.Dataset | Responses
-    num_draws: int
-    divergences: tuple[Divergence, ...]
-    options: Options
     columns: int
 
     dims = ("query",)
+
+    @property
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the names of the divergences."""
 
     @property
     def shape(self) -> tuple[int]:
@@ -62,9 +60,35 @@ class Scores:
     @property
     def coords(self) -> xr.Dataset:
         """Return the labels of divergences, queries and perturbations."""
-        own, names = self.comparison.perturbed, [each.name for each in self.divergences]
-        queries = self.comparison.training.measure.queries
-        return xr.Dataset(coords={"divergence": names, "query": queries, own.dim: own.labels})
+        own, queries = self.comparison.perturbed, self.comparison.training.measure.queries
+        return xr.Dataset(coords={"divergence": self.names, "query": queries, own.dim: own.labels})
+
+    @property
+    def program(self) -> dict[str, Any]:
+        """Return what identifies the program of the study."""
+        return of_program(self.comparison.training.program)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores(ByQuery):
+    """Score a block of queries.
+
+    Attributes:
+        both: draws of both arms, or responses that are pulled block by block.
+        num_draws: of either arm.
+        divergences: what the arms are compared by.
+        options: how scores are estimated.
+    """
+
+    both: xr.Dataset | Responses
+    num_draws: int
+    divergences: tuple[Divergence, ...]
+    options: Options
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the divergences."""
+        return [divergence.name for divergence in self.divergences]
 
     @property
     def like(self) -> xr.Dataset:
@@ -78,18 +102,13 @@ class Scores:
         return self.comparison.perturbed
 
     @property
-    def program(self) -> dict[str, Any]:
-        """Return what identifies the program of the study."""
-        return of_program(self.comparison.training.program)
-
-    @property
     def identity(self) -> dict[str, Any]:
         """Return what identifies the scores."""
         names = ("level", "num_permutations", "num_resamples", "top", "keep_contributions")
         return self.comparison.identity | {
             "kind": "scores",
             "num_draws": self.num_draws,
-            "divergences": [divergence.name for divergence in self.divergences],
+            "divergences": self.names,
             "trials": [tried(each, self.comparison) for each in self.divergences],
             "options": {name: getattr(self.options, name) for name in names},
         }

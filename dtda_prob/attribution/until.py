@@ -114,7 +114,7 @@ def draw_until(
     both = compared.draw(until.start * num_states, where)
     while True:
         count = both.sizes["run"]
-        scores = run(Scores(compared, both, count * num_states, divergences, options, num_queries))
+        scores = run(Scores(compared, num_queries, both, count * num_states, divergences, options))
         done = until.rule(scores)
         if done.all() or count >= until.most:
             break
