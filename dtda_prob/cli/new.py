@@ -11,7 +11,15 @@ from typing import Any
 import click
 
 from dtda_prob.cli.output import Result, emit
-from dtda_prob.cli.table import MISSING, Columns, read_columns
+from dtda_prob.cli.table import (
+    MISSING,
+    Uses,
+    described,
+    read_roles,
+    target_option,
+    task_option,
+    uses_of,
+)
 
 WIDTH = 100
 
@@ -24,51 +32,50 @@ WIDTH = 100
 @click.option(
     "--csv", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="A table of your own."
 )
-@click.option(
-    "--target", help="The column to predict: numbers by regression, others by classification."
-)
-@click.option("--label", help="The column that names the rows.  [default: their numbers]")
+@target_option
+@task_option
+@click.option("--label", help="The column that names the rows.  [default: their lines in the file]")
 @click.option(
     "--missing",
     type=click.Choice(MISSING),
     default="refuse",
     show_default=True,
-    help="What to leave out if values are missing.",
+    help="What to leave out if numbers are missing; rows without a target always are.",
 )
-def new(file: Path, csv: Path | None, target: str | None, label: str | None, missing: str) -> None:
+def new(
+    file: Path, csv: Path | None, target: str | None, task: str | None, label: str | None, missing: str
+) -> None:
     """Write a commented experiment FILE to start from."""
-    if (csv is None) != (target is None) or (csv is None and label is not None):
-        raise click.UsageError("pass --csv and --target together (and --label, if rows have names)")
+    if csv is None and (target or task or label):
+        raise click.UsageError("--target, --task and --label describe a table: pass --csv as well")
     if file.exists():
         raise click.ClickException(f"{file} exists; name another file, or remove it")
     if file.suffix != ".py":
         raise click.BadParameter(f"{str(file)!r} must end in .py", param_hint="FILE")
-    if csv is None or target is None:
-        text, lines = from_template(file, "digits"), ["a small network on handwritten digits"]
+    if csv is None:
+        text, lines = from_template(file, "digits"), ["a small network on handwritten digits."]
     else:
-        columns = read_columns(csv, target, label, missing)
-        text, lines = of_table(file, csv, target, label, columns), _described(columns, target)
+        uses = uses_of(read_roles(csv, target, task, label), missing)
+        text, lines = of_table(file, csv, uses), _described(uses)
     with file.open("x", encoding="utf-8") as out:
         out.write(text)
-    said = [f"Written to {file}: {lines[0]}.", *lines[1:], "Read it, change what you like; then:"]
+    said = [f"Written to {file}: {lines[0]}", *lines[1:], "Read it, change what you like; then:"]
     emit(False, Result(said, {}, ["dtda", "sample", str(file), "study.zarr"]))
 
 
-def of_table(file: Path, csv: Path, target: str, label: str | None, columns: Columns) -> str:
+def of_table(file: Path, csv: Path, uses: Uses) -> str:
     """Return an experiment on a table."""
+    roles = uses.roles
     constants = {
         "CSV": _relative(csv, file),
-        "SEPARATOR": columns.separator,
-        "TARGET": target,
-        "LABEL": label,
-        "NUMBERS": columns.numbers,
-        "CATEGORIES": columns.categories,
-        "LEFT_OUT": columns.left_out,
-        "SKIP_MISSING": columns.num_skipped > 0,
-        "NUM_QUERIES": min(10, columns.num_rows // 4),
+        "TARGET": roles.target.name,
+        "LABEL": roles.label and roles.label.name,
+        "NUMBERS": uses.numbers,
+        "CATEGORIES": uses.categories,
+        "LEFT_OUT": uses.left_out,
+        "NUM_QUERIES": min(10, uses.num_rows // 4),
     }
-    name = "regression" if columns.is_number else "classification"
-    return from_template(file, name, constants)
+    return from_template(file, roles.task, constants)
 
 
 def from_template(file: Path, name: str, constants: Mapping[str, Any] | None = None) -> str:
@@ -96,17 +103,16 @@ def _relative(csv: Path, file: Path) -> str:
     return table.relative_to(folder).as_posix() if table.is_relative_to(folder) else os.fspath(table)
 
 
-def _described(columns: Columns, target: str) -> list[str]:
-    kind = "a linear regression" if columns.is_number else "a logistic regression"
-    number = len(columns.numbers) + len(columns.categories)
-    features = f"{number} column{'s' if number != 1 else ''}"
-    lines = [f"{kind} of {target!r} on {features}, {columns.num_rows} rows"]
-    if not columns.is_number:
-        lines.append(f"  classes: {', '.join(columns.classes)}")
-    if columns.num_skipped:
-        total = columns.num_rows + columns.num_skipped
-        lines.append(f"  omitted, since values are missing: {columns.num_skipped} of {total} rows")
-    if columns.left_out:
-        listed = ", ".join(map(repr, columns.left_out))
-        lines.append(f"  omitted (empty, values missing, or text that differs in most rows): {listed}")
+def _described(uses: Uses) -> list[str]:
+    from dtda_prob.numerals import count
+
+    roles, number = uses.roles, len(uses.numbers) + len(uses.categories)
+    kind = "linear" if roles.task == "regression" else "logistic"
+    head = f"a {kind} regression of {roles.target.name!r} on {count(number, 'column')}"
+    lines = [f"{head}, {count(uses.num_rows, 'row')}.", *described(roles)]
+    lost = len(roles.lines) - uses.num_rows
+    lines += [f"Omitted, since numbers are missing: {count(lost, 'row')}."] if lost else []
+    known = {roles.target.name, *uses.numbers, *uses.categories}
+    gaps = [one.name for one in roles.features if one.name not in known]
+    lines += [f"Omitted, since numbers are missing: {', '.join(map(repr, gaps))}."] if gaps else []
     return lines

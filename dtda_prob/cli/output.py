@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ import click
 
 MOST_ROWS = 5
 """Rows that are listed of a table; --json has them all."""
-LONGEST = 60
-"""Characters of a word in a table."""
+LONGEST, LONGEST_NAME = 60, 24
+"""Characters of a word in a table, and of a name beside its description."""
+WIDTH = 79
+"""Columns of a plain terminal that are used."""
 
 
 json_option = click.option(
@@ -64,9 +67,25 @@ def aligned(rows: Sequence[Sequence[Any]], most: int | None = None) -> list[str]
     return [*lines, f"  ... and {left} more"] if left else lines
 
 
-def _word(value: Any) -> str:
+def definitions(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return names and what they are in two columns, wrapped to the width of a plain terminal."""
+    names = [_word(name, LONGEST_NAME) for name, _ in pairs]
+    indent = 4 + max(map(len, names))
+    return [
+        line
+        for name, (_, text) in zip(names, pairs, strict=True)
+        for line in textwrap.wrap(
+            printable(text).replace("\n", "\\n"),
+            WIDTH,
+            initial_indent=f"  {name}".ljust(indent),
+            subsequent_indent=" " * indent,
+        )
+    ]
+
+
+def _word(value: Any, longest: int = LONGEST) -> str:
     text = printable(str(value)).replace("\n", "\\n")
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _plain(value: Any) -> Any:

@@ -18,35 +18,30 @@ import dtda_prob as dtda
 
 # The table, and how its columns are used.
 CSV = Path(__file__).parent / "data.csv"
-SEPARATOR = ","
 # The column that is predicted.
 TARGET = "target"
-# The column that names the rows; None: their numbers in a spreadsheet, where the header is 1.
+# The column that names the rows; None: their lines in the file.
 LABEL = None
-# Columns that enter as numbers, standardised.
+# Columns that enter as numbers, standardised; dates as days.
 NUMBERS = ["number"]
-# Columns that enter as categories: a 0 or 1 for each of their values.
+# Columns that enter as categories: a 0 or 1 for each of their values, all 0 if it is missing.
 CATEGORIES = ["category"]
 # Columns that do not enter; move them to a list above to use them.
 LEFT_OUT = []
-# Whether to leave out rows in which a value is missing or infinite.
-SKIP_MISSING = False
 # Rows that are held out as queries, chosen by the seed.
 NUM_QUERIES = 10
 SEED = 0
 
-table = pd.read_csv(CSV, sep=SEPARATOR)
-table.index = np.arange(2, len(table) + 2)
-if SKIP_MISSING:
-    table = table.replace([np.inf, -np.inf], np.nan).dropna(subset=[TARGET, *NUMBERS, *CATEGORIES])
+# The rows that have a target and all numbers, by their line in the file, whose header is line 1.
+whole = dtda.read_table(CSV)
+table = whole.frame.dropna(subset=[TARGET, *NUMBERS])
 
 # The rows' names: their line if they have none, with a number if they are not unique.
 lines = table.index.to_series()
-names = (
-    lines
-    if LABEL is None
-    else table[LABEL].astype(object).fillna("line " + lines.astype(str)).astype(str)
-)
+names = lines
+if LABEL is not None:
+    cells = whole.cells.loc[table.index, LABEL]
+    names = cells.where(cells != "", "line " + lines.astype(str))
 again = names.groupby(names).cumcount()
 names = names.where(again == 0, names.astype(str) + " (" + (again + 1).astype(str) + ")").to_numpy()
 
