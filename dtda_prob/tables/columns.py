@@ -1,7 +1,7 @@
 """What a column holds: numbers, categories, dates, identifiers, or text that no model uses."""
 
 import re
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -88,7 +88,7 @@ class Column(NamedTuple):
         return f"; {excerpt(cell)} in line {line}{more} taken as missing"
 
 
-def _short(number: float) -> str:
+def _short(number: Any) -> str:
     """Return a number in a few digits, without a power of ten where it is neither large nor small."""
     if number and not 1e-4 <= abs(number) < 1e7:
         return f"{number:.4g}"
