@@ -40,7 +40,7 @@ class Table(NamedTuple):
         """Return a column.
 
         Raises:
-            ValueError: if there is none of this name.
+            ValueError: if no column has this name.
         """
         if name not in self.columns:
             listed = ", ".join(map(repr, self.columns))

@@ -24,7 +24,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""Encodings by the byte order mark; those of UTF-32 begin like those of UTF-16."""
+"""Encodings by the byte order mark; marks of UTF-32 begin like marks of UTF-16."""
 OTHERS = {
     b"PK\x03\x04": "an Excel workbook or another ZIP archive",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
@@ -111,7 +111,7 @@ def _as_text(path: Path, content: bytes) -> tuple[str, str]:
 
 
 def _without_mark(content: bytes) -> str:
-    """Tell UTF-16 by its zero bytes: every other one, in text of western letters and digits."""
+    """Recognise UTF-16 by its zero bytes: every other one, in text of western letters and digits."""
     sample = content[:1000]
     low, high = sample[0::2].count(0), sample[1::2].count(0)
     if max(low, high) < len(sample) / 4 or min(low, high) > len(sample) / 20:
