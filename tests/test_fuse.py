@@ -17,7 +17,7 @@ from dtda_prob.studies.perturbed import LeaveOneOut, Rows
 KEY = jax.random.key(3)
 close = np.testing.assert_allclose
 DRAWS, QUERIES, SUBSETS, EXAMPLES = 6, 40, 30, 24
-TRUE = Learned(1.6, 0.8, np.array([0.1, 0.3, 0.2, 1.0, 0.05, 0.1, 0.1]))
+TRUE = Learned(1.6, 0.8, np.array([0.1, 0.3, 0.2, 0.05, 0.1, 0.1]))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def made_up(seed: int = 0) -> tuple[Evidence, np.ndarray, np.random.Generator]:
     rng = np.random.default_rng(seed)
     scale = np.exp(rng.normal(size=(QUERIES, 1)))
     draws = rng.normal(size=(DRAWS, QUERIES, EXAMPLES))
-    slopes = scale * (rng.normal(size=(QUERIES, EXAMPLES)) + draws)
+    mean = np.random.default_rng(seed + 1000).normal(size=(QUERIES, EXAMPLES))
+    slopes = scale * (mean + draws)
     change = -(rng.uniform(size=(SUBSETS, EXAMPLES)) < 0.3).astype(float)
     sums, keys = slopes @ change.T, np.arange(SUBSETS) % 4
     own = np.moveaxis(sums[keys, :, np.arange(SUBSETS)], 0, -1)
@@ -63,7 +64,8 @@ def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> t
     square = (known.mean[query] ** 2).mean()
     own = v["absolute"] * (slopes**2).mean() + v["relative"] * slopes**2
     joint = v["slope"] * np.outer(both, both) + moved @ np.diag(own) @ moved.T
-    joint += v["sampling"] * apart.T @ apart / (DRAWS * (DRAWS - 1))
+    by_sampling = np.repeat([TRUE.own - TRUE.multiple, -TRUE.multiple], [SUBSETS, len(change)])
+    joint += np.outer(by_sampling, by_sampling) * (apart.T @ apart) / (DRAWS * (DRAWS - 3))
     joint += v["shared"] * square * np.outer(size, size)
     noise = (evidence.variance[query] + square) * (
         v["key"] * (evidence.key[:, None] == evidence.key) + v["noise"] * np.eye(SUBSETS)
@@ -99,8 +101,7 @@ def test_what_is_learned_is_what_made_the_retrainings(program):
     for seed in range(12):
         evidence, slopes, rng = made_up(seed)
         asked = asked_of(slopes, LeaveOneOut(program))
-        variances = dict(zip(VARIANCES, TRUE.variances, strict=True))
-        effects, measured = fusion._made_up(variances, evidence, asked, 1, rng)
+        effects, measured = fusion._made_up(TRUE, evidence, asked, 1, rng)
         known = evidence.predicted
         mean = TRUE.multiple * known.mean + TRUE.own * (evidence.own - known.mean)
         evidence = evidence._replace(retrained=mean + measured[0])
@@ -114,6 +115,22 @@ def test_what_is_learned_is_what_made_the_retrainings(program):
     close(np.mean(multiples), TRUE.multiple, rtol=0.1)
     close(np.mean(owns), TRUE.own, rtol=0.1)
     close(np.mean(noises), 0.1, rtol=0.3)
+
+
+def test_intervals_know_that_draws_are_few(program):
+    """Retrainings with the keys of the draws do not show how far the mean of the draws is off."""
+    covered = []
+    for seed in range(8):
+        evidence, slopes, rng = made_up(seed)
+        evidence = evidence._replace(
+            retrained=evidence.own + 0.01 * rng.normal(size=evidence.own.shape)
+        )
+        asked = asked_of(slopes, LeaveOneOut(program))
+        found = fusion.fused(fusion.learn(evidence), evidence, asked, 2)
+        scale = np.sqrt(evidence.variance)[:, None]
+        mean = scale * np.random.default_rng(seed + 1000).normal(size=(QUERIES, EXAMPLES))
+        covered.append((np.abs(found.mean + mean) < 1.645 * np.sqrt(found.variance)).mean())
+    close(np.mean(covered), 0.9, atol=0.05)
 
 
 def test_fused_scores_are_scores_and_their_retrainings_are_kept(tmp_path):

@@ -16,14 +16,19 @@ from jaxtyping import Float
 
 from dtda_prob.studies.perturbed import Perturbed
 
-VARIANCES = ("slope", "absolute", "relative", "sampling", "shared", "key", "noise")
+VARIANCES = ("slope", "absolute", "relative", "shared", "key", "noise")
 """What varies a priori: the multiple of a query; errors of the slopes of examples, in units of the
-query's root mean square slope and of their own predicted slope; the mean of the draws; what all subsets
-of one size share, for effects are not linear; what the retrainings of one key share; and the rest."""
+query's root mean square slope and of their own predicted slope; what all subsets of one size share, for
+effects are not linear; what the retrainings of one key share; and the rest."""
 
-EXPECTED = np.array([1.0, 0.5, *[np.log(0.3)] * len(VARIANCES)])
-SPREAD = np.array([1.0, 1.0, *[4.0] * len(VARIANCES)])
-"""Mean and standard deviation of the multiples and the logarithms of variances, a priori."""
+EXPECTED = np.array([1.0, 0.5, *[np.log(0.03)] * len(VARIANCES)])
+SPREAD = np.array([1.0, 1.0, *[1.5] * len(VARIANCES)])
+"""Mean and standard deviation of the multiples and the logarithms of variances, a priori: corrections
+are small unless retrainings show otherwise."""
+INDEPENDENT = 8
+"""Queries count as so many at most, for one retraining moves all of them."""
+TOLERANCE = 1e-7
+"""Relative change of the log probability at which the search for the variances ends."""
 MOST_ELEMENTS = 2**23
 MOST_STEPS = 100
 JITTER = 1e-6
@@ -139,6 +144,10 @@ class Learned(NamedTuple):
     own: float
     variances: Float[np.ndarray, " variance"]
 
+    def of(self, name: str) -> float:
+        """Return a variance by its name."""
+        return float(self.variances[VARIANCES.index(name)])
+
 
 class Fused(NamedTuple):
     """Effects given the retrainings.
@@ -168,9 +177,10 @@ def learn(evidence: Evidence) -> Learned:
     evidence = evidence.of(known)
     unit = np.sqrt(evidence.square)[:, None]
     parts = [part / unit[..., None] ** 2 for part in _among(evidence)]
+    sampled = _sampled(evidence) / unit[..., None] ** 2
     mean = evidence.predicted.mean / unit
-    given = parts, mean, evidence.own / unit - mean, evidence.retrained / unit
-    options = {"maxiter": MOST_STEPS}
+    given = parts, sampled, mean, evidence.own / unit - mean, evidence.retrained / unit
+    options = {"maxiter": MOST_STEPS, "ftol": TOLERANCE}
     found = scipy.optimize.minimize(
         _surprise, EXPECTED, given, jac=True, method="L-BFGS-B", options=options
     )
@@ -178,28 +188,37 @@ def learn(evidence: Evidence) -> Learned:
 
 
 def _surprise(
-    x: np.ndarray, parts: list[Block], mean: Effects, own: Effects, retrained: Effects
+    x: np.ndarray, parts: list[Block], sampled: Block, mean: Effects, own: Effects, retrained: Effects
 ) -> tuple[float, np.ndarray]:
     """Return minus the log probability of retrainings, up to a constant, and its gradient.
 
     Args:
         x: both multiples and the logarithms of the variances.
         parts: covariances for a variance of 1.
+        sampled: covariance of the mean of the draws.
         mean: predicted effects.
         own: how far the prediction by a retraining's own draw is from the mean.
         retrained: effects.
     """
-    variances = np.exp(x[2:])
-    inverse, log_det = _inverted(_sum(variances, parts))
+    variances, between = np.exp(x[2:]), x[1] - x[0]
+    inverse, log_det = _inverted(_sum(variances, parts) + between**2 * sampled)
     left = retrained - x[0] * mean - x[1] * own
     solved = (inverse @ left[..., None])[..., 0]
-    slopes = [-(mean * solved).sum(), -(own * solved).sum()]
-    traces = [np.vdot(inverse, part) for part in parts]
-    squares = [((part @ solved[..., None])[..., 0] * solved).sum() for part in parts]
-    by_variance = 0.5 * variances * (np.array(traces) - squares)
+    traces = [_slope(inverse, solved, part) for part in parts]
+    by_sampling = 2 * between * _slope(inverse, solved, sampled)
+    multiples = [-(mean * solved).sum() - by_sampling, -(own * solved).sum() + by_sampling]
+    share = min(1.0, INDEPENDENT / len(mean))
     apart = (x - EXPECTED) / SPREAD
-    value = 0.5 * ((left * solved).sum() + log_det.sum() + (apart**2).sum())
-    return value, np.array([*slopes, *by_variance]) + apart / SPREAD
+    value = 0.5 * share * ((left * solved).sum() + log_det.sum()) + 0.5 * (apart**2).sum()
+    return value, share * np.array([*multiples, *(variances * traces)]) + apart / SPREAD
+
+
+def _slope(inverse: Block, solved: Effects, part: Block) -> float:
+    """Return the derivative of minus the log probability in the variance of a part."""
+    moved = (part @ solved[..., None])[..., 0]
+    return float(
+        0.5 * (np.vdot(inverse, np.broadcast_to(part, inverse.shape)) - np.vdot(moved, solved))
+    )
 
 
 def fused(learned: Learned, evidence: Evidence, asked: Asked, num_samples: int) -> Fused:
@@ -225,17 +244,17 @@ def fused(learned: Learned, evidence: Evidence, asked: Asked, num_samples: int) 
 def _fused(
     learned: Learned, evidence: Evidence, asked: Asked, num_samples: int, rng: np.random.Generator
 ) -> Fused:
-    variances = dict(zip(VARIANCES, learned.variances, strict=True))
-    known, square, own = evidence.predicted, evidence.square, _errors(variances, evidence)
-    inverse, _ = _inverted(_sum(learned.variances, _among(evidence)))
-    cross = _cross(variances, known, asked.predicted, square)
+    known, square, own = evidence.predicted, evidence.square, _errors(learned, evidence)
+    among = _sum(learned.variances, _among(evidence))
+    inverse, _ = _inverted(among + (learned.own - learned.multiple) ** 2 * _sampled(evidence))
+    cross = _cross(learned, known, asked.predicted, square)
     cross += asked.change(own[:, None] * evidence.change)
     gain = inverse @ cross
     expected = learned.multiple * known.mean + learned.own * (evidence.own - known.mean)
     left = evidence.retrained - expected
-    prior = _variance(variances, asked.predicted, square) + asked.squares(own)
+    prior = _variance(learned, asked.predicted, square) + asked.squares(own)
     before = learned.multiple * asked.predicted.mean
-    effects, measured = _made_up(variances, evidence, asked, num_samples, rng)
+    effects, measured = _made_up(learned, evidence, asked, num_samples, rng)
     return Fused(
         before + (left[:, None] @ gain)[:, 0],
         np.maximum(prior - (cross * gain).sum(1), 0.0),
@@ -245,7 +264,7 @@ def _fused(
 
 
 def _made_up(
-    variances: dict[str, float],
+    learned: Learned,
     evidence: Evidence,
     asked: Asked,
     number: int,
@@ -253,18 +272,23 @@ def _made_up(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return samples a priori: deviations of the effects that are asked for, and of the retrainings."""
     known, square, unit = evidence.predicted, evidence.square[:, None], _unit(evidence)[:, None]
-    queries, draws = len(square), len(known.apart)
-    slope = _normal(rng, variances["slope"], number, queries, 1)
-    weight = _normal(rng, variances["sampling"] / _pairs(draws), number, queries, draws)
-    shared = _normal(rng, variances["shared"] * square, number, queries, 1)
+    queries, draws, of = len(square), len(known.apart), learned.of
+    slope = _normal(rng, of("slope"), number, queries, 1)
+    weight = _normal(rng, 1 / _pairs(draws), number, queries, draws)
+    shared = _normal(rng, of("shared") * square, number, queries, 1)
     effects, measured = (
-        slope * rows.mean + _by_query(weight, rows.apart.swapaxes(0, 1)) + shared * rows.size**2
-        for rows in (asked.predicted, known)
+        slope * rows.mean
+        + by_sampling * _by_query(weight, rows.apart.swapaxes(0, 1))
+        + shared * rows.size**2
+        for rows, by_sampling in (
+            (asked.predicted, learned.multiple),
+            (known, learned.multiple - learned.own),
+        )
     )
-    own = _normal(rng, _errors(variances, evidence), number, *evidence.slopes.shape)
+    own = _normal(rng, _errors(learned, evidence), number, *evidence.slopes.shape)
     keys, place = np.unique(evidence.key, return_inverse=True)
-    by_key = _normal(rng, variances["key"] * unit, number, queries, len(keys))[..., place]
-    noise = _normal(rng, variances["noise"] * unit, *measured.shape)
+    by_key = _normal(rng, of("key") * unit, number, queries, len(keys))[..., place]
+    noise = _normal(rng, of("noise") * unit, *measured.shape)
     return effects + asked.change(own), measured + own @ evidence.change.T + by_key + noise
 
 
@@ -283,36 +307,40 @@ def _among(evidence: Evidence) -> list[Block]:
         known.mean[:, :, None] * known.mean[:, None],
         evidence.mean_square[:, None, None] * (change @ change.T),
         errors @ errors.mT,
-        _between(known.apart, known.apart),
         square[:, None, None] * (size[:, None] * size),
         unit * by_key,
         unit * np.eye(len(change)),
     ]
 
 
-def _errors(variances: dict[str, float], evidence: Evidence) -> Float[np.ndarray, "query example"]:
+def _sampled(evidence: Evidence) -> Block:
+    """Return the covariance of the predicted effects of retrainings, as means of the draws."""
+    return _between(evidence.predicted.apart, evidence.predicted.apart)
+
+
+def _errors(learned: Learned, evidence: Evidence) -> Float[np.ndarray, "query example"]:
     """Return the variance a priori of what predictions miss of each example's slope."""
-    absolute = variances["absolute"] * evidence.mean_square[:, None]
-    return absolute + variances["relative"] * evidence.slopes**2
+    absolute = learned.of("absolute") * evidence.mean_square[:, None]
+    return absolute + learned.of("relative") * evidence.slopes**2
 
 
-def _cross(
-    variances: dict[str, float], known: Predicted, asked: Predicted, square: np.ndarray
-) -> Block:
+def _cross(learned: Learned, known: Predicted, asked: Predicted, square: np.ndarray) -> Block:
     """Return the covariance of retrainings and effects, but for the errors of single examples."""
     size = known.size[:, None] ** 2 * asked.size**2
+    by_sampling = learned.multiple * (learned.multiple - learned.own)
     return (
-        variances["slope"] * known.mean[:, :, None] * asked.mean[:, None]
-        + variances["sampling"] * _between(known.apart, asked.apart)
-        + variances["shared"] * square[:, None, None] * size
+        learned.of("slope") * known.mean[:, :, None] * asked.mean[:, None]
+        + by_sampling * _between(known.apart, asked.apart)
+        + learned.of("shared") * square[:, None, None] * size
     )
 
 
-def _variance(variances: dict[str, float], asked: Predicted, square: np.ndarray) -> Effects:
+def _variance(learned: Learned, asked: Predicted, square: np.ndarray) -> Effects:
+    sampled = (asked.apart**2).sum(0) / _pairs(len(asked.apart))
     return (
-        variances["slope"] * asked.mean**2
-        + variances["sampling"] * (asked.apart**2).sum(0) / _pairs(len(asked.apart))
-        + variances["shared"] * square[:, None] * asked.size**4
+        learned.of("slope") * asked.mean**2
+        + learned.multiple**2 * sampled
+        + learned.of("shared") * square[:, None] * asked.size**4
     )
 
 
@@ -336,7 +364,11 @@ def _by_query(left: Float[np.ndarray, "sample query k"], right: Block) -> np.nda
 
 
 def _pairs(number: int) -> int:
-    return max(number * (number - 1), 1)
+    """Return what squared deviations are divided by for the variance of the mean of so many draws.
+
+    Two less than unbiased, because the covariance of few draws is uncertain: its mean a posteriori.
+    """
+    return number * max(number - 3, 1)
 
 
 def _inverted(matrices: Block) -> tuple[Block, Float[np.ndarray, " query"]]:
