@@ -37,6 +37,7 @@ from networks import (
 
 import dtda_prob as dtda
 from dtda_prob import curvature, kernels
+from dtda_prob.attribution.choose import NUM_RETRAININGS as OWN_RETRAININGS
 from dtda_prob.attribution.methods import candidates, compare, shifts
 from dtda_prob.demo import digits_training
 from dtda_prob.program import Program
@@ -46,8 +47,6 @@ from dtda_prob.transforms import PushForward
 
 SEED = 0
 NUM_DRAWS, NUM_RETRAININGS, LONG = 8, 12, 4
-OWN_RETRAININGS = 4
-"""Of each perturbation that `choose` compares by."""
 SINGLE = "Edge of stability"
 """The case whose truth is of single examples."""
 FREE = "choose, budget=0"
@@ -63,9 +62,10 @@ def all_cases() -> pd.DataFrame:
     choice misses of it; "free" is the choice with `budget=0`, without any retraining. "Stated" is the
     direction that the choice expects by its own 4 retrainings, carried to the 12 of the truth, which
     are less noisy, by the Spearman-Brown formula; it covers where it is within two of its errors of the
-    measured one. At the edge of stability it is of groups, and says nothing of single examples. Bars: regret at most 0.03, at most 0.03 below the
-    ceiling, sizes from 0.7 to 1.4. Where the ceiling is missed and the limit is near it, 8 draws are
-    too few, and "32 draws" of the choice come nearer; where the limit is below, the method is at fault.
+    measured one. At the edge of stability it is of groups, and says nothing of single examples. Bars:
+    regret at most 0.03, at most 0.03 below the ceiling, sizes from 0.7 to 1.4. Where the ceiling is
+    missed and the limit is near it, 8 draws are too few, and "32 draws" of the choice come nearer;
+    where the limit is below, the method is at fault.
     """
     rows = {
         name: summary(table) for name, table in page.tables("choose").items() if "choose" in table.index

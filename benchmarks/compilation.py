@@ -1,9 +1,10 @@
 """What a user waits for before the first number: tracing and compilation, and cold commands.
 
-Run with `uv run python benchmarks/compilation.py` (some ten minutes on two cores). It prints its
-tables and writes them to `docs/benchmarks/compilation.md`. Each row comes from a fresh process that
-has compiled nothing yet and has no cache on disk. JAX itself counts what XLA compiles. Seconds are of
-the processor, in all threads of the process, so that other work on the machine changes them little.
+Run with `uv run python benchmarks/compilation.py` (some fifteen minutes on two cores), or with the
+names of some of its parts. It prints its tables and writes them to `docs/benchmarks/compilation.md`.
+Each row comes from a fresh process that has compiled nothing yet and has no cache on disk. JAX itself
+counts what XLA compiles. Seconds are of the processor, in all threads of the process, so that other
+work on the machine changes them little.
 """
 
 import json
@@ -19,17 +20,20 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
 import pandas as pd
+from networks import adamw, characters
 from numpyro.contrib.module import eqx_module
-from page import write
+from page import write_some
 
 import dtda_prob as dtda
 from dtda_prob import curvature
-from dtda_prob.compiling import compiled
+from dtda_prob.compiling import compiled, joined, split
+from dtda_prob.demo import digits_training
 from dtda_prob.transforms import PushForward
 
 SEED = 0
@@ -67,6 +71,36 @@ def binding() -> pd.DataFrame:
     measure. "Second" is the same on other data of the same shapes.
     """
     return pd.DataFrame([in_a_process("bind")]).set_index("parameters")
+
+
+def ratios() -> pd.DataFrame:
+    """Compare the library with loops by hand: a transformer of 4 blocks (width 32), AdamW, 40 steps.
+
+    By hand it is a scan over batches of 16 of 64 sequences, and `jax.jacrev` of the losses of 4 queries
+    through it, without checkpoints. "Ratio" is of all seconds, to the loop or, for `pull`, to the
+    Jacobian by hand. EK-FAC's row has no counterpart by hand and is compared with the loop.
+    """
+    rows = {name: in_a_process("stages", name) for name in STAGES}
+    table = pd.DataFrame.from_dict(rows, "index").rename_axis("program")
+    total = table[["trace, s", "lower, s", "compile, s"]].sum(axis=1)
+    against = total["loop by hand"] * np.ones(len(table))
+    against[[name.startswith("unroll: pull") for name in table.index]] = total["Jacobian by hand"]
+    return table.assign(ratio=total / against)
+
+
+def effort() -> pd.DataFrame:
+    """Compile for CPU at several levels of `xla_backend_optimization_level`, and run.
+
+    The library takes 1 on CPU unless `XLA_FLAGS` says another. "Compile" and "run" are seconds of the
+    processor: 16 draws of the digits perceptron and one `pull` of `unroll` for 40 queries; 4 draws of
+    the character transformer by AdamW; the loop by hand above.
+    """
+    rows = [
+        {"program": name, "level": level} | in_a_process("level", name, str(level))
+        for name in LEVELS
+        for level in (0, 1, 2, 3)
+    ]
+    return pd.DataFrame(rows).set_index("program")
 
 
 def commands() -> pd.DataFrame:
@@ -206,6 +240,129 @@ def bind() -> Counted:
     return row
 
 
+def with_transformer() -> tuple[dtda.Training, jax.Array, jax.Array]:
+    """Return the training of the transformer by AdamW, a key and weights."""
+    x, y = tokens()
+    kernel = dtda.kernels.sgd(adamw(3e-3), num_steps=40, batch_size=16)
+    program = dtda.Program(transformer, x, y=y)
+    training = dtda.Training(program, kernel, dtda.measures.loss(x[:4], y=y[:4]))
+    return training, jax.random.key(0), program.full_weights()
+
+
+def tokens() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(SEED)
+    return rng.normal(size=(64, 8, 8)).astype(np.float32), rng.integers(0, 10, 64)
+
+
+def by_hand() -> tuple[jax.Array, jax.Array, np.ndarray, np.ndarray]:
+    """Return a key, weights and the data of the loop by hand."""
+    return jax.random.key(0), jnp.ones(64), *tokens()
+
+
+def loop(key: jax.Array, weights: jax.Array, x: jax.Array, y: jax.Array) -> tuple:
+    """Train by hand; return the parameters, the losses along training, and those of 4 queries."""
+    init, order = jax.random.split(key)
+    trained, rest = eqx.partition(Transformer(init), eqx.is_inexact_array)
+    optimizer = adamw(3e-3)(40)
+
+    def losses(trained: eqx.Module, x: jax.Array, y: jax.Array) -> jax.Array:
+        logits = jax.vmap(eqx.combine(trained, rest))(x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+    def step(state: tuple, key: jax.Array) -> tuple:
+        trained, own = state
+        batch = jax.random.choice(key, len(x), (16,), replace=False)
+        objective = lambda part: (weights[batch] * losses(part, x[batch], y[batch])).mean()  # noqa: E731
+        loss, gradient = jax.value_and_grad(objective)(trained)
+        updates, own = optimizer.update(gradient, own, trained)
+        return (optax.apply_updates(trained, updates), own), loss
+
+    (trained, _), path = jax.lax.scan(
+        step, (trained, optimizer.init(trained)), jax.random.split(order, 40)
+    )
+    return trained, path, losses(trained, x[:4], y[:4])
+
+
+def jacobian(key: jax.Array, weights: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jax.jacrev(lambda weights: loop(key, weights, x, y)[2])(weights)
+
+
+def draw(training: dtda.Training, key: jax.Array, weights: jax.Array) -> object:
+    return training.draw(key, weights)
+
+
+def draws(training: dtda.Training, keys: jax.Array, weights: jax.Array) -> object:
+    return jax.vmap(lambda key: training.draw(key, weights))(keys)
+
+
+def pushed(training: dtda.Training, key: jax.Array, weights: jax.Array) -> object:
+    return dtda.unroll(training, at="old").push(key, weights, 0.9 * weights)
+
+
+def unrolled(training: dtda.Training, key: jax.Array, weights: jax.Array) -> object:
+    return dtda.unroll(training).pull(key, weights)
+
+
+def by_factors(training: dtda.Training, key: jax.Array, weights: jax.Array) -> object:
+    return dtda.influence(training, curvature.kronecker()).pull(key, weights)
+
+
+def several(training: dtda.Training, number: int) -> tuple[dtda.Training, jax.Array, jax.Array]:
+    return training, jax.random.split(jax.random.key(0), number), training.program.full_weights()
+
+
+STAGES: dict[str, tuple[Callable, Callable]] = {
+    "loop by hand": (loop, by_hand),
+    "draw": (draw, with_transformer),
+    "unroll: push": (pushed, with_transformer),
+    "Jacobian by hand": (jacobian, by_hand),
+    "unroll: pull": (unrolled, with_transformer),
+    "influence by EK-FAC: pull": (by_factors, with_transformer),
+}
+"""A function, and what makes its arguments."""
+
+LEVELS: dict[str, tuple[Callable, Callable]] = {
+    "16 draws, digits": (draws, lambda: several(digits_training(dtda.zoo.digits(), 40), 16)),
+    "pull of unroll, digits": (
+        unrolled,
+        lambda: (digits_training(dtda.zoo.digits(), 40), jax.random.key(0), jnp.ones(1437)),
+    ),
+    "4 draws, characters": (draws, lambda: several(characters(128, 8), 4)),
+    "loop by hand": STAGES["loop by hand"],
+}
+
+
+def stages(name: str) -> Counted:
+    """Measure the tracing, lowering and compilation of a program."""
+    function, make = STAGES[name]
+    arguments, row = make(), {}
+    with counted() as spent:
+        traced, static = split(arguments)
+        made = jax.jit(lambda traced: function(*joined(traced, static))).trace(traced)
+    row["trace, s"] = spent["seconds"]
+    with counted() as spent:
+        lowered = made.lower()
+    row["lower, s"] = spent["seconds"]
+    with counted() as spent:
+        lowered.compile(compiler_options={"xla_backend_optimization_level": 1})
+    row["compile, s"] = spent["seconds"]
+    return row | {"lines": len(lowered.as_text().splitlines())}
+
+
+def level(name: str, number: str) -> Counted:
+    """Measure the compilation of a program at a level, and a run of it."""
+    function, make = LEVELS[name]
+    arguments = make()
+    traced, _ = split(arguments)
+    lowered = compiled(function).lower(*arguments)
+    with counted() as compiling:
+        run = lowered.compile(compiler_options={"xla_backend_optimization_level": int(number)})
+    jax.block_until_ready(run(traced))
+    with counted() as running:
+        jax.block_until_ready(run(traced))
+    return {"compile, s": compiling["seconds"], "run, s": running["seconds"]}
+
+
 @contextmanager
 def counted() -> Iterator[Counted]:
     """Count the compilations and the processor's seconds of a block."""
@@ -271,10 +428,17 @@ def in_a_process(task: str, *arguments: str) -> Counted:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-TASKS: dict[str, Callable[..., Counted]] = {"call": call, "bind": bind}
+TASKS: dict[str, Callable[..., Counted]] = {
+    "call": call,
+    "bind": bind,
+    "stages": stages,
+    "level": level,
+}
+PARTS = calls, binding, ratios, effort, commands
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if sys.argv[1:2] and sys.argv[1] in TASKS:
         print(json.dumps(TASKS[sys.argv[1]](*sys.argv[2:])))
     else:
-        write("compilation", "Compilation", __doc__, [calls, binding, commands], SEED)
+        chosen = [part for part in PARTS if part.__name__ in sys.argv[1:]]
+        write_some("compilation", "Compilation", __doc__, PARTS, chosen or PARTS, SEED)

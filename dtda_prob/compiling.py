@@ -1,5 +1,6 @@
 """Compilation: functions whose arguments are modules, with every array and float an argument of XLA."""
 
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +14,10 @@ import numpy as np
 MAX_COMPILED = 256
 """The number of recently used functions that a process keeps, each compiled for its own shapes."""
 
-QUICK = {"xla_backend_optimization_level": 0}
-"""Options of XLA for code that runs once."""
+LEVEL = "xla_backend_optimization_level"
+"""XLA's option for the effort of LLVM. On CPU 1 gives code as fast as 3, XLA's default, much sooner."""
+ONCE, OFTEN = 0, 1
+"""Levels for code that runs once, and for all other code on CPU."""
 
 
 @dataclass(frozen=True)
@@ -118,4 +121,12 @@ def _jitted(function: Callable, static: Static, shapes: tuple, quick: bool) -> A
         return function(*joined(traced, static))
 
     call.__name__ = getattr(function, "__name__", type(function).__name__)
-    return jax.jit(call, compiler_options=QUICK if quick else None)
+    return jax.jit(call, compiler_options=_options(quick))
+
+
+def _options(quick: bool) -> dict[str, int] | None:
+    """Return options of XLA, None where XLA_FLAGS or another device decides."""
+    if quick:
+        return {LEVEL: ONCE}
+    decided = LEVEL in os.environ.get("XLA_FLAGS", "") or jax.default_backend() != "cpu"
+    return None if decided else {LEVEL: OFTEN}
