@@ -260,7 +260,7 @@ def by_hand() -> tuple[jax.Array, jax.Array, np.ndarray, np.ndarray]:
 
 
 def loop(key: jax.Array, weights: jax.Array, x: jax.Array, y: jax.Array) -> tuple:
-    """Train by hand; return the parameters, the losses along training, and those of 4 queries."""
+    """Train by hand; return the parameters, the losses along training, and the losses of 4 queries."""
     init, order = jax.random.split(key)
     trained, rest = eqx.partition(Transformer(init), eqx.is_inexact_array)
     optimizer = adamw(3e-3)(40)
