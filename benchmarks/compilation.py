@@ -39,7 +39,7 @@ from dtda_prob.transforms import PushForward
 SEED = 0
 SIZES = 1_000, 50_000
 WIDTH, NUM_BLOCKS = 32, 4
-SLOW_XLA = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}
+SETTINGS = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"}
 """Variables of the environment that change what is compiled, or keep it."""
 
 OPTIMIZER = optax.sgd(1.0, momentum=0.9)
@@ -151,7 +151,7 @@ def _children() -> float:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in SLOW_XLA}
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
 
 # What a process measures.

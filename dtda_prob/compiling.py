@@ -1,6 +1,7 @@
 """Compilation: functions whose arguments are modules, with every array and float an argument of XLA."""
 
 import os
+import platform
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.core
 import numpy as np
+import platformdirs
 
 MAX_COMPILED = 256
 """The number of recently used functions that a process keeps, each compiled for its own shapes."""
@@ -18,6 +20,9 @@ LEVEL = "xla_backend_optimization_level"
 """XLA's option for the effort of LLVM. On CPU 1 gives code as fast as 3, XLA's default, much sooner."""
 ONCE, OFTEN = 0, 1
 """Levels for code that runs once, and for all other code on CPU."""
+
+CACHE_BYTES, CACHED_SECONDS = 2**30, 0.2
+"""The size of the cache on disk, and how long a compilation takes that is worth to be kept there."""
 
 
 @dataclass(frozen=True)
@@ -130,3 +135,25 @@ def _options(quick: bool) -> dict[str, int] | None:
         return {LEVEL: ONCE}
     decided = LEVEL in os.environ.get("XLA_FLAGS", "") or jax.default_backend() != "cpu"
     return None if decided else {LEVEL: OFTEN}
+
+
+def keep_compilations() -> None:
+    """Make JAX keep compiled code in the user's cache folder, unless another folder was chosen.
+
+    Each machine has its own folder, since code for one processor may not run on another. Without a home
+    folder, or where JAX's cache is disabled, nothing is kept.
+    """
+    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+        return
+    try:
+        cache = platformdirs.user_cache_path("dtda_prob", appauthor=False)
+        folder = cache / "jax" / platform.node()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: no HOME, and no entry for the user
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHED_SECONDS)
+
+
+keep_compilations()

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import subprocess
 import sys
 import warnings
@@ -19,7 +18,6 @@ from strangers import rewritten
 import dtda_prob as dtda
 from dtda_prob import cli, demo
 from dtda_prob.cli import experiment as experiments
-from dtda_prob.cli import step
 from dtda_prob.cli.main import COMMANDS, SHELLS, free_folder
 from dtda_prob.studies import run
 
@@ -504,16 +502,6 @@ def test_a_folder_that_is_moved_while_it_is_written_is_safe(folder, monkeypatch)
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     assert invoke("sample", "mine.py", "elsewhere.zarr", "--draws", "8").exit_code == 0
-
-
-def test_without_a_home_nothing_is_kept_and_nothing_fails(monkeypatch):
-    def no_home(*arguments, **options):
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    monkeypatch.setattr("platformdirs.user_cache_path", no_home)
-    step.keep_compilations()
-    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import gc
 from functools import lru_cache
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -68,3 +69,50 @@ def test_code_of_shapes_that_are_not_used_any_more_is_freed(monkeypatch):
         assert float(call(np.ones(size, np.float32))) == size
     gc.collect()
     assert len(live()) - before <= 3
+
+
+@pytest.fixture
+def no_folder(monkeypatch):
+    """Take the folder of compiled code away from JAX, and give back all settings after the test."""
+    names = "cache_dir", "cache_max_size"
+    kept = {f"jax_compilation_{name}": getattr(jax.config, f"jax_compilation_{name}") for name in names}
+    kept["jax_persistent_cache_min_compile_time_secs"] = (
+        jax.config.jax_persistent_cache_min_compile_time_secs
+    )
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    for name, value in kept.items():
+        jax.config.update(name, value)
+
+
+def test_compiled_code_is_kept_in_the_cache_of_the_user(no_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *names, **options: tmp_path)
+    compiling.keep_compilations()
+    folder = Path(jax.config.jax_compilation_cache_dir)
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path)
+    assert jax.config.jax_compilation_cache_max_size == 2**30
+
+
+def test_a_chosen_folder_stays(monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    compiling.keep_compilations()
+    assert before
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no home"), PermissionError("read-only")])
+def test_without_a_home_nothing_is_kept_and_nothing_fails(no_folder, monkeypatch, error):
+    def fails(*names, **options):
+        raise error
+
+    monkeypatch.setattr("platformdirs.user_cache_path", fails)
+    compiling.keep_compilations()
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+@pytest.mark.parametrize("flags", ["", "--xla_backend_optimization_level=3"])
+def test_flags_of_the_environment_decide_before_the_library(monkeypatch, flags):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    expected = None if flags or jax.default_backend() != "cpu" else {compiling.LEVEL: compiling.OFTEN}
+    assert compiling._options(quick=False) == expected

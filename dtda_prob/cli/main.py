@@ -15,7 +15,6 @@ from dtda_prob.cli.experiment import user_frame
 from dtda_prob.cli.new import new
 from dtda_prob.cli.output import printable
 from dtda_prob.cli.sample import push, sample
-from dtda_prob.cli.step import keep_compilations
 from dtda_prob.cli.store import info, report
 
 INTERRUPTED = 130
@@ -106,7 +105,6 @@ def demo(output: Path | None, draws: int, seed: int) -> None:
         )
     if output is not None and output.exists() and not (output / "study.zarr").exists():
         raise click.BadParameter(f"{output} exists; name a new folder", param_hint="--output")
-    keep_compilations()
     from dtda_prob.demo import run
 
     run(output or free_folder(), draws, seed, click.echo)

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import platform
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 STORE = click.Path(path_type=Path, file_okay=False)
 ENGINES = "here, devices, processes, processes:N, or the address of a Dask scheduler (tcp://host:8786)"
-CACHE_BYTES = 2**30
 EXAMPLES = "examples"
 ARGUMENTS = """
 EXPERIMENT is file.py, or file.py:name if the file defines several. STORE is the folder of the study.
@@ -147,7 +145,6 @@ def computes(
     def decorate(function: Callable[..., Result]) -> Callable:
         @wraps(function)
         def run(as_json: bool, **given: Any) -> None:
-            keep_compilations()
             step = Step(**{field: given.pop(field) for field in Step._fields if field in given})
             step = step._replace(name=step.name or name)
             with redirect_stdout(sys.stderr):  # stdout is for the result, whatever a model prints
@@ -182,27 +179,6 @@ def _parameters(name: str, draws: int, number: str) -> list[Callable[[Callable],
         json_option,
         click.option("--draws", default=draws, show_default=True, help=number),
     ]
-
-
-def keep_compilations() -> None:
-    """Set JAX to keep compiled code in the user's cache folder, unless the environment names another.
-
-    Each machine has its own folder, since code for one processor may not run on another, of at most a
-    GiB. Call before JAX is imported; processes that are started inherit it. Without a home folder,
-    nothing is kept.
-    """
-    import platformdirs
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        try:
-            cache = platformdirs.user_cache_path("dtda_prob", appauthor=False)
-            folder = cache / "jax" / platform.node()
-            folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, RuntimeError):  # RuntimeError: no HOME, and no entry for the user
-            return
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(CACHE_BYTES))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 def _check_engine(context: click.Context, parameter: click.Parameter, words: str) -> str:
