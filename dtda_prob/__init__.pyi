@@ -40,6 +40,7 @@ from dtda_prob.storage import verify as verify
 from dtda_prob.studies.options import Options as Options
 from dtda_prob.studies.price import plan as plan
 from dtda_prob.studies.run import Where as Where
+from dtda_prob.suspects import check as check
 from dtda_prob.tables import read_table as read_table
 from dtda_prob.training import Training as Training
 from dtda_prob.transforms.covariance import covariance as covariance

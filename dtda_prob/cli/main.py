@@ -10,7 +10,8 @@ from typing import Any, TextIO
 import click
 
 from dtda_prob.cli.attribute import attribute
-from dtda_prob.cli.check import diagnose, evaluate
+from dtda_prob.cli.check import check
+from dtda_prob.cli.evaluate import diagnose, evaluate
 from dtda_prob.cli.experiment import user_frame
 from dtda_prob.cli.new import new
 from dtda_prob.cli.output import printable
@@ -133,7 +134,7 @@ def completion(shell: str) -> None:
     click.echo(kind(root, {}, "dtda", "_DTDA_COMPLETE").source())
 
 
-COMMANDS = (demo, new, sample, push, attribute, evaluate, diagnose, report, info, completion)
+COMMANDS = (demo, check, new, sample, push, attribute, evaluate, diagnose, report, info, completion)
 
 
 @click.group(

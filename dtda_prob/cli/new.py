@@ -15,7 +15,7 @@ from dtda_prob.cli.table import (
     MISSING,
     Uses,
     described,
-    read_roles,
+    read_known,
     target_option,
     task_option,
     uses_of,
@@ -55,7 +55,10 @@ def new(
     if csv is None:
         text, lines = from_template(file, "digits"), ["a small network on handwritten digits."]
     else:
-        uses = uses_of(read_roles(csv, target, task, label), missing)
+        from dtda_prob.tables import roles
+
+        chosen = roles(read_known(csv, target, label), target, task, label)  # ty: ignore[invalid-argument-type]
+        uses = uses_of(chosen, missing)
         text, lines = of_table(file, csv, uses), _described(uses)
     with file.open("x", encoding="utf-8") as out:
         out.write(text)

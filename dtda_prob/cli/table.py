@@ -41,27 +41,23 @@ class Uses(NamedTuple):
     num_rows: int
 
 
-def read_roles(file: Path, target: str | None, task: str | None, label: str | None = None) -> "Roles":
-    """Read a table, and choose what is predicted from what.
+def read_known(file: Path, target: str | None, label: str | None = None) -> "Table":
+    """Read a table that has these columns.
 
     Raises:
         click.BadParameter: for an unknown column.
-        ValueError: if the table cannot be read, or the target not be predicted.
+        ValueError: if the table cannot be read.
     """
-    from dtda_prob.tables import read_table, roles
+    from dtda_prob.tables import read_table
 
     table = read_table(file)
     for name, option in (target, "--target"), (label, "--label"):
-        _check_known(table, name, option)
-    return roles(table, target, task, label)  # ty: ignore[invalid-argument-type]
-
-
-def _check_known(table: "Table", name: str | None, option: str) -> None:
-    if name is not None:
-        try:
-            table.column(name)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint=option) from error
+        if name is not None:
+            try:
+                table.column(name)
+            except ValueError as error:
+                raise click.BadParameter(str(error), param_hint=option) from error
+    return table
 
 
 def uses_of(chosen: "Roles", missing: str) -> Uses:

@@ -29,12 +29,13 @@ class Style(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A point with the path of its error bars, and what it is."""
+    """A point with the path of its error bars, what it is, and whether it stands out."""
 
     x: float
     y: float
     errors: str
     label: str
+    stands_out: bool = True
 
 
 class Axis(NamedTuple):
@@ -95,9 +96,9 @@ def densities(
     curves = [
         _density(np.log10(draws) if far_apart else draws / 10.0**scale) for draws in known.values()
     ]
-    x = _axis(_labelled(measured, scale, unit), np.concatenate([x for x, _ in curves]), far_apart)
+    x = axis(_labelled(measured, scale, unit), np.concatenate([x for x, _ in curves]), far_apart)
     heights = np.concatenate([y for _, y in curves])
-    y = _axis("density, per decade" if far_apart else "density", np.append(heights, 0.0))
+    y = axis("density, per decade" if far_apart else "density", np.append(heights, 0.0))
     figure = Figure(described, x, y, [], [])
     for style, curve in zip(known, curves, strict=True):
         figure.lines.append((style, _path(figure.across(curve[0]), figure.down(curve[1]))))
@@ -114,7 +115,7 @@ def agreement(result: xr.Dataset, query: Any, divergence: str, unit: str, descri
     x, x_error, y, y_error = (np.nan_to_num(chosen[name].values / 10.0**scale) for name in names)
     ends = np.concatenate([x - x_error, x + x_error, y - y_error, y + y_error])
     labels = (_labelled(f"{arm} {divergence}", scale, unit) for arm in ("predicted", "retrained"))
-    figure = Figure(described, *(_axis(label, ends) for label in labels), [], [])
+    figure = Figure(described, *(axis(label, ends) for label in labels), [], [])
     sides = figure.across([x, x - x_error, x + x_error]), figure.down([y, y - y_error, y + y_error])
     for i, label in enumerate(chosen["perturbation"].values.tolist()):
         (across, left, right), (down, bottom, top) = (side[:, i] for side in sides)
@@ -130,8 +131,8 @@ def _labelled(what: str, scale: int, unit: str) -> str:
     return f"{what} ({said})" if said else what
 
 
-def _axis(label: str, values: np.ndarray, is_log: bool = False) -> Axis:
-    """Return an axis that holds some values, which are exponents of ten where it is logarithmic."""
+def axis(label: str, values: np.ndarray, is_log: bool = False) -> Axis:
+    """Build an axis that holds some values, which are exponents of ten where it is logarithmic."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = float(values.min()), float(values.max())

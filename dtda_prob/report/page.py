@@ -72,11 +72,11 @@ def write(
         )
     with readable(Path(study)):
         text = _fitting(opened, Choice(labels, number, top), title)
-    _replace(Path(path), text)
+    replace_file(Path(path), text)
     return Path(path)
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Write a file as a whole or not at all."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -98,6 +98,24 @@ def _fitting(study: Study, choice: Choice, title: str | None) -> str:
 
 
 def _render(study: Study, choice: Choice, title: str | None) -> str:
+    shown, agreements = panels_of(study, choice), agreements_of(study, choice.num_queries)
+    verdicts = [verdict_of(part) for part in study.of_kind("verdict")]
+    return rendered(
+        "page.html",
+        title=title or summary.title(shown),
+        eyebrow=f"Study {study.path.name}",
+        glance=summary.glance(study, shown, verdicts, agreements),
+        warnings=list(summary.warnings(study)),
+        asked=summary.asked(study),
+        verdicts=verdicts,
+        agreements=agreements,
+        shown=shown,
+        parts=summary.holds(study),
+    )
+
+
+def rendered(template: str, **parts: Any) -> str:
+    """Render a page from its template and what it shows; text is escaped and clipped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dtda_prob.report", ASSETS),
         autoescape=True,
@@ -106,26 +124,16 @@ def _render(study: Study, choice: Choice, title: str | None) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=_clipped,
     )
-    shown, agreements = panels_of(study, choice), agreements_of(study, choice.num_queries)
-    verdicts = [verdict_of(part) for part in study.of_kind("verdict")]
     script = _asset("page.js")
-    return environment.get_template("page.html").render(
-        title=title or summary.title(shown),
-        study=study.path.name,
+    return environment.get_template(template).render(
         policy=Markup(_policy(script)),
         style=Markup(_asset("page.css")),
         script=Markup(script),
         across=figures.ACROSS,
         down=figures.DOWN,
-        glance=summary.glance(study, shown, verdicts, agreements),
-        warnings=list(summary.warnings(study)),
-        asked=summary.asked(study),
-        verdicts=verdicts,
-        agreements=agreements,
-        shown=shown,
-        parts=summary.holds(study),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("dtda_prob"),
+        **parts,
     )
 
 

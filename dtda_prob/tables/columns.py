@@ -61,9 +61,9 @@ class Column(NamedTuple):
         ranges = self.kind in ("number", "date")
         low, high = (self.values.min(), self.values.max()) if ranges else (0.0, 0.0)
         if self.kind == "number" and len(self.levels) == 2:
-            return f"number: {' and '.join(f'{_short(k)} ({n:,})' for k, n in self.levels.items())}"
+            return f"number: {' and '.join(f'{short(k)} ({n:,})' for k, n in self.levels.items())}"
         if self.kind == "number":
-            return f"number, {_short(low)} to {_short(high)}"
+            return f"number, {short(low)} to {short(high)}"
         if self.kind == "date":
             first, last = (pd.Timestamp(days, unit="D").date() for days in (low, high))
             return f"date, {first} to {last}"
@@ -88,7 +88,7 @@ class Column(NamedTuple):
         return f"; {excerpt(cell)} in line {line}{more} taken as missing"
 
 
-def _short(number: Any) -> str:
+def short(number: Any) -> str:
     """Return a number in a few digits, without a power of ten where it is neither large nor small."""
     if number and not 1e-4 <= abs(number) < 1e7:
         return f"{number:.4g}"

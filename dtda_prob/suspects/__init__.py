@@ -1,0 +1,4 @@
+"""Which rows of a table look wrong."""
+
+from dtda_prob.suspects.check import Checked as Checked
+from dtda_prob.suspects.check import check as check

@@ -1,0 +1,137 @@
+"""Which rows of a table look wrong: a ranked list, with reasons."""
+
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dtda_prob.suspects.cells import contradictions, surprises
+from dtda_prob.suspects.features import matrix
+from dtda_prob.suspects.left_out import Judgement, judge
+from dtda_prob.suspects.reasons import reason
+from dtda_prob.suspects.scales import best, scales
+from dtda_prob.tables import Roles, Table, Task, read_table, roles
+
+LEAST_ROWS = 10
+MOST_REASONS = 1000
+"""Rows of which is said why they look wrong."""
+FOUND = ["line", "score", "loss", "error", "actual", "predicted", "spread", "why"]
+
+
+class Checked(NamedTuple):
+    """The rows of a table, the most suspicious first.
+
+    Attributes:
+        rows: by rank: `line` in the file (the header is line 1), `score` (nats by which the row
+            surprises: its target, and its most surprising cell), `loss` (the negative log density of
+            its target under models that were trained without the row) and its standard `error` over
+            draws, `actual` and `predicted` target, the `spread` of the prediction (its standard
+            deviation, or the probability of the predicted class), and `why`, of the first thousand.
+        roles: the table, and what was predicted from what.
+        num_models: models that were trained.
+    """
+
+    rows: pd.DataFrame
+    roles: Roles
+    num_models: int
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Return what was found beside the cells of each row, as they stand in the file."""
+        cells = self.roles.table.cells.loc[self.rows["line"]].set_axis(self.rows.index)
+        clash = {name: f"{name} (cell)" for name in cells if name in self.rows}
+        return self.rows.join(cells.rename(columns=clash))
+
+    def to_csv(self, path: str | PathLike) -> Path:
+        """Write every row once, the most suspicious first."""
+        self.table.to_csv(path, float_format="%.6g")
+        return Path(path)
+
+
+def check(
+    table: str | PathLike | Table,
+    *,
+    target: str | None = None,
+    task: Task | None = None,
+    seed: int = 0,
+    num_draws: int = 8,
+    progress: bool = True,
+) -> Checked:
+    """Rank the rows of a table by how wrong they look.
+
+    Models of the target are trained without a part of the rows, for each part in turn and with several
+    seeds, and judge the rows that they have not seen. Cells that surprise by themselves count as well:
+    numbers far from all others in their column, and text among numbers. See the page on clean labels
+    for how well this works.
+
+    Args:
+        table: a file of separated values, or what `read_table` read.
+        target: the column to predict; guessed if None.
+        task: "regression" or "classification"; by what the target holds if None.
+        seed: of all randomness.
+        num_draws: models for each part of the rows, an even number.
+        progress: whether to show a bar on terminals.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it cannot be understood, or the target cannot be predicted.
+    """
+    read = table if isinstance(table, Table) else read_table(table)
+    chosen = roles(read, target, task)
+    if len(chosen.lines) < LEAST_ROWS:
+        raise ValueError(
+            f"{read.path}: {chosen.target.name!r} is known in {len(chosen.lines)} rows; {LEAST_ROWS} "
+            "or more are needed to train on some and judge others"
+        )
+    found = _judged(chosen, seed, num_draws, progress)
+    return Checked(_ranked(chosen, found), chosen, found.num_models)
+
+
+def _judged(chosen: Roles, seed: int, num_draws: int, progress: bool) -> Judgement:
+    """Judge the rows whose target is known; of numbers, on the scale that predicts them best."""
+    x, options = matrix(chosen), (seed, num_draws, progress)
+    if chosen.task == "classification":
+        places = {name: place for place, name in enumerate(chosen.classes)}
+        y = chosen.target_text.map(places).to_numpy(np.int32)
+        return judge(x, y, len(places), *options)
+    values = chosen.target.values[chosen.lines].to_numpy(float)
+    return best(
+        [
+            scale.original(judge(x, scale.model(values), None, *options), values)
+            for scale in scales(values)
+        ]
+    )
+
+
+def _ranked(chosen: Roles, found: Judgement) -> pd.DataFrame:
+    """Return a row for each line of the table, the most suspicious first."""
+    is_class = chosen.task == "classification"
+    actual = chosen.target_text if is_class else chosen.target.values[chosen.lines]
+    predicted = found.predicted
+    judged = pd.DataFrame(
+        {
+            "loss": found.loss,
+            "error": found.error,
+            "actual": actual,
+            "predicted": np.array(chosen.classes)[predicted.astype(int)] if is_class else predicted,
+            "spread": found.spread,
+        },
+        index=chosen.lines,
+    )
+    cells = surprises(chosen.table, chosen.target.name)
+    rows = judged.reindex(chosen.table.cells.index)
+    typical = float(judged["loss"].median())
+    own = (rows["loss"] - typical).clip(lower=0).fillna(0.0)
+    rows["score"] = own + cells.max(axis=1).fillna(0.0) if len(cells.columns) else own
+    rows["typical"] = typical
+    order = np.lexsort([-rows["loss"].fillna(-np.inf), -rows["score"]])
+    rows = rows.iloc[order].reset_index(names="line")
+    others = contradictions(chosen)
+    whys = [
+        reason(chosen, row, cells.loc[row["line"]], others.get(row["line"]))
+        for _, row in rows.iloc[:MOST_REASONS].iterrows()
+    ]
+    rows["why"] = whys + [""] * (len(rows) - len(whys))
+    return rows[FOUND].set_axis(pd.RangeIndex(1, len(rows) + 1, name="rank"))
