@@ -47,7 +47,7 @@ def test_planted_errors_come_first_on_the_terminal_in_the_list_and_on_the_page(t
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert (said["target"], said["task"], said["models"]) == ("price", "regression", 20)
-    assert "category: a (" in result.stderr
+    assert "category: " in result.stderr
     first = {one["line"]: one["why"] for one in said["rows"][:3]}
     assert {line: why for line, why in first.items() if WRONG[line] in why} == first
     ranked = pd.read_csv("ranked.csv")
