@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtda_prob.cli.output import Result, definitions, emit, json_option, say
-from dtda_prob.cli.step import keep_compilations
 from dtda_prob.cli.table import described, read_known, target_option, task_option
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ def check(
     rows that they have not seen. Numbers far from all others, and text among numbers, count as well.
     """
     say(f"Reading {table} ...")
-    keep_compilations()
     from dtda_prob.tables import roles
 
     read = read_known(table, target)

@@ -25,7 +25,8 @@ class Checked(NamedTuple):
 
     Attributes:
         rows: by rank: `line` in the file (the header is line 1), `score` (nats by which the row
-            surprises: its target, and its most surprising cell), `loss` (the negative log density of
+            surprises: its target, by the share of its features that are known, and its most surprising
+            cell), `loss` (the negative log density of
             its target under models that were trained without the row) and its standard `error` over
             draws, `actual` and `predicted` target, the `spread` of the prediction (its standard
             deviation, or the probability of the predicted class), and `why`, of the first thousand.
@@ -123,7 +124,7 @@ def _ranked(chosen: Roles, found: Judgement) -> pd.DataFrame:
     cells = surprises(chosen.table, chosen.target.name)
     rows = judged.reindex(chosen.table.cells.index)
     typical = float(judged["loss"].median())
-    own = (rows["loss"] - typical).clip(lower=0).fillna(0.0)
+    own = (rows["loss"] - typical).clip(lower=0).fillna(0.0) * _known(chosen)
     rows["score"] = own + cells.max(axis=1).fillna(0.0) if len(cells.columns) else own
     rows["typical"] = typical
     order = np.lexsort([-rows["loss"].fillna(-np.inf), -rows["score"]])
@@ -135,3 +136,8 @@ def _ranked(chosen: Roles, found: Judgement) -> pd.DataFrame:
     ]
     rows["why"] = whys + [""] * (len(rows) - len(whys))
     return rows[FOUND].set_axis(pd.RangeIndex(1, len(rows) + 1, name="rank"))
+
+
+def _known(chosen: Roles) -> pd.Series:
+    """Return the share of the features of each row that are known, by which alone it is judged."""
+    return chosen.table.frame[[column.name for column in chosen.features]].notna().mean(axis=1)

@@ -10,6 +10,8 @@ from dtda_prob.tables import Column, Roles
 
 FURTHEST, HIGHEST = 4.0, 3.0
 """Bounds of scaled values and of normal scores."""
+LEAST_MARKED = 8
+"""Rows that a feature marks, at least."""
 QUARTILES = 1.349
 """Standard deviations between the quartiles of a normal distribution."""
 
@@ -30,12 +32,14 @@ def centre_and_spread(values: np.ndarray) -> tuple[float, float]:
 def matrix(roles: Roles) -> Float[np.ndarray, "row feature"]:
     """Return the features of the rows whose target is known.
 
-    A number enters twice, scaled by its quartiles and by its rank, both bounded; a category as a 0 or 1
-    for each of its values; a missing value as the median, and as a 1 in a feature of its own.
+    A number enters twice, scaled by its quartiles and by its rank, both bounded; a missing one as the
+    median, and as a 1 in a feature of its own; a category as a 0 or 1 for each of its values. What too
+    few rows have gets no feature of its own, since a model would learn it from one or two of them.
     """
     columns = [column._replace(values=column.values[roles.lines]) for column in roles.features]
     parts = [_words(one) if one.kind == "category" else _numbers(one) for one in columns]
-    return np.concatenate([part for part in parts if part.size], axis=1).astype(np.float32)
+    nothing = np.zeros((len(roles.lines), 1))
+    return np.concatenate([nothing, *parts], axis=1).astype(np.float32)
 
 
 def _numbers(column: Column) -> Float[np.ndarray, "row feature"]:
@@ -48,9 +52,11 @@ def _numbers(column: Column) -> Float[np.ndarray, "row feature"]:
     parts = [np.clip((filled - centre) / spread, -FURTHEST, FURTHEST)]
     if len(np.unique(filled)) > 2:
         parts.append(np.clip(ndtri(rankdata(filled) / (len(filled) + 1)), -HIGHEST, HIGHEST))
-    return np.stack([*parts, *([missing] if missing.any() else [])], axis=1)
+    marks = [missing] if LEAST_MARKED <= missing.sum() <= len(values) - LEAST_MARKED else []
+    return np.stack([*parts, *marks], axis=1)
 
 
 def _words(column: Column) -> Float[np.ndarray, "row feature"]:
     values = column.values.astype(object)
-    return pd.get_dummies(values.where(values.notna(), "(missing)"), dtype=float).to_numpy()
+    marks = pd.get_dummies(values.where(values.notna(), "(missing)"), dtype=float).to_numpy()
+    return marks[:, marks.sum(0) >= LEAST_MARKED]
