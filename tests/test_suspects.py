@@ -11,7 +11,7 @@ from scipy.stats import norm
 from dtda_prob import cli
 from dtda_prob.suspects.cells import contradictions, surprises
 from dtda_prob.suspects.features import matrix
-from dtda_prob.suspects.left_out import Judgement, folds
+from dtda_prob.suspects.left_out import Judgement, folds, of_all
 from dtda_prob.suspects.scales import Scale, best, scales
 from dtda_prob.tables import read_table, roles
 
@@ -89,7 +89,7 @@ def test_only_far_numbers_and_odd_texts_surprise(tmp_path):
     planted().to_csv(tmp_path / "t.csv", index=False)
     nats = surprises(read_table(tmp_path / "t.csv"), "price")
     assert set(nats.index[(nats > 0).any(axis=1)]) == {22, 35}
-    assert nats.loc[35, "age"] == pytest.approx(np.log(NUMBER))
+    assert nats.loc[35, "age"] == pytest.approx(2 * np.log(NUMBER))
     assert nats.loc[22, "age"] > 30
 
 
@@ -115,6 +115,16 @@ def test_densities_are_in_the_units_of_the_target_on_either_scale():
     assert best([worse, found]) is found
     assert len(scales(values - values.min())) == len(scales(100 + zeros)) == 1
     assert Scale.of(100 + zeros, False).spread > 0
+
+
+def test_a_loss_is_of_the_mean_density_over_draws_with_its_error():
+    rng = np.random.default_rng(0)
+    draws = rng.gamma(2.0, size=(400, 30, 50))
+    loss, error = of_all(-np.log(draws))
+    np.testing.assert_allclose(loss, -np.log(draws.mean(0)), rtol=1e-6, atol=1e-9)
+    spread = np.array([of_all(-np.log(part))[0] for part in np.split(draws, 40)]).std(0)
+    assert np.mean(error) * 40**0.5 == pytest.approx(spread.mean(), rel=0.1)
+    assert of_all(np.full((4, 1), 1000.0))[0] == pytest.approx(1000)
 
 
 def test_parts_are_of_equal_size():

@@ -16,8 +16,8 @@ def surprises(table: Table, target: str) -> pd.DataFrame:
     """Return by how many nats each cell surprises, by line and column.
 
     A number surprises by the log density of a Cauchy distribution about the median, less the density
-    at the most distant numbers but a few; a text among numbers by the log of how rare that is. The
-    distance of the target is judged by models, and is not judged here.
+    at the most distant numbers but a few; a text among numbers by twice the log of how rare that
+    is. The distance of the target is judged by models, and is not judged here.
     """
     found = {
         column.name: _far(column) * (column.name != target) + _odd(column)
@@ -42,7 +42,7 @@ def _odd(column: Column) -> pd.Series:
     """Return the surprise of cells that are no number."""
     nats = pd.Series(0.0, column.values.index)
     if column.odd:
-        nats.loc[list(column.odd)] = np.log(len(nats) / len(column.odd))
+        nats.loc[list(column.odd)] = 2 * np.log(len(nats) / len(column.odd))
     return nats
 
 

@@ -27,7 +27,7 @@ class Judgement(NamedTuple):
     """What models that were trained without a row say of it, row by row.
 
     Attributes:
-        loss: the negative log density or probability of its target, in nats, averaged over draws.
+        loss: the negative log of the density or probability of its target, averaged over draws.
         error: its standard error over draws.
         predicted: the predicted number, or the position of the predicted class.
         spread: the standard deviation of the prediction, or the probability of the predicted class.
@@ -92,10 +92,18 @@ def judge(
     return _judgement(own, num_classes is not None, number)
 
 
+def of_all(loss: Float[np.ndarray, "drawn *row"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the loss of the density averaged over draws, and its standard error to first order."""
+    least = loss.min(0)
+    density = np.exp(least - loss)
+    mean = density.mean(0)
+    error = density.std(0, ddof=1) / (mean * len(loss) ** 0.5)
+    return least - np.log(mean), error
+
+
 def _judgement(own: Float[np.ndarray, "drawn row output"], by_class: bool, number: int) -> Judgement:
     loss, predicted, spread = np.moveaxis(own, -1, 0)
-    mean = loss.mean(0)
-    error = loss.std(0, ddof=1) / len(loss) ** 0.5
+    mean, error = of_all(loss)
     if not by_class:
         between = predicted.var(0)
         return Judgement(mean, error, predicted.mean(0), np.sqrt((spread**2).mean(0) + between), number)

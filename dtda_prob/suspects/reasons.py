@@ -11,7 +11,7 @@ from dtda_prob.tables.text import excerpt
 NEAR = 0.25
 """Relative distance from a power of ten at which a decimal point may be misplaced."""
 NOTABLE = 1.0
-"""Nats of a cell that are worth a word."""
+"""Nats that are worth a word."""
 
 
 def reason(roles: Roles, row: pd.Series, cells: pd.Series, other: int | None) -> str:
@@ -19,17 +19,19 @@ def reason(roles: Roles, row: pd.Series, cells: pd.Series, other: int | None) ->
 
     Args:
         roles: the table, and what is predicted.
-        row: what was found of the row: `line`, `loss`, `actual`, `predicted`, `spread`.
+        row: what was found of it: `line`, `loss`, its `typical` value, `actual`, `predicted`, `spread`.
         cells: by how many nats each of its cells surprises.
         other: the line of a row with the same features and another target, if any.
     """
     line = int(row["line"])
-    known = np.isfinite(row["loss"])
-    parts = [_judged(roles, row)] if known else [f"{roles.target.name} is missing"]
+    own = row["loss"] - row["typical"]
     notable = cells[cells >= NOTABLE].sort_values(ascending=False)
-    parts = [*parts, *(_cell(roles.table.columns[str(name)], line) for name in notable.index[:3])]
-    if len(notable) and known and notable.iloc[0] > row["loss"] - row["typical"]:
-        parts = [*parts[1:], parts[0]]
+    parts = [_cell(roles.table.columns[str(name)], line) for name in notable.index[:3]]
+    if np.isnan(own):
+        parts.append(f"{roles.target.name} is missing")
+    elif own >= NOTABLE or not parts:
+        first = len(parts) if parts and notable.iloc[0] > own else 0
+        parts.insert(first, _judged(roles, row))
     if other is not None:
         there = roles.table.cells.loc[other, roles.target.name]
         parts.append(f"line {other} has the same features and {excerpt(str(there))}")
