@@ -10,6 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 import platformdirs
 
@@ -69,7 +70,8 @@ class compiled:
         """Return the traced part of arguments, and the jitted function of it."""
         traced, static = split(args)
         shapes = tuple(map(np.shape, jax.tree.leaves(traced)))
-        return traced, _jitted(self.function, static, shapes, self.quick)
+        level = None if _is_tracing() else _level(self.quick)
+        return traced, _jitted(self.function, static, shapes, level)
 
 
 def split(tree: Any) -> tuple[Any, "Static"]:
@@ -115,7 +117,7 @@ class Static:
 
 
 @lru_cache(maxsize=MAX_COMPILED)
-def _jitted(function: Callable, static: Static, shapes: tuple, quick: bool) -> Any:
+def _jitted(function: Callable, static: Static, shapes: tuple, level: int | None) -> Any:
     """Return the jitted function of a static structure; the least recently used are freed.
 
     One for all shapes would keep the code for each of them, however many data sets there are. It has
@@ -126,15 +128,20 @@ def _jitted(function: Callable, static: Static, shapes: tuple, quick: bool) -> A
         return function(*joined(traced, static))
 
     call.__name__ = getattr(function, "__name__", type(function).__name__)
-    return jax.jit(call, compiler_options=_options(quick))
+    return jax.jit(call, compiler_options=None if level is None else {LEVEL: level})
 
 
-def _options(quick: bool) -> dict[str, int] | None:
-    """Return options of XLA, None where XLA_FLAGS or another device decides."""
+def _is_tracing() -> bool:
+    """Return whether JAX is tracing: a call becomes a part, and the options of the whole hold."""
+    return is_tracer(jnp.zeros(()))
+
+
+def _level(quick: bool) -> int | None:
+    """Return the effort of LLVM, None where XLA_FLAGS or another device decides."""
     if quick:
-        return {LEVEL: ONCE}
+        return ONCE
     decided = LEVEL in os.environ.get("XLA_FLAGS", "") or jax.default_backend() != "cpu"
-    return None if decided else {LEVEL: OFTEN}
+    return None if decided else OFTEN
 
 
 def keep_compilations() -> None:

@@ -114,5 +114,15 @@ def test_without_a_home_nothing_is_kept_and_nothing_fails(no_folder, monkeypatch
 @pytest.mark.parametrize("flags", ["", "--xla_backend_optimization_level=3"])
 def test_flags_of_the_environment_decide_before_the_library(monkeypatch, flags):
     monkeypatch.setenv("XLA_FLAGS", flags)
-    expected = None if flags or jax.default_backend() != "cpu" else {compiling.LEVEL: compiling.OFTEN}
-    assert compiling._options(quick=False) == expected
+    expected = None if flags or jax.default_backend() != "cpu" else compiling.OFTEN
+    assert compiling._level(quick=False) == expected
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_compiled_function_may_be_part_of_another(monkeypatch, quick):
+    """JAX refuses options of XLA on a part of what it compiles."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    inner = compiled(lambda x, factor: factor * x, quick=quick)
+    outer = compiled(lambda x: inner(x, 2.0) + jax.vmap(lambda each: inner(each, 3.0))(x))
+    np.testing.assert_allclose(outer(np.ones(3)), 5.0)
+    np.testing.assert_allclose(jax.grad(lambda x: inner(x, 2.0).sum())(np.ones(3)), 2.0)
