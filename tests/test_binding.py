@@ -407,10 +407,6 @@ def ratio(z):
 
 
 PAIRS = {
-    "one of two": (
-        lambda z: dist.Bernoulli(logits=z),
-        lambda z: dist.Bernoulli(probs=jax.nn.sigmoid(z)),
-    ),
     "sigmoid by hand": (
         lambda z: dist.Bernoulli(logits=z),
         lambda z: dist.Bernoulli(probs=1 / (1 + jnp.exp(-z))),
@@ -419,10 +415,6 @@ PAIRS = {
     "counts": (
         lambda z: dist.Binomial(3, logits=z),
         lambda z: dist.Binomial(3, probs=jax.nn.sigmoid(z)),
-    ),
-    "waiting times": (
-        lambda z: dist.Geometric(logits=z),
-        lambda z: dist.Geometric(probs=jax.nn.sigmoid(z)),
     ),
     "classes": (
         lambda z: dist.Categorical(logits=jnp.stack([-z, z, 0 * z], -1)),

@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
-from tables import ones, pull, train_network
+from tables import ones, pull, train, train_network
 
 import dtda_prob as dtda
 from dtda_prob import curvature, kernels
@@ -116,7 +116,7 @@ def test_retrainings_of_a_choice_are_kept_and_shared(training, tmp_path):
     where = dtda.Where(tmp_path / "study", progress=False)
     small = dtda.Training(training.program, training.kernel, some(training.measure, np.arange(4)))
     methods = [dtda.unroll(small)]
-    choice = dtda.choose(small, KEY, methods=methods, budget=36, num_draws=3, where=where)
+    choice = dtda.choose(small, KEY, methods=methods, budget=36, num_draws=4, where=where)
     assert {"retrained.all_data", "retrained.perturbed"} == {*dtda.contents(where.store).index}
     arms = dtda.evaluate.retrainings(
         small, choice.key, choice.perturbations, num_retrainings=4, where=where
@@ -138,7 +138,7 @@ def test_what_cannot_be_chosen_is_refused():
 
 
 def test_some_queries_of_a_measure_are_rows_of_its_response():
-    training = train_network()
+    training = train("exact mode")
     chosen = dtda.Training(training.program, training.kernel, some(training.measure, np.array([2, 0])))
     weights = ones(training.program.num_data)
     rows = pull(dtda.unroll(training), weights)
@@ -147,7 +147,7 @@ def test_some_queries_of_a_measure_are_rows_of_its_response():
 
 
 def test_attribute_chooses_where_no_push_forward_is_named(training):
-    chosen = dtda.choose(training, KEY, methods=[dtda.unroll(training)], budget=36, num_draws=3)
+    chosen = dtda.choose(training, KEY, methods=[dtda.unroll(training)], budget=36, num_draws=4)
     assert chosen.table.attrs["chosen"] == "unroll()"
     attempts = []
 
@@ -179,6 +179,6 @@ def test_methods_that_are_not_finite_are_named(training):
     broken = dtda.influence(training, curvature.identity(damping=1.0), factor=np.nan)
     methods = [dtda.unroll(training), broken]
     with pytest.warns(RuntimeWarning, match="not finite"):
-        choice = dtda.choose(training, KEY, methods=methods, budget=36, num_draws=3)
+        choice = dtda.choose(training, KEY, methods=methods, budget=36, num_draws=4)
     assert choice.push_forward.name == "unroll()"
     assert f"The effects of {broken.name} are not finite." in choice.summary

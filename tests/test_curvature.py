@@ -75,26 +75,30 @@ def truth(damping=DAMPING, program=None):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_inverse_is_symmetric_and_where_exact_that_of_the_dense_matrix(name, x64):
-    """Reverse mode is compiled with it, since `pull` is."""
-    curvature, program = ALL[name], network()
-    params, vector = at(program)
+    params, vector = at(network())
     other = optax.tree.random_like(jax.random.key(6), params, jax.random.normal)
+    one, two = solve(ALL[name], network()), solve(ALL[name], network(), other)
+    close(ravel_pytree(other)[0] @ one, two @ ravel_pytree(vector)[0], rtol=1e-9)
+    if name in EXACT:
+        close(one, truth(), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.iterates])
+def test_solves_by_iterations_have_a_transpose(name):
+    """As `pull` takes them; others are linear in a vector as they stand."""
+    curvature, program = ALL[name], regression()
+    params, vector = at(program)
     curvature.check(program)
 
-    @jax.jit
-    def both_ways(params, vector, other):
-        found = curvature.at(program, KEY, params, jnp.asarray(WEIGHTS))
+    def pulled(params, vector):
+        found = curvature.at(program, KEY, params, jnp.asarray(WEIGHTS, jnp.float32))
         function = curvature.inverse(found, params, lambda: 10.0)
-        forward, pullback = jax.vjp(lambda v: found.apply(function, v), vector)
-        return forward, pullback(other)[0]
+        return jax.vjp(lambda v: found.apply(function, v), vector)[1](vector)[0]
 
-    forward, backward = both_ways(params, vector, other)
-    close(optax.tree.vdot(other, forward), optax.tree.vdot(backward, vector), rtol=1e-9)
-    if name in EXACT:
-        close(ravel_pytree(forward)[0], truth(), rtol=1e-8, atol=1e-9)
+    assert jax.tree.map(jnp.shape, jax.eval_shape(pulled, params, vector)) == {"slopes": (3,)}
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", [name for name in EXACT if not CASES[name].alike])
 def test_in_units_by_parameter_it_is_damped_by_their_squares(name, x64):
     """(H + S^-2)^-1 where gradients are scaled, and exp(-H S^2) where displacements are."""
     program, curvature = network(), dataclasses.replace(EXACT[name], damping=1.0)
@@ -315,27 +319,7 @@ def test_a_prior_adds_its_own_hessian(x64):
 def test_with_fewer_data_than_parameters_a_prior_fills_the_null_space(x64):
     program, weights = regression(2), np.ones(2)
     exact = solve(curvatures.dense("gauss_newton"), program, weights=weights)
-    for curvature in (curvatures.gram(damping=0.0), curvatures.nystroem(rank=2, damping=0.0)):
-        close(solve(curvature, program, weights=weights), exact, rtol=1e-8)
-
-
-def test_convolutions_and_shared_weights_have_kronecker_factors():
-    images = np.random.default_rng(0).normal(size=(10, 6, 6, 1)).astype(np.float32)
-
-    def convolution(x, y):
-        kernel = numpyro.param("kernel", lambda key: jax.random.normal(key, (3, 3, 1, 4)))
-        shared = numpyro.param("shared", lambda key: jax.random.normal(key, (4, 4)))
-        with numpyro.plate("data", len(x)) as i:
-            hidden = jax.lax.conv_general_dilated(
-                x[i], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            logits = jnp.tanh(jnp.tanh(hidden @ shared) @ shared).mean((1, 2))
-            numpyro.sample("y", dist.Categorical(logits=logits), obs=y[i])
-
-    program = dtda.Program(convolution, images, np.arange(10) % 4)
-    whole = solve(curvatures.block_diagonal(damping=1.0), program, weights=np.ones(10))
-    found = solve(curvatures.kronecker("gauss_newton", damping=1.0), program, weights=np.ones(10))
-    assert np.linalg.norm(found - whole) < 0.05 * np.linalg.norm(whole)
+    close(solve(curvatures.gram(damping=0.0), program, weights=weights), exact, rtol=1e-8)
 
 
 def scaled(x, y):
@@ -476,15 +460,14 @@ def test_one_compilation_serves_every_damping_but_none(x64):
         traced.append(curvature)
         return inverse(curvature, *args)
 
-    first, second, auto, none = (
+    first, second, auto = (
         solve(curvatures.gram(damping=damping), program, inverse=counted)
-        for damping in (0.2, DAMPING, "auto", 0.0)
+        for damping in (0.2, DAMPING, "auto")
     )
-    assert len(traced) == 3
+    assert len(traced) == 2
     assert not np.allclose(first, second)
     close(second, truth(), rtol=1e-8)
     close(auto, second, rtol=1e-10)
-    assert np.isfinite(none).all()
 
 
 def test_products_are_traced_once_however_many_a_solver_takes(x64, monkeypatch):

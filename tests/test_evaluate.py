@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
-from tables import NUM_DATA, regression, train, train_network
+from tables import NUM_DATA, regression, train
 
 import dtda_prob as dtda
 from dtda_prob import evaluate
@@ -197,16 +197,6 @@ def test_draws_are_taken_from_the_front():
     whole = agree(noisy, retrained, num_splits=4)
     close(found["lds"].sel(draws=3), whole["lds"])
     assert (found["lds"].sel(draws=1) > found["lds"].sel(draws=3)).all()
-
-
-def test_vector_measurements_are_compared_as_vectors():
-    measure = dtda.measures.prediction(jnp.ones((2, 3)))
-    training = dtda.Training(train_network().program, train_network().kernel, measure)
-    data = dtda.leave_one_out(training.program, range(3))
-    found = evaluate.predictions(dtda.unroll(training), KEY, 1, data, check=False)
-    assert found["perturbed"].dims == ("draw", "query", "perturbation", "output")
-    shift = (found["perturbed"] - found["full"]).mean("draw")
-    close(evaluate.effects(found)["value"][0], np.linalg.norm(shift, axis=-1), rtol=1e-4)
 
 
 # Designs.

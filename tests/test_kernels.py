@@ -8,7 +8,6 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
-import optax.contrib
 import pytest
 import scipy.stats
 from cases.kernels import ADAM, CASES, DESCENT, missed
@@ -18,7 +17,7 @@ from numpyro.infer.autoguide import (
     AutoMultivariateNormal,
     AutoNormal,
 )
-from tables import NUM_DATA, direction, draw, last, ones, pull, regression, regression_data, train
+from tables import direction, draw, last, ones, pull, regression, regression_data, train
 
 import dtda_prob as dtda
 from dtda_prob import kernels, measures
@@ -78,7 +77,7 @@ def drawing(kernel: str):
     return training, value, jnp.asarray(regression_data()[1])
 
 
-@those(lambda case: case.smooth and case.weighted and case.num_states == 1)
+@those(lambda case: case.smooth and case.weighted and case.num_states == 1 and not case.alike)
 def test_a_draw_depends_on_key_and_weights_and_on_no_example_of_weight_zero(kernel, x64):
     _, value, y = drawing(kernel)
     first = value(KEY, ones(), y)
@@ -110,17 +109,12 @@ def test_a_draw_is_single_precision_by_default_and_has_an_axis_of_states(kernel)
     ("make", "values"),
     [
         (lambda rate: kernels.sgd(ADAM, learning_rate=rate, num_steps=3), (0.1, 0.2)),
-        (lambda decay: kernels.average(DESCENT, decay=decay), (0.5, 0.9)),
-        (lambda size: kernels.sgld(size, num_steps=3), (1e-3, 2e-3)),
-        (kernels.exact, (1.0, 0.5)),
-        (lambda temperature: kernels.laplace(temperature, max_steps=50), (1.0, 0.5)),
         (lambda first: kernels.pretrained({"slopes": np.array([first, 0, 0])}), (1.0, 2.0)),
-        (lambda rate: kernels.sghmc(1e-3, friction=rate, num_steps=3), (1.0, 2.0)),
-        (lambda rate: kernels.nuts(num_warmup=20, num_samples=1, target_acceptance=rate), (0.5, 0.9)),
     ],
-    ids=["rate", "decay", "step size", "exact", "laplace", "pretrained", "friction", "acceptance"],
+    ids=["rate", "pretrained"],
 )
 def test_one_compilation_serves_all_values_of_a_setting(make, values):
+    """Draws of other tests are compiled so too: a kernel that asks for a traced number raises."""
     program, traced = regression(), []
 
     def end(kernel, key):
@@ -189,12 +183,9 @@ MOVES = {
 
 @pytest.mark.parametrize("name", MOVES)
 def test_a_kernel_knows_which_parameters_the_data_move(name):
-    program, (kernel, expected) = bind_positive(), MOVES[name]
-    moves = kernel.moves(program)
+    kernel, expected = MOVES[name]
+    moves = kernel.moves(bind_positive())
     assert (bool(moves["level"]), bool(moves["scale"])) == expected
-    train_once = jax.jit(lambda weights: kernel.run(KEY, program, weights).params)
-    ends = train_once(ones()), train_once(ones().at[0].set(0.0))
-    assert tuple(bool(ends[0][site] != ends[1][site]) for site in ("level", "scale")) == expected
 
 
 def test_parts_of_an_array_may_be_frozen():
@@ -389,15 +380,6 @@ def finite_difference_and_response(training):
     return above - below, 2 * pull(dtda.unroll(training), ones()) @ step
 
 
-def test_muon_is_differentiated_through_its_matrices(x64):
-    """Parameters that are no matrices are Adam's in Muon, so that a layer with a bias is needed."""
-    x, y = np.random.default_rng(2).normal(size=(4, 3)), np.array([0, 1, 2, 0])
-    kernel = kernels.sgd(optax.contrib.muon(0.05, ns_steps=2), num_steps=8, batch_size=4)
-    layer = dtda.Program(dtda.zoo.classifier([], 3), regression_data()[0], y=np.arange(NUM_DATA) % 3)
-    training = dtda.Training(layer, kernel, dtda.measures.loss(x, y=y))
-    close(*finite_difference_and_response(training), rtol=1e-6, atol=1e-12)
-
-
 def test_early_stopping_keeps_the_best_step(x64):
     """Its parameters, and its response, are those of training that is truncated there."""
     whole = kernels.sgd(optax.sgd(0.1, momentum=0.9), num_steps=8, batch_size=4)
@@ -422,17 +404,17 @@ def test_early_stopping_makes_no_more_checks_once_its_patience_ends():
     scores = [float(missed({"slopes": slopes})) for slopes in path]
     assert scores[1] < min(scores[0], *scores[2:6])
     assert scores[8] < min(scores[:8])
-    for patience, kept in ((None, 8), (1, 1), (5, 8)):
+    for patience, kept in ((1, 1), (5, 8)):
         best = kernels.best(kernel, measures.function(missed), patience=patience)
         training = dtda.Training(program, best, measures.parameters())
         close(draw(training, ones()).value, path[kept], rtol=1e-5)
 
 
 OPTIMIZERS_WITH_ROOTS = {
-    "adam": optax.adam(0.05),
     "accumulated": optax.MultiSteps(optax.adam(0.05), 2),
-    "clipped": optax.chain(optax.clip_by_global_norm(1e-3), optax.rmsprop(0.05)),
-    "only where finite": optax.apply_if_finite(optax.amsgrad(0.05), 3),
+    "clipped, only where finite": optax.apply_if_finite(
+        optax.chain(optax.clip_by_global_norm(1e-3), optax.rmsprop(0.05)), 3
+    ),
 }
 
 
@@ -502,8 +484,8 @@ def fit(guide, program, weights, num_draws=400, **options):
     return jax.jit(draws)(jax.random.split(KEY, num_draws))
 
 
-@pytest.mark.parametrize("options", [{"num_particles": 8}, {"batch_size": 6}], ids=["all", "batches"])
-def test_the_fitted_guide_is_the_posterior(options):
+def test_the_fitted_guide_is_the_posterior():
+    options = {"num_particles": 2, "batch_size": 6}
     weights, (x, y) = ones().at[2].set(0.0), regression_data()
     params, losses, _ = fit(AutoMultivariateNormal, regression(), weights, num_steps=400, **options)
     precision = (weights[:, None] * x).T @ x / 0.5**2 + np.eye(3) / 2.0**2

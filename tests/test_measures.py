@@ -222,16 +222,18 @@ def alternate(step: float, leaf: Any) -> Any:
 
 # Values.
 
+STEPS = 0.0, -5.0, 0.5, 5.0
+
 
 @cache
-def values(kind: str, name: str) -> list:
+def values(kind: str, name: str) -> jax.Array:
     """Return what a measure reads off its outputs, as they are and moved, all compiled together."""
     bound = measure(kind, name)
 
     def all_values(params):
         outputs = bound.outputs(params)
-        moved = [jax.tree.map(partial(alternate, step), outputs) for step in (0.0, -5.0, 0.5, 5.0)]
-        return [bound.readout(each) for each in moved]
+        moved = jax.tree.map(lambda leaf: jnp.stack([alternate(step, leaf) for step in STEPS]), outputs)
+        return jax.vmap(bound.readout)(moved)
 
     return jax.jit(all_values)(CASES[name].params)
 

@@ -31,9 +31,9 @@ def compiled_in(caplog: pytest.LogCaptureFixture) -> int:
 def test_prices_count_trainings_and_each_call_is_compiled_once(training, caplog, tmp_path):
     caplog.set_level(logging.WARNING)
     with jax.log_compiles(True):
-        sampled = price_of_sample(training, KEY, 8)
+        sampled = price_of_sample(training, KEY, 4)
         assert compiled_in(caplog) == 1
-        dtda.sample(training, KEY, 8)
+        dtda.sample(training, KEY, 4)
         assert compiled_in(caplog) == 1
         caplog.clear()
         exact, where = dtda.retrain(training), dtda.Where(tmp_path / "s.zarr", effects="effects")
@@ -42,7 +42,7 @@ def test_prices_count_trainings_and_each_call_is_compiled_once(training, caplog,
         options = dtda.Options(check=False, num_resamples=0)
         dtda.attribute(exact, KEY, 4, ["mean"], options=options, where=where)
         assert compiled_in(caplog) == 1
-    assert sampled.trainings == 8
+    assert sampled.trainings == 4
     assert scored.trainings == 4 * (1 + exact.cost.pull) == 4 * (2 + NUM_DATA)
     assert min(sampled[1:] + scored[1:]) > 0
 

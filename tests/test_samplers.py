@@ -137,7 +137,6 @@ def states_apart(transform, late=LATE):
     ("transform", "direction"),
     [
         ("unroll", "pull"),
-        ("influence", "pull"),
         ("finetune", "push"),
     ],
 )
@@ -331,7 +330,5 @@ def test_the_defaults_of_importance_sampling_fit_any_number_of_states():
 def test_the_time_of_training_is_known_where_its_step_size_is_traced(transform):
     """A step size is an argument of compiled code, in which it is no number."""
     training = train(kernels.sgld(1e-3, num_steps=7, batch_size=4), measure=slopes)
-    made = transform(training)
     call = compiled(lambda pull, key, weights: pull(key, weights))
-    response = call(made.pull, KEY, ones())
-    assert np.isfinite(response).all()
+    assert call.shapes(transform(training).pull, KEY, ones()).shape == (1, 3, NUM_DATA)

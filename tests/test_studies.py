@@ -124,9 +124,6 @@ def vectors():
 
 SAMPLES = {
     "several": lambda: {"weights": text(3), "keep": EVERYTHING},
-    "another dimension": lambda: {
-        "weights": xr.DataArray(np.ones((2, 12)), {"example": range(12)}, ("set", "example"))
-    },
     "several states": lambda: {
         "source": train(LATE),
         "num_chains": None,
@@ -139,7 +136,6 @@ SAMPLES = {
             train("sgd by epoch").program, [0, 0, 0, 1] + [2] * 8, removal="drop"
         )
     },
-    "labels of data": lambda: {"source": labelled()},
     "vectors": lambda: {"source": vectors()},
 }
 
@@ -168,7 +164,6 @@ def test_ranges_are_checked_once(tmp_path):
 CALLS = {
     "sample": lambda store, **where: sample(store, **where),
     "perturbations": lambda store, **where: sample(store, 4, text(6), **where),
-    "pull": lambda store, **where: score(store, **where),
     "pull of effects": lambda store, **where: score(store, effects="effects" if store else "", **where),
     "push": lambda store, **where: score(
         store, train("sgd by epoch"), perturbations=left_out([0, 3]), **where
@@ -194,7 +189,7 @@ def whole():
     return of
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "sample"])
 def test_an_interrupted_call_goes_on_and_gives_what_memory_does(
     name, whole, tmp_path, monkeypatch, one_query_at_a_time
 ):
@@ -207,7 +202,7 @@ def test_an_interrupted_call_goes_on_and_gives_what_memory_does(
         computed += some
     with interrupted(monkeypatch, -1) as some:
         check_same(CALLS[name](tmp_path / "study.zarr"), expected)
-    once = [str(block) for block in computed + some if name not in ("pull", "push")]
+    once = [str(block) for block in computed + some if name != "push"]
     assert len({*once}) == len(once)
     assert (dtda.verify(tmp_path / "study.zarr")["status"] == "finished").all()
 
@@ -228,10 +223,8 @@ def test_a_killed_process_is_taken_up(tmp_path):
 
 
 EXTENSIONS = {
-    "whole blocks": (4, 12, {}),
     "blocks that are not full": (6, 10, {"chunk_size": 8}),
     "several perturbations": (4, 8, {"weights": text(3)}),
-    "carried": (4, 8, SAMPLES["carried"]()),
     "runs that are chains": (6, 18, {"source": train(LATE), "num_chains": None}),
 }
 

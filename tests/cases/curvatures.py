@@ -21,12 +21,16 @@ class Case(NamedTuple):
         curvature: the curvature.
         exact: its inverse equals the inverse of the whole matrix.
         functions: any function of eigenvalues, undamped inverses too, equals that of the whole matrix.
+        iterates: it solves by iterations, whose derivative is a rule of their own.
+        alike: it takes the matrix (whole, by rows or by products) as another case does.
         rtol: relative cutoff of its pseudo-inverse in these laws.
     """
 
     curvature: Curvature
     exact: bool = True
     functions: bool = False
+    iterates: bool = False
+    alike: bool = False
     rtol: float | None = None
 
     @property
@@ -48,14 +52,18 @@ CASES = {
         curvature.dense("gauss_newton", damping=DAMPING, factorization="cholesky")
     ),
     "gram": Case(curvature.gram(damping=DAMPING), functions=True),
-    "gram by Cholesky": Case(curvature.gram(damping=DAMPING, factorization="cholesky")),
-    "conjugate gradients": Case(_products()),
-    "preconditioned": Case(_products(preconditioner=curvature.kronecker("gauss_newton"))),
-    "chebyshev": Case(curvature.chebyshev(damping=DAMPING, num_steps=200)),
+    "gram by Cholesky": Case(curvature.gram(damping=DAMPING, factorization="cholesky"), alike=True),
+    "conjugate gradients": Case(_products(), iterates=True),
+    "preconditioned": Case(
+        _products(preconditioner=curvature.kronecker("gauss_newton")), iterates=True, alike=True
+    ),
+    "chebyshev": Case(curvature.chebyshev(damping=DAMPING, num_steps=200), iterates=True, alike=True),
     "chebyshev, 2 steps": Case(curvature.chebyshev(damping=DAMPING, num_steps=2), exact=False),
-    "neumann": Case(curvature.neumann(damping=DAMPING, num_steps=1000)),
-    "lanczos": Case(curvature.lanczos(rank=RANK + 1, damping=DAMPING), functions=True),
-    "nystroem": Case(curvature.nystroem(rank=RANK, damping=DAMPING), functions=True, rtol=1e-9),
+    "neumann": Case(curvature.neumann(damping=DAMPING, num_steps=1000), iterates=True, alike=True),
+    "lanczos": Case(curvature.lanczos(rank=RANK + 1, damping=DAMPING), functions=True, alike=True),
+    "nystroem": Case(
+        curvature.nystroem(rank=RANK, damping=DAMPING), functions=True, alike=True, rtol=1e-9
+    ),
     "kronecker": Case(_kronecker(), exact=False),
     "uncorrected kronecker": Case(_kronecker(corrected=False), exact=False),
     "block_diagonal": Case(curvature.block_diagonal(damping=DAMPING), exact=False),

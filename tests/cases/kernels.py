@@ -27,18 +27,21 @@ class Case(NamedTuple):
     Attributes:
         kernel: the kernel.
         row: its row in the table of docs/kernels.md.
-        basic: compiles fast enough for every law about kernels and transforms.
+        basic: compiles fast, and has laws of its own in `test_laws`.
+        rows: visits rows in a way of its own.
         random: another key gives another outcome.
         smooth: finite differences agree with its derivative to five digits.
         weighted: its outcome depends on the weights.
         temperature: of the posterior that it draws from.
         num_states: draws of each run.
-        alike: its derivative is that of another case, of other numbers.
+        alike: its steps and their derivative are those of another case, of other numbers, or have
+            tests of their own.
     """
 
     kernel: Kernel
     row: str = ""
     basic: bool = False
+    rows: bool = False
     random: bool = True
     smooth: bool = True
     weighted: bool = True
@@ -74,12 +77,14 @@ SGLD = kernels.sgld(1e-3, num_steps=4, batch_size=4)
 
 CASES: dict[str, Case] = {
     "sgd by epoch": Case(
-        kernels.sgd(optax.sgd(0.05, momentum=0.9), num_epochs=3, batch_size=4), basic=True
+        kernels.sgd(optax.sgd(0.05, momentum=0.9), num_epochs=3, batch_size=4), basic=True, rows=True
     ),
     "sgd by independent batches": Case(
-        kernels.sgd(optax.sgd(0.05), num_steps=7, batch_size=4, replace=True), basic=True
+        kernels.sgd(optax.sgd(0.05), num_steps=7, batch_size=4, replace=True),
+        basic=True,
+        rows=True,
     ),
-    "adam on all data": Case(kernels.sgd(ADAM, num_steps=9), basic=True),
+    "adam on all data": Case(kernels.sgd(ADAM, num_steps=9), basic=True, rows=True),
     "phases": Case(
         kernels.sequence(
             kernels.sgd(optax.sgd(0.05), num_epochs=2, batch_size=4),
@@ -88,21 +93,21 @@ CASES: dict[str, Case] = {
         "`sequence`",
         basic=True,
     ),
-    "exact": Case(kernels.exact(), "`exact`", basic=True, temperature=1.0),
+    "exact": Case(kernels.exact(), "`exact`", basic=True, rows=True, temperature=1.0),
     "exact mode": Case(kernels.exact(temperature=0.0), basic=True, random=False, temperature=0.0),
-    "descent": Case(DESCENT, "`sgd`, multiples of gradients"),
+    "descent": Case(DESCENT, "`sgd`, multiples of gradients", alike=True),
     "adamw, clipped, warmed up": Case(_descent(_clipped), "`sgd`, others (Adam, clipping)"),
     "adam with restarts": Case(_descent(optax.adam(optax.sgdr_schedule(RESTARTS))), alike=True),
-    "accumulated": Case(_descent(_accumulated)),
-    "lbfgs": Case(kernels.lbfgs(solve="conjugate_gradient"), "`lbfgs`", random=False),
+    "accumulated": Case(_descent(_accumulated), alike=True),
+    "lbfgs": Case(kernels.lbfgs(solve="conjugate_gradient"), "`lbfgs`", random=False, alike=True),
     "laplace": Case(kernels.laplace(temperature=0.5), "`laplace`", temperature=0.5),
     "pretrained alone": Case(PRETRAINED, "`pretrained` alone", random=False, weighted=False),
     "finished chain": Case(
         CHAIN, "`pretrained`, chains", weighted=False, temperature=1.0, num_states=5
     ),
-    "pretrained": Case(kernels.sequence(PRETRAINED, DESCENT), "`pretrained`, then `sgd`"),
+    "pretrained": Case(kernels.sequence(PRETRAINED, DESCENT), "`pretrained`, then `sgd`", alike=True),
     "average": Case(kernels.average(DESCENT, decay=0.8), "`average`"),
-    "best": Case(kernels.best(DESCENT, function(missed), every=2), "`best`"),
+    "best": Case(kernels.best(DESCENT, function(missed), every=2), "`best`", alike=True),
     "late average": Case(kernels.average(DESCENT, share=0.5), alike=True),
     "in precision": Case(kernels.in_precision(DESCENT), "`in_precision`", smooth=False),
     "variational": Case(
@@ -118,7 +123,7 @@ CASES: dict[str, Case] = {
     "sghmc": Case(
         kernels.sghmc(1e-3, num_steps=4, num_integration_steps=2), "`sghmc`", temperature=1.0
     ),
-    "sgnht": Case(kernels.sgnht(1e-3, num_steps=4), "`sgnht`", temperature=1.0),
+    "sgnht": Case(kernels.sgnht(1e-3, num_steps=4), "`sgnht`", temperature=1.0, alike=True),
     "nuts": Case(
         kernels.nuts(num_warmup=20, num_samples=5),
         "`nuts`",

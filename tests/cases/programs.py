@@ -43,6 +43,7 @@ class Case(NamedTuple):
         data: where the examples lie, if not where they are found.
         local: latent sites that belong to an example.
         by_numpyro: whether NumPyro gives the density of the model as it stands.
+        gradients: whether gradients of examples are checked: once for each layout of examples.
         alone: whether an example's density does not depend on what is observed of others.
     """
 
@@ -53,6 +54,7 @@ class Case(NamedTuple):
     data: Any = None
     local: tuple[str, ...] = ()
     by_numpyro: bool = True
+    gradients: bool = False
     alone: bool = True
 
 
@@ -408,12 +410,18 @@ PROGRAMS: dict[str, Case] = {
         inside_a_plate, (TABLE,), lambda p: normal(TABLE, p["level"]).sum(1), (other(TABLE),)
     ),
     "around a plate": Case(
-        around_a_plate, (TABLE,), lambda p: normal(TABLE, p["levels"]).sum(1), (other(TABLE),)
+        around_a_plate,
+        (TABLE,),
+        lambda p: normal(TABLE, p["levels"]).sum(1),
+        (other(TABLE),),
+        gradients=True,
     ),
     "between plates": Case(
         between_plates, (CUBE,), lambda p: normal(CUBE, p["level"]).sum((1, 2)), (other(CUBE),)
     ),
-    "by group": Case(by_group, (Y, GROUP), lambda p: normal(Y, p["level"][GROUP]), (other(Y), GROUP)),
+    "by group": Case(
+        by_group, (Y, GROUP), lambda p: normal(Y, p["level"][GROUP]), (other(Y), GROUP), gradients=True
+    ),
     "one of two plates": Case(
         two_kinds, (X, Y), lambda p: normal(Y, p["level"], 2.0), (X, other(Y)), data="y rows"
     ),
@@ -439,6 +447,7 @@ PROGRAMS: dict[str, Case] = {
         (X, Y),
         lambda p: normal(Y, p["slope"] * X, p["scale"]),
         (X, other(Y)),
+        gradients=True,
     ),
     "normal vector": Case(normal_vector, (X, Y), vector_hand, (X, other(Y)), alone=False),
     "series": Case(
@@ -452,7 +461,12 @@ PROGRAMS: dict[str, Case] = {
         subsampled, (Y,), lambda p: normal(Y, p["level"]), (other(Y),), by_numpyro=False
     ),
     "eight schools": Case(
-        schools, (Y,), lambda p: normal(Y, p["level"], 0.5), (other(Y),), local=("level",)
+        schools,
+        (Y,),
+        lambda p: normal(Y, p["level"], 0.5),
+        (other(Y),),
+        local=("level",),
+        gradients=True,
     ),
     "groups as data": Case(
         groups_as_data,
@@ -512,7 +526,7 @@ PROGRAMS: dict[str, Case] = {
         local=("y_unobserved",),
     ),
     "state space": Case(state_space, (Y,), lambda p: normal(Y, filtered(p["noise"]), 0.5), (other(Y),)),
-    "scanned": Case(scanned, (Y,), lambda p: normal(Y, p["state"], 0.5), (other(Y),)),
+    "scanned": Case(scanned, (Y,), lambda p: normal(Y, p["state"], 0.5), (other(Y),), gradients=True),
     "Gaussian process": Case(gaussian_process, (X, TIMES), process_hand, (X, other(TIMES))),
     "hidden chain": Case(hidden_chain, (TABLE,), chain_hand, (other(TABLE),)),
     "chain of states": Case(chain_of_states, (TABLE,), states_hand, (other(TABLE),), by_numpyro=False),
@@ -542,6 +556,7 @@ PROGRAMS: dict[str, Case] = {
         (other(Y),),
         local=("level",),
         by_numpyro=False,
+        gradients=True,
     ),
 }
 

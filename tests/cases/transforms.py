@@ -20,11 +20,14 @@ class Case(NamedTuple):
         make: from a training, and the options `at` and `space` where it is linear, to the transform.
         linear: its push is linear in the new weights.
         any_kernel: it goes with any kernel that has a derivative; others need steps of gradients.
+        alike: its push and its pull are those of another case, of other numbers, or have tests of
+            their own.
     """
 
     make: Callable[..., PushForward]
     linear: bool = True
     any_kernel: bool = False
+    alike: bool = False
 
 
 def _influence(curvature: dtda.curvature.Curvature) -> Callable[..., PushForward]:
@@ -56,14 +59,16 @@ def _finetune(training: dtda.Training) -> PushForward:
 
 
 CASES = {
-    "unroll": Case(dtda.unroll, any_kernel=True),
-    "unroll by Gauss-Newton steps": Case(_unroll_gauss_newton),
-    "influence by dense Hessian": Case(dtda.influence, any_kernel=True),
+    "unroll": Case(dtda.unroll, any_kernel=True, alike=True),
+    "unroll by Gauss-Newton steps": Case(_unroll_gauss_newton, alike=True),
+    "influence by dense Hessian": Case(dtda.influence, any_kernel=True, alike=True),
     "influence by damped Hessian": Case(_influence(dtda.curvature.dense(damping=0.1))),
     "segments": Case(_segments),
     "trajectory": Case(_trajectory),
     "covariance": Case(_covariance),
-    "influence by Kronecker factors": Case(_influence(dtda.curvature.kronecker(damping=0.1))),
+    "influence by Kronecker factors": Case(
+        _influence(dtda.curvature.kronecker(damping=0.1)), alike=True
+    ),
     "newton": Case(_newton, linear=False),
     "finetune": Case(_finetune, linear=False),
 }
