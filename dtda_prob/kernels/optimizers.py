@@ -91,7 +91,9 @@ def step_sizes(
     """
     shapes = program.trained(program.shapes)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    once, farther = (compiled(_distances)(optimizer, num_steps, rate, zeros, slope) for slope in SLOPES)
+    once, farther = (
+        compiled(_distances, quick=True)(optimizer, num_steps, rate, zeros, slope) for slope in SLOPES
+    )
     if is_tracer(once):
         with jax.ensure_compile_time_eval():
             alike = step_sizes(optimizer, 1.0, program, num_steps)
@@ -159,7 +161,7 @@ def _masks(optimizer: Optimizer, length: int, num_steps: int, structure: Any, le
     gradient = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
     args = optimizer, length, num_steps, gradient, _live(bind(optimizer, length), shapes)
     # Compiled beforehand, since JAX may be tracing the caller; called while it does, it computes.
-    run = compiled(_moving).lower(*args).compile()
+    run = compiled(_moving, quick=True).lower(*args).compile()
     return jax.tree.map(np.asarray, run(split(args)[0]))
 
 
