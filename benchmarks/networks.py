@@ -48,11 +48,11 @@ class Block(eqx.Module):
     norms: list[eqx.nn.LayerNorm]
     perceptron: eqx.nn.MLP
 
-    def __init__(self, key: Array):
+    def __init__(self, key: Array, width: int = WIDTH, heads: int = 2, ratio: int = 2):
         one, two = jax.random.split(key)
-        self.attention = eqx.nn.MultiheadAttention(2, WIDTH, key=one)
-        self.norms = [eqx.nn.LayerNorm(WIDTH) for _ in range(2)]
-        self.perceptron = eqx.nn.MLP(WIDTH, WIDTH, 2 * WIDTH, 1, jax.nn.gelu, key=two)
+        self.attention = eqx.nn.MultiheadAttention(heads, width, key=one)
+        self.norms = [eqx.nn.LayerNorm(width) for _ in range(2)]
+        self.perceptron = eqx.nn.MLP(width, width, ratio * width, 1, jax.nn.gelu, key=two)
 
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
         normed = jax.vmap(self.norms[0])(x)
@@ -183,9 +183,14 @@ def adamw(rate: float) -> Callable[[int], optax.GradientTransformation]:
     return optimizer
 
 
+def reference() -> str:
+    """Return the language reference that Python ships (PSF licence)."""
+    return " ".join(topics.topics.values())
+
+
 def characters(num_train: int, num_queries: int) -> Training:
-    """Return the language model on the language reference that Python ships (PSF licence)."""
-    train, queries = sequences(" ".join(topics.topics.values()), num_train, num_queries)
+    """Return the language model on the language reference."""
+    train, queries = sequences(reference(), num_train, num_queries)
     kernel = kernels.sgd(adamw(0.01), num_epochs=6, batch_size=16)
     return Training(dtda.Program(language, train), kernel, dtda.measures.loss(queries))
 
@@ -206,12 +211,14 @@ def low_rank(num_train: int, num_queries: int) -> Training:
     return Training(dtda.Program(adapters, train, base), kernel, dtda.measures.loss(queries, base))
 
 
-def sequences(text: str, *numbers: int) -> list[Int[np.ndarray, "sequence place"]]:
+def sequences(
+    text: str, *numbers: int, length: int = LENGTH
+) -> list[Int[np.ndarray, "sequence place"]]:
     """Return some random sequences of a text's letters and spaces, in parts that do not overlap."""
     letters = re.sub("[^a-z]+", " ", text.lower()).encode()
     tokens = np.frombuffer(letters, np.uint8).astype(np.int32)
     tokens = np.where(tokens == 32, 26, tokens - 97)
-    whole = tokens[: len(tokens) // LENGTH * LENGTH].reshape(-1, LENGTH)
+    whole = tokens[: len(tokens) // length * length].reshape(-1, length)
     order = np.random.default_rng(SEED).permutation(len(whole))
     ends = np.cumsum(numbers)
     return [whole[order[end - number : end]] for number, end in zip(numbers, ends, strict=True)]
