@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -118,12 +119,9 @@ def by_cleanlab(x: np.ndarray, y: np.ndarray, shares: np.ndarray | None) -> Scor
     if find_spec("cleanlab") is None:
         return {}
     if shares is not None:
-        from cleanlab.rank import get_label_quality_scores
-
-        return {"cleanlab": -get_label_quality_scores(y, shares)}
-    from cleanlab.regression.learn import CleanLearning
-
-    found = CleanLearning(LinearRegression(), seed=0).find_label_issues(x, y)
+        return {"cleanlab": -import_module("cleanlab.rank").get_label_quality_scores(y, shares)}
+    learner = import_module("cleanlab.regression.learn").CleanLearning(LinearRegression(), seed=0)
+    found = learner.find_label_issues(x, y)
     return {"cleanlab": -found["label_quality"].to_numpy()}
 
 
