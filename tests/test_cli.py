@@ -140,6 +140,10 @@ REFUSED = {
     "diagnosed here": (("diagnose", "mine.py", "s.zarr", "--engine", "devices"), 2, "here"),
     "no study": (("info", "s.zarr"), 2, "does not exist"),
     "another folder": (("info", "."), 1, "holds no zarr.json"),
+    "check itself": (("check", "few.csv", "--csv", "few.csv"), 2, "few.csv is the table itself"),
+    "check nowhere": (("check", "few.csv", "--html", "a/b.html"), 2, "there is no folder a"),
+    "check column": (("check", "few.csv", "--target", "z"), 2, "no column is called 'z'"),
+    "check few": (("check", "gaps.csv", "--target", "y"), 1, "5 rows; 10 or more are needed"),
     "no table": (("new", "written.py", "--target", "y"), 2, "pass --csv as well"),
     "column": ((*NEW, "few.csv", "--target", "z"), 2, "no column is called 'z'; there are 'a', 'y'"),
     "label column": ((*NEW, "few.csv", "--target", "y", "--label", "z"), 2, "'z'"),
@@ -270,6 +274,9 @@ def test_a_step_that_is_done_costs_nothing_and_says_what_comes_next(study, monke
     assert again.stdout.endswith("Next: dtda attribute mine.py s.zarr\n")
     scored = invoke(*ATTRIBUTE, "--method", "exactly", "--draws", "4", "--top", "2")
     assert "Significant (*, FDR <= 10%): " in scored.stdout
+    size = abs(dtda.load("s.zarr")["scores"]["score"].sel(divergence="mean")).mean("query")
+    first = scored.stdout.split("mean absolute mean score\n")[1].split()
+    assert f"row {first[1]}" == size.to_series().idxmax()
     assert scored.stdout.endswith("Next: dtda diagnose mine.py s.zarr\n")
     command, file, *more = STEPS["retrained"]
     both = invoke(command, file, "s.zarr", *more, "--draws", "8")
@@ -313,9 +320,19 @@ def noted(error: BaseException, note: str) -> BaseException:
 
 SAFE = "3 of 5 blocks are safe as name='full' in store='s.zarr'; call the same again to go on"
 FAILURES = {
-    "interrupted": (noted(KeyboardInterrupt(), SAFE), 130, "3 of 5 blocks are safe", "same command"),
+    "interrupted": (
+        noted(KeyboardInterrupt(), SAFE),
+        130,
+        "3 of 5 parts are saved as full in s.zarr;",
+        "same command",
+    ),
     "before anything": (KeyboardInterrupt(), 130, "Interrupted.", "run the same command again"),
-    "refused": (noted(dtda.StoreError("another key"), SAFE), 1, "Error: another key\n3 of 5", "resume"),
+    "refused": (
+        noted(dtda.StoreError("another key"), SAFE),
+        1,
+        "Error: another key\n3 of 5 parts",
+        "resume",
+    ),
     "escapes": (ValueError("a\x1b[2Jb"), 1, "Error: a\\x1b[2Jb", ""),
     "disk": (OSError(errno.ENOSPC, "the disk is full"), 1, "Error:", "the disk is full"),
     "broken pipe": (OSError(errno.EPIPE, "broken pipe"), 1, "", ""),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.output import Result, aligned
+from dtda_prob.cli.output import MOST_ROWS, Result, aligned
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -118,12 +118,25 @@ def _findings(scores: "xr.Dataset", top: int, rate: float) -> dict[str, Any]:
     }
 
 
+def _overall(scores: "xr.Dataset") -> list[str]:
+    """Return the examples that move queries most by the first divergence, whichever way."""
+    from dtda_prob.numerals import brief, plain
+
+    if scores.sizes["query"] == 1:
+        return []
+    size = (
+        abs(scores["score"].isel(divergence=0)).mean("query").to_series().sort_values(ascending=False)
+    )
+    head = "over all queries", f"mean absolute {scores['divergence'].values[0]} score"
+    return aligned([head, *((label, plain(brief(x))) for label, x in size.iloc[:MOST_ROWS].items())])
+
+
 def _lines(scores: "xr.Dataset", findings: dict[str, Any]) -> list[str]:
-    """Return the strongest examples of the first queries by the first divergence, and all counts."""
+    """Return the strongest examples, over all queries and of the first, and all counts."""
     from dtda_prob.divergences.meaning import decoded
     from dtda_prob.numerals import plain, with_error
 
-    lines = []
+    lines = _overall(scores)
     for one in findings["scores"][: min(NUM_QUERIES, scores.sizes["query"])]:
         head = f"query {one['query']}", f"{one['divergence']} score of {findings['measure']} +- error"
         rows = [

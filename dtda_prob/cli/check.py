@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dtda_prob.suspects import Checked
 
 OUTPUT = click.Path(path_type=Path, dir_okay=False, writable=True)
+INTERRUPTED = 130
 
 
 @click.command(epilog="Example: dtda check data.csv --target price --csv ranked.csv --html report.html")
@@ -34,6 +35,8 @@ def check(
     Models of one column are trained without a part of the rows, for each part in turn, and judge the
     rows that they have not seen. Numbers far from all others, and text among numbers, count as well.
     """
+    for option in ("csv", "html"):
+        _check_output(table, given[option], option)
     say(f"Reading {table} ...")
     from dtda_prob.tables import roles
 
@@ -44,14 +47,13 @@ def check(
     say("Training models that have not seen the rows they judge ...")
     import dtda_prob as dtda
 
-    with redirect_stdout(sys.stderr):
-        found = dtda.check(
-            read,
-            target=chosen.target.name,
-            task=chosen.task,
-            seed=given["seed"],
-            num_draws=given["draws"],
-        )
+    how: dict[str, Any] = {"target": chosen.target.name, "task": chosen.task}
+    try:
+        with redirect_stdout(sys.stderr):
+            found = dtda.check(read, **how, seed=given["seed"], num_draws=given["draws"])
+    except KeyboardInterrupt:
+        say("Interrupted. Nothing is written; the same command begins again.")
+        click.get_current_context().exit(INTERRUPTED)
     lines = _lines(found, top)
     if given["csv"] is not None:
         lines.append(f"Every row is in {found.to_csv(given['csv'])}, the most suspicious first.")
@@ -59,6 +61,16 @@ def check(
         page = dtda.report.write_checked(found, given["html"])
         lines.append(f"Open in a browser: {page.resolve().as_uri()}")
     emit(as_json, Result(lines, _data(found, top, given)))
+
+
+def _check_output(table: Path, path: Path | None, option: str) -> None:
+    """Refuse a file that cannot be written, before anything is computed, and the table itself."""
+    if path is None:
+        return
+    if path.exists() and path.samefile(table):
+        raise click.BadParameter(f"{path} is the table itself; name another", param_hint=f"--{option}")
+    if not path.resolve().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}", param_hint=f"--{option}")
 
 
 def _lines(found: "Checked", top: int) -> list[str]:

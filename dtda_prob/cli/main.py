@@ -26,6 +26,7 @@ KNOWN = ValueError, NotImplementedError, OSError, ImportError, RuntimeError
 """Errors whose message is enough without their type."""
 
 _SAFE = re.compile(r"\d+ of \d+ blocks ")
+_STORED = re.compile(r"blocks are safe as name='([^']*)' in store='([^']*)'")
 
 
 class Guarded(click.Group):
@@ -76,7 +77,7 @@ def _what_is_safe(error: BaseException) -> list[str]:
     """Return the notes of the library about what was finished."""
     notes = [note for note in getattr(error, "__notes__", []) if _SAFE.match(note)]
     again = "call the same again to go on", "run the same command again to resume"
-    return [note.replace(*again) for note in notes]
+    return [_STORED.sub(r"parts are saved as \1 in \2", note).replace(*again) for note in notes]
 
 
 def _print_warning(

@@ -58,7 +58,8 @@ class Step(NamedTuple):
     method: str | None = None
 
     def load(self) -> experiments.Experiment:
-        """Import the experiment."""
+        """Import the experiment, which takes seconds and is announced."""
+        say(f"Loading {self.experiment} ...")
         return experiments.load(self.experiment)
 
     def prediction(

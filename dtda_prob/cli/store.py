@@ -66,7 +66,8 @@ def _table(table: "pd.DataFrame") -> list[str]:
 
     shown = table.assign(
         transform=table["transform"].str.partition("(")[0],  # without its settings
-        finished=table["finished"].map("{:.0%}".format),
+        finished=table["finished"].map(lambda share: "" if share == 1 else f"{share:.0%}"),
+        diverging=table["diverging"].map(lambda number: number or ""),
         bytes=table["bytes"].map(size),
     ).drop(columns="seconds")
     shown[COUNTS] = shown[COUNTS].astype(object).where(shown[COUNTS] != 0, "")
