@@ -8,6 +8,8 @@ from dtda_prob.tables import Column, Roles, Table
 
 USUAL = 3.0
 """Standard deviations within which no number surprises."""
+BEYOND = 3.0
+"""Times that distance from which on a number surprises."""
 LEAST_SPARED, SHARE_SPARED = 5, 0.01
 """Numbers of a column, or share of them, that may be errors and do not say what is usual."""
 
@@ -16,8 +18,8 @@ def surprises(table: Table, target: str) -> pd.DataFrame:
     """Return by how many nats each cell surprises, by line and column.
 
     A number surprises by the log density of a Cauchy distribution about the median, less the density
-    at the most distant numbers but a few; a text among numbers by twice the log of how rare that
-    is. The distance of the target is judged by models, and is not judged here.
+    three times as far out as the most distant numbers but a few; a text among numbers by twice the log
+    of how rare that is. The distance of the target is judged by models, and is not judged here.
     """
     found = {
         column.name: _far(column) * (column.name != target) + _odd(column)
@@ -34,7 +36,7 @@ def _far(column: Column) -> pd.Series:
     distance = np.where(known, np.abs(values - centre) / spread, 0.0)
     spared = max(LEAST_SPARED, int(SHARE_SPARED * known.sum()))
     usual = np.sort(distance[known])[::-1][min(spared, known.sum() // 2)]
-    nats = np.log1p(distance**2) - np.log1p(max(usual, USUAL) ** 2)
+    nats = np.log1p(distance**2) - np.log1p((BEYOND * max(usual, USUAL)) ** 2)
     return pd.Series(np.maximum(nats, 0.0), column.values.index)
 
 
