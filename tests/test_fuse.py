@@ -1,23 +1,29 @@
 """Predictions and retrainings fused: the Gaussian model, its intervals, and what is retrained."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 from tables import train_network
 
 import dtda_prob as dtda
 from dtda_prob import kernels
 from dtda_prob.attribution import fusion
 from dtda_prob.attribution.fusion import VARIANCES, Asked, Evidence, Learned, Predicted
+from dtda_prob.attribution.retrained import Retrained
+from dtda_prob.attribution.subsets import made_for
 from dtda_prob.studies.perturbed import LeaveOneOut, Rows
 
 KEY = jax.random.key(3)
 close = np.testing.assert_allclose
 DRAWS, QUERIES, SUBSETS, EXAMPLES = 6, 40, 30, 24
-TRUE = Learned(1.6, 0.8, np.array([0.1, 0.3, 0.2, 0.05, 0.1, 0.1]))
+TRUE = Learned(1.6, 0.5, np.array([0.1, 0.3, 0.2, 0.05, 0.1, 0.1]))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,7 @@ def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> t
     square = (known.mean[query] ** 2).mean()
     own = v["absolute"] * (slopes**2).mean() + v["relative"] * slopes**2
     joint = v["slope"] * np.outer(both, both) + moved @ np.diag(own) @ moved.T
-    by_sampling = np.repeat([TRUE.own - TRUE.multiple, -TRUE.multiple], [SUBSETS, len(change)])
+    by_sampling = -TRUE.multiple * np.repeat([1 - TRUE.own, 1.0], [SUBSETS, len(change)])
     joint += np.outer(by_sampling, by_sampling) * (apart.T @ apart) / (DRAWS * (DRAWS - 3))
     joint += v["shared"] * square * np.outer(size, size)
     noise = (evidence.variance[query] + square) * (
@@ -72,8 +78,9 @@ def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> t
     )
     old, new = slice(SUBSETS), slice(SUBSETS, None)
     gain = joint[new, old] @ np.linalg.inv(joint[old, old] + noise)
-    expected = TRUE.multiple * known.mean[query] + TRUE.own * (evidence.own - known.mean)[query]
-    mean = TRUE.multiple * future.mean[query] + gain @ (evidence.retrained[query] - expected)
+    expected = (known.mean + TRUE.own * (evidence.own - known.mean))[query]
+    left = evidence.retrained[query] - TRUE.multiple * expected
+    mean = TRUE.multiple * future.mean[query] + gain @ left
     return mean, np.diag(joint[new, new] - gain @ joint[old, new])
 
 
@@ -103,7 +110,7 @@ def test_what_is_learned_is_what_made_the_retrainings(program):
         asked = asked_of(slopes, LeaveOneOut(program))
         effects, measured = fusion._made_up(TRUE, evidence, asked, 1, rng)
         known = evidence.predicted
-        mean = TRUE.multiple * known.mean + TRUE.own * (evidence.own - known.mean)
+        mean = TRUE.multiple * (known.mean + TRUE.own * (evidence.own - known.mean))
         evidence = evidence._replace(retrained=mean + measured[0])
         learned = fusion.learn(evidence)
         found = fusion.fused(learned, evidence, asked, 2)
@@ -133,7 +140,33 @@ def test_intervals_know_that_draws_are_few(program):
     close(np.mean(covered), 0.9, atol=0.05)
 
 
-def test_fused_scores_are_scores_and_their_retrainings_are_kept(tmp_path):
+def many(number: int = 123) -> Any:
+    """Examples without a model."""
+    return SimpleNamespace(
+        initial_weights=np.ones(number), num_data=number, labels=np.arange(number), settings=()
+    )
+
+
+def test_subsets_are_dealt_out():
+    some = made_for(many(), KEY, LeaveOneOut(many()), np.ones((3, 123)))
+    removed = 1 - some.weights(40).values
+    close(removed.sum(1), 12)
+    assert np.ptp(removed[:33].sum(0)) == 1
+    close(some.weights(1000).values.mean(0), some.centre, atol=1e-3)
+    close(some.weights(7), some.weights(40)[:7])
+
+
+def test_groups_are_retrained_in_turn_the_largest_first():
+    rows = 1 - np.repeat(np.eye(41), 3, 1)
+    weights = xr.DataArray(rows, dims=("perturbation", "example"), attrs={"removal": "drop"})
+    some = made_for(many(), KEY, Rows(weights), np.arange(41.0)[None])
+    close(some.weights(50), rows[[*range(40, -1, -1), *range(40, 31, -1)]])
+    close(some.keys(123, 8)[::41], [0, 1, 2])
+    close(some.num_removed(), [3])
+    assert some.weights(1).attrs["removal"] == "drop"
+
+
+def test_fused_scores_are_scores_and_their_retrainings_are_extended(tmp_path, monkeypatch):
     training = train_network()
     push_forward, where = dtda.unroll(training), dtda.Where(tmp_path / "study", progress=False)
     scores = dtda.fuse(push_forward, KEY, 4, retrainings=8, where=where)
@@ -144,9 +177,28 @@ def test_fused_scores_are_scores_and_their_retrainings_are_kept(tmp_path):
     close(scores["error"] > 0, True)
     assert dtda.scores.strongest(scores, 2).index.names == ["divergence", "query", "example"]
     names = {*dtda.contents(where.store).index}
-    assert {"fused.asked", "fused.subsets", "fused.retrained.3.perturbed"} <= names
+    assert {"fused.asked", "fused.subsets", "fused.retrained"} <= names
     again = dtda.fuse(push_forward, KEY, 4, retrainings=8, where=where)
     close(again["score"], scores["score"])
+
+    counts, draw = [], Retrained.__call__
+    monkeypatch.setattr(
+        Retrained,
+        "__call__",
+        lambda task, block: counts.append(block[0].stop - block[0].start) or draw(task, block),
+    )
+    several = replace(where, name="more", effects="fused")
+    more = dtda.fuse(push_forward, KEY, 4, retrainings=12, where=several)
+    assert counts == [4]
+    never = dtda.until(lambda scores: scores["score"].isnull().all("example"), start=8, most=12)
+    with ThreadPoolExecutor(2) as engine, pytest.warns(RuntimeWarning, match="12 retrainings, "):
+        grown = dtda.fuse(push_forward, KEY, 4, never, where=dtda.Where(engine=engine, progress=False))
+    close(grown["score"], more["score"], rtol=1e-6)
+    assert not grown["settled"].any()
+    always = dtda.until(lambda scores: scores["score"].notnull().all("example"), start=8, most=12)
+    first = dtda.fuse(push_forward, KEY, 4, retrainings=always)
+    close(first["score"], scores["score"], rtol=1e-6)
+    assert first["settled"].all()
 
 
 def test_retrainings_have_the_keys_of_draws():

@@ -1,18 +1,52 @@
 """What is drawn, predicted and retrained before predictions and retrainings are fused."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from dtda_prob.attribution.arms import Comparison, arms_of, comparison
-from dtda_prob.attribution.fusion import Asked, Effects, Evidence, Predicted
+from dtda_prob.attribution.arms import Comparison, comparison
+from dtda_prob.attribution.fusion import Asked, Evidence, Predicted
+from dtda_prob.attribution.retrained import Retrained
+from dtda_prob.attribution.subsets import Subsets, made_for
 from dtda_prob.program import Program
 from dtda_prob.sampling import warn_not_finite
-from dtda_prob.studies.perturbed import LeaveOneOut, Perturbed, Rows, perturbed
-from dtda_prob.studies.run import Where
-from dtda_prob.studies.source import start_of
+from dtda_prob.studies.digests import of_array
+from dtda_prob.studies.perturbed import LeaveOneOut, Perturbed
+from dtda_prob.studies.run import Where, run
+from dtda_prob.studies.source import matched, start_of
+from dtda_prob.typing import Weights
+
+MOST_KEYS = 8
+"""Keys that retrainings have: each costs a training on all data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Centred(LeaveOneOut):
+    """Each example removed in turn, by responses at the centre of some subsets.
+
+    Attributes:
+        subsets: which they are.
+    """
+
+    subsets: Subsets
+
+    def centre(self, start: Weights | np.ndarray) -> Weights:
+        """Return the mean of the weights of the subsets."""
+        return jnp.asarray(self.subsets.centre)
+
+    def num_removed(self) -> np.ndarray:
+        """Return the numbers of rows that retraining drops, each number once."""
+        return self.subsets.num_removed()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies the set."""
+        removed = self.num_removed().tolist()
+        return super().identity | {"centre": of_array(self.subsets.centre), "removed": removed}
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,75 +54,124 @@ class Drawn:
     """What is drawn, predicted and retrained before anything is fused.
 
     Attributes:
+        comparison: what is asked for.
+        subsets: that are retrained.
         asked: the measurement of each run and the predicted effects of what is asked for.
         singles: the same of each example, removed in turn.
-        subsets: the same of the retrained subsets.
-        retrained: their effects, `(query, row)`.
-        keys: the run whose key each retraining has.
-        change: of the weights of each subset, `(row, example)`.
-        start: the weights before.
-        perturbed: what is asked for.
-        program: of the examples.
+        centred: the same at the centre of the subsets.
+        values: the measurement after retraining, `(row, query)`: first on all data by each key, then
+            on the subsets.
+        num_keys: that retrainings have.
     """
 
+    comparison: Comparison
+    subsets: Subsets
     asked: xr.Dataset
     singles: xr.Dataset
-    subsets: xr.Dataset
-    retrained: Effects
-    keys: np.ndarray
-    change: Float[np.ndarray, "row example"]
-    start: Float[np.ndarray, " example"]
-    perturbed: Perturbed
-    program: Program
+    centred: xr.Dataset
+    values: np.ndarray
+    num_keys: int
+
+    @property
+    def number(self) -> int:
+        """Return the number of retrained subsets."""
+        return max(0, len(self.values) - self.num_keys)
+
+    @property
+    def program(self) -> Program:
+        """Return the program of the examples."""
+        return self.comparison.training.program
+
+    @property
+    def rows(self) -> Float[np.ndarray, "row example"]:
+        """Return the weights of the retrained subsets."""
+        return self.subsets.weights(self.number).values
+
+    @property
+    def start(self) -> Float[np.ndarray, " example"]:
+        """Return the weights that are changed."""
+        return np.asarray(start_of(self.comparison.source), float)
+
+    @property
+    def retrained(self) -> Float[np.ndarray, "row query"]:
+        """Return the effects of the retrained subsets."""
+        return self.values[self.num_keys :] - self.values[: self.num_keys][self.keys]
+
+    @property
+    def keys(self) -> np.ndarray:
+        """Return the run whose key each retraining has."""
+        return self.subsets.keys(self.number, self.num_keys)
 
     def evidence(self, queries: slice | np.ndarray) -> Evidence:
         """Return the retrainings of some queries, and what is predicted of them; finite ones alone."""
-        retrained = self.retrained[queries]
-        sums, number = _effects(self.subsets, queries), len(self.keys)
+        change, retrained = self.rows - self.start, self.retrained
+        sums, square = self._sums(queries), (change**2).sum(1)
         whole = Evidence(
-            predicted=_mean(sums, np.ones(number)),
-            own=np.moveaxis(sums[self.keys, :, np.arange(number)], 0, -1),
-            retrained=retrained,
-            change=self.change,
+            predicted=_mean(sums, square / square.mean()),
+            own=np.moveaxis(sums[self.keys, :, np.arange(self.number)], 0, -1),
+            retrained=retrained[:, queries].T,
+            change=change,
             key=self.keys,
-            slopes=_slopes(self.program, self.start, _effects(self.singles, queries)),
-            variance=self.values(queries).var(0, ddof=1),
+            slopes=_slopes(self.program, self.start, _effects(self.singles, queries)).mean(0),
+            variance=self.measured(queries).var(0, ddof=1),
         )
-        finite = np.isfinite(self.retrained).all(0)
+        finite = np.isfinite(retrained).all(1)
         return whole if finite.all() else whole.of_rows(finite)
 
-    def values(self, queries: slice | np.ndarray) -> Float[np.ndarray, "run query"]:
+    def measured(self, queries: slice | np.ndarray) -> Float[np.ndarray, "run query"]:
         """Return the measurement of each run on all data, as the mean over its states."""
         return self.asked["value"].isel(query=queries).values.astype(float).mean(1)
 
     def question(self, queries: slice | np.ndarray) -> Asked:
         """Return what is asked for, of some queries."""
-        squares = self.perturbed.squares(np.ones_like(self.start), self.start)
-        size = squares / (self.change**2).sum(1).mean()
-        predicted = _mean(_effects(self.asked, queries), size)
-        return Asked(predicted, self.perturbed, self.start)
+        perturbed, square = self.comparison.perturbed, ((self.rows - self.start) ** 2).sum(1)
+        size = perturbed.squares(np.ones_like(self.start), self.start) / square.mean()
+        return Asked(_mean(_effects(self.asked, queries), size), perturbed, self.start)
+
+    def _sums(self, queries: slice | np.ndarray) -> Float[np.ndarray, "run query row"]:
+        """Return the predicted effects of the subsets, by each run."""
+        rows, removed = self.rows, int(self.subsets.num_removed()[0])
+        start = np.asarray(start_of(matched(self.comparison.source, removed, rows[:1])), float)
+        slopes = _slopes(self.program, start, _effects(self.centred, queries))
+        return slopes @ (rows - start).T
 
 
-def draw(
-    asked: Comparison, subsets: xr.DataArray, num_draws: int, keys: np.ndarray, where: Where
-) -> Drawn:
-    """Predict what is asked for, every example and some subsets, and retrain these; see `fuse`."""
-    source, training = asked.source, asked.training
-    both = {"asked": _predicted(asked, num_draws, where / "asked")}
-    for name, some in {"singles": LeaveOneOut(training.program), "subsets": Rows(subsets)}.items():
-        same = name == "singles" and isinstance(asked.perturbed, LeaveOneOut)
-        compared = comparison(source, asked.key, some, "pull")
-        both[name] = both["asked"] if same else _predicted(compared, num_draws, where / name)
-    compared = comparison(training, asked.key, Rows(subsets), "push")
-    retrained = _retrained(compared, keys, where / "retrained")
-    finite = np.isfinite(retrained).all(0)
-    warn_not_finite(~finite, "no score is corrected by them")
-    start = np.asarray(start_of(source), float)
-    change = subsets.values - start
-    return Drawn(
-        **both, retrained=retrained, keys=keys, change=change, start=start,
-        perturbed=asked.perturbed, program=training.program,
-    )  # fmt: skip
+def predict(asked: Comparison, given: Subsets | None, num_draws: int, where: Where) -> Drawn:
+    """Predict what is asked for and each example, and make the subsets that are to be retrained.
+
+    Args:
+        asked: what is asked for.
+        given: subsets; made for what is asked if None.
+        num_draws: draws that predict.
+        where: where parts are kept, under names that begin with its name.
+    """
+    program, alone = asked.training.program, LeaveOneOut(asked.training.program)
+    is_alone = isinstance(asked.perturbed, LeaveOneOut)
+    effects = _predicted(asked, num_draws, where / "asked")
+    singles = effects if is_alone else _of(asked, alone, num_draws, where / "singles")
+    subsets = given
+    if subsets is None:
+        mean = _effects(effects, slice(None)).mean(0)
+        subsets = made_for(program, asked.key, asked.perturbed, mean)
+    centred = _of(asked, Centred(program, subsets), num_draws, where / "subsets")
+    num_keys = min(asked.training.num_runs(num_draws), MOST_KEYS)
+    values = np.zeros((0, effects.sizes["query"]))
+    return Drawn(asked, subsets, effects, singles, centred, values, num_keys)
+
+
+def retrain(drawn: Drawn, number: int, where: Where) -> Drawn:
+    """Retrain so many subsets; those that are retrained already stay as they are."""
+    first = 0 if where.store else len(drawn.values)
+    asked, count = drawn.comparison, drawn.num_keys + number - first
+    task = Retrained(asked.training, asked.key, drawn.subsets, drawn.num_keys, first, count)
+    new = run(task, where / "retrained")["value"].values
+    both = replace(drawn, values=np.concatenate([drawn.values[:first], new]))
+    warn_not_finite(~np.isfinite(both.retrained).all(1), "no score is corrected by them")
+    return both
+
+
+def _of(asked: Comparison, some: Perturbed, num_draws: int, where: Where) -> xr.Dataset:
+    return _predicted(comparison(asked.source, asked.key, some, "pull"), num_draws, where)
 
 
 def _predicted(compared: Comparison, num_draws: int, where: Where) -> xr.Dataset:
@@ -100,25 +183,13 @@ def _effects(both: xr.Dataset, queries: slice | np.ndarray) -> Float[np.ndarray,
     return both["change"].isel(query=queries).values.astype(float).mean(1)
 
 
-def _retrained(compared: Comparison, keys: np.ndarray, where: Where) -> Effects:
-    """Retrain each perturbed dataset once with a key; return `(query, row)`."""
-    several, effects = compared.training.kernel.num_states, []
-    for k in np.unique(keys):
-        some = compared.perturbed.weights(np.flatnonzero(keys == k))
-        part = replace(compared, perturbed=perturbed(compared.training.program, some))
-        arms = arms_of(part.draw(several, where / str(k), first=int(k)))
-        effects.append((arms.new.astype(float) - arms.old).mean(0))
-    order = np.argsort(np.argsort(keys, kind="stable"), kind="stable")
-    return np.concatenate(effects, -1)[:, order]
-
-
 def _slopes(
     program: Program, start: np.ndarray, effects: Float[np.ndarray, "run query row"]
-) -> Float[np.ndarray, "query example"]:
-    """Return the mean predicted slope of each weight; 0 where it belongs to no example."""
+) -> Float[np.ndarray, "run query example"]:
+    """Return the predicted slope of each weight; 0 where it belongs to no example."""
     singles = LeaveOneOut(program).positions
-    slopes = np.zeros((effects.shape[1], len(start)))
-    slopes[:, singles] = -effects.mean(0) / start[singles]
+    slopes = np.zeros((*effects.shape[:2], len(start)))
+    slopes[:, :, singles] = -effects / start[singles]
     return slopes
 
 

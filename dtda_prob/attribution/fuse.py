@@ -9,9 +9,8 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from dtda_prob import perturbations as perturb
 from dtda_prob.attribution.arms import Comparison, comparison
-from dtda_prob.attribution.drawn import Drawn, draw
+from dtda_prob.attribution.drawn import MOST_KEYS, Centred, Drawn, predict, retrain
 from dtda_prob.attribution.fusion import (
     VARIANCES,
     Effects,
@@ -22,30 +21,24 @@ from dtda_prob.attribution.fusion import (
 )
 from dtda_prob.attribution.ranks import ranking_of
 from dtda_prob.attribution.scores import ByQuery, q_values
+from dtda_prob.attribution.subsets import Subsets, given_subsets, made_for
+from dtda_prob.attribution.until import Until, warn_unsettled
 from dtda_prob.divergences import resolve
 from dtda_prob.divergences.meaning import encoded
 from dtda_prob.perturbations import check_weights
-from dtda_prob.program import Program
-from dtda_prob.studies.digests import of_weights
 from dtda_prob.studies.draw import draws
 from dtda_prob.studies.options import Options
-from dtda_prob.studies.perturbed import Perturbed, Rows
+from dtda_prob.studies.perturbed import LeaveOneOut, Perturbed, Rows
 from dtda_prob.studies.price import Price, price
 from dtda_prob.studies.run import HERE, Where, check_stored, run
 from dtda_prob.studies.source import default_draws, start_of
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey, check_kind
 
-SUBSETS = 0x6675
-"""Leads to the key of the retrained subsets, which no draw has."""
-SHARE_REMOVED = 0.1
-"""Of the examples, from each random subset."""
 LEAST_RETRAININGS = 8
 LEAST_RUNS = 3
 MOST_QUERIES = 48
 """Queries from which the variances of the model are learned, at most."""
-MOST_KEYS = 8
-"""Keys that retrainings have: each costs a training on all data."""
 USUAL = Options()
 SETTINGS = {"level", "num_resamples", "top"}
 
@@ -62,23 +55,28 @@ def fuse(
 ) -> xr.Dataset:
     """Measure how the mean of each query's measurement moves, by predictions and retrainings together.
 
-    Random subsets are retrained, each once, with keys of the push-forward's own draws, so that the draw
-    that has a retraining's key predicts part of its noise. A Gaussian model then corrects the
+    Subsets of the examples are retrained, each once, with keys of the push-forward's own draws, so that
+    the draw that has a retraining's key predicts part of its noise. A Gaussian model then corrects the
     predictions: the effect of an example is a multiple of its prediction plus an error of its own,
     whose variance is learned from the retrainings of all queries. Intervals are about what retraining
     would show on average over seeds; `attribute` has intervals about many draws of the push-forward.
+
+    Each subset lacks a tenth of the examples, which are dealt out: all are removed equally often. Where
+    all perturbations change several examples, these very datasets are retrained in turn, the largest
+    predicted effects first.
 
     Args:
         push_forward: what predicts; it must have a pull.
         key: one typed key; draws are the same as in `attribute` with this key.
         num_draws: draws that predict, of at least 3 runs; see `sample` if None.
-        retrainings: the number of random subsets to retrain, which lack a tenth of the examples, or the
-            weights `(perturbation, example)` of others; at least 8. Up to 8 trainings on all data come
-            on top.
+        retrainings: the number of subsets to retrain, at least 8; or `until(rule)`, to retrain until
+            scores are sure; or the weights `(perturbation, example)` of others. Up to 8 trainings on
+            all data come on top.
         perturbations: weights `(perturbation, example)`; the removal of each example if None.
         options: `level`, `num_resamples` and `top` are used; see `Options`.
-        where: a store keeps the predicted effects and the retrainings, under names that begin with its
-            name, "fused" if it has none, and an interrupted call goes on; see `Where`.
+        where: a store keeps the predicted effects and the retrainings, under names that begin with
+            `where.effects` or else its name, "fused" if it has none. An interrupted call goes on, and
+            more retrainings under another name, with the same `effects`, add to those there are.
 
     Returns:
         Scores as `attribute` returns them, for the divergence "mean": the variables `score`, `error`,
@@ -90,22 +88,26 @@ def fuse(
     Raises:
         ValueError: if there is nothing to pull or to retrain, the measurement is a vector, or a number
             is too small.
+
+    Warns:
+        RuntimeWarning: if retrainings are not finite, or a rule is not met.
     """
     options.only("fuse", SETTINGS)
     asked = comparison(push_forward, key, perturbations, "pull")
-    training, where = asked.training, where.named("fused")
-    subsets = _subsets(training.program, key, retrainings, perturbations)
-    num_draws = default_draws(training) if num_draws is None else num_draws
-    _check(asked, subsets)
-    runs = training.num_runs(num_draws, LEAST_RUNS)
-    columns = asked.columns(num_draws)
-    keys = np.arange(len(subsets)) % min(runs, MOST_KEYS)
-    task = FusedScores(asked, columns, subsets, num_draws, options)
-    check_stored(task, where)  # what is refused is refused before anything is drawn
-    drawn = draw(asked, subsets, num_draws, keys, where)
-    learned = learn(drawn.evidence(_some(len(training.measure.queries))))
+    where = where.named("fused")
+    given, number = _wanted(asked, retrainings)
+    num_draws = default_draws(asked.training) if num_draws is None else num_draws
+    asked.training.num_runs(num_draws, LEAST_RUNS)
+    task = FusedScores(asked, asked.columns(num_draws), given, number, num_draws, options)
+    if not isinstance(retrainings, Until):
+        check_stored(task, where)  # what is refused is refused before anything is drawn
+    parts = replace(where, name=where.effects or where.name)
+    drawn = predict(asked, given, num_draws, parts)
+    task = replace(task, drawn=retrain(drawn, number, parts)).learn()
     where = replace(where, engine=None)  # draws are here: sent elsewhere, they would take longer
-    return run(replace(task, drawn=drawn, learned=learned), where)
+    if isinstance(retrainings, Until):
+        return _until(retrainings, task, parts, where)
+    return run(task, where)
 
 
 def price_of_fused(
@@ -116,12 +118,17 @@ def price_of_fused(
     perturbations: Any = None,
 ) -> Price:
     """Price what `fuse` draws, predicts and retrains; see there for the arguments."""
-    training = push_forward.training
-    subsets = _subsets(training.program, key, retrainings, perturbations)
-    whole = check_weights(training.program, None)
-    several = [None, subsets] if perturbations is None else [None, perturbations, subsets]
-    pulled = [comparison(push_forward, key, some, "pull").tasks(num_draws)[0] for some in several]
-    return price(*pulled, draws(training, key, 1, subsets), draws(training, key, MOST_KEYS, whole))
+    asked = comparison(push_forward, key, perturbations, "pull")
+    given, number = _wanted(asked, retrainings)
+    training, program, perturbed = asked.training, asked.training.program, asked.perturbed
+    like = np.ones((1, len(perturbed)))  # which examples subsets are made for costs the same
+    subsets = given or made_for(program, key, perturbed, like)
+    pulled = [asked, replace(asked, perturbed=Centred(program, subsets))]
+    if not isinstance(perturbed, LeaveOneOut):
+        pulled.append(replace(asked, perturbed=LeaveOneOut(program)))
+    retrained = draws(training, key, 1, subsets.weights(number))
+    whole = draws(training, key, MOST_KEYS, check_weights(program, None))
+    return price(*(each.tasks(num_draws)[0] for each in pulled), retrained, whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,14 +136,16 @@ class FusedScores(ByQuery):
     """Fuse a block of queries.
 
     Attributes:
-        subsets: the weights of the retrained subsets.
+        given: the retrained subsets, if they are not made for what is asked.
+        number: of retrained subsets.
         num_draws: draws that predict.
         options: how scores are estimated.
         drawn: predictions and retrainings.
         learned: what all queries say about the push-forward.
     """
 
-    subsets: xr.DataArray
+    given: Subsets | None
+    number: int
     num_draws: int
     options: Options
     drawn: Drawn | None = None
@@ -158,9 +167,18 @@ class FusedScores(ByQuery):
             "kind": "scores",
             "num_draws": self.num_draws,
             "divergences": self.names,
-            "subsets": of_weights(self.subsets),
+            "retrainings": self.number,
+            "subsets": "made" if self.given is None else self.given.identity,
             "options": {name: getattr(self.options, name) for name in sorted(SETTINGS)},
         }
+
+    def learn(self) -> "FusedScores":
+        """Return the same scores by what the retrainings of some queries show."""
+        assert self.drawn is not None
+        number = len(self.comparison.training.measure.queries)
+        some = np.unique(np.linspace(0, number - 1, MOST_QUERIES).astype(int))
+        learned = learn(self.drawn.evidence(some))
+        return replace(self, number=self.drawn.number, learned=learned)
 
     def in_blocks(self, block: tuple[int, ...]) -> "FusedScores":
         """Return the same scores, so many queries at a time."""
@@ -175,7 +193,7 @@ class FusedScores(ByQuery):
         fields = _fields(found, asked.predicted.mean, self.options)
         dims = ("divergence", "query", self.comparison.perturbed.dim)
         variables: dict[str, Any] = {name: (dims, field[None]) for name, field in fields.items()}
-        values = self.drawn.values(block[0])
+        values = self.drawn.measured(block[0])
         variables["sd"] = "query", values.std(0, ddof=1)
         variables["num_not_finite"] = "query", (~np.isfinite(values)).sum(0)
         measure, mean = self.comparison.training.measure.name, resolve("mean").of(False)
@@ -186,7 +204,7 @@ class FusedScores(ByQuery):
             num_draws=self.num_draws,
             level=self.options.level,
             top=self.options.top,
-            retrainings=len(self.subsets),
+            retrainings=self.number,
             **self._numbers(self.learned),
             **encoded({"mean": mean.meaning(measure, "{unit}")}),
         )
@@ -198,30 +216,50 @@ class FusedScores(ByQuery):
         return {"multiple": learned.multiple, "own": learned.own} | variances
 
 
-def _some(number: int) -> np.ndarray:
-    """Return the positions of the queries that all others are learned from."""
-    return np.unique(np.linspace(0, number - 1, MOST_QUERIES).astype(int))
+def _until(until: Until, task: FusedScores, parts: Where, where: Where) -> xr.Dataset:
+    """Retrain more subsets until the rule is met for all queries."""
+    while True:
+        scores = run(task, Where(progress=where.progress))
+        done, number = until.rule(scores), task.number
+        if done.all() or number >= until.most:
+            break
+        assert task.drawn is not None
+        more = retrain(task.drawn, min(2 * number, until.most), parts)
+        task = replace(task, drawn=more).learn()
+    if not done.all():
+        warn_unsettled(done, f"{number} retrainings")
+    return (scores if where.store is None else run(task, where)).assign(settled=done)
 
 
-def _subsets(program: Program, key: PRNGKey, retrainings: Any, perturbations: Any) -> xr.DataArray:
-    """Return the subsets to retrain: those that are given, or random ones, removed as others are."""
-    if np.ndim(retrainings):
-        weights = check_weights(program, retrainings)
-        return weights if weights.ndim == 2 else weights.expand_dims(perturbation=[0])
-    check_kind("retrainings", retrainings, Integral, "a number of subsets, or their weights")
-    removal = getattr(perturbations, "attrs", {}).get("removal", "reweight")
-    subset_key, keep = jax.random.fold_in(key, SUBSETS), 1 - SHARE_REMOVED
-    return perturb.random_subsets(program, subset_key, int(retrainings), keep, removal=removal)
+def _wanted(asked: Comparison, retrainings: Any) -> tuple[Subsets | None, int]:
+    """Return the subsets that are given, and how many there are at first.
 
-
-def _check(asked: Comparison, subsets: xr.DataArray) -> None:
-    """Raise ValueError for what cannot be retrained, is too little, or is a vector."""
-    training, number = asked.training, len(subsets)
+    Raises:
+        ValueError: for what cannot be retrained, is too little, or is a vector.
+    """
+    given = None
+    if isinstance(retrainings, Until):
+        number = retrainings.start
+    elif np.ndim(retrainings):
+        given = given_subsets(asked.training.program, retrainings)
+        number = len(retrainings) if np.ndim(retrainings) == 2 else 1
+    else:
+        check_kind("retrainings", retrainings, Integral, "a number of subsets, until(rule), or weights")
+        number = int(retrainings)
     if number < LEAST_RETRAININGS:
         raise ValueError(
             f"retrainings: {number} subsets are too few, retrain at least {LEAST_RETRAININGS}; without "
             "any, `attribute` scores the push-forward alone"
         )
+    _check(asked)
+    if given is not None:
+        _check_change(Rows(given.weights(number)), asked)
+    return given, number
+
+
+def _check(asked: Comparison) -> None:
+    """Raise ValueError for what cannot be retrained, or is a vector."""
+    training = asked.training
     if training.kernel.count_steps(training.program) == 0:
         raise ValueError("the kernel takes no step, so that nothing can be retrained")
     output = jax.eval_shape(training.draw, jax.random.key(0), training.program.full_weights())
@@ -229,16 +267,15 @@ def _check(asked: Comparison, subsets: xr.DataArray) -> None:
         raise ValueError(
             f"measure {training.measure.name!r} gives vectors: fuse a scalar, such as a loss or margin"
         )
-    start = np.asarray(start_of(asked.source), float)
-    for some in (asked.perturbed, Rows(subsets)):
-        _check_change(some, start, training.program)
+    _check_change(asked.perturbed, asked)
 
 
-def _check_change(asked: Perturbed, start: np.ndarray, program: Program) -> None:
+def _check_change(perturbed: Perturbed, asked: Comparison) -> None:
     """Raise ValueError if anything but examples that training visits changes its weight."""
+    start = np.asarray(start_of(asked.source), float)
     others = start == 0
-    others[program.num_data :] = True
-    if asked.squares(others.astype(float), start).any():
+    others[asked.training.program.num_data :] = True
+    if perturbed.squares(others.astype(float), start).any():
         raise ValueError(
             "perturbations change settings, or rows that have no weight, which no retrained subset "
             "tells about: fuse changes of examples"

@@ -136,7 +136,7 @@ class Learned(NamedTuple):
 
     Attributes:
         multiple: of its predictions, on average over queries.
-        own: how much of the deviation of a retraining its own draw predicts.
+        own: the share of a draw's deviation from the mean that its own retraining has too.
         variances: by the names in `VARIANCES`.
     """
 
@@ -181,8 +181,9 @@ def learn(evidence: Evidence) -> Learned:
     mean = evidence.predicted.mean / unit
     given = parts, sampled, mean, evidence.own / unit - mean, evidence.retrained / unit
     options = {"maxiter": MOST_STEPS, "ftol": TOLERANCE}
+    bounds = [(None, None), (0.0, 1.0), *[(None, None)] * len(VARIANCES)]
     found = scipy.optimize.minimize(
-        _surprise, EXPECTED, given, jac=True, method="L-BFGS-B", options=options
+        _surprise, EXPECTED, given, jac=True, method="L-BFGS-B", options=options, bounds=bounds
     )
     return Learned(float(found.x[0]), float(found.x[1]), np.exp(found.x[2:]))
 
@@ -193,24 +194,28 @@ def _surprise(
     """Return minus the log probability of retrainings, up to a constant, and its gradient.
 
     Args:
-        x: both multiples and the logarithms of the variances.
+        x: the multiple, the share that own draws predict, and the logarithms of the variances.
         parts: covariances for a variance of 1.
         sampled: covariance of the mean of the draws.
         mean: predicted effects.
         own: how far the prediction by a retraining's own draw is from the mean.
         retrained: effects.
     """
-    variances, between = np.exp(x[2:]), x[1] - x[0]
-    inverse, log_det = _inverted(_sum(variances, parts) + between**2 * sampled)
-    left = retrained - x[0] * mean - x[1] * own
+    (multiple, share), variances = x[:2], np.exp(x[2:])
+    predicted, unseen = mean + share * own, multiple * (1 - share)
+    inverse, log_det = _inverted(_sum(variances, parts) + unseen**2 * sampled)
+    left = retrained - multiple * predicted
     solved = (inverse @ left[..., None])[..., 0]
-    traces = [_slope(inverse, solved, part) for part in parts]
-    by_sampling = 2 * between * _slope(inverse, solved, sampled)
-    multiples = [-(mean * solved).sum() - by_sampling, -(own * solved).sum() + by_sampling]
-    share = min(1.0, INDEPENDENT / len(mean))
+    slopes = [_slope(inverse, solved, part) for part in parts]
+    by_unseen = 2 * unseen * _slope(inverse, solved, sampled)
+    multiples = [
+        (1 - share) * by_unseen - (predicted * solved).sum(),
+        -multiple * (by_unseen + (own * solved).sum()),
+    ]
+    weight = min(1.0, INDEPENDENT / len(mean))
     apart = (x - EXPECTED) / SPREAD
-    value = 0.5 * share * ((left * solved).sum() + log_det.sum()) + 0.5 * (apart**2).sum()
-    return value, share * np.array([*multiples, *(variances * traces)]) + apart / SPREAD
+    value = 0.5 * weight * ((left * solved).sum() + log_det.sum()) + 0.5 * (apart**2).sum()
+    return value, weight * np.array([*multiples, *(variances * slopes)]) + apart / SPREAD
 
 
 def _slope(inverse: Block, solved: Effects, part: Block) -> float:
@@ -244,14 +249,14 @@ def fused(learned: Learned, evidence: Evidence, asked: Asked, num_samples: int) 
 def _fused(
     learned: Learned, evidence: Evidence, asked: Asked, num_samples: int, rng: np.random.Generator
 ) -> Fused:
-    known, square, own = evidence.predicted, evidence.square, _errors(learned, evidence)
-    among = _sum(learned.variances, _among(evidence))
-    inverse, _ = _inverted(among + (learned.own - learned.multiple) ** 2 * _sampled(evidence))
-    cross = _cross(learned, known, asked.predicted, square)
+    square, own = evidence.square, _errors(learned, evidence)
+    unseen = (learned.multiple * (1 - learned.own)) ** 2 * _sampled(evidence)
+    inverse, _ = _inverted(_sum(learned.variances, _among(evidence)) + unseen)
+    cross = _cross(learned, evidence, asked.predicted)
     cross += asked.change(own[:, None] * evidence.change)
     gain = inverse @ cross
-    expected = learned.multiple * known.mean + learned.own * (evidence.own - known.mean)
-    left = evidence.retrained - expected
+    deviation = evidence.own - evidence.predicted.mean
+    left = evidence.retrained - learned.multiple * (evidence.predicted.mean + learned.own * deviation)
     prior = _variance(learned, asked.predicted, square) + asked.squares(own)
     before = learned.multiple * asked.predicted.mean
     effects, measured = _made_up(learned, evidence, asked, num_samples, rng)
@@ -278,12 +283,9 @@ def _made_up(
     shared = _normal(rng, of("shared") * square, number, queries, 1)
     effects, measured = (
         slope * rows.mean
-        + by_sampling * _by_query(weight, rows.apart.swapaxes(0, 1))
+        + learned.multiple * unseen * _by_query(weight, rows.apart.swapaxes(0, 1))
         + shared * rows.size**2
-        for rows, by_sampling in (
-            (asked.predicted, learned.multiple),
-            (known, learned.multiple - learned.own),
-        )
+        for rows, unseen in ((asked.predicted, 1.0), (known, 1 - learned.own))
     )
     own = _normal(rng, _errors(learned, evidence), number, *evidence.slopes.shape)
     keys, place = np.unique(evidence.key, return_inverse=True)
@@ -297,14 +299,14 @@ def _normal(rng: np.random.Generator, variance: np.ndarray | float, *shape: int)
 
 
 def _among(evidence: Evidence) -> list[Block]:
-    """Return the covariance of retrainings for a variance of 1, by the names in `VARIANCES`."""
+    """Return the covariances of retrainings for a variance of 1, by the names in `VARIANCES`."""
     change, known, square = evidence.change, evidence.predicted, evidence.square
     errors = evidence.slopes[:, None] * change
     unit = _unit(evidence)[:, None, None]
     by_key = evidence.key[:, None] == evidence.key
     size = known.size**2
     return [
-        known.mean[:, :, None] * known.mean[:, None],
+        _outer(known.mean, known.mean),
         evidence.mean_square[:, None, None] * (change @ change.T),
         errors @ errors.mT,
         square[:, None, None] * (size[:, None] * size),
@@ -324,15 +326,19 @@ def _errors(learned: Learned, evidence: Evidence) -> Float[np.ndarray, "query ex
     return absolute + learned.of("relative") * evidence.slopes**2
 
 
-def _cross(learned: Learned, known: Predicted, asked: Predicted, square: np.ndarray) -> Block:
+def _cross(learned: Learned, evidence: Evidence, asked: Predicted) -> Block:
     """Return the covariance of retrainings and effects, but for the errors of single examples."""
+    known, square = evidence.predicted, evidence.square
     size = known.size[:, None] ** 2 * asked.size**2
-    by_sampling = learned.multiple * (learned.multiple - learned.own)
     return (
-        learned.of("slope") * known.mean[:, :, None] * asked.mean[:, None]
-        + by_sampling * _between(known.apart, asked.apart)
+        learned.of("slope") * _outer(known.mean, asked.mean)
+        + learned.multiple**2 * (1 - learned.own) * _between(known.apart, asked.apart)
         + learned.of("shared") * square[:, None, None] * size
     )
+
+
+def _outer(left: Effects, right: Effects) -> Block:
+    return left[:, :, None] * right[:, None]
 
 
 def _variance(learned: Learned, asked: Predicted, square: np.ndarray) -> Effects:

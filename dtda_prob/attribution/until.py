@@ -25,18 +25,18 @@ class Until(NamedTuple):
 
 
 def until(rule: Rule, *, start: int = 8, most: int = 256) -> Until:
-    """Ask `attribute` for as many draws as it takes, doubling their number until a rule is met.
+    """Ask for as many draws or retrainings as it takes, doubling their number until a rule is met.
 
-    Draws are kept, and more are added to them: the result is the same as for the final number of draws.
-    Intervals hold for a number of draws that is fixed beforehand; looking several times makes
-    them a little too short, the less the fewer the looks.
+    `attribute` takes it as `num_draws`, `fuse` as `retrainings`. They are kept, and more are added to
+    them: the result is the same as for the final number. Intervals hold for a number that is fixed
+    beforehand; looking several times makes them a little too short, the less the fewer the looks.
 
     Args:
         rule: when to stop: `precision`, `settled`, or a function from scores to whether each divergence
             and query is settled.
-        start: runs at first, at least 3. A run is a draw, or several where the kernel keeps several
-            states of it.
-        most: runs at most.
+        start: runs or retrainings at first, at least 3. A run is a draw, or several where the kernel
+            keeps several states of it.
+        most: runs or retrainings at most.
 
     Raises:
         ValueError: if `start` is below 3 or exceeds `most`.
@@ -121,14 +121,15 @@ def draw_until(
         more = min(count, until.most - count) * num_states
         both = xr.concat([both, compared.draw(more, where, first=count)], "run")
     if not done.all():
-        _warn(done, count * num_states)
+        warn_unsettled(done, f"{count * num_states} draws")
     return both, scores.assign(settled=done)
 
 
-def _warn(done: xr.DataArray, count: int) -> None:
+def warn_unsettled(done: xr.DataArray, after: str) -> None:
+    """Warn of queries that are not settled after all that was allowed."""
     left = int((~done).any("divergence").sum())
     warnings.warn(
-        f"after {count} draws, {left} of {done.sizes['query']} queries are not settled; raise most=, "
+        f"after {after}, {left} of {done.sizes['query']} queries are not settled; raise most=, "
         "ask for less, or read the intervals as they are",
         RuntimeWarning,
         stacklevel=4,

@@ -163,6 +163,11 @@ class Draws:
     def arrays(self, runs: np.ndarray, columns: np.ndarray) -> Arrays:
         """Draw all pairs of some runs and perturbations: `(run, perturbation, state, ...)`, by name."""
         each, several = (grid.ravel() for grid in np.meshgrid(runs, columns, indexing="ij"))
+        drawn = self.pairs(each, several)
+        return {name: array.reshape(len(runs), -1, *array.shape[1:]) for name, array in drawn.items()}
+
+    def pairs(self, each: np.ndarray, several: np.ndarray) -> Arrays:
+        """Draw runs, each at a perturbation of its own: `(pair, state, ...)`, by name."""
         whole: Arrays = {}
         for count, source in self.fittings.items():
             places = np.flatnonzero(self.removed[several] == count)
@@ -171,7 +176,7 @@ class Draws:
                 for name, array in part.items():
                     leading = len(each), *array.shape[1:]
                     whole.setdefault(name, np.empty(leading, array.dtype))[some] = array[: len(some)]
-        return {name: array.reshape(len(runs), -1, *array.shape[1:]) for name, array in whole.items()}
+        return whole
 
     @cached_property
     def removed(self) -> np.ndarray:
