@@ -24,7 +24,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import mnist
 import networks
 import numpy as np
 import optax
@@ -34,7 +33,7 @@ import pandas as pd
 import scipy.stats
 
 import dtda_prob as dtda
-from dtda_prob import curvature, kernels
+from dtda_prob import curvature
 from dtda_prob.attribution import comparison, fusion
 from dtda_prob.attribution.drawn import Drawn, predict, retrain
 from dtda_prob.attribution.fusion import Asked, Evidence, Fused
@@ -75,15 +74,6 @@ def diabetes_by_adam() -> pd.DataFrame:
 def characters_by_adamw() -> pd.DataFrame:
     """Transformer on 300 sequences of characters, AdamW, warm-up, clipping; `unroll`, 8 draws."""
     return study(dtda.unroll(networks.characters(300, 16)), num_draws=8)
-
-
-def mnist_5k() -> pd.DataFrame:
-    """Perceptron 784-32-10 on 5000 images of MNIST, SGD with momentum; influence by EK-FAC, 8 draws."""
-    split = mnist.load(5000, 24)
-    program = dtda.Program(dtda.zoo.classifier([32], 10), split.x_train, y=split.y_train)
-    kernel = kernels.sgd(optax.sgd(0.05, momentum=0.9), num_epochs=6, batch_size=64)
-    training = dtda.Training(program, kernel, dtda.measures.loss(split.x_test, y=split.y_test))
-    return study(dtda.influence(training, curvature.kronecker()), num_draws=8)
 
 
 def study(push_forward: PushForward, num_draws: int = 16) -> pd.DataFrame:
@@ -246,7 +236,7 @@ def ceiling(each: np.ndarray, of: Any = lambda values, axis: values) -> float:
     return float(np.sqrt(max(lengthened(pearson(*halves).mean()), 0.0)))
 
 
-PARTS = digits, concrete, diabetes_by_adam, characters_by_adamw, mnist_5k
+PARTS = digits, concrete, diabetes_by_adam, characters_by_adamw
 
 if __name__ == "__main__":
     named = [part for part in PARTS if part.__name__ in sys.argv[1:]] or PARTS
