@@ -18,9 +18,12 @@ for it, relative to the push-forward's choice. The first row is the push-forward
 that `attribute` states. Up to 8 trainings on all data come on top of the retrainings.
 """
 
+import resource
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -36,7 +39,7 @@ import dtda_prob as dtda
 from dtda_prob import curvature
 from dtda_prob.attribution import comparison, fusion
 from dtda_prob.attribution.drawn import Drawn, predict, retrain
-from dtda_prob.attribution.fusion import Asked, Evidence, Fused
+from dtda_prob.attribution.fusion import Asked, Evidence, Fused, Predicted
 from dtda_prob.attribution.methods import shifts
 from dtda_prob.attribution.subsets import given_subsets
 from dtda_prob.correlations import lengthened, pearson
@@ -74,6 +77,52 @@ def diabetes_by_adam() -> pd.DataFrame:
 def characters_by_adamw() -> pd.DataFrame:
     """Transformer on 300 sequences of characters, AdamW, warm-up, clipping; `unroll`, 8 draws."""
     return study(dtda.unroll(networks.characters(300, 16)), num_draws=8)
+
+
+def cost() -> pd.DataFrame:
+    """Made-up effects of 16 draws: processor seconds of the model alone, and the peak of memory.
+
+    It is learned from some queries at once, and the others are fused four at a time, with 100 joint
+    samples for the certainty of ranks; four queries of the larger size are timed.
+    """
+    rows = [priced(1437, 360, 100, 48, 360), priced(50000, 1000, 200, 8, 4)]
+    return pd.DataFrame(rows).set_index(["examples", "queries", "retrainings"])
+
+
+def priced(examples: int, queries: int, number: int, first: int, some: int) -> dict[str, float]:
+    rng = np.random.default_rng(SEED)
+    change = -(rng.uniform(size=(number, examples)) < 0.1).astype(float)
+    start = time.process_time()
+    learned = fusion.learn(made_up(rng, change, first)[0])
+    learning, seconds = time.process_time() - start, 0.0
+    for _ in range(0, some, 4):
+        evidence, asked = made_up(rng, change, 4)
+        start = time.process_time()
+        fusion.fused(learned, evidence, asked, 100)
+        seconds += (time.process_time() - start) * queries / some
+    return {
+        "examples": examples,
+        "queries": queries,
+        "retrainings": number,
+        "learn, s": learning,
+        "fuse, s": seconds,
+        "memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+    }
+
+
+def made_up(rng: np.random.Generator, change: np.ndarray, queries: int) -> tuple[Evidence, Asked]:
+    """Return made-up retrainings of some queries, and the removal of each example."""
+    each = rng.normal(size=(queries, change.shape[1])) + rng.normal(size=(16, queries, change.shape[1]))
+    sums, keys = each @ change.T, np.arange(len(change)) % 8
+    own = np.moveaxis(sums[keys, :, np.arange(len(change))], 0, -1)
+    noisy, slopes = own + rng.normal(size=own.shape) * own.std(), each.mean(0)
+    known = Predicted(sums.mean(0), sums - sums.mean(0), np.ones(len(change)))
+    asked = Predicted(-slopes, slopes - each, np.full(change.shape[1], 10 / change.shape[1]))
+    singles: Any = SimpleNamespace(
+        change=lambda slopes, start: -slopes, squares=lambda values, start: values
+    )
+    evidence = Evidence(known, own, noisy, change, keys, slopes, np.ones(queries))
+    return evidence, Asked(asked, singles, None)
 
 
 def study(push_forward: PushForward, num_draws: int = 16) -> pd.DataFrame:
@@ -236,7 +285,7 @@ def ceiling(each: np.ndarray, of: Any = lambda values, axis: values) -> float:
     return float(np.sqrt(max(lengthened(pearson(*halves).mean()), 0.0)))
 
 
-PARTS = digits, concrete, diabetes_by_adam, characters_by_adamw
+PARTS = digits, concrete, diabetes_by_adam, characters_by_adamw, cost
 
 if __name__ == "__main__":
     named = [part for part in PARTS if part.__name__ in sys.argv[1:]] or PARTS
