@@ -17,7 +17,7 @@ from numpyro.infer.autoguide import (
     AutoMultivariateNormal,
     AutoNormal,
 )
-from tables import direction, draw, last, ones, pull, regression, regression_data, train
+from tables import direction, draw, last, ones, pull, push, regression, regression_data, train
 
 import dtda_prob as dtda
 from dtda_prob import kernels, measures
@@ -252,12 +252,15 @@ def logistic(x, y):
         numpyro.sample("y", dist.Bernoulli(logits=x[i] @ slopes), obs=y[i])
 
 
-def test_the_response_at_rest_is_influence(x64):
+def test_the_response_at_rest_is_influence_and_newton_steps_lead_to_the_minimum(x64):
     x, y = regression_data()
     program = dtda.Program(logistic, x, (y > 0).astype(int))
     training = dtda.Training(program, kernels.lbfgs(), dtda.measures.parameters())
     responses = [pull(make(training), 0.7 * ones()) for make in (dtda.unroll, dtda.influence)]
     close(*responses, rtol=1e-8)
+    without = ones().at[3].set(0.0)
+    moved = push(dtda.newton(training, num_steps=3), ones(), without).value
+    close(moved, draw(training, without).value, rtol=1e-5)
 
 
 def test_a_search_says_how_it_ended(x64):

@@ -318,6 +318,12 @@ def test_gradients_and_walks_leave_frozen_parameters_alone(transform, x64):
     assert (response[1] != 0).any()
 
 
+def test_while_little_moves_a_trajectory_is_training(x64):
+    training = train(dtda.kernels.sgd(optax.sgd(1e-5), num_steps=4), measure=PARAMETERS)
+    made = dtda.trajectory(training, num_checkpoints=2), dtda.unroll(training)
+    close(*(pull(each, ones()) for each in made), rtol=1e-3)
+
+
 def test_where_nothing_moves_nothing_is_asked_for():
     kernel = dtda.kernels.sgd(optax.set_to_zero(), num_steps=2)
     with pytest.raises(ValueError, match="moves no parameter"):

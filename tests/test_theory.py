@@ -44,8 +44,7 @@ def test_unrolled_responses_tend_to_the_pseudo_inverse_as_sgd_with_decaying_step
         return [float(jnp.linalg.norm(unrolled - other) / norm) for other in others]
 
     damped = curvature.dense(damping=0.01)
-    short, long, batches = (distances(*each) for each in ((30, None), (300, None), (3000, 5)))
-    assert short[0] > 1e-3
+    long, batches = (distances(*each) for each in ((300, None), (3000, 5)))
     assert long[0] < 1e-4
     assert long[1] > 0.1
     assert batches[0] < 0.1
