@@ -230,7 +230,8 @@ def test_rows_are_the_largest_in_either_direction_with_their_errors(study, parse
 def test_means_over_queries_are_those_of_all_at_once(study, monkeypatch):
     monkeypatch.setattr(influences, "BLOCK", 24)  # one query at a time
     part = next(part for part in open_study(study).parts if part.name == "scores")
-    means = influences.over_queries(influences.scores_of(part, 3, Looks({})))
+    scores = influences.scores_of(part, 3, Looks({}))
+    means = influences.over_queries(scores)
     whole = dtda.load(study, "scores").to_dataset()
     for i, mean in enumerate(means):
         one = whole.isel(divergence=i)
@@ -238,6 +239,10 @@ def test_means_over_queries_are_those_of_all_at_once(study, monkeypatch):
         np.testing.assert_allclose(mean["error"], one["error"].mean("query"))
         np.testing.assert_allclose(mean["size"], abs(one["score"]).mean("query"))
         np.testing.assert_array_equal(mean["significant"], (one["q_value"] <= 0.1).sum("query"))
+    size = abs(whole["score"].isel(divergence=0)).mean("query").to_series().sort_values(ascending=False)
+    said = influences.leading(scores, means[0])
+    assert said.startswith(f"Removing example {size.index[0]} moves ")
+    assert f"have {size.iloc[:3].sum() / size.sum():.0%} of all influence" in said
 
 
 def test_queries_are_chosen_by_label(study, tmp_path):

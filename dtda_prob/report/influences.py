@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from dtda_prob.divergences import Meaning
-from dtda_prob.numerals import count, decimals_for, exponent_of, fixed, scaled_unit, share
+from dtda_prob.numerals import brief, count, decimals_for, exponent_of, fixed, scaled_unit, share
 from dtda_prob.report.looks import Looks
 from dtda_prob.report.study import Part, meaning_of, texts
 from dtda_prob.report.tables import Column, Table, bars
@@ -137,10 +137,29 @@ def over_queries(scores: Scores) -> list[xr.Dataset]:
     return [means.isel(divergence=i) for i in range(dataset.sizes["divergence"])]
 
 
-def over_all(scores: Scores) -> list[Table]:
-    """Return a table over all queries for each divergence."""
-    means = zip(scores.divergences, over_queries(scores), strict=True)
-    return [_of_mean(scores, mean, name) for name, mean in means]
+def over_all(scores: Scores, means: Sequence[xr.Dataset]) -> list[Table]:
+    """Return a table over all queries for each divergence, from what `over_queries` returned."""
+    named = zip(scores.divergences, means, strict=True)
+    return [_of_mean(scores, mean, name) for name, mean in named]
+
+
+def leading(scores: Scores, mean: xr.Dataset) -> str:
+    """Return what moves the queries most by the first divergence, and its share of all influence."""
+    size, measure = mean["size"].values, scores.measure.replace("_", " ")
+    known = np.flatnonzero(np.isfinite(size))
+    if not known.size:
+        return f"No {scores.divergences[0]} score of the {measure} is finite."
+    order = known[np.argsort(-size[known], kind="stable")]
+    label, unit = texts(mean[scores.dim])[order[0]], scores.meaning(scores.divergences[0]).unit
+    doing = f"Removing example {label}" if scores.is_by_example else f"Perturbation {label}"
+    amount = f"{brief(size[order[0]])}{f' {unit}' if unit else ''}"
+    queries = count(scores.dataset.sizes["query"], "query", "queries")
+    first = min(scores.top, len(order))
+    part = float(size[order[:first]].sum() / (size[known].sum() or 1.0))
+    return (
+        f"{doing} moves the {measure} most: by {amount} on average over {queries}, whichever way. The "
+        f"first {first} of {len(known):,} {scores.things} have {part:.0%} of all influence."
+    )
 
 
 def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> Table:

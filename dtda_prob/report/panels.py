@@ -8,7 +8,7 @@ import xarray as xr
 
 from dtda_prob.numerals import clip, count
 from dtda_prob.report.figures import Figure, Style, densities, styles_of
-from dtda_prob.report.influences import Scores, by_query, over_all, scores_of
+from dtda_prob.report.influences import Scores, by_query, leading, over_all, over_queries, scores_of
 from dtda_prob.report.looks import Looks, looks
 from dtda_prob.report.samples import SampleSet, compared, is_drawn, num_outputs, read, reference_of
 from dtda_prob.report.study import Group, Part, Study, groups_of, unit_of
@@ -58,12 +58,12 @@ class Panel(NamedTuple):
 
 
 class Panels(NamedTuple):
-    """Queries shown, rankings over all, how sample sets are drawn, and what is left out."""
+    """Queries shown, rankings over all, how sample sets are drawn, what leads, and what is left out."""
 
     panels: list[Panel]
     rankings: list[Ranking]
     sets: list[Style]
-    scores: list[Scores]
+    leading: list[str]
     left_out: list[str]
 
 
@@ -108,8 +108,9 @@ def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Ch
             )
         )
     for one in scores:
-        gathered.rankings.extend(_rankings(one, over_all(one), several))
-    gathered.scores.extend(scores)
+        means = over_queries(one)
+        gathered.rankings.extend(_rankings(one, over_all(one, means), several))
+        gathered.leading.append(leading(one, means[0]))
 
 
 def _rankings(scores: Scores, tables: Sequence[Table], several: bool) -> Iterator[Ranking]:

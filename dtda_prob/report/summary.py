@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from dtda_prob.numerals import NONE, brief, count, duration, share, size, with_error
-from dtda_prob.report.influences import RATE, Scores
+from dtda_prob.numerals import NONE, brief, count, duration, share, size
 from dtda_prob.report.panels import Panels
 from dtda_prob.report.quality import Agreement, Verdict
 from dtda_prob.report.study import Part, Study
@@ -29,8 +27,8 @@ def glance(
     study: Study, shown: Panels, verdicts: list[Verdict], agreements: list[Agreement]
 ) -> list[str]:
     """Return what matters most, in sentences."""
-    leading = dict.fromkeys(_leading(scores) for scores in shown.scores)
-    return [*_fitted(study), *leading, *_trusted(verdicts, agreements)]
+    leading = dict.fromkeys(shown.leading)
+    return [*leading, *_fitted(study), *_trusted(verdicts, agreements)]
 
 
 def _fitted(study: Study) -> Iterator[str]:
@@ -49,35 +47,6 @@ def _num_models(study: Study, part: Part) -> int:
     if row["transform"] != "training":
         return 0
     return int(row["draws"] * max(1, row["perturbations"]) // kernel.get("num_states", 1))
-
-
-def _leading(scores: Scores) -> str:
-    """Return what moves the first query most, with its standard error."""
-    query = scores.dataset["query"].values[0]
-    one = scores.dataset.isel(query=0, divergence=0)[["score", "error", "rank", "q_value"]].load()
-    if not np.isfinite(one["score"].values).any():
-        return f"No score of query {query} is finite."
-    first = one.isel({scores.dim: int(np.argmin(one["rank"].values))})
-    number, total = int((one["q_value"] <= RATE).sum()), one[scores.dim].size
-    return (
-        f"For query {query}, {_moves(scores, first)}. {number:,} of {total:,} {scores.things} are "
-        f"significant (FDR ≤ {RATE:.0%})."
-    )
-
-
-def _moves(scores: Scores, first: xr.Dataset) -> str:
-    divergence, value = scores.divergences[0], float(first["score"])
-    meaning = scores.meaning(divergence)
-    label = f"{first[scores.dim].values}"
-    doing = f"removing example {label}" if scores.is_by_example else f"perturbation {label}"
-    amount = with_error(abs(value) if meaning.signed else value, float(first["error"]))
-    amount = f"{amount}{f' {meaning.unit}' if meaning.unit else ''} (± standard error)"
-    if not float(first["q_value"]) <= RATE:
-        return f"{doing} has the largest {divergence} score, {amount}, which is not significant"
-    if not meaning.signed:
-        return f"{doing} moves the {scores.measure.replace('_', ' ')} furthest, by {amount}"
-    verb = meaning.positive if value > 0 else meaning.negative
-    return f"{doing} {verb} {meaning.quantity} most, by {amount}"
 
 
 def _trusted(verdicts: list[Verdict], agreements: list[Agreement]) -> Iterator[str]:
