@@ -1,7 +1,7 @@
 """Tables as people save them: what is read of awkward files, and what is refused, by line and cell."""
 
 import pytest
-from cases.tables import READ, REFUSED, UNUSED
+from cases.files import READ, REFUSED, UNUSED
 
 from dtda_prob.tables import read_table, roles
 
