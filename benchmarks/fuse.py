@@ -74,11 +74,6 @@ def diabetes_by_adam() -> pd.DataFrame:
     return study(dtda.unroll(optimizers.diabetes(optax.adam(3e-3))))
 
 
-def characters_by_adamw() -> pd.DataFrame:
-    """Transformer on 300 sequences of characters, AdamW, warm-up, clipping; `unroll`, 8 draws."""
-    return study(dtda.unroll(networks.characters(300, 16)), num_draws=8)
-
-
 def cost() -> pd.DataFrame:
     """Made-up effects of 16 draws: processor seconds of the model alone, and the peak of memory.
 
@@ -285,7 +280,7 @@ def ceiling(each: np.ndarray, of: Any = lambda values, axis: values) -> float:
     return float(np.sqrt(max(lengthened(pearson(*halves).mean()), 0.0)))
 
 
-PARTS = digits, concrete, diabetes_by_adam, characters_by_adamw, cost
+PARTS = digits, concrete, diabetes_by_adam, cost
 
 if __name__ == "__main__":
     named = [part for part in PARTS if part.__name__ in sys.argv[1:]] or PARTS
