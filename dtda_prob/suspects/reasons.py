@@ -10,6 +10,8 @@ from dtda_prob.tables.text import excerpt
 
 NEAR = 0.25
 """Relative distance from a power of ten at which a decimal point may be misplaced."""
+USUAL = 3.0
+"""Standard deviations within which nobody asks whether a point is misplaced."""
 NOTABLE = 1.0
 """Nats that are worth a word."""
 
@@ -46,7 +48,8 @@ def _judged(roles: Roles, row: pd.Series) -> str:
             return f"{name} is {row['actual']!r}, as predicted ({sure})"
         return f"{name} is {row['actual']!r}, where {row['predicted']!r} is predicted ({sure})"
     said = f"{name} is {short(row['actual'])}, where {_about(row)} is predicted"
-    return said + _misplaced(row["actual"], row["predicted"])
+    far = abs(row["actual"] - row["predicted"]) > USUAL * row["spread"]
+    return said + (_misplaced(row["actual"], row["predicted"]) if far else "")
 
 
 def _about(row: pd.Series) -> str:
