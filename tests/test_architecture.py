@@ -109,3 +109,9 @@ def test_few_functions_have_many_parameters():
         if isinstance(node, ast.FunctionDef) and num_parameters(node.args) >= MANY_PARAMETERS
     ]
     assert len(wide) <= MOST_FUNCTIONS, wide
+
+
+def test_modules_of_tests_have_names_of_their_own():
+    """Collected together they are imported by name, and one would be found for another."""
+    names = [path.stem for path in (ROOT / "tests").rglob("*.py")]
+    assert sorted(names) == sorted({*names})

@@ -261,7 +261,7 @@ def test_copies_share_an_interval_of_ranks():
     assert inside.isel(example=[2, 6]).all()
 
 
-QUIET = dtda.Options(check=False)
+QUIET = dtda.Options(check=False, chunk_size=4)
 
 
 ONE_MODEL = {
