@@ -28,13 +28,14 @@ class tabular(Module):
     def __call__(self, x: Float[Array, "row feature"], y: Array | None = None) -> None:
         """Sample the parameters, and the target given them."""
         predict = _network(x.shape[-1], self.num_classes or 1)
-        log_scale = jnp.asarray(numpyro.param("log_scale", jnp.zeros(())))
+        is_number = self.num_classes is None
+        scale = jnp.exp(numpyro.param("log_scale", jnp.zeros(()))) if is_number else None
         with numpyro.plate("data", len(x)) as i:
             outputs = predict(x[i])
-            if self.num_classes is None:
-                fn = dist.StudentT(TAILS, outputs[..., 0], jnp.exp(log_scale))
+            if is_number:
+                fn = dist.StudentT(TAILS, outputs[..., 0], scale)
             else:
-                fn = dist.Categorical(logits=outputs * jnp.exp(0 * log_scale))
+                fn = dist.Categorical(logits=outputs)
             numpyro.sample("y", fn, obs=None if y is None else y[i])
 
 
