@@ -29,11 +29,11 @@ class tabular(Module):
         """Sample the parameters, and the target given them."""
         predict = _network(x.shape[-1], self.num_classes or 1)
         is_number = self.num_classes is None
-        scale = jnp.exp(numpyro.param("log_scale", jnp.zeros(()))) if is_number else None
+        log_scale = jnp.asarray(numpyro.param("log_scale", jnp.zeros(())) if is_number else 0.0)
         with numpyro.plate("data", len(x)) as i:
             outputs = predict(x[i])
             if is_number:
-                fn = dist.StudentT(TAILS, outputs[..., 0], scale)
+                fn = dist.StudentT(TAILS, outputs[..., 0], jnp.exp(log_scale))
             else:
                 fn = dist.Categorical(logits=outputs)
             numpyro.sample("y", fn, obs=None if y is None else y[i])
