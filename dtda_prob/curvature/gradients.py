@@ -47,6 +47,14 @@ class Gradients:
         size = sum(gradient.size for gradient in jax.eval_shape(of, jnp.zeros(1, int)))
         return self.h.sum_examples(of, function, max(1, quadratic.BLOCK // size))
 
+    def alike(self) -> list[list[int]]:
+        """Return positions of layouts, together if gradients differ in the number of matrices alone."""
+        groups: dict[Any, list[int]] = {}
+        for k, gradient in enumerate(jax.eval_shape(self._of_example, jnp.zeros((), int))):
+            shapes = tuple(leaf.shape[1:] for leaf in jax.tree.leaves(gradient))
+            groups.setdefault((jax.tree.structure(gradient), shapes), []).append(k)
+        return [*groups.values()]
+
     def _of_example(self, index: Int[Array, ""]) -> list[Whole | Factors]:
         leaves = jax.tree.leaves(self.h.point)
         followed = {use.leaf for use in self.uses}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from dtda_prob.curvature.curvature import Curvature, Spectrum
@@ -51,11 +52,12 @@ class kronecker(Curvature):
 
     def decompose(self, h: Quadratic) -> Spectrum:
         found = gradients(h)
-        sides = found.sum(lambda parts: [part.sides() for part in parts])
-        pairs = zip(found.layouts, sides, strict=True)
-        bases = [_basis(layout, *both) for layout, both in pairs]
+        groups = found.alike()
+        sides = found.sum(lambda parts: [part.sides() for part in _stacked(parts, groups)])
+        layouts = [tuple(found.layouts[k] for k in group) for group in groups]
+        bases = [_basis(several, *both) for several, both in zip(layouts, sides, strict=True)]
         if self.corrected:
-            values = found.sum(lambda parts: _moments(parts, bases))
+            values = found.sum(lambda parts: _moments(_stacked(parts, groups), bases))
             bases = [replace(b, values=v) for b, v in zip(bases, values, strict=True)]
         if h.program.has_prior:
             prior = jax.tree.leaves(h.prior_diagonal())
@@ -67,23 +69,30 @@ class kronecker(Curvature):
 
 
 class Basis(Module):
-    """Eigenvectors of both sides of a parameter's matrices, and eigenvalues."""
+    """Eigenvectors of both sides of the matrices of parameters of one shape, and eigenvalues."""
 
-    layout: Layout = eqx.field(static=True)
+    layouts: tuple[Layout, ...] = eqx.field(static=True)
     left: Rotation
     right: Rotation
     values: Float[Array, "matrix row column"]
 
     def apply(self, function: Filter, largest: Scalar, leaves: list[Array]) -> dict[int, Array]:
-        """Return f(block) v for the parameters of the block, by position."""
-        g = self._turned(self.layout.matrices(leaves), self.left, self.right)
+        """Return f(block) v for the parameters of the blocks, by position."""
+        each = [layout.matrices(leaves) for layout in self.layouts]
+        g = self._turned(jnp.concatenate(each), self.left, self.right)
         g = function(self.values, largest) * g
         back = [jnp.swapaxes(side, 1, 2) for side in (self.left, self.right)]
-        return self.layout.parameters(self._turned(g, *back))
+        ends = np.cumsum([len(matrices) for matrices in each])
+        parts = jnp.split(self._turned(g, *back), ends[:-1])
+        found: dict[int, Array] = {}
+        for layout, matrices in zip(self.layouts, parts, strict=True):
+            found |= layout.parameters(matrices)
+        return found
 
     def diagonal(self, leaves: list[Array]) -> Float[Array, "matrix row column"]:
         """Return the diagonal in the basis of a matrix that is diagonal for the parameters."""
-        return self._turned(self.layout.matrices(leaves), self.left**2, self.right**2)
+        matrices = jnp.concatenate([layout.matrices(leaves) for layout in self.layouts])
+        return self._turned(matrices, self.left**2, self.right**2)
 
     def _turned(self, g: Array, left: Rotation, right: Rotation) -> Float[Array, "matrix row column"]:
         g = g if right.size == 0 else g @ right
@@ -109,11 +118,20 @@ class Kronecker(Spectrum):
         return structure.unflatten([found[k] for k in range(len(leaves))])
 
 
-def _basis(layout: Layout, left: Side, right: Side) -> Basis:
+def _basis(layouts: tuple[Layout, ...], left: Side, right: Side) -> Basis:
     (left_values, left_vectors), (right_values, right_vectors) = _eigh(left), _eigh(right)
     trace = jnp.maximum(left_values.sum(-1), jnp.finfo(left_values.dtype).tiny)
     values = left_values[:, :, None] * right_values[:, None, :] / trace[:, None, None]
-    return Basis(layout, left_vectors, right_vectors, values)
+    return Basis(layouts, left_vectors, right_vectors, values)
+
+
+def _stacked(parts: list[Whole | Factors], groups: list[list[int]]) -> list[Whole | Factors]:
+    """Join the matrices of each group of parameters, so that layers of one shape are compiled once."""
+
+    def joined(*matrices: Array) -> Array:
+        return jnp.concatenate(matrices, axis=1)
+
+    return [jax.tree.map(joined, *(parts[k] for k in group)) for group in groups]
 
 
 def _moments(parts: list[Whole | Factors], bases: list[Basis]) -> list[Array]:
