@@ -424,7 +424,8 @@ def transformer(x: jax.Array, y: jax.Array | None = None) -> None:
 
 def in_a_process(task: str, *arguments: str) -> Counted:
     command = [sys.executable, __file__, task, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=_environment())
+    environment = _environment() | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 

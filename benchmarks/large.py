@@ -7,6 +7,7 @@ draw is attributed for 4 queries. Each row comes from a fresh process without a 
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -124,7 +125,8 @@ def spent(row: dict[str, float], name: str) -> Iterator[None]:
 
 def in_a_process(name: str) -> dict[str, float]:
     command = [sys.executable, __file__, name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -10,9 +10,11 @@ from types import FunctionType
 
 import jax
 import pandas as pd
+from jax.experimental.compilation_cache import compilation_cache
 
-# Seconds include compilation, whatever an earlier run has left on disk.
+# Seconds include compilation, whatever an earlier run has left on disk and whatever was imported before.
 jax.config.update("jax_enable_compilation_cache", False)
+compilation_cache.reset_cache()
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
 
