@@ -12,7 +12,7 @@ import jax
 import pandas as pd
 from jax.experimental.compilation_cache import compilation_cache
 
-# Seconds include compilation, whatever an earlier run has left on disk and whatever was imported before.
+# Seconds include compilation, whatever a run has left on disk, and whatever was imported before.
 jax.config.update("jax_enable_compilation_cache", False)
 compilation_cache.reset_cache()
 

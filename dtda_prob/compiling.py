@@ -48,7 +48,7 @@ class compiled:
     quick: bool = False
 
     def __call__(self, *args: Any) -> Any:
-        traced, jitted = self._split(args)
+        traced, jitted = self._split(args, is_part=_is_tracing())
         return jitted(traced)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
@@ -66,11 +66,14 @@ class compiled:
         traced, jitted = self._split(args)
         return jitted.trace(traced).jaxpr, jax.tree.leaves(traced)
 
-    def _split(self, args: tuple) -> tuple[Any, Any]:
-        """Return the traced part of arguments, and the jitted function of it."""
+    def _split(self, args: tuple, *, is_part: bool = False) -> tuple[Any, Any]:
+        """Return the traced part of arguments, and the jitted function of it.
+
+        Where the call is a part of what JAX is tracing, the options of the whole hold.
+        """
         traced, static = split(args)
         shapes = tuple(map(np.shape, jax.tree.leaves(traced)))
-        level = None if _is_tracing() else _level(self.quick)
+        level = None if is_part else _level(self.quick)
         return traced, _jitted(self.function, static, shapes, level)
 
 
@@ -132,7 +135,7 @@ def _jitted(function: Callable, static: Static, shapes: tuple, level: int | None
 
 
 def _is_tracing() -> bool:
-    """Return whether JAX is tracing: a call becomes a part, and the options of the whole hold."""
+    """Return whether JAX is tracing the code that asks."""
     return is_tracer(jnp.zeros(()))
 
 

@@ -126,3 +126,23 @@ def test_a_compiled_function_may_be_part_of_another(monkeypatch, quick):
     outer = compiled(lambda x: inner(x, 2.0) + jax.vmap(lambda each: inner(each, 3.0))(x))
     np.testing.assert_allclose(outer(np.ones(3)), 5.0)
     np.testing.assert_allclose(jax.grad(lambda x: inner(x, 2.0).sum())(np.ones(3)), 2.0)
+
+
+def test_what_is_compiled_while_jax_traces_has_its_own_options(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    levels = []
+
+    def noted(function, static, shapes, level):
+        levels.append(level)
+        return jitted(function, static, shapes, level)
+
+    jitted = compiling._jitted
+    monkeypatch.setattr(compiling, "_jitted", noted)
+    ready = compiled(jnp.sin, quick=True)
+    args = (np.ones(2),)
+
+    def traced(x):
+        return x + ready.lower(*args).compile()(compiling.split(args)[0])
+
+    np.testing.assert_allclose(jax.jit(traced)(np.zeros(2)), np.sin(1.0), rtol=1e-6)
+    assert levels == [compiling.ONCE]
