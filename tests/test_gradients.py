@@ -14,7 +14,7 @@ import dtda_prob as dtda
 from dtda_prob import curvature
 from dtda_prob.compiling import compiled
 from dtda_prob.curvature import factors, quadratic
-from dtda_prob.curvature.gradients import gradients
+from dtda_prob.curvature.gradients import Gradients, gradients
 from dtda_prob.curvature.matrices import gauss_newton
 from dtda_prob.curvature.moving import moving_of
 
@@ -184,3 +184,36 @@ def test_factors_of_gradients_have_the_moments_of_whole_gradients(name, found):
         moments, expected_moments, rtol=1e-9, atol=1e-12 * expected_moments.max()
     )
     assert not any(np.any(rest) for rest in back.values())
+
+
+def layered(x, y):
+    """Two layers of one shape, and a stack of two more."""
+    shapes = {"first": (3, 3), "second": (3, 3), "stack": (2, 3, 3), "wide": (3, 4), "out": (4, 2)}
+
+    def start(shape):
+        return lambda key: jax.random.normal(key, shape)
+
+    own = {name: jnp.asarray(numpyro.param(name, start(shape))) for name, shape in shapes.items()}
+    with numpyro.plate("data", len(x)) as i:
+        h = jnp.tanh(jnp.tanh(x[i] @ own["first"]) @ own["second"])
+        h, _ = jax.lax.scan(lambda h, layer: (jnp.tanh(h @ layer), None), h, own["stack"])
+        logits = jnp.tanh(h @ own["wide"]) @ own["out"]
+        numpyro.sample("y", dist.Categorical(logits=logits), obs=y[i])
+
+
+def test_layers_of_one_shape_are_each_as_alone(x64, monkeypatch):
+    rng = np.random.default_rng(0)
+    program = dtda.Program(layered, rng.normal(size=(NUM_DATA, 3)), rng.integers(0, 2, NUM_DATA))
+    moving = moving_of(jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), program.shapes))
+    params, weights = program.init(KEY), program.full_weights()
+    h = quadratic.Quadratic(program, gauss_newton(), KEY, params, weights, moving)
+    vector = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), params)
+
+    def solved():
+        spectrum = curvature.kronecker("gauss_newton").decompose(h)
+        return spectrum.apply(lambda values, largest: 1 / (values + 0.01 * largest), vector)
+
+    together = solved()
+    assert sorted(map(len, gradients(h).alike())) == [1, 1, 3]
+    monkeypatch.setattr(Gradients, "alike", lambda self: [[k] for k in range(len(self.layouts))])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), together, solved())
