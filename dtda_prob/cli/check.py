@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.output import Result, definitions, emit, json_option, say
+from dtda_prob.cli.output import INTERRUPTED, Result, definitions, emit, json_option, say
 from dtda_prob.cli.table import described, read_known, target_option, task_option
 
 if TYPE_CHECKING:
     from dtda_prob.suspects import Checked
 
 OUTPUT = click.Path(path_type=Path, dir_okay=False, writable=True)
-INTERRUPTED = 130
 
 
 @click.command(epilog="Example: dtda check data.csv --target price --csv ranked.csv --html report.html")

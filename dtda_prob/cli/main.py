@@ -14,12 +14,10 @@ from dtda_prob.cli.check import check
 from dtda_prob.cli.evaluate import diagnose, evaluate
 from dtda_prob.cli.experiment import user_frame
 from dtda_prob.cli.new import new
-from dtda_prob.cli.output import printable
+from dtda_prob.cli.output import INTERRUPTED, printable
 from dtda_prob.cli.sample import push, sample
 from dtda_prob.cli.store import info, report
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells."""
 SHELLS = ("bash", "zsh", "fish")
 RESUME = "Finished results are in the store; run the same command again to resume."
 KNOWN = ValueError, NotImplementedError, OSError, ImportError, RuntimeError

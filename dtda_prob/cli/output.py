@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import click
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as in shells."""
 MOST_ROWS = 5
 """Rows that are listed of a table; --json has them all."""
 LONGEST, LONGEST_NAME = 60, 24

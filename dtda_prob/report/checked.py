@@ -104,9 +104,9 @@ def _picture(checked: Checked) -> Figure | None:
     described = f"Actual and predicted {target}: the {min(TOP, len(rows))} first rows are marked"
     axes: list[Axis] = [axis(f"{word} {target}", ends, is_log) for word in ("predicted", "actual")]
     figure = Figure(described, *axes, [], [])
-    lines = [*rows["line"].iloc[:TOP], *rest["line"]]
+    lines, known = [*rows["line"].iloc[:TOP], *rest["line"]], rows.set_index("line")
     for place, (across, down) in enumerate(zip(figure.across(x), figure.down(y), strict=True)):
-        row = rows.loc[rows["line"] == lines[place]].iloc[0]
+        row = known.loc[lines[place]]
         text = f"line {lines[place]}: {brief(row['actual'], 4)}, predicted {brief(row['predicted'], 4)}"
         figure.marks.append(Mark(across, down, "", text, place < TOP))
     return figure
