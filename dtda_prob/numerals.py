@@ -1,12 +1,15 @@
 """Numbers as text: with their errors, units and powers of ten."""
 
 import math
+import unicodedata
 from typing import Any
 
 import numpy as np
 
 MINUS, TIMES, NONE = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "–"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+DIRECTED = {"R", "AL", "AN", "RLE", "RLO", "LRE", "LRO", "PDF", "RLI", "LRI", "FSI", "PDI"}
+"""Kinds of characters that turn the direction of what stands beside them."""
 ASCII = str.maketrans("−⁻⁰¹²³⁴⁵⁶⁷⁸⁹–", "--0123456789-")
 
 
@@ -112,6 +115,13 @@ def count(number: Any, one: str, many: str | None = None) -> str:
     """Return a number of things, such as '1 query' or '2,000 queries'."""
     written = f"{number:,}" if isinstance(number, int | float) else str(number)
     return f"{written} {one if number == 1 else many or one + 's'}"
+
+
+def isolated(text: Any, most: int = 80) -> str:
+    """Return a short text that keeps its direction to itself, for the middle of a sentence."""
+    text = clip(text, most)
+    directed = any(unicodedata.bidirectional(c) in DIRECTED for c in text)
+    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if directed else text
 
 
 def clip(text: Any, most: int = 500) -> str:

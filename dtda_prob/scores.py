@@ -14,6 +14,8 @@ from dtda_prob.divergences.estimates import Expansion
 FIELDS = ["score", "error", "lower", "upper", "p_value", "q_value", "rank", "top_probability"]
 RATE = 0.1
 """False discovery rate at which examples count as significant."""
+STANDS_OUT = 4.0
+"""Times the average absolute score, from which on an example stands out."""
 
 
 def strongest(scores: xr.Dataset | xr.DataTree, num: int = 10) -> pd.DataFrame:
@@ -125,6 +127,23 @@ def influential(scores: xr.Dataset | xr.DataTree, rate: float = 0.1) -> pd.DataF
     last = str(scores["score"].dims[-1])
     order = listed.sort_values(["divergence", "query", "q_value", "rank"], kind="stable")
     return order.set_index(["divergence", "query", last])
+
+
+def outstanding(scores: xr.Dataset | xr.DataTree, rate: float = RATE) -> xr.DataArray:
+    """Mark scores that are significant and at least four times as large as the average of their query.
+
+    With many draws nearly every score is significant, however small; few stand out.
+
+    Args:
+        scores: from `attribute`.
+        rate: false discovery rate.
+
+    Returns:
+        Booleans by divergence, query and example (or perturbation).
+    """
+    scores = dataset_of(scores)
+    size = abs(scores["score"])
+    return (scores["q_value"] <= rate) & (size >= STANDS_OUT * size.mean(str(size.dims[-1])))
 
 
 def spread_without_shift(

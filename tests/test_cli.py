@@ -18,6 +18,7 @@ from strangers import rewritten
 import dtda_prob as dtda
 from dtda_prob import cli, demo
 from dtda_prob.cli import experiment as experiments
+from dtda_prob.cli.attribute import DIVERGENCES
 from dtda_prob.cli.main import COMMANDS, SHELLS, free_folder
 from dtda_prob.studies import run
 
@@ -273,7 +274,7 @@ def test_a_step_that_is_done_costs_nothing_and_says_what_comes_next(study, monke
     assert "prediction  mean +- error" in again.stdout
     assert again.stdout.endswith("Next: dtda attribute mine.py s.zarr\n")
     scored = invoke(*ATTRIBUTE, "--method", "exactly", "--draws", "4", "--top", "2")
-    assert "Significant (*, FDR <= 10%): " in scored.stdout
+    assert "significant (FDR <= 10%)  * and 4 times the average" in scored.stdout
     size = abs(dtda.load("s.zarr")["scores"]["score"].sel(divergence="mean")).mean("query")
     first = scored.stdout.split("mean absolute mean score\n")[1].split()
     assert f"row {first[1]}" == size.to_series().idxmax()
@@ -323,14 +324,14 @@ FAILURES = {
     "interrupted": (
         noted(KeyboardInterrupt(), SAFE),
         130,
-        "3 of 5 parts are saved as full in s.zarr;",
+        "What is finished of full is saved in s.zarr;",
         "same command",
     ),
     "before anything": (KeyboardInterrupt(), 130, "Interrupted.", "run the same command again"),
     "refused": (
         noted(dtda.StoreError("another key"), SAFE),
         1,
-        "Error: another key\n3 of 5 parts",
+        "Error: another key\nWhat is finished of full",
         "resume",
     ),
     "escapes": (ValueError("a\x1b[2Jb"), 1, "Error: a\\x1b[2Jb", ""),
@@ -453,10 +454,38 @@ def test_new_without_a_table_writes_one_on_embedded_data(folder):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_shells_complete(shell):
+def test_shells_get_a_script(shell):
     result = invoke("completion", shell)
     assert result.exit_code == 0
     assert "_DTDA_COMPLETE" in result.stdout
+
+
+COMPLETED = {
+    "files": ("dtda sample exp", {"file,exp"}),
+    "more files": ("dtda check t", {"file,t"}),
+    "methods": ("dtda attribute e.py s.zarr --method un", {"plain,unroll"}),
+    "divergences": ("dtda evaluate e.py s.zarr --divergence var", {"plain,variance"}),
+    "columns": ("dtda check flat.csv --target a", {"plain,a"}),
+    "columns of a new table": ("dtda new e.py --csv gaps.csv --label b", {"plain,b"}),
+    "columns of no table": ("dtda check none.csv --target a", set()),
+}
+
+
+@pytest.mark.parametrize("case", COMPLETED)
+def test_shells_complete_files_names_and_columns(files, monkeypatch, case):
+    monkeypatch.chdir(files)
+    words, wanted = COMPLETED[case]
+    about = {
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+        "_DTDA_COMPLETE": "bash_complete",
+    }
+    result = CliRunner().invoke(cli.main, [], prog_name="dtda", env=about)
+    assert {*result.stdout.split()} == wanted
+
+
+def test_all_divergences_are_completed():
+    assert {*DIVERGENCES} == {*dtda.divergences.available}
 
 
 def test_folders_are_not_written_over(tmp_path, monkeypatch):
@@ -534,6 +563,16 @@ def test_paths_and_columns_with_special_characters(folder, name):
     assert (module.TARGET, module.CSV.name) == ("EXPERIMENT", "EXPERIMENT.csv")
     assert columns[1:] == module.NUMBERS
     assert f"dtda sample {name} study.zarr" in module.__doc__
+
+
+def test_a_target_that_is_an_exact_sum_of_columns_has_a_mode(folder):
+    table = pd.DataFrame(
+        np.random.default_rng(0).normal(size=(300, 3)).round(3), columns=["a", "b", "c"]
+    )
+    table.assign(y=table.sum(axis=1)).to_csv("sum.csv", index=False)
+    assert invoke("new", "e.py", "--csv", "sum.csv", "--target", "y").exit_code == 0
+    drawn = dtda.sample(experiments.load("e.py").training, jax.random.key(0), 4)
+    assert not drawn["sample_stats/diverging"].any()
 
 
 @pytest.mark.parametrize(

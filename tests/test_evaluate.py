@@ -447,7 +447,7 @@ def test_scores_by_draws_can_be_drawn(predicted, truth):
     panels = dtda.plots.agreement_by_draws({"all": result, "fewer": other})
     line = panels.get_viz("lines", "effect", {"divergence": "energy", "method": "all"})
     close(line.get_ydata(), result["lds"].sel(divergence="energy"))
-    assert dtda.plots.agreement_by_draws({"all": result}, backend="none") is not None
+    assert dtda.plots.agreement_by_draws({"all": xr.DataTree(result)}, backend="none") is not None
 
 
 def test_removal_curves_can_be_drawn(curves):
@@ -457,7 +457,9 @@ def test_removal_curves_can_be_drawn(curves):
     expected = [one["full"].median(), *one["perturbed"].median("draw")]
     close(line.get_ydata(), expected, rtol=1e-5)
     close(line.get_xdata(), [0, 1, 3])
-    assert dtda.plots.removal_curves({"retrained": curves}, [1], backend="none") is not None
+    assert (
+        dtda.plots.removal_curves({"retrained": xr.DataTree(curves)}, [1], backend="none") is not None
+    )
 
 
 def test_pruning_can_be_drawn():
@@ -469,4 +471,4 @@ def test_pruning_can_be_drawn():
     points = panels.get_viz("points", "effect", {"panel": 0})
     chosen = table["difference"].sel(other="random", rule=["all data", "loss"])
     close(np.asarray(points.get_offsets())[:, 0], chosen)
-    assert dtda.plots.pruning(table, "loss", backend="none") is not None
+    assert dtda.plots.pruning(xr.DataTree(table), "loss", backend="none") is not None

@@ -145,7 +145,7 @@ REFUSED = {
     "unknown": (lambda: remove(PROGRAM, [1, 6]), r"data=\[6\]: no such labels"),
     "unknown between": (lambda: leave_one_out(SHUFFLED, [15]), r"data=\[15\]: no such labels"),
     "unknown name": (lambda: upweight(NAMED, ["a", "g"]), r"data=\['g'\]: no such labels"),
-    "position for a name": (lambda: remove(NAMED, [1]), "no such labels"),
+    "position for a name": (lambda: remove(NAMED, [1]), r"by position, pass program.labels\[\[1\]\]"),
     "name for a position": (lambda: remove(PROGRAM, ["a"]), "no such labels"),
     "repeated": (lambda: remove(NAMED, ["a", "b", "a"]), "labels twice"),
     "mask": (lambda: remove(PROGRAM, np.eye(6, dtype=bool)[0]), "mask of booleans.*labels.*mask"),

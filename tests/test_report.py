@@ -39,6 +39,7 @@ HOSTILE = (
     "@y{safe}<img src=x onerror=hacked=1>",
     "line\u2028separator",
 )
+ABOUT = {"file": "\u202e<b>.csv", "target": "price", "model": "linear regression"}
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -75,7 +76,8 @@ def study(tmp_path_factory) -> Path:
     dtda.attribute(predict, KEY, 6, ["mean", "wasserstein"], options=options, where=dtda.Where(path))
     dtda.save(agreement(), path, name="agreement", kind="agreement")
     dtda.save(verdict(), path, name="verdict", kind="verdict")
-    dtda.save(dtda.report.examples(source), path, name="examples", kind="examples")
+    shown = dtda.report.examples(source, about=ABOUT, num_predictions=4)
+    dtda.save(shown, path, name="examples", kind="examples")
     return path
 
 
@@ -176,15 +178,39 @@ def test_page_shows_everything_in_the_study(parsed):
     for word in ("full", "retrained", "goes on", "not passed", "linear_regression", "influence"):
         assert word in parsed.text
     captions = [attrs["aria-label"] for attrs in parsed.named("div") if attrs.get("role") == "region"]
-    # Three tables a query; two over all queries; two of the agreement, one of checks, one of parts.
-    assert len(captions) == 3 * 3 + 2 + 2 + 1 + 1
+    # Three tables a query; two over all queries; two of the agreement, one of checks, one of parts, and
+    # the first.
+    assert len(captions) == 3 * 3 + 2 + 2 + 1 + 1 + 1
     figures = [attrs for attrs in parsed.named("svg") if attrs.get("class") == "figure"]
-    assert len(figures) == 3 + 3
+    assert len(figures) == 3 + 3 + 1
     assert all(figure["aria-label"] for figure in figures)
-    assert len([attrs for attrs in parsed.named("path") if attrs.get("class") == "line"]) == 3 * 2
+    assert len([attrs for attrs in parsed.named("path") if attrs.get("class") == "line"]) == 4 * 2
     assert len([attrs for attrs in parsed.named("g") if attrs.get("class") == "mark"]) == 3 * len(
         HOSTILE
     )
+
+
+def test_the_first_screen_names_file_target_and_model_and_shows_rows_with_predictions(study, parsed):
+    first = parsed.text.split("How to read this")[0]
+    assert "Which rows of \u2068\u202e<b>.csv\u2069 move the predicted price?" in first
+    assert "A linear regression of “price” was fitted" in first
+    scores = dtda.load(study, "scores")["score"].isel(divergence=0)
+    size = abs(scores).mean("query").to_series()
+    leading = size.idxmax()
+    assert f"Removing row {leading}" in first
+    assert f"{size.max() / size.sum():.1%}" in first
+    source, kept = training(), dtda.load(study, "examples")["data"].to_dataset().sel(example=leading)
+    measure = dtda.measures.prediction(*source.program.args, noise=0.5)
+    drawn = dtda.sample(dtda.Training(source.program, source.kernel, measure), KEY, 4)
+    row = source.program.labels.tolist().index(leading)
+    own = drawn["posterior_predictive/prediction"].mean(("chain", "draw")).values[row]
+    np.testing.assert_allclose(kept["predicted"], own, rtol=1e-5)
+    assert numerals.brief(float(own), 4) in first
+    (link,) = [a["href"] for a in parsed.named("a") if a["href"].startswith("data:text/csv")]
+    listed = pd.read_csv(io.BytesIO(base64.b64decode(link.partition(",")[2])))
+    assert listed["row"].tolist() == size.sort_values(ascending=False).index.tolist()
+    np.testing.assert_allclose(listed["share"].sum(), 1, rtol=1e-4)
+    assert numerals.isolated("plain") == "plain"
 
 
 def test_labels_are_text_and_nothing_else(parsed):
@@ -212,8 +238,8 @@ def test_missing_and_unfinished_parts_are_named(tmp_path):
     next((path / "full/blocks/done/c").glob("0")).unlink()
     text = Read(dtda.report.write(path, tmp_path / "report.html")).text
     assert "“full” is not finished" in text
-    assert "The study has no diagnostics" in text
-    assert "have not been compared with retraining" in text
+    assert "no diagnostics yet" in text
+    assert "not compared with retraining yet" in text
     assert "the study keeps none" in text
 
 
@@ -422,6 +448,7 @@ def test_some_examples_are_kept_and_the_rest_is_named(monkeypatch):
         ({"shape": (3, 3)}, "shape="),
         ({"columns": ["a"]}, "must name 3 features"),
         ({"classes": ["a"]}, "must name every value"),
+        ({"about": {"name": "x"}}, "'name'. must be among"),
         ({"rows": pd.DataFrame({"a": [1]}, index=["x"])}, "no row for"),
     ],
 )
@@ -502,6 +529,10 @@ def test_figures_have_scaled_axes_and_omit_what_is_missing():
     made["predicted"][0, 0, 1] = np.nan
     marks = figures.agreement(made, HOSTILE[0], "mean", "nats", "").marks
     assert [mark.label.split(":")[0] for mark in marks] == [HOSTILE[0] + " 0", HOSTILE[2].split(":")[0]]
+    near = figures.densities({one: rng.normal(size=64)}, "prediction", "", "", truth=5.0)
+    assert near.truth == 5.0 == near.x.high
+    assert figures.densities({one: rng.normal(size=64)}, "loss", "", "", truth=1e3).truth is None
+    assert tiny.truth is None
 
 
 def test_tables_sort_by_value_and_show_text():
@@ -509,6 +540,7 @@ def test_tables_sort_by_value_and_show_text():
         "Rank": Column([1, 2]),
         "Score": Column([0.5, np.nan], ["a half", "–"]),
         "Name": Column(["<b>", "x" * 99]),
+        "Empty": Column([np.nan, np.nan], ["–", ""]),
     }
     table = Table("all", columns)
     assert list(table.heads()) == [
@@ -611,6 +643,6 @@ def test_page_is_readable_without_scripts(browser, page):
     tab = browser.new_context(java_script_enabled=False).new_page()
     tab.goto(page.as_uri())
     assert tab.locator(".panel:visible").count() == 3
-    assert tab.locator(".figure:visible").count() == 3 + 3
+    assert tab.locator(".figure:visible").count() == 3 + 3 + 1
     assert not tab.locator("button:visible").count()
     tab.context.close()

@@ -76,6 +76,18 @@ def test_false_discoveries_stay_below_their_rate(coupled):
     assert (rate <= 0.1 + 2 * np.sqrt(0.09 / 120)).all()
 
 
+def test_few_scores_stand_out_where_many_are_significant():
+    scores = score(arms_of(64))
+    mean = scores.sel(divergence="mean")
+    mean["q_value"][:] = 0.0
+    mean["q_value"].loc[{"example": LABELS[0]}] = 1.0
+    size = abs(mean["score"])
+    expected = size >= 4 * size.mean("example")
+    assert 0 < expected.sum() < 15
+    expected.loc[{"example": LABELS[0]}] = False
+    np.testing.assert_array_equal(read.outstanding(mean), expected)
+
+
 def test_q_values_are_those_of_benjamini_and_hochberg():
     p = np.array([[0.001, 0.02, 0.5, np.nan], [0.9, 0.04, 0.03, 0.01]])
     found = q_values(p)
@@ -168,6 +180,7 @@ def test_rules_stop_when_scores_are_sure():
         (lambda s: read.influential(score(arms_of(8), num_permutations=0)), "wasserstein.*p-values"),
         (lambda s: read.spread_without_shift(s.sel(divergence=["mean"])), "variance"),
         (lambda s: read.overall(s, 0), "num=0"),
+        (lambda s: plots.shift_against_spread(s.sel(divergence=["mean"]), ["a"]), "takes 'mean' and"),
         (lambda s: read.aggregate(s, [1, 2]), "by must name"),
         (lambda s: read.aggregate(s, [1, 2], over="output"), "over='output'"),
         (lambda s: read.aggregate(s.drop_vars("contribution"), LABELS), "keep_contributions"),

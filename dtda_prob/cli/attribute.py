@@ -5,12 +5,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.output import MOST_ROWS, Result, aligned
+from dtda_prob.cli.output import MOST_ROWS, Result, aligned, completed_by
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
     import xarray as xr
 
+DIVERGENCES = (
+    *(
+        "mean",
+        "variance",
+        "log_sd_ratio",
+        "median",
+        "wasserstein1",
+        "wasserstein",
+        "sliced_wasserstein",
+    ),
+    *("sinkhorn", "energy", "mmd", "kullback_leibler", "jensen_shannon", "total_variation"),
+    *("kolmogorov_smirnov", "predictive_entropy", "expected_entropy", "mutual_information"),
+)
+"""Names of divergences, which are listed here so that shells complete them at once."""
 NUM_QUERIES = 2
 """Queries whose scores are listed; --json has all of them."""
 
@@ -25,7 +39,8 @@ NUM_QUERIES = 2
     multiple=True,
     default=["mean", "wasserstein"],
     show_default=True,
-    help="Definition of influence; repeat it for several.",
+    shell_complete=completed_by(DIVERGENCES),
+    help="What counts as a change of the prediction; repeat it for several.",
 )
 @click.option("--top", default=10, show_default=True, help="Examples to list for each query.")
 @click.option(
@@ -133,26 +148,37 @@ def _overall(scores: "xr.Dataset") -> list[str]:
 
 def _lines(scores: "xr.Dataset", findings: dict[str, Any]) -> list[str]:
     """Return the strongest examples, over all queries and of the first, and all counts."""
+    import dtda_prob as dtda
     from dtda_prob.divergences.meaning import decoded
     from dtda_prob.numerals import plain, with_error
 
+    stands_out = dtda.scores.outstanding(scores, findings["rate"])
     lines = _overall(scores)
     for one in findings["scores"][: min(NUM_QUERIES, scores.sizes["query"])]:
         head = f"query {one['query']}", f"{one['divergence']} score of {findings['measure']} +- error"
+        own = stands_out.sel(divergence=one["divergence"], query=one["query"])
         rows = [
             (
                 each["label"],
                 plain(with_error(each["score"], each["error"])),
-                "*" if each["q_value"] <= findings["rate"] else "",
+                "*" if own.loc[each["label"]] else "",
             )
             for each in one["strongest"]
         ]
         lines += aligned([(*head, ""), *rows])
     *_, dim = scores["score"].dims
     things = "perturbations" if dim == "perturbation" else "examples"
-    counts = ", ".join(f"{count} by {name}" for name, count in findings["influential"].items())
     pairs = f"{scores.sizes['query']} queries x {scores.sizes[dim]} {things}"
-    lines.append(f"Significant (*, FDR <= {findings['rate']:.0%}): {counts}, of {pairs}.")
+    lines.append(f"Of {pairs}, by divergence:")
+    lines += aligned(
+        [
+            ("", f"significant (FDR <= {findings['rate']:.0%})", "* and 4 times the average or more"),
+            *(
+                (name, count, int(stands_out.sel(divergence=name).sum()))
+                for name, count in findings["influential"].items()
+            ),
+        ]
+    )
     change = "the change" if dim == "perturbation" else "removing the example"
     meanings = [
         f"A positive {name} score: {change} {meaning.positive} {meaning.quantity}."

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.output import Result, aligned
+from dtda_prob.cli.attribute import DIVERGENCES
+from dtda_prob.cli.output import Result, aligned, completed_by
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -38,7 +39,13 @@ number_option = click.option(
 @number_option
 @click.option("--retrainings", default=16, show_default=True, help="Per perturbation: even, 6 or more.")
 @click.option(
-    "--divergence", "divergences", multiple=True, default=["mean"], show_default=True, help="Effects."
+    "--divergence",
+    "divergences",
+    multiple=True,
+    default=["mean"],
+    show_default=True,
+    shell_complete=completed_by(DIVERGENCES),
+    help="What counts as a change of the prediction; repeat it for several.",
 )
 def evaluate(
     step: Step,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from dtda_prob.cli.output import completed_by
+
 if TYPE_CHECKING:
     from dtda_prob.training import Training
     from dtda_prob.transforms import PushForward
@@ -25,6 +27,7 @@ PLAIN = ("unroll", "influence", "segments", "trajectory", "cosine", "covariance"
 
 method_option = click.option(
     "--method",
+    shell_complete=completed_by(PLAIN),
     help=f"Push-forward: {', '.join(PLAIN)}, or a variable of the experiment.  "
     "[default: the experiment's own, or unroll]",
 )

@@ -23,8 +23,7 @@ RESUME = "Finished results are in the store; run the same command again to resum
 KNOWN = ValueError, NotImplementedError, OSError, ImportError, RuntimeError
 """Errors whose message is enough without their type."""
 
-_SAFE = re.compile(r"\d+ of \d+ blocks ")
-_STORED = re.compile(r"blocks are safe as name='([^']*)' in store='([^']*)'")
+_STORED = re.compile(r"\d+ of \d+ blocks are safe as name='([^']*)' in store='([^']*)'")
 
 
 class Guarded(click.Group):
@@ -72,10 +71,26 @@ def _message(error: BaseException) -> str:
 
 
 def _what_is_safe(error: BaseException) -> list[str]:
-    """Return the notes of the library about what was finished."""
-    notes = [note for note in getattr(error, "__notes__", []) if _SAFE.match(note)]
-    again = "call the same again to go on", "run the same command again to resume"
-    return [_STORED.sub(r"parts are saved as \1 in \2", note).replace(*again) for note in notes]
+    """Return what the library kept of the results that it was computing."""
+    found = [_STORED.match(note) for note in getattr(error, "__notes__", [])]
+    return [
+        f"{_saved(*match.groups())} in {match[2]}; run the same command again to resume."
+        for match in found
+        if match is not None
+    ]
+
+
+def _saved(name: str, store: str) -> str:
+    """Return how much of a result is saved: draws of a sample set, a share of anything else."""
+    from dtda_prob.storage import contents
+
+    try:
+        row = contents(store).loc[name]
+    except (KeyError, OSError, ValueError):
+        return f"What is finished of {name} is saved"
+    if row["kind"] == "sample set":
+        return f"{int(row['draws']):,} draws of {name} are saved"
+    return f"{row['finished']:.0%} of {name} is saved"
 
 
 def _print_warning(

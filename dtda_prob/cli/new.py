@@ -14,6 +14,7 @@ from dtda_prob.cli.output import Result, emit
 from dtda_prob.cli.table import (
     MISSING,
     Uses,
+    completed_by_columns,
     described,
     read_known,
     target_option,
@@ -34,7 +35,11 @@ WIDTH = 100
 )
 @target_option
 @task_option
-@click.option("--label", help="The column that names the rows.  [default: their lines in the file]")
+@click.option(
+    "--label",
+    shell_complete=completed_by_columns,
+    help="The column that names the rows.  [default: their lines in the file]",
+)
 @click.option(
     "--missing",
     type=click.Choice(MISSING),

@@ -3,8 +3,12 @@
 import json
 import math
 import shlex
+import sys
 import textwrap
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import click
@@ -24,6 +28,11 @@ json_option = click.option(
 )
 
 
+def completed_by(words: Sequence[str]) -> Callable[..., list[str]]:
+    """Return what makes shells complete an option by some words."""
+    return lambda context, option, begun: [word for word in words if word.startswith(begun)]
+
+
 class Result(NamedTuple):
     """The result of a command: lines for people, data for programs, the words of the next command."""
 
@@ -35,6 +44,27 @@ class Result(NamedTuple):
 def say(message: str) -> None:
     """Print progress to stderr."""
     click.echo(printable(message), err=True)
+
+
+@contextmanager
+def waiting() -> Generator[None]:
+    """Show on a terminal how many seconds pass inside."""
+    done, start, is_shown = threading.Event(), time.monotonic(), sys.stderr.isatty()
+
+    def count() -> None:
+        while not done.wait(1):
+            click.echo(f"\r  {time.monotonic() - start:.0f} s", nl=False, err=True)
+        click.echo("\r        \r", nl=False, err=True)
+
+    counting = threading.Thread(target=count, daemon=True)
+    if is_shown:
+        counting.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if is_shown:
+            counting.join()
 
 
 def emit(as_json: bool, result: Result) -> None:
@@ -69,9 +99,9 @@ def aligned(rows: Sequence[Sequence[Any]], most: int | None = None) -> list[str]
     return [*lines, f"  ... and {left} more"] if left else lines
 
 
-def definitions(pairs: Sequence[tuple[str, str]]) -> list[str]:
+def definitions(pairs: Sequence[tuple[str, str]], longest: int = LONGEST_NAME) -> list[str]:
     """Return names and what they are in two columns, wrapped to the width of a plain terminal."""
-    names = [_word(name, LONGEST_NAME) for name, _ in pairs]
+    names = [_word(name, longest) for name, _ in pairs]
     indent = 4 + max(map(len, names))
     return [
         line

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dtda_prob.cli import experiment as experiments
-from dtda_prob.cli.output import Result, emit, json_option, say
+from dtda_prob.cli.output import Result, emit, json_option, say, waiting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,8 @@ class Step(NamedTuple):
             say(f"{task}: looking up what the study has.")
             return {"cost": None}
         say(f"{task}: compiling, and trying a few draws ...")
-        cost = price()
+        with waiting():
+            cost = price()
         elsewhere = self.engine not in ("here", "devices")
         say(f"{task}: {cost}{f', if computed here instead of by {self.engine}' if elsewhere else ''}.")
         if cost.bytes > cost.memory:

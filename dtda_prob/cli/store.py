@@ -5,13 +5,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtda_prob.cli.output import MOST_ROWS, Result, aligned, emit, json_option, say
+from dtda_prob.cli.output import (
+    LONGEST,
+    MOST_ROWS,
+    Result,
+    aligned,
+    definitions,
+    emit,
+    json_option,
+    say,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EXISTING = click.Path(path_type=Path, file_okay=False, exists=True)
-COUNTS = ["draws", "perturbations", "queries", "data"]
+LONGEST_STORED = 36
+"""Characters of the name of a result."""
+COUNTED = {
+    "draws": ("draw",),
+    "perturbations": ("perturbation",),
+    "queries": ("query", "queries"),
+    "data": ("example",),
+}
+"""Columns of a table of contents, and what they count."""
 
 
 @click.command(epilog="Example: dtda info study.zarr --verify")
@@ -25,7 +42,8 @@ def info(store: Path, verify: bool, as_json: bool) -> None:
 
     with readable(store):
         table = dtda.contents(store)
-        lines = _table(table) if len(table) else ["Nothing yet."]
+        pairs = [(str(name), _described(row)) for name, row in table.iterrows()]
+        lines = definitions(pairs, LONGEST_STORED) if pairs else ["Nothing yet."]
     result: dict[str, Any] = {"store": store, "contents": table.reset_index().to_dict("records")}
     damaged = []
     if verify:
@@ -52,6 +70,7 @@ def info(store: Path, verify: bool, as_json: bool) -> None:
 @json_option
 def report(store: Path, output: Path, as_json: bool) -> None:
     """Write a study as one HTML page, which opens from disk."""
+    say(f"Reading {store} ...")
     from dtda_prob.report import write
 
     write(store, output)
@@ -61,19 +80,17 @@ def report(store: Path, output: Path, as_json: bool) -> None:
     emit(as_json, Result([f"{where} {output.resolve().as_uri()}"], result))
 
 
-def _table(table: "pd.DataFrame") -> list[str]:
-    from dtda_prob.numerals import size
+def _described(row: "pd.Series") -> str:
+    """Return what a part of a study is, how large, and what is wrong with it."""
+    from dtda_prob.numerals import clip, count, size
 
-    shown = table.assign(
-        transform=table["transform"].str.partition("(")[0],  # without its settings
-        finished=table["finished"].map(lambda share: "" if share == 1 else f"{share:.0%}"),
-        diverging=table["diverging"].map(lambda number: number or ""),
-        bytes=table["bytes"].map(size),
-    ).drop(columns="seconds")
-    shown[COUNTS] = shown[COUNTS].astype(object).where(shown[COUNTS] != 0, "")
-    kept = [name for name in shown if (shown[name].astype(str) != "").any()]
-    head = ["name", *("size" if name == "bytes" else name for name in kept)]
-    return aligned([head, *shown[kept].reset_index().to_numpy().tolist()])
+    transform = str(row["transform"]).partition("(")[0]  # without its settings
+    source = f"{row['measure']} by {transform}".removesuffix(" by ").removeprefix(" by ")
+    numbers = [count(int(row[name]), *words) for name, words in COUNTED.items() if row[name]]
+    faults = [f"{row['finished']:.0%} finished"] if row["finished"] < 1 else []
+    faults += [f"{count(int(row['diverging']), 'draw')} diverged"] if row["diverging"] else []
+    parts = [source, *([", ".join(numbers)] if numbers else []), *faults, size(row["bytes"])]
+    return f"{clip(row['kind'], LONGEST)}: {'; '.join(clip(one, LONGEST) for one in parts if one)}"
 
 
 def _damage(store: Path, total: int, damaged: list[dict[str, Any]]) -> list[str]:

@@ -15,8 +15,25 @@ TASKS = ("regression", "classification")
 MOST_LISTED = 30
 """Columns that are listed."""
 
+
+def completed_by_columns(context: click.Context, option: click.Parameter, begun: str) -> list[str]:
+    """Return the columns that complete an option, if the table is named before it."""
+    from dtda_prob.tables import read_table
+
+    # An option that lacks its value ends the parsing, so that what came before it is in `args`.
+    given = context.params.get("csv"), context.params.get("table"), *context.args
+    file = next(filter(None, given), None)
+    try:
+        names = read_table(file).columns if file else ()
+    except (OSError, ValueError):
+        return []
+    return [name for name in names if name.startswith(begun)]
+
+
 target_option = click.option(
-    "--target", help="The column to predict.  [default: one called target, y, ..., or the last]"
+    "--target",
+    shell_complete=completed_by_columns,
+    help="The column to predict.  [default: one called target, y, ..., or the last]",
 )
 task_option = click.option(
     "--task", type=click.Choice(TASKS), help="How to predict it.  [default: by what it holds]"

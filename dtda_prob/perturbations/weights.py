@@ -242,8 +242,11 @@ def _names(program: Program, data: Data) -> np.ndarray:
         raise ValueError("data is empty; name at least one example")
     kinds = "iuf" if program.labels.dtype.kind in "iuf" else program.labels.dtype.kind
     if names.dtype.kind not in kinds:
+        given, like = names[:5].tolist(), program.labels[0]
+        by_position = f"; for examples by position, pass program.labels[{given}]"
         raise ValueError(
-            f"data={names[:5].tolist()}: no such labels, the program's are like {program.labels[0]!r}"
+            f"data={given}: no such labels, the program's are like {like!r}"
+            f"{by_position if kinds == 'U' and names.dtype.kind in 'iu' else ''}"
         )
     return names
 

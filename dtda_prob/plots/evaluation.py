@@ -54,7 +54,7 @@ def agreement(
 
 
 def agreement_by_draws(
-    results: Mapping[Hashable, xr.Dataset], *, backend: str = "matplotlib"
+    results: Mapping[Hashable, xr.Dataset | xr.DataTree], *, backend: str = "matplotlib"
 ) -> PlotCollection:
     """Draw the score against the number of draws, one panel a divergence and one line a method.
 
@@ -65,7 +65,7 @@ def agreement_by_draws(
         backend: of arviz-plots.
     """
     table = xr.concat(
-        [result[["lds", "lds_error", "lds_reliability"]] for result in results.values()],
+        [dataset_of(one)[["lds", "lds_error", "lds_reliability"]] for one in results.values()],
         xr.DataArray(list(results), dims="method", name="method"),
         join="outer",
         combine_attrs="override",
@@ -84,7 +84,7 @@ def agreement_by_draws(
 
 
 def removal_curves(
-    curves: Mapping[Hashable, xr.Dataset],
+    curves: Mapping[Hashable, xr.Dataset | xr.DataTree],
     queries: Sequence[Any],
     *,
     level: float = 0.9,
@@ -101,8 +101,9 @@ def removal_curves(
         level: share of the draws inside the bands.
         backend: of arviz-plots.
     """
-    kinds = {name: _draws_by_count(one, ["ranking"], queries) for name, one in curves.items()}
-    first = next(iter(curves.values()))
+    opened = {name: dataset_of(one) for name, one in curves.items()}
+    kinds = {name: _draws_by_count(one, ["ranking"], queries) for name, one in opened.items()}
+    first = next(iter(opened.values()))
     random = [order for order in first["order"].values if order != "ranking"]
     if random:
         kinds["random"] = _draws_by_count(first, random, queries)
@@ -121,7 +122,7 @@ def removal_curves(
 
 
 def pruning(
-    table: xr.Dataset, versus: str = "random", *, backend: str = "matplotlib"
+    table: xr.Dataset | xr.DataTree, versus: str = "random", *, backend: str = "matplotlib"
 ) -> PlotCollection:
     """Draw how much better each rule is than another: paired differences with their intervals.
 
@@ -130,7 +131,8 @@ def pruning(
         versus: the rule that others are compared with.
         backend: of arviz-plots.
     """
-    chosen = table.sel(other=versus, rule=table["rule"] != versus)
+    opened = dataset_of(table)
+    chosen = opened.sel(other=versus, rule=opened["rule"] != versus)
     row = xr.zeros_like(chosen["difference"]) + np.arange(chosen.sizes["rule"])
     half = (chosen["upper"] - chosen["lower"]) / 2
     points = on_axes(x=chosen["difference"], y=row, x_error=half)

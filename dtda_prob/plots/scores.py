@@ -30,8 +30,17 @@ def shift_against_spread(
         queries: labels of the queries to draw.
         rate: false discovery rate.
         backend: of arviz-plots.
+
+    Raises:
+        ValueError: if the scores lack one of these divergences.
     """
     chosen = dataset_of(scores).sel(query=list(queries))
+    known = chosen["divergence"].values.tolist()
+    if not {"mean", "variance"} <= {*known}:
+        raise ValueError(
+            f"scores are by {known}, and this picture takes 'mean' and 'variance': attribute with "
+            'divergences=["mean", "variance"], or --divergence mean --divergence variance'
+        )
     mean, variance = (chosen.sel(divergence=name) for name in ("mean", "variance"))
     sd = chosen["sd"]
     points = on_axes(

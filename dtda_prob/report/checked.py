@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from dtda_prob.numerals import brief, clip, count, fixed
-from dtda_prob.report.figures import Axis, Figure, Mark, axis
+from dtda_prob.report.figures import Figure, Mark, axis
 from dtda_prob.report.page import rendered, replace_file
 from dtda_prob.report.tables import LONGEST, MOST_ROWS, Column, Table
 from dtda_prob.suspects import Checked
@@ -102,8 +102,8 @@ def _picture(checked: Checked) -> Figure | None:
     target = checked.roles.target.name
     ends = np.concatenate([x, y])
     described = f"Actual and predicted {target}: the {min(TOP, len(rows))} first rows are marked"
-    axes: list[Axis] = [axis(f"{word} {target}", ends, is_log) for word in ("predicted", "actual")]
-    figure = Figure(described, *axes, [], [])
+    across, down = (axis(f"{word} {target}", ends, is_log) for word in ("predicted", "actual"))
+    figure = Figure(described, across, down, [], [])
     lines, known = [*rows["line"].iloc[:TOP], *rest["line"]], rows.set_index("line")
     for place, (across, down) in enumerate(zip(figure.across(x), figure.down(y), strict=True)):
         row = known.loc[lines[place]]

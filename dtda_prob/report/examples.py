@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from numpyro import handlers
 
 from dtda_prob.program import Program
+from dtda_prob.report.predictions import predictions
 from dtda_prob.training import Training
 
 SIDE = 32
@@ -21,6 +22,9 @@ MOST_COLUMNS = 16
 """Features of a row that are shown."""
 MOST_BYTES = 2**25
 """Of all examples, in memory; only the first are kept if there are more."""
+
+NAMED = {"file", "target", "model"}
+"""What a page can call by a name."""
 
 Shape = tuple[int, ...]
 Arrays = dict[str, np.ndarray]
@@ -43,6 +47,8 @@ def examples(
     rows: pd.DataFrame | None = None,
     classes: Sequence[str] | None = None,
     data: Sequence[Hashable] | np.ndarray | None = None,
+    about: Mapping[str, str] | None = None,
+    num_predictions: int = 0,
 ) -> xr.DataTree:
     """Return what a person can look at of each training example and query, for the report of a study.
 
@@ -59,20 +65,31 @@ def examples(
             all examples and queries.
         classes: names of the classes, if targets are integers.
         data: labels of the examples to keep; all if None.
+        about: what the page calls the "file" that the examples are rows of, the "target" and the
+            "model", such as "linear regression".
+        num_predictions: models to train, whose mean prediction for each training example is kept
+            beside its target; none if 0.
 
     Returns:
         A tree with `data` (dimension `example`) and `queries` (dimension `query`, empty if the measure
         has no inputs), each with as many as exist of `thumbnail` (uint8: pixels by row, column and
-        channel), `row` (by `column`; text if any column of `rows` is) and `target` (text, or numbers
-        by `site`). The attribute `left_out` says what is not shown and why.
+        channel), `row` (by `column`; text if any column of `rows` is), `target` (text, or numbers by
+        `site`) and `predicted`. The attribute `left_out` says what is not shown and why.
 
     Raises:
-        ValueError: if no input has the shape, or columns, rows or classes do not fit.
+        ValueError: if no input has the shape, columns, rows or classes do not fit, or `about` holds
+            anything else.
         KeyError: if `data` holds an unknown label.
     """
     program, look = training.program, Look(shape, columns, rows, classes)
     labels = np.asarray(program.labels[: program.num_data])
+    names = dict(about or {})
+    if unknown := {*names} - NAMED:
+        raise ValueError(f"about={names}: {sorted(unknown)} must be among {sorted(NAMED)}")
     shown = _gather(program, program.args, program.kwargs, xr.DataArray(labels, dims="example"), look)
+    if num_predictions:
+        shown = shown.assign(predictions(training, num_predictions, "example", classes))
+    shown = shown.assign_attrs(names)
     shown = _first(shown) if data is None else shown.sel(example=list(data))
     queries = xr.DataArray(np.asarray(training.measure.queries), dims="query")
     parts = {"data": shown, "queries": xr.Dataset(coords={"query": queries.values})}

@@ -1,5 +1,6 @@
 """Figures, as shapes that the page draws: densities of sample sets, and predictions against truth."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ NUM_POINTS = 160
 """Points of a density."""
 DECADES = 1.5
 """Distance between medians of sample sets above which the axis is logarithmic."""
+FARTHEST = 6.0
+"""Ranges of the draws, beyond which the truth is not drawn: it would press them together."""
 ACROSS, DOWN = 360, 160
 """Units of the area in which points lie."""
 
@@ -52,13 +55,14 @@ class Axis(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """Lines (their style and path) and marks between two axes, and what they show in words."""
+    """Lines (style and path), marks and a true value between two axes, and what they show in words."""
 
     described: str
     x: Axis
     y: Axis
     lines: list[tuple[Style, str]]
     marks: list[Mark]
+    truth: float | None = None
 
     def across(self, values: Any) -> np.ndarray:
         """Return the horizontal positions of values."""
@@ -78,7 +82,11 @@ def styles_of(names: list[str]) -> list[Style]:
 
 
 def densities(
-    values: Mapping[Style, np.ndarray], measured: str, unit: str, described: str
+    values: Mapping[Style, np.ndarray],
+    measured: str,
+    unit: str,
+    described: str,
+    truth: float = math.nan,
 ) -> Figure | None:
     """Draw densities of draws over each other; None if nothing varies.
 
@@ -87,6 +95,7 @@ def densities(
         measured: what is on the horizontal axis.
         unit: its unit.
         described: what is drawn, in words.
+        truth: the value that is measured in truth, which is drawn unless it is unknown or far away.
     """
     known = {style: draws for style, draws in values.items() if len(draws) > 1 and np.ptp(draws) > 0}
     if not known:
@@ -96,10 +105,13 @@ def densities(
     curves = [
         _density(np.log10(draws) if far_apart else draws / 10.0**scale) for draws in known.values()
     ]
-    x = axis(_labelled(measured, scale, unit), np.concatenate([x for x, _ in curves]), far_apart)
+    places = np.concatenate([x for x, _ in curves])
+    truth = truth / 10.0**scale
+    is_near = bool(not far_apart and abs(truth - places.mean()) < FARTHEST * np.ptp(places))
+    x = axis(_labelled(measured, scale, unit), np.append(places, [truth] * is_near), far_apart)
     heights = np.concatenate([y for _, y in curves])
     y = axis("density, per decade" if far_apart else "density", np.append(heights, 0.0))
-    figure = Figure(described, x, y, [], [])
+    figure = Figure(described, x, y, [], [], truth if is_near else None)
     for style, curve in zip(known, curves, strict=True):
         figure.lines.append((style, _path(figure.across(curve[0]), figure.down(curve[1]))))
     return figure
@@ -115,7 +127,8 @@ def agreement(result: xr.Dataset, query: Any, divergence: str, unit: str, descri
     x, x_error, y, y_error = (np.nan_to_num(chosen[name].values / 10.0**scale) for name in names)
     ends = np.concatenate([x - x_error, x + x_error, y - y_error, y + y_error])
     labels = (_labelled(f"{arm} {divergence}", scale, unit) for arm in ("predicted", "retrained"))
-    figure = Figure(described, *(axis(label, ends) for label in labels), [], [])
+    across, down = (axis(label, ends) for label in labels)
+    figure = Figure(described, across, down, [], [])
     sides = figure.across([x, x - x_error, x + x_error]), figure.down([y, y - y_error, y + y_error])
     for i, label in enumerate(chosen["perturbation"].values.tolist()):
         (across, left, right), (down, bottom, top) = (side[:, i] for side in sides)

@@ -1,23 +1,43 @@
 """The most influential examples, of one query and over all; scores are read a block at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from dtda_prob.divergences import Meaning
-from dtda_prob.numerals import brief, count, decimals_for, exponent_of, fixed, scaled_unit, share
+from dtda_prob.numerals import (
+    brief,
+    count,
+    decimals_for,
+    exponent_of,
+    fixed,
+    isolated,
+    scaled_unit,
+    share,
+)
 from dtda_prob.report.looks import Looks
 from dtda_prob.report.study import Part, meaning_of, texts
 from dtda_prob.report.tables import Column, Table, bars
+from dtda_prob.scores import RATE, STANDS_OUT
+from dtda_prob.scores import outstanding as stand_out
 
-RATE = 0.1
-"""False discovery rate at which an influence is significant."""
 FIELDS = {
     *("score", "error", "lower", "upper", "null", "p_value", "q_value"),
     *("rank", "rank_lower", "rank_upper", "top_probability"),
 }
+DOWNLOADED = 2000
+"""Rows that the page holds for downloading."""
+SIZE = "by how much the value moves without the {thing}, whichever way: the mean over queries"
+SIGNED = (
+    "mark: mean effect over queries, to the right if values rise without it; line: standard error at "
+    "most, either way; dotted: zero. If the mark is near zero although the effect is large, some "
+    "queries rise and others fall"
+)
+SHARE = "of the effects of all, added up whatever their signs"
+PREDICTED = "by models that are trained on it too, on average"
 BLOCK = 2**22
 """Numbers that are read at once."""
 DRAWN = "mark: score; thick: ± standard error"
@@ -61,7 +81,7 @@ class Scores(NamedTuple):
     @property
     def things(self) -> str:
         """Return what was changed, in the plural."""
-        return "examples" if self.is_by_example else "perturbations"
+        return f"{self.data.thing}s" if self.is_by_example else "perturbations"
 
     @property
     def divergences(self) -> list[str]:
@@ -74,7 +94,7 @@ class Scores(NamedTuple):
 
     def explained(self, divergence: str) -> str:
         """Return what a divergence measures."""
-        change = "removing the example" if self.is_by_example else "the change"
+        change = f"removing the {self.data.thing}" if self.is_by_example else "the change"
         return explained(divergence, self.measure, change, self.meaning(divergence))
 
 
@@ -146,25 +166,87 @@ def over_all(scores: Scores, means: Sequence[xr.Dataset]) -> list[Table]:
 def leading(scores: Scores, mean: xr.Dataset) -> str:
     """Return what moves the queries most by the first divergence, and its share of all influence."""
     size, measure = mean["size"].values, scores.measure.replace("_", " ")
-    known = np.flatnonzero(np.isfinite(size))
-    if not known.size:
+    order = by_size(mean)
+    if not order.size:
         return f"No {scores.divergences[0]} score of the {measure} is finite."
-    order = known[np.argsort(-size[known], kind="stable")]
-    label, unit = texts(mean[scores.dim])[order[0]], scores.meaning(scores.divergences[0]).unit
-    doing = f"Removing example {label}" if scores.is_by_example else f"Perturbation {label}"
+    label = isolated(texts(mean[scores.dim])[order[0]])
+    unit = scores.meaning(scores.divergences[0]).unit
+    doing = f"Removing {scores.data.thing} {label}" if scores.is_by_example else f"Perturbation {label}"
     amount = f"{brief(size[order[0]])}{f' {unit}' if unit else ''}"
     queries = count(scores.dataset.sizes["query"], "query", "queries")
     first = min(scores.top, len(order))
-    part = float(size[order[:first]].sum() / (size[known].sum() or 1.0))
+    part = float(size[order[:first]].sum() / (size[order].sum() or 1.0))
     return (
         f"{doing} moves the {measure} most: by {amount} on average over {queries}, whichever way. The "
-        f"first {first} of {len(known):,} {scores.things} have {part:.0%} of all influence."
+        f"first {first} of {len(order):,} {scores.things} have {part:.0%} of all influence."
     )
+
+
+def most_moved(scores: Scores, mean: xr.Dataset, labels: Sequence[str]) -> str:
+    """Return which of some queries moves most by what moves all most; the first if none is known."""
+    order = by_size(mean)
+    if not order.size:
+        return labels[0]
+    score = scores.dataset["score"].isel({"divergence": 0, scores.dim: int(order[0])})
+    known = texts(scores.dataset["query"])
+    size = abs(score.isel(query=[known.index(label) for label in labels])).values
+    return labels[int(np.argmax(np.nan_to_num(size)))]
+
+
+def by_size(mean: xr.Dataset) -> np.ndarray:
+    """Return the positions of all finite scores, the largest mean absolute score first."""
+    size = mean["size"].values
+    known = np.flatnonzero(np.isfinite(size))
+    return known[np.argsort(-size[known], kind="stable")]
+
+
+def first_rows(scores: Scores, mean: xr.Dataset) -> Table:
+    """Return what moves the queries most by the first divergence, in the few columns that say it."""
+    one = mean.isel({scores.dim: by_size(mean)[: scores.top]})
+    meaning, score, error = (
+        scores.meaning(scores.divergences[0]),
+        one["score"].values,
+        one["error"].values,
+    )
+    rows = _rows({name: one[name].values for name in ("score", "error", "size")}, meaning.unit)
+    part = one["size"].values / (np.nansum(mean["size"].values) or 1.0)
+    drawn = bars(score, error, score - error, score + error)
+    columns = {
+        "#": Column(1 + np.arange(len(score))),
+        **_identity(scores, one),
+        f"Effect{rows.unit}": rows.number("size", SIZE.format(thing=scores.things[:-1])),
+        "Share": Column(part, [f"{x:.1%}" for x in part], SHARE),
+        "Signed effect, drawn": Column(score, drawn, SIGNED),
+    }
+    columns |= _features(scores, one, columns)
+    return Table(f"The {scores.things} that move the {scores.measure.replace('_', ' ')} most", columns)
+
+
+def ranked(scores: Scores, mean: xr.Dataset) -> pd.DataFrame:
+    """Return the ranking over all queries by the first divergence, for downloading."""
+    one = mean.isel({scores.dim: by_size(mean)[:DOWNLOADED]})
+    labels = texts(one[scores.dim])
+    table = pd.DataFrame({scores.things[:-1]: labels}).assign(
+        effect=one["size"].values,
+        share=one["size"].values / (np.nansum(mean["size"].values) or 1.0),
+        signed_effect=one["score"].values,
+        error_at_most=one["error"].values,
+        significant_queries=one["significant"].values,
+    )
+    if scores.is_by_example:
+        known = {"actual": scores.data.target, "predicted": scores.data.predicted}
+        shown = {name: list(map(tell, labels)) for name, tell in known.items()}
+        table = table.assign(**{name: cells for name, cells in shown.items() if any(cells)})
+        features = scores.data.features(labels)
+        clash = {name: f"{name} (input)" for name in features if name in table}
+        table = table.join(features.rename(columns=clash))
+    return table.set_index(pd.RangeIndex(1, len(table) + 1, name="rank"))
 
 
 def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> Table:
     meaning = scores.meaning(divergence)
     total, found = one[scores.dim].size, int((one["q_value"] <= RATE).sum())
+    outstanding, whole = int(stand_out(one, RATE).sum()), float(abs(one["score"]).sum()) or 1.0
     one = one.isel({scores.dim: ends(one["score"].values, scores.top, meaning.signed)}).sortby("rank")
     value = {str(name): column.values.astype(float) for name, column in one.data_vars.items()}
     rows, score = _rows(value, meaning.unit), value["score"]
@@ -178,6 +260,7 @@ def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> T
         **_effect("Effect", meaning, score, clear, EFFECT),
         f"Score{rows.unit}": rows.number("score"),
         f"Standard error{rows.unit}": rows.number("error"),
+        "Share": Column(abs(score) / whole, [f"{x:.1%}" for x in abs(score) / whole], SHARE),
         "Score, drawn": Column(score, drawn, f"{DRAWN}; thin: {often}; dotted: zero"),
         f"{often}{rows.unit}": rows.interval("lower", "upper"),
         **({} if meaning.signed else {f"Null level{rows.unit}": rows.number("null", NULL)}),
@@ -189,7 +272,8 @@ def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> T
     ways = "in either direction" if meaning.signed else "distances"
     note = (
         f"{count(len(score), 'row')} of {total:,}, the largest {ways}. {found:,} of {total:,} are "
-        f"significant (FDR ≤ {RATE:.0%})."
+        f"significant (FDR ≤ {RATE:.0%}), and {outstanding:,} of them at least {STANDS_OUT:.0f} times "
+        "as large as the average."
     )
     caption = f"Most influential {scores.things} by {divergence}, query {query}"
     return Table(caption, columns | _features(scores, one, columns), note)
@@ -259,10 +343,21 @@ def _identity(scores: Scores, one: xr.Dataset) -> Columns:
     labels = texts(one[scores.dim])
     if not scores.is_by_example:  # whose labels are no example's, though they may look alike
         return {"Perturbation": Column(labels)}
-    columns = {"Example": Column(labels, list(map(scores.data.pictured, labels)))}
-    if scores.data.targets is not None:
-        columns["Target"] = Column(list(map(scores.data.target, labels)))
+    data = scores.data
+    columns = {data.thing.capitalize(): Column(labels, list(map(data.pictured, labels)))}
+    if data.targets is not None:
+        name = f"Actual {data.about['target']}" if data.about.get("target") else "Target"
+        columns[name] = _said(labels, data.number, data.target)
+    if data.predictions is not None:
+        number = data.predicted_number
+        columns["Predicted"] = _said(labels, number, data.predicted)._replace(note=PREDICTED)
     return columns
+
+
+def _said(labels: Sequence[str], number: Callable[[str], float], text: Callable[[str], str]) -> Column:
+    """Return a column of numbers, or of texts where they are no numbers."""
+    values, shown = [number(label) for label in labels], [text(label) for label in labels]
+    return Column(values, shown) if np.isfinite(values).any() else Column(shown)
 
 
 def _features(scores: Scores, one: xr.Dataset, others: Columns) -> Columns:

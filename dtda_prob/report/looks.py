@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import xarray as xr
 from markupsafe import Markup
 from PIL import Image
 
-from dtda_prob.numerals import brief, clip
+from dtda_prob.numerals import brief, clip, isolated
 from dtda_prob.report.study import texts
 from dtda_prob.report.tables import LONGEST
 
@@ -27,6 +28,8 @@ class Looks(NamedTuple):
         rows: features by label, as numbers or as text.
         targets: what is observed, `(label,)` as text or `(label, site)` as numbers.
         sites: where it is observed.
+        predictions: what is predicted, by label, as text or as numbers.
+        about: the names of the file, the target and the model, of those that are known.
     """
 
     places: dict[str, int]
@@ -34,6 +37,13 @@ class Looks(NamedTuple):
     rows: pd.DataFrame | None = None
     targets: np.ndarray | None = None
     sites: Sequence[str] = ()
+    predictions: np.ndarray | None = None
+    about: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def thing(self) -> str:
+        """Return what an example is called: a row, if examples are rows of a file."""
+        return "row" if self.about.get("file") else "example"
 
     def picture(self, label: str) -> str | None:
         """Return the thumbnail as a data URL."""
@@ -57,6 +67,28 @@ class Looks(NamedTuple):
         named = zip(self.sites, texts, strict=True)
         return texts[0] if len(texts) == 1 else ", ".join(f"{site} {text}" for site, text in named)
 
+    def number(self, label: str) -> float:
+        """Return what is observed, if it is one number."""
+        if self.targets is None or self.targets.ndim != 2 or self.targets.shape[1] != 1:
+            return np.nan
+        return float(self.targets[self.places[label], 0]) if label in self.places else np.nan
+
+    def predicted_number(self, label: str) -> float:
+        """Return what is predicted, if it is a number."""
+        is_number = self.predictions is not None and self.predictions.dtype.kind == "f"
+        return (
+            float(self.predictions[self.places[label]])
+            if is_number and label in self.places
+            else np.nan
+        )
+
+    def predicted(self, label: str) -> str:
+        """Return what is predicted, as text."""
+        if self.predictions is None or label not in self.places:
+            return ""
+        value = self.predictions[self.places[label]]
+        return clip(value, LONGEST) if self.predictions.dtype.kind in "UO" else brief(float(value), 4)
+
     def features(self, labels: Sequence[str]) -> pd.DataFrame:
         """Return the features of some examples; columns that hold nothing but numbers are numeric."""
         if self.rows is None:
@@ -75,13 +107,23 @@ def looks(tree: xr.DataTree | None, group: str, dim: str) -> Looks:
         return Looks({})
     dataset = tree.children[group].to_dataset().load()
     labels = texts(dataset[dim])
-    arrays = {name: dataset[name].values for name in ("thumbnail", "row", "target") if name in dataset}
+    kept = "thumbnail", "row", "target", "predicted"
+    arrays = {name: dataset[name].values for name in kept if name in dataset}
     rows = arrays.get("row")
     if rows is not None:
         rows = pd.DataFrame(rows, labels, texts(dataset["column"]))
     sites = texts(dataset["site"]) if "site" in dataset.coords else ()
     places = {label: i for i, label in enumerate(labels)}
-    return Looks(places, arrays.get("thumbnail"), rows, arrays.get("target"), sites)
+    names = "file", "target", "model"
+    return Looks(
+        places,
+        arrays.get("thumbnail"),
+        rows,
+        arrays.get("target"),
+        sites,
+        arrays.get("predicted"),
+        {name: isolated(dataset.attrs[name]) for name in names if name in dataset.attrs},
+    )
 
 
 def png(pixels: np.ndarray) -> str:

@@ -1,14 +1,26 @@
 """What a page shows of each query: distributions, and the examples that move them."""
 
-from collections.abc import Iterator, Sequence
+import base64
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from dtda_prob.numerals import clip, count
+from dtda_prob.numerals import clip, count, isolated
 from dtda_prob.report.figures import Figure, Style, densities, styles_of
-from dtda_prob.report.influences import Scores, by_query, leading, over_all, over_queries, scores_of
+from dtda_prob.report.influences import (
+    Scores,
+    by_query,
+    first_rows,
+    leading,
+    most_moved,
+    over_all,
+    over_queries,
+    ranked,
+    scores_of,
+)
 from dtda_prob.report.looks import Looks, looks
 from dtda_prob.report.samples import SampleSet, compared, is_drawn, num_outputs, read, reference_of
 from dtda_prob.report.study import Group, Part, Study, groups_of, unit_of
@@ -57,21 +69,35 @@ class Panel(NamedTuple):
     rankings: list[Ranking]
 
 
+class Leading(NamedTuple):
+    """What moves the queries of a measure most: in words, in a table, as a list to download, drawn."""
+
+    said: str
+    table: Table
+    download: str
+    figure: Figure | None
+    caption: str
+
+
 class Panels(NamedTuple):
-    """Queries shown, rankings over all, how sample sets are drawn, what leads, and what is left out."""
+    """Queries shown, rankings over all, how sample sets are drawn, what leads, and what is left out.
+
+    `about` holds the names of the file, the target and the model, of those that are known.
+    """
 
     panels: list[Panel]
     rankings: list[Ranking]
     sets: list[Style]
-    leading: list[str]
+    leading: list[Leading]
     left_out: list[str]
+    about: Mapping[str, str]
 
 
 def panels_of(study: Study, choice: Choice) -> Panels:
     """Gather what is shown query by query."""
     tree = next((part.tree for part in study.of_kind("examples")), None)
     data, queries = looks(tree, "data", "example"), looks(tree, "queries", "query")
-    gathered = Panels([], [], [], [], _left_out_of(tree))
+    gathered = Panels([], [], [], [], _left_out_of(tree), data.about)
     for group in groups_of(study):
         if choice.of(group.queries):
             _add(gathered, group, data, queries, choice)
@@ -102,7 +128,7 @@ def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Ch
                 measure=what,
                 picture=queries.picture(label),
                 target=queries.target(label),
-                figure=densities(draws, what, unit, described),
+                figure=densities(draws, what, unit, described, _truth(group, queries, label)),
                 samples=compared(sets, group.measure, i, caption) if sets else None,
                 rankings=[each for one, by in ranked for each in _rankings(one, by[i], several)],
             )
@@ -110,7 +136,25 @@ def _add(gathered: Panels, group: Group, data: Looks, queries: Looks, choice: Ch
     for one in scores:
         means = over_queries(one)
         gathered.rankings.extend(_rankings(one, over_all(one, means), several))
-        gathered.leading.append(leading(one, means[0]))
+        gathered.leading.append(_leading(one, means[0], gathered.panels[-len(labels) :], labels))
+
+
+def _leading(scores: Scores, mean: xr.Dataset, panels: list[Panel], labels: list[str]) -> Leading:
+    """Return what moves all queries most, with the figure of the query that it moves most."""
+    csv = ranked(scores, mean).to_csv(float_format="%.6g")
+    download = f"data:text/csv;base64,{base64.b64encode(csv.encode()).decode()}"
+    panel = panels[labels.index(most_moved(scores, mean, labels))]
+    about = scores.data.about
+    thing = "row" if about.get("file") else "query"
+    truth = panel.figure is not None and panel.figure.truth is not None
+    dotted = f"; dotted: its actual {about.get('target', 'value')}" if truth else ""
+    caption = f"The {panel.measure} for {thing} {isolated(panel.label)}, over fits of the model{dotted}"
+    return Leading(leading(scores, mean), first_rows(scores, mean), download, panel.figure, caption)
+
+
+def _truth(group: Group, queries: Looks, label: str) -> float:
+    """Return the value that a query measures in truth, if it is a prediction of a number."""
+    return queries.number(label) if group.measure == "prediction" else math.nan
 
 
 def _rankings(scores: Scores, tables: Sequence[Table], several: bool) -> Iterator[Ranking]:

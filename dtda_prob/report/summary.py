@@ -19,26 +19,33 @@ REMOVAL = {
 
 def title(shown: Panels) -> str:
     """Return the question that the study answers."""
+    file, target = (shown.about.get(name) for name in ("file", "target"))
+    if file and target:
+        return f"Which rows of {file} move the predicted {target}?"
     measures = list(dict.fromkeys(f"the {panel.measure.split(',')[0]}" for panel in shown.panels))
     return f"Which examples move {' and '.join(measures) or 'the model'}?"
 
 
-def glance(
-    study: Study, shown: Panels, verdicts: list[Verdict], agreements: list[Agreement]
-) -> list[str]:
-    """Return what matters most, in sentences."""
-    leading = dict.fromkeys(shown.leading)
-    return [*leading, *_fitted(study), *_trusted(verdicts, agreements)]
-
-
-def _fitted(study: Study) -> Iterator[str]:
+def fitted(study: Study, shown: Panels) -> str:
+    """Return what was fitted to what, how often, and what is measured; empty if nothing was."""
     models = [_num_models(study, part) for part in study.of_kind("sample set")]
-    if models and "rows" in study.about:
-        number, data = sum(models), study.about["rows"].get("num_data", "?")
-        yield (
-            f"The model “{plain_name(study.about['model'])}” was fitted {count(number, 'time')} to "
-            f"{count(data, 'example')}, unchanged or with some reweighted."
-        )
+    if not models or "rows" not in study.about:
+        return ""
+    file, target, model = (shown.about.get(name) for name in ("file", "target", "model"))
+    named = f"A {model}" if model else f"The model “{plain_name(study.about['model'])}”"
+    data = count(study.about["rows"].get("num_data", "?"), "row" if file else "example")
+    of_file = f" of {file}" if file else ""
+    return (
+        f"{named}{f' of “{target}”' if target else ''} was fitted {count(sum(models), 'time')} to "
+        f"{data}{of_file}, unchanged or with some reweighted. {_asked_of(shown)}"
+    )
+
+
+def _asked_of(shown: Panels) -> str:
+    """Return what a query is on this page."""
+    measures = " and the ".join(dict.fromkeys(panel.measure for panel in shown.panels))
+    asked = "rows that were held out, the queries" if shown.about.get("file") else "the queries"
+    return f"What is measured is the {measures} for {asked}." if measures else ""
 
 
 def _num_models(study: Study, part: Part) -> int:
@@ -49,21 +56,22 @@ def _num_models(study: Study, part: Part) -> int:
     return int(row["draws"] * max(1, row["perturbations"]) // kernel.get("num_states", 1))
 
 
-def _trusted(verdicts: list[Verdict], agreements: list[Agreement]) -> Iterator[str]:
+def checked(verdicts: list[Verdict], agreements: list[Agreement]) -> Iterator[str]:
+    """Yield what was checked: diagnostics, and comparisons with retraining."""
     for verdict in verdicts:
-        some = "All" if verdict.passed == verdict.total else f"{verdict.passed} of"
-        yield f"{some} {count(verdict.total, 'check')} of “{verdict.name}” passed."
+        some = "all" if verdict.passed == verdict.total else f"{verdict.passed} of"
+        yield f"{some} {count(verdict.total, 'check')} of “{verdict.name}” passed"
     if not verdicts:
-        yield "The study has no diagnostics, so it is unknown whether the scores can be trusted."
+        yield "no diagnostics yet"
     for agreement in agreements:
-        columns = agreement.summary.columns
+        columns = agreement.summary.given
         correlations = columns["Spearman correlation"].shown or [""]
         yield (
-            f"Predicted and retrained {columns['Divergence'].values[0]} effects of “{agreement.name}” "
-            f"have a Spearman correlation of {correlations[0]}, averaged over queries."
+            f"predicted and retrained {columns['Divergence'].values[0]} effects of “{agreement.name}” "
+            f"have a Spearman correlation of {correlations[0]}"
         )
     if not agreements:
-        yield "Predictions have not been compared with retraining."
+        yield "predictions are not compared with retraining yet"
 
 
 def warnings(study: Study) -> Iterator[str]:

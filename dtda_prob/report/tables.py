@@ -35,6 +35,12 @@ class Column(NamedTuple):
         """Return "number" or "text"."""
         return "number" if np.asarray(self.values).dtype.kind in "biuf" else "text"
 
+    @property
+    def shows_anything(self) -> bool:
+        """Return whether any cell has a text other than a dash; a column without rows is shown."""
+        texts = [text for _, _, text in self.cells()]
+        return not texts or any(text not in ("", NONE) for text in texts)
+
     def cells(self) -> Iterator[tuple[str, str, str]]:
         """Yield kind, sort key and text of each cell."""
         for value, text in zip(self.values, self.shown or self.values, strict=True):
@@ -45,13 +51,18 @@ class Table(NamedTuple):
     """Columns by name, what the rows are, and a sentence below them."""
 
     caption: str
-    columns: Mapping[str, Column]
+    given: Mapping[str, Column]
     note: str = ""
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Return the columns that have something to show in any row."""
+        return {name: column for name, column in self.given.items() if column.shows_anything}
 
     @property
     def num_rows(self) -> int:
         """Return the number of rows, of which the page shows the first."""
-        return len(next(iter(self.columns.values())).values)
+        return len(next(iter(self.given.values())).values)
 
     @property
     def notes(self) -> dict[str, str]:

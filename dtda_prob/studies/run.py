@@ -115,6 +115,7 @@ class Where:
 
 
 HERE = Where()
+BAR = "  {percentage:3.0f}% |{bar}| {elapsed} passed, {remaining} left"
 
 
 def run(task: Task, where: Where = HERE) -> Any:
@@ -266,7 +267,7 @@ def _computed(
     """Call a function on blocks wherever that is, with a bar; an interruption says what is kept."""
     engine = None if isinstance(where.engine, jax.sharding.Mesh) else where.engine
     finished = 0
-    bar = tqdm(total=len(blocks), unit="block", disable=None if where.progress else True, leave=False)
+    bar = tqdm(total=len(blocks), bar_format=BAR, disable=None if where.progress else True, leave=False)
     try:
         with bar, closing(compute(function, blocks, engine, where.store)) as parts:
             for block, part in parts:

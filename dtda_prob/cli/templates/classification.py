@@ -90,5 +90,10 @@ measure = dtda.measures.margin(x[queries], y=y[queries], queries=names[queries].
 
 training = dtda.Training(program, kernel, measure)
 
-# What a report shows of each row.
-show = {"rows": table.set_axis(names)[[*NUMBERS, *CATEGORIES][:16]]}
+# What a report shows of each row, what it calls things, and how many models predict the rows for it.
+show = {
+    "rows": table.set_axis(names)[[*NUMBERS, *CATEGORIES][:16]],
+    "classes": CLASSES,
+    "about": {"file": CSV.name, "target": TARGET, "model": "logistic regression"},
+    "num_predictions": 16,
+}

@@ -59,6 +59,7 @@ k = len(NUMBERS)
 spread = x[rows, :k].std(0)
 x[:, :k] = (x[:, :k] - x[rows, :k].mean(0)) / np.where(spread > 0, spread, 1)
 y = table[TARGET].to_numpy(np.float32)
+LEAST_NOISE = 0.03  # standard deviations of the target; single precision finds no mode far below
 CENTRE, SCALE = float(y[rows].mean()), float(y[rows].std()) or 1.0
 
 
@@ -66,8 +67,9 @@ def model(x, y=None):
     """Regress on all features; the priors are in standard deviations of the target."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 1))
     slopes = numpyro.sample("slopes", dist.Normal(0, 1).expand([x.shape[1]]).to_event(1))
-    # This prior excludes 0, where the mode would be with as many features as rows.
-    noise = numpyro.sample("noise", dist.InverseGamma(3, 1))
+    # The noise is bounded below, where it would go to 0: if the target is an exact sum of columns, or
+    # there are as many columns as rows.
+    noise = LEAST_NOISE + numpyro.sample("noise", dist.InverseGamma(3, 1))
     with numpyro.plate("data", len(x)) as i:
         mean = CENTRE + SCALE * (intercept + x[i] @ slopes)
         numpyro.sample("y", dist.Normal(mean, SCALE * noise), obs=None if y is None else y[i])
@@ -86,5 +88,9 @@ measure = dtda.measures.prediction(x[queries], y=y[queries], queries=names[queri
 
 training = dtda.Training(program, kernel, measure)
 
-# What a report shows of each row.
-show = {"rows": table.set_axis(names)[[*NUMBERS, *CATEGORIES][:16]]}
+# What a report shows of each row, what it calls things, and how many models predict the rows for it.
+show = {
+    "rows": table.set_axis(names)[[*NUMBERS, *CATEGORIES][:16]],
+    "about": {"file": CSV.name, "target": TARGET, "model": "linear regression"},
+    "num_predictions": 16,
+}

@@ -133,6 +133,7 @@
   every.addEventListener("click", () => {
     const pressed = every.getAttribute("aria-pressed") !== "true";
     every.setAttribute("aria-pressed", String(pressed));
+    every.textContent = pressed ? "Show one" : "Show all";
     for (const panel of panels) panel.hidden = !pressed && panel.id !== select.value;
   });
   addEventListener("hashchange", () => byAddress() && choose(byAddress()));
