@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +46,6 @@ def examples(
     columns: Sequence[str] | None = None,
     rows: pd.DataFrame | None = None,
     classes: Sequence[str] | None = None,
-    data: Sequence[Hashable] | np.ndarray | None = None,
     about: Mapping[str, str] | None = None,
     num_predictions: int = 0,
 ) -> xr.DataTree:
@@ -64,7 +63,6 @@ def examples(
         rows: a table to show instead of the inputs, such as the raw data; its index holds the labels of
             all examples and queries.
         classes: names of the classes, if targets are integers.
-        data: labels of the examples to keep; all if None.
         about: what the page calls the "file" that the examples are rows of, the "target" and the
             "model", such as "linear regression".
         num_predictions: models to train, whose mean prediction for each training example is kept
@@ -79,7 +77,6 @@ def examples(
     Raises:
         ValueError: if no input has the shape, columns, rows or classes do not fit, or `about` holds
             anything else.
-        KeyError: if `data` holds an unknown label.
     """
     program, look = training.program, Look(shape, columns, rows, classes)
     labels = np.asarray(program.labels[: program.num_data])
@@ -90,7 +87,7 @@ def examples(
     if num_predictions:
         shown = shown.assign(predictions(training, num_predictions, "example", classes))
     shown = shown.assign_attrs(names)
-    shown = _first(shown) if data is None else shown.sel(example=list(data))
+    shown = _first(shown)
     queries = xr.DataArray(np.asarray(training.measure.queries), dims="query")
     parts = {"data": shown, "queries": xr.Dataset(coords={"query": queries.values})}
     if training.measure.asked is not None:
@@ -105,7 +102,7 @@ def _first(shown: xr.Dataset) -> xr.Dataset:
     most = MOST_BYTES * number // max(shown.nbytes, MOST_BYTES)
     if most == number:
         return shown
-    text = f"all but the first {most} of {number} examples (choose with data=)"
+    text = f"all but the first {most} of {number} examples"
     texts = filter(None, [shown.attrs["left_out"], text])
     return shown.isel(example=slice(most)).assign_attrs(left_out="; ".join(texts))
 
