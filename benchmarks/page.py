@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -64,17 +65,22 @@ def _table(text: str) -> pd.DataFrame:
 
 def _as_number(cell: str) -> float | str:
     try:
-        return float(cell)
+        return float(cell or "nan")
     except ValueError:
         return cell
 
 
 def section(part: FunctionType) -> str:
     """Run a part, print its table and return it under its own docstring."""
-    table = part().reset_index().to_markdown(floatfmt=".4g", index=False)
+    table = without_nan(part().reset_index().to_markdown(floatfmt=".4g", index=False))
     text = "\n".join(line.strip() for line in (part.__doc__ or "").strip().split("\n"))
     print(table, flush=True)
     return f"{text}\n\n{table}"
+
+
+def without_nan(table: str) -> str:
+    """Leave the cells of a table empty that hold no number."""
+    return re.sub(r"(?<=\|)( *)nan( *)(?=\|)", r"\1   \2", table)
 
 
 def _heading(part: FunctionType) -> str:

@@ -343,7 +343,7 @@ def ring_of_minima() -> pd.DataFrame:
     Pushed densities follow from a change of variables, and divergences from quadrature over the
     plane, so there is no Monte Carlo error. "Influence" is theta - H^+ (change of the gradient),
     where H is the Gauss-Newton matrix, which equals the Hessian on the ring; "whole inverse Hessian"
-    inverts the Hessian at each point, whose second eigenvalue is 0 on the ring only. nan: the map
+    inverts the Hessian at each point, whose second eigenvalue is 0 on the ring only. Empty: the map
     folds the plane, so a single change of variables does not give its density.
     """
     found = divergences(0.02)

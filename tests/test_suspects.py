@@ -11,6 +11,7 @@ from scipy.stats import norm
 from dtda_prob import cli
 from dtda_prob.suspects.cells import contradictions, surprises
 from dtda_prob.suspects.features import matrix
+from dtda_prob.suspects.influence import RIDGE, influence
 from dtda_prob.suspects.left_out import Judgement, folds, of_all
 from dtda_prob.suspects.scales import Scale, best, scales
 from dtda_prob.tables import read_table, roles
@@ -54,6 +55,8 @@ def test_planted_errors_come_first_on_the_terminal_in_the_list_and_on_the_page(t
     assert sorted(ranked["line"]) == list(range(2, NUMBER + 2))
     assert ranked["line"].iloc[:10].tolist() == [one["line"] for one in said["rows"]]
     assert (ranked["score"].diff().iloc[1:] <= 1e-4).all()
+    assert ranked["influence"].idxmax() == ranked.index[ranked["line"] == 9][0]
+    assert any("more than by any other row" in why for why in ranked["why"])
     lost = ranked[ranked["line"] == 46].iloc[0]
     assert np.isnan(lost["loss"])
     page = (tmp_path / "page.html").read_text()
@@ -125,6 +128,23 @@ def test_a_loss_is_of_the_mean_density_over_draws_with_its_error():
     spread = np.array([of_all(-np.log(part))[0] for part in np.split(draws, 40)]).std(0)
     assert np.mean(error) * 40**0.5 == pytest.approx(spread.mean(), rel=0.1)
     assert of_all(np.full((4, 1), 1000.0))[0] == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("num_outputs", [1, 3])
+def test_influence_is_what_refits_show(num_outputs):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 3)), rng.normal(size=(30, num_outputs))
+    x = np.column_stack([x, x[:, 0]])  # features that say the same
+    x[4] *= 5
+
+    def fit(rows: np.ndarray) -> np.ndarray:
+        some = np.column_stack([np.ones(len(x)), x])[rows]
+        slopes = np.linalg.solve(some.T @ some + RIDGE * np.eye(5), some.T @ y[rows])
+        return np.column_stack([np.ones(len(x)), x]) @ slopes
+
+    moved = [fit(np.arange(30) != i) - fit(np.arange(30)) for i in range(30)]
+    expected = [np.sqrt((each**2).mean()) for each in moved]
+    np.testing.assert_allclose(influence(x, y), expected, rtol=1e-6)
 
 
 def test_parts_are_of_equal_size():

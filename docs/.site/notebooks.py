@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
@@ -12,8 +13,10 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page for each notebook, with its figures and itself beside it."""
     for path in sorted(FOLDER.glob("*.ipynb")):
-        text, resources = MarkdownExporter().from_filename(
-            str(path), {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
+        notebook = nbformat.read(path, as_version=4)
+        notebook.metadata.language_info = {"name": "python"}  # by which code is highlighted
+        text, resources = MarkdownExporter().from_notebook_node(
+            notebook, {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
         )
         text += f"\n\n[Download this notebook]({path.name})\n"
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))

@@ -1,4 +1,4 @@
-"""How sure a ranking is: ranks over resamples of the draws."""
+"""How certain a ranking is: ranks over resamples of the draws."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -134,7 +134,7 @@ def _findings(scores: "xr.Dataset", top: int, rate: float) -> dict[str, Any]:
 
 
 def _overall(scores: "xr.Dataset") -> list[str]:
-    """Return the examples that move queries most by the first divergence, whichever way."""
+    """Return the examples that move queries most by the first divergence, in either direction."""
     from dtda_prob.numerals import brief, plain
 
     if scores.sizes["query"] == 1:

@@ -42,7 +42,7 @@ def mislabels(
     wrong = np.asarray(wrong, bool)
     table = np.stack([_check_score(name, score, wrong) for name, score in scores.items()])
     if not 0 < wrong.sum() < len(wrong):
-        raise ValueError(f"wrong marks {wrong.sum()} of {len(wrong)} data; mark some, not all")
+        raise ValueError(f"wrong marks {wrong.sum()} of {len(wrong)} examples; mark some, not all")
     auc, covariance = _areas(table[:, wrong], table[:, ~wrong])
     variance = np.diag(covariance)
     between = np.maximum(variance[:, None] + variance - 2 * covariance, 0.0)
@@ -88,5 +88,5 @@ def _check_score(name: str, score: Any, wrong: np.ndarray) -> np.ndarray:
             f"score {name!r} must be one number per example, {wrong.shape}; got {score.shape}"
         )
     if not np.isfinite(score).all():
-        raise ValueError(f"score {name!r} is not finite for {(~np.isfinite(score)).sum()} data")
+        raise ValueError(f"score {name!r} is not finite for {(~np.isfinite(score)).sum()} examples")
     return score

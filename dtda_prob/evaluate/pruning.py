@@ -73,7 +73,7 @@ def pruning(
     present = program.initial_weights > 0
     size = round(share * present.sum())
     if not 0 < size < present.sum():
-        raise ValueError(f"share={share} removes {size} of {present.sum()} data; remove some, not all")
+        raise ValueError(f"share={share} removes {size} of {present.sum()} examples; not all")
     if {"random", "all data"} & set(scores):
         raise ValueError("scores may not be called 'random' or 'all data', which are always included")
     noise = np.random.default_rng(options.seed).random((options.num_random, program.num_data))
@@ -146,7 +146,7 @@ def _choices(program: Program, name: str, score: Any) -> Choices:
             f"got {score.shape}"
         )
     if not np.isfinite(score).all():
-        raise ValueError(f"score {name!r} is not finite for {(~np.isfinite(score)).sum()} data")
+        raise ValueError(f"score {name!r} is not finite for {(~np.isfinite(score)).sum()} examples")
     return score
 
 

@@ -97,7 +97,7 @@ def random_subsets(
         raise ValueError(f"num_subsets={num_subsets} must be at least 1")
     size = int(keep) if isinstance(keep, Integral) else round(keep * len(present))
     if not 0 < size < len(present):
-        raise ValueError(f"keep={keep} keeps {size} of {len(present)} data; keep some, not all")
+        raise ValueError(f"keep={keep} keeps {size} of {len(present)} examples; keep some, not all")
     keys = jax.random.split(key, num_subsets)
     order = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, len(present)))(keys))
     weights = np.zeros((num_subsets, len(program.initial_weights)))
@@ -131,8 +131,8 @@ def groups(
             groups_of_data = check_labels(by, program.num_data, "by", "example")
         if groups_of_data.shape != (program.num_data,):
             raise ValueError(
-                f"by must name the group of each of {program.num_data} data, or map names to data; "
-                f"got shape {groups_of_data.shape}"
+                f"by must name the group of each of {program.num_data} examples, or map names to "
+                f"labels; got shape {groups_of_data.shape}"
             )
         names = np.unique(groups_of_data)
         members = [np.flatnonzero(groups_of_data == name) for name in names]
@@ -203,7 +203,9 @@ def remove_leading(
     """
     positions = positions_of(program, ranking)
     if not counts or min(counts) < 1 or max(counts) > len(positions):
-        raise ValueError(f"counts={[*counts]} must lie between 1 and the {len(positions)} data ranked")
+        raise ValueError(
+            f"counts={[*counts]} must lie between 1 and the {len(positions)} examples ranked"
+        )
     weights = np.tile(program.initial_weights, (len(counts), 1))
     for row, count in enumerate(counts):
         weights[row, positions[:count]] = 0.0
@@ -219,11 +221,12 @@ def positions_of(program: Program, data: Data) -> np.ndarray:
     positions = order[found]
     unknown = names[program.labels[positions] != names]
     if len(unknown):
-        raise ValueError(f"data={unknown[:5].tolist()}: no such labels among the program's data")
+        raise ValueError(f"data={unknown[:5].tolist()}: no such labels among the program's examples")
     if len(np.unique(positions)) < len(positions):
         raise ValueError(f"data names some of its {len(positions)} labels twice; name each once")
     if (positions >= program.num_data).any():
-        raise ValueError(f"data={names[positions >= program.num_data].tolist()} are settings, not data")
+        settings = names[positions >= program.num_data].tolist()
+        raise ValueError(f"data={settings}: these are settings, which are varied, not examples")
     return positions
 
 

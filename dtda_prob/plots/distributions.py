@@ -1,5 +1,6 @@
 """Pictures of distributions over draws: sample sets over each other, and calibration."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import xarray as xr
 from arviz_plots.visuals import fill_between_y
 
 from dtda_prob.datasets import dataset_of
+from dtda_prob.plots.panels import figure
 
 
 def compare(
@@ -35,9 +37,14 @@ def compare(
     chosen = {
         name: xr.DataTree.from_dict({"posterior_predictive": data}) for name, data in groups.items()
     }
-    settings: dict[str, Any] = {"kind": "kde", "visuals": {"point_estimate_text": False}}
-    if options.get("backend", "matplotlib") == "matplotlib":
-        settings["figure_kwargs"] = {"layout": "constrained"}  # or rows of panels overlap
+    sizes = next(iter(groups.values())).sizes
+    number = math.prod(size for dim, size in sizes.items() if dim not in ("chain", "draw"))
+    settings: dict[str, Any] = {
+        "kind": "kde",
+        "visuals": {"point_estimate_text": False},
+        "stats": {"dist": {"extend": True, "extend_fct": 0.5, "bound_correction": False}},
+        "figure_kwargs": figure(number, options.get("backend", "matplotlib")),
+    }
     panels = arviz_plots.plot_dist(chosen, group="posterior_predictive", **settings | options)
     panels.add_legend("model")
     return panels

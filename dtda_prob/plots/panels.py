@@ -22,20 +22,19 @@ def on_axes(**arrays: xr.DataArray) -> xr.Dataset:
 
 def panels_of(data: xr.Dataset, dim: str, backend: str, **options: Any) -> PlotCollection:
     """Make one panel for each label of a dimension."""
-    number = data.sizes[dim]
-    size = (SIDE * min(number, ACROSS), SIDE * -(-number // ACROSS))
     return PlotCollection.wrap(
         data,
         cols=[dim],
         col_wrap=ACROSS,
         backend=backend,
-        figure_kwargs=_figure(size, backend),
+        figure_kwargs=figure(data.sizes[dim], backend),
         **options,
     )
 
 
-def _figure(size: tuple[float, float], backend: str) -> dict[str, Any]:
-    """Return the size of a figure, in inches for matplotlib and in dots otherwise."""
+def figure(number: int, backend: str) -> dict[str, Any]:
+    """Return the size of a figure of so many panels, in inches for matplotlib and in dots otherwise."""
+    size = (SIDE * min(number, ACROSS), SIDE * -(-number // ACROSS))
     if backend == "matplotlib":
         return {"figsize": size, "figsize_units": "inches", "layout": "constrained"}
     return {"figsize": (DOTS * size[0], DOTS * size[1]), "figsize_units": "dots"}

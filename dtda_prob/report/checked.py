@@ -24,8 +24,11 @@ HOW = (
     "A score is in nats: how much less likely the value of {target} is than usual, by the models that "
     "were trained without the row, and how much less likely its most unusual cell is by the other "
     "cells of its column. The loss is the negative logarithm of the density or probability of the "
-    "value; its standard error is over models. High scores need not be errors: rare rows surprise too."
+    "value; its standard error is over models. Influence is how far the predictions of a linear fit "
+    "for all rows move without the row, root mean square: {unit}. High scores need not be errors: rare "
+    "rows surprise too."
 )
+UNITS = {"regression": "in standard deviations of the target", "classification": "as probabilities"}
 SENTENCE = Markup('<span class="sentence">{}</span>')
 
 
@@ -47,7 +50,7 @@ def write_checked(checked: Checked, path: str | PathLike) -> Path:
         rest=_table(checked, TOP, TOP + MOST_ROWS, "Rows by suspicion"),
         figure=_picture(checked),
         columns=roles.described(),
-        how=HOW.format(target=roles.target.name),
+        how=HOW.format(target=roles.target.name, unit=UNITS[roles.task]),
         download=Markup("data:text/csv;base64,") + base64.b64encode(downloaded.encode()).decode(),
         name=f"{roles.table.path.stem}-ranked.csv",
         cut=f"the first {DOWNLOADED:,} of {number:,} rows" if number > DOWNLOADED else "",
@@ -77,6 +80,7 @@ def _table(checked: Checked, start: int, stop: int, caption: str) -> Table:
         "Why": Column(some["why"].tolist(), [SENTENCE.format(clip(why)) for why in some["why"]]),
         "Score": Column(some["score"].to_numpy(), [fixed(x, 1) for x in some["score"]]),
         "Loss (nats)": Column(some["loss"].to_numpy(), losses),
+        "Influence": Column(some["influence"].to_numpy(), [fixed(x, 3) for x in some["influence"]]),
     }
     cells = some.iloc[:, len(checked.rows.columns) :]
     target = checked.roles.target.name

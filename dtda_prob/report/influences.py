@@ -30,7 +30,7 @@ FIELDS = {
 }
 DOWNLOADED = 2000
 """Rows that the page holds for downloading."""
-SIZE = "by how much the value moves without the {thing}, whichever way: the mean over queries"
+SIZE = "by how much the value moves without the {thing}, in either direction: the mean over queries"
 SIGNED = (
     "mark: mean effect over queries, to the right if values rise without it; line: standard error at "
     "most, either way; dotted: zero. If the mark is near zero although the effect is large, some "
@@ -177,8 +177,9 @@ def leading(scores: Scores, mean: xr.Dataset) -> str:
     first = min(scores.top, len(order))
     part = float(size[order[:first]].sum() / (size[order].sum() or 1.0))
     return (
-        f"{doing} moves the {measure} most: by {amount} on average over {queries}, whichever way. The "
-        f"first {first} of {len(order):,} {scores.things} have {part:.0%} of all influence."
+        f"{doing} moves the {measure} most: by {amount} on average over {queries}, in either "
+        f"direction. The first {first} of {len(order):,} {scores.things} have {part:.0%} of all "
+        "influence."
     )
 
 

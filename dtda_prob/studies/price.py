@@ -201,7 +201,7 @@ def _advise(name: str, seconds: pd.Series, what: str) -> str:
     if cheapest == "retrain":
         others = seconds[["push", "pull"]].min()
         return (
-            f"For {what}, retraining is the cheaper buy: it takes {seconds['retrain']:.3g} s and is "
+            f"For {what}, retraining is cheaper: it takes {seconds['retrain']:.3g} s and is "
             f"exact; {name} takes {others:.3g} s."
         )
     return (

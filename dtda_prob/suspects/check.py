@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from dtda_prob.suspects.cells import contradictions, surprises
-from dtda_prob.suspects.features import matrix
+from dtda_prob.suspects.features import centre_and_spread, matrix
+from dtda_prob.suspects.influence import influence
 from dtda_prob.suspects.left_out import Judgement, judge
 from dtda_prob.suspects.reasons import reason
 from dtda_prob.suspects.scales import best, scales
@@ -17,7 +18,7 @@ from dtda_prob.tables import Roles, Table, Task, read_table, roles
 LEAST_ROWS = 10
 MOST_REASONS = 1000
 """Rows of which is said why they look wrong."""
-FOUND = ["line", "score", "loss", "error", "actual", "predicted", "spread", "why"]
+FOUND = ["line", "score", "loss", "error", "influence", "actual", "predicted", "spread", "why"]
 
 
 class Checked(NamedTuple):
@@ -26,10 +27,12 @@ class Checked(NamedTuple):
     Attributes:
         rows: by rank: `line` in the file (the header is line 1), `score` (nats by which the row
             surprises: its target, by the share of its features that are known, and its most surprising
-            cell), `loss` (the negative log density of
-            its target under models that were trained without the row) and its standard `error` over
-            draws, `actual` and `predicted` target, the `spread` of the prediction (its standard
-            deviation, or the probability of the predicted class), and `why`, of the first thousand.
+            cell), `loss` (the negative log density of its target under models that were trained without
+            the row) and its standard `error` over draws, `influence` (how far the predictions of a
+            linear fit for all rows move without it, root mean square, in standard deviations of the
+            target, or as probabilities), `actual` and `predicted` target, the `spread` of the
+            prediction (its standard deviation, or the probability of the predicted class), and `why`,
+            of the first thousand.
         roles: the table, and what was predicted from what.
         num_models: models that were trained.
     """
@@ -86,13 +89,23 @@ def check(
             f"{read.path}: {chosen.target.name!r} is known in {len(chosen.lines)} rows; {LEAST_ROWS} "
             "or more are needed to train on some and judge others"
         )
-    found = _judged(chosen, seed, num_draws, progress)
-    return Checked(_ranked(chosen, found), chosen, found.num_models)
+    x = matrix(chosen)
+    found = _judged(chosen, x, seed, num_draws, progress)
+    return Checked(_ranked(chosen, found, influence(x, _outputs(chosen))), chosen, found.num_models)
 
 
-def _judged(chosen: Roles, seed: int, num_draws: int, progress: bool) -> Judgement:
+def _outputs(chosen: Roles) -> np.ndarray:
+    """Return what a linear fit predicts: the target in standard deviations, or a 0 or 1 by class."""
+    if chosen.task == "classification":
+        return pd.get_dummies(chosen.target_text, dtype=float).to_numpy()
+    values = chosen.target.values[chosen.lines].to_numpy(float)
+    centre, spread = centre_and_spread(values)
+    return (values[:, None] - centre) / spread
+
+
+def _judged(chosen: Roles, x: np.ndarray, seed: int, num_draws: int, progress: bool) -> Judgement:
     """Judge the rows whose target is known; of numbers, on the scale that predicts them best."""
-    x, options = matrix(chosen), (seed, num_draws, progress)
+    options = seed, num_draws, progress
     if chosen.task == "classification":
         places = {name: place for place, name in enumerate(chosen.classes)}
         y = chosen.target_text.map(places).to_numpy(np.int32)
@@ -106,7 +119,7 @@ def _judged(chosen: Roles, seed: int, num_draws: int, progress: bool) -> Judgeme
     )
 
 
-def _ranked(chosen: Roles, found: Judgement) -> pd.DataFrame:
+def _ranked(chosen: Roles, found: Judgement, moves: np.ndarray) -> pd.DataFrame:
     """Return a row for each line of the table, the most suspicious first."""
     is_class = chosen.task == "classification"
     actual = chosen.target_text if is_class else chosen.target.values[chosen.lines]
@@ -115,6 +128,7 @@ def _ranked(chosen: Roles, found: Judgement) -> pd.DataFrame:
         {
             "loss": found.loss,
             "error": found.error,
+            "influence": moves,
             "actual": actual,
             "predicted": np.array(chosen.classes)[predicted.astype(int)] if is_class else predicted,
             "spread": found.spread,
@@ -127,6 +141,7 @@ def _ranked(chosen: Roles, found: Judgement) -> pd.DataFrame:
     own = (rows["loss"] - typical).clip(lower=0).fillna(0.0) * _known(chosen)
     rows["score"] = own + cells.max(axis=1).fillna(0.0) if len(cells.columns) else own
     rows["typical"] = typical
+    rows["more influential than"] = (rows["influence"].rank() - 1) / (len(chosen.lines) - 1)
     order = np.lexsort([-rows["loss"].fillna(-np.inf), -rows["score"]])
     rows = rows.iloc[order].reset_index(names="line")
     others = contradictions(chosen)

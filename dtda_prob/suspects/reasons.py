@@ -12,6 +12,8 @@ NEAR = 0.25
 """Relative distance from a power of ten at which a decimal point may be misplaced."""
 USUAL = 3.0
 """Standard deviations within which nobody asks whether a point is misplaced."""
+INFLUENTIAL = 0.99
+"""Share of the others that a row exceeds in influence, to be worth a word."""
 NOTABLE = 1.0
 """Nats that are worth a word."""
 
@@ -21,7 +23,8 @@ def reason(roles: Roles, row: pd.Series, cells: pd.Series, other: int | None) ->
 
     Args:
         roles: the table, and what is predicted.
-        row: what was found of it: `line`, `loss`, its `typical` value, `actual`, `predicted`, `spread`.
+        row: what was found of it: `line`, `loss`, its `typical` value, `actual`, `predicted`, `spread`,
+            `influence`, and than what share of the others that is `more influential than`.
         cells: by how many nats each of its cells surprises.
         other: the line of a row with the same features and another target, if any.
     """
@@ -37,7 +40,17 @@ def reason(roles: Roles, row: pd.Series, cells: pd.Series, other: int | None) ->
     if other is not None:
         there = roles.table.cells.loc[other, roles.target.name]
         parts.append(f"line {other} has the same features and {excerpt(str(there))}")
+    if row["more influential than"] >= INFLUENTIAL:
+        parts.append(_moving(row, roles))
     return "; ".join(parts)
+
+
+def _moving(row: pd.Series, roles: Roles) -> str:
+    """Return how far predictions hang on the row, and on how many others less."""
+    rank = row["more influential than"]
+    others = "any other row" if rank == 1 else f"{np.floor(1000 * rank) / 10:.3g}% of the others"
+    unit = "" if roles.task == "classification" else " sd"
+    return f"without it, a linear fit would move by {row['influence']:.2g}{unit}, more than by {others}"
 
 
 def _judged(roles: Roles, row: pd.Series) -> str:
