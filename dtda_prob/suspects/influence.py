@@ -12,9 +12,8 @@ def influence(
 ) -> Float[np.ndarray, " row"]:
     """Return the root mean square change of all predictions without each row, over rows and outputs.
 
-    The predictions are those of least squares with a small ridge. Without row i they move by the hat
-    matrix's column i times e_i / (1 - h_i), with the row's residual e_i and leverage h_i: as Cook's
-    distance says.
+    Predictions are by least squares with a small ridge. Without row i they move by column i of the hat
+    matrix times e_i / (1 - h_i), with the row's residual e_i and leverage h_i, as in Cook's distance.
     """
     left, singular, _ = np.linalg.svd(np.column_stack([np.ones(len(x)), x]), full_matrices=False)
     kept = singular**2 / (singular**2 + RIDGE)
