@@ -1,13 +1,11 @@
-"""Loops over positions and steps in blocks of equal size, which compile once and bound memory."""
+"""Loops over positions in blocks of equal size, which compile once and bound memory."""
 
-import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 Positions = Int[Array, "block position"]
 
@@ -52,38 +50,3 @@ def _even(length: int, size: int) -> tuple[int, int]:
     """Return a number of blocks of at most `size`, and the size that keeps the padding small."""
     count = -(-length // min(size, length))
     return count, -(-length // count)
-
-
-def scan_in_blocks(body: Callable, state: Any, length: int) -> tuple[Any, Float[Array, " step"]]:
-    """Scan with blocks of about sqrt(length) steps, each recomputed in reverse mode.
-
-    The last block skips what exceeds the length, so that the step is compiled once.
-    """
-    if not length:
-        return jax.lax.scan(body, state, jnp.arange(0))
-    size = _block_size(length)
-    num_blocks = -(-length // size)
-    one = body if num_blocks * size == length else partial(_up_to, length, body)
-
-    def block(state: Any, start: Int[Array, ""]) -> tuple[Any, Float[Array, " step"]]:
-        return jax.lax.scan(one, state, start + jnp.arange(size))
-
-    starts = size * jnp.arange(num_blocks)
-    state, losses = jax.lax.scan(jax.checkpoint(block, prevent_cse=False), state, starts)
-    return state, losses.ravel()[:length]
-
-
-def _up_to(length: int, body: Callable, state: Any, count: Int[Array, ""]) -> tuple[Any, Any]:
-    """Take a step while the count is below the length."""
-    shapes = jax.eval_shape(body, state, count)[1]
-
-    def skip(state: Any, count: Int[Array, ""]) -> tuple[Any, Any]:
-        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    return jax.lax.cond(count < length, body, skip, state, count)
-
-
-def _block_size(length: int) -> int:
-    """Return a divisor of `length` near its square root, else the root."""
-    root = max(1, math.isqrt(length))
-    return next((size for size in range(root, root // 2, -1) if length % size == 0), root)

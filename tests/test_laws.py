@@ -28,7 +28,8 @@ from tables import (
 )
 
 import dtda_prob as dtda
-from dtda_prob.blocks import scan_in_blocks
+from dtda_prob import checkpoints
+from dtda_prob.checkpoints import scan_in_blocks
 
 KEY = jax.random.key(0)
 PARAMETERS = dtda.measures.parameters()
@@ -234,8 +235,11 @@ def test_a_path_ends_where_training_ends_and_has_means(x64):
     close(sizes, [0.1, 0.1, 0.1, 0.01, 0.01, 0.01], rtol=1e-3)
 
 
+@pytest.mark.parametrize("share", [checkpoints.SHARE, 0.0])
 @pytest.mark.parametrize("length", [1, 13, 16])
-def test_blocks_of_steps_have_the_gradient_of_the_plain_loop(length, x64):
+def test_blocks_of_steps_have_the_gradient_of_the_plain_loop(length, share, x64, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SHARE", share)
+
     def body(state, count):
         state = jnp.sin(1.1 * state + count)
         return state, state

@@ -47,9 +47,9 @@ def test_blocks_are_the_single_pulls_of_their_runs_and_queries(make, kernel, poi
             close(ours, expected[:, :, block], rtol=1e-10, atol=1e-14)
 
 
-def test_a_mesh_has_an_axis_of_draws():
+def test_a_mesh_has_axes_that_responses_are_split_along():
     mesh, source = jax.make_mesh((1,), ("data",)), dtda.unroll(train("exact"))
-    with pytest.raises(ValueError, match="axis 'draw'"):
+    with pytest.raises(ValueError, match=r"axes \['data'\]"):
         responses(source, KEY, 1, perturbed(source.training.program, None), mesh=mesh)
 
 

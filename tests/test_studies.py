@@ -478,7 +478,10 @@ def test_engines_give_the_same_bits(name, whole, tmp_path, one_query_at_a_time):
 
 
 def test_four_devices_give_the_draws_of_one(tmp_path, monkeypatch):
-    """To float32 rounding; a study that four began is taken up by one."""
+    """To float32 rounding; a study that four began is taken up by one.
+
+    The second study splits each training over the devices: its parameters and its batches.
+    """
     options = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     command = [sys.executable, __file__, "devices", tmp_path / "s.zarr"]
     subprocess.run(command, env=os.environ | {"XLA_FLAGS": options}, check=True)
@@ -487,15 +490,23 @@ def test_four_devices_give_the_draws_of_one(tmp_path, monkeypatch):
     expected, expected_scores = on_devices(None)
     np.testing.assert_allclose(losses(tree), losses(expected), rtol=1e-5)
     np.testing.assert_allclose(scores["score"], expected_scores["score"], rtol=1e-4, atol=1e-6)
+    inside = dtda.load(tmp_path / "inside.zarr", "scores")
+    np.testing.assert_allclose(inside["score"], inside_training()["score"], rtol=1e-4, atol=1e-6)
 
 
 def on_devices(store, engine=None):
     return sample(store, 16, text(3)), score(store, engine=engine)
 
 
+def inside_training(store=None, engine=None):
+    return score(store, dtda.unroll(train_network(), at="old"), 3, engine=engine)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "devices":
         assert len(jax.devices()) == 4
-        on_devices(Path(sys.argv[2]), jax.make_mesh((2, 2), ("draw", "query")))
+        store = Path(sys.argv[2])
+        on_devices(store, jax.make_mesh((2, 2), ("draw", "query")))
+        inside_training(store.with_name("inside.zarr"), jax.make_mesh((2, 2), ("parameter", "example")))
     else:
         sample(Path(sys.argv[2]), 200)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 from dtda_prob.kernels.kernel import Phase
 from dtda_prob.module import Module
 from dtda_prob.program import Indices, Program
+from dtda_prob.sharding import by_example
 from dtda_prob.typing import PRNGKey, Weights
 
 Order = Int[Array, " row"]
@@ -66,7 +67,7 @@ class by_epoch(Batches):
         position = count % self.steps_per_epoch(program.num_rows)
         order = jax.lax.cond(position == 0, lambda: _shuffle(key, program, weights), lambda: order)
         start = position * self.batch_size
-        return jax.lax.dynamic_slice_in_dim(order, start, self.batch_size), order
+        return by_example(jax.lax.dynamic_slice_in_dim(order, start, self.batch_size)), order
 
     def check(self, program: Program) -> None:
         program.check_batches(self.batch_size)
@@ -80,7 +81,8 @@ class independent(by_epoch):
     ) -> tuple[Indices, Order]:
         order_key, row_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (self.batch_size,), 0, program.num_rows)
-        return (_shuffle(order_key, program, weights)[rows] if _drops(program) else rows), order
+        rows = _shuffle(order_key, program, weights)[rows] if _drops(program) else rows
+        return by_example(rows), order
 
 
 class BatchPhase(Phase):

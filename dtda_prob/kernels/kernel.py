@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from dtda_prob.blocks import scan_in_blocks
+from dtda_prob.checkpoints import scan_in_blocks
 from dtda_prob.compiling import is_tracer
 from dtda_prob.module import Module
 from dtda_prob.program import Program
 from dtda_prob.program.state import check_carried
+from dtda_prob.sharding import by_parameter
 from dtda_prob.typing import Params, PRNGKey, Weights
 
 Sizes = Float[np.ndarray | Array, " step"]
@@ -170,7 +171,7 @@ class Kernel(Module):
     ) -> Run:
         """Train once: a pure function of key and weights, differentiable in both modes.
 
-        Reverse mode keeps about 2 sqrt(T) states of T steps and recomputes the rest once.
+        Reverse mode keeps few states and recomputes the rest; see `checkpoints.scan_in_blocks`.
 
         Args:
             key: all randomness of the run; the same key means the same initialisation, batches and
@@ -367,6 +368,7 @@ def _late_states(body: Callable, phase: Phase, state: Any, length: int, kernel: 
 
 def _body(phase: Phase, key: PRNGKey, program: Program, weights: Weights) -> Callable:
     def body(state: Any, count: Int[Array, ""]) -> tuple[Any, Float[Array, ""]]:
-        return phase.step(jax.random.fold_in(key, count), state, program, weights)
+        state, loss = phase.step(jax.random.fold_in(key, count), by_parameter(state), program, weights)
+        return by_parameter(state), loss
 
     return body

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from dtda_prob.blocks import map_rows
 from dtda_prob.compiling import compiled
-from dtda_prob.studies.devices import spread
+from dtda_prob.studies.devices import dealt, spread
 from dtda_prob.studies.reading import read
 from dtda_prob.studies.source import Source, training_of
 from dtda_prob.training import Training
@@ -89,4 +89,4 @@ def _read(training: Training, keep: tuple[str, ...], outcomes: Outcome, new: Arr
 
 
 def _split(mesh: Mesh | None) -> P:
-    return P() if mesh is None else P(mesh.axis_names)
+    return P(dealt(mesh) or None)

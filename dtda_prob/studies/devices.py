@@ -1,5 +1,6 @@
 """Compiled calls that are split over the devices of one process."""
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from dtda_prob.compiling import joined, split
+from dtda_prob.sharding import INSIDE
 
 
 @cache
@@ -19,15 +21,23 @@ def all_devices() -> Mesh | None:
 
 
 def mesh_of(engine: Any) -> Mesh | None:
-    """Return an engine that is a mesh of devices, without the axis types it was made with."""
-    return Mesh(engine.devices, engine.axis_names) if isinstance(engine, Mesh) else None
+    """Return an engine that is a mesh of devices, with an axis "draw" and without its axis types."""
+    if not isinstance(engine, Mesh):
+        return None
+    if dealt(engine):
+        return Mesh(engine.devices, engine.axis_names)
+    return Mesh(engine.devices[None], ("draw", *engine.axis_names))
 
 
-def num_devices(mesh: Mesh | None, axis: str | None = None) -> int:
-    """Count the devices of a mesh, or those along an axis; 1 where there is no mesh or no such axis."""
-    if mesh is None:
-        return 1
-    return mesh.size if axis is None else dict(mesh.shape).get(axis, 1)
+def dealt(mesh: Mesh | None) -> tuple[str, ...]:
+    """Return the axes of a mesh along which trainings or queries are dealt out."""
+    return () if mesh is None else tuple(name for name in mesh.axis_names if name not in INSIDE)
+
+
+def num_devices(mesh: Mesh | None, *axes: str) -> int:
+    """Count the devices along axes of a mesh, 1 where it lacks them; along `dealt` ones if none."""
+    shape = {} if mesh is None else dict(mesh.shape)
+    return math.prod(shape.get(axis, 1) for axis in axes or dealt(mesh))
 
 
 def whole(size: int, multiple: int) -> int:
@@ -44,7 +54,8 @@ def spread(
 ) -> Callable:
     """Split arguments of a function, and its result, over the devices of a mesh.
 
-    Each device computes its share by itself, as one device alone would compute so many.
+    Each device computes its share by itself, as one device alone would compute so many; devices along
+    the axes that `sharding` names compute one share together.
 
     Args:
         function: `(same, *arguments) -> result`.
@@ -61,5 +72,7 @@ def spread(
         return function(joined(traced, static), *arguments)
 
     specs = (PartitionSpec(), *specs)
-    shared = jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
+    shared = jax.shard_map(
+        share, mesh=mesh, in_specs=specs, out_specs=out, axis_names={*dealt(mesh)}, check_vma=False
+    )
     return partial(shared, traced)

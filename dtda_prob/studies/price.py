@@ -1,16 +1,18 @@
 """What tasks cost before they start: their calls are compiled, and a few draws are timed."""
 
-import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh
 
+from dtda_prob.checkpoints import memory_of_device
 from dtda_prob.compiling import split
-from dtda_prob.studies.devices import num_devices
+from dtda_prob.studies.devices import mesh_of, num_devices
 from dtda_prob.studies.draw import CHUNK, Draws, draws
 from dtda_prob.studies.perturbed import perturbed
 from dtda_prob.studies.pull import Responses, responses
@@ -82,6 +84,7 @@ def plan(
     num_draws: int = 16,
     perturbations: Any = None,
     chunk_size: int = CHUNK,
+    mesh: Mesh | None = None,
 ) -> Plan:
     """Price a study by retraining, pushing and pulling, calibrated by a short pilot of each.
 
@@ -96,6 +99,7 @@ def plan(
         num_draws: draws that the study takes.
         perturbations: weights `(perturbation, example)`; the removal of each example in turn if None.
         chunk_size: trainings per compiled call, over all devices; see `Options`.
+        mesh: devices that share the calls; all of this process if None.
 
     Returns:
         The table and the advice; `print` shows both.
@@ -106,13 +110,13 @@ def plan(
     check_key(key)
     training = push_forward.training
     chosen, runs = perturbed(training.program, perturbations), training.num_runs(num_draws)
-    one, count = chosen.weights(slice(1)), len(chosen)
-    train = price(draws(training, key, runs, one, chunk_size=chunk_size))
-    push = _tried(lambda: draws(push_forward, key, runs, one, chunk_size=chunk_size))
+    one, count, mesh = chosen.weights(slice(1)), len(chosen), mesh_of(mesh)
+    drawn = partial(draws, key=key, num_runs=runs, weights=one, chunk_size=chunk_size, mesh=mesh)
+    train, push = price(drawn(training)), _tried(lambda: drawn(push_forward))
     rows = {
         "retrain": _all(train, train, count),
         "push": _all(train, push, count),
-        "pull": _tried(lambda: responses(push_forward, key, runs, chosen)),
+        "pull": _tried(lambda: responses(push_forward, key, runs, chosen, mesh=mesh)),
     }
     table = pd.DataFrame([*rows.values()], index=[*rows])
     queries = len(training.measure.queries)
@@ -167,14 +171,6 @@ def seconds_of(call: Any, arguments: tuple[Any, ...]) -> float:
     traced, _ = split(arguments)
     first = _timed(call, traced)
     return first if first > LONG else _timed(call, traced)
-
-
-def memory_of_device() -> float:
-    """Return the bytes of a device; the machine's, shared, where it has none of its own."""
-    first, *others = jax.local_devices()
-    stats = first.memory_stats() or {}
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return stats.get("bytes_limit", whole / (1 + len(others)))
 
 
 def _timed(call: Any, traced: Any) -> float:

@@ -11,9 +11,11 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
+from dtda_prob.checkpoints import SHARE, memory_of_device, num_bytes
 from dtda_prob.compiling import compiled
 from dtda_prob.program import Program
-from dtda_prob.studies.devices import all_devices, num_devices, spread, whole
+from dtda_prob.sharding import PARAMETER
+from dtda_prob.studies.devices import all_devices, dealt, num_devices, spread, whole
 from dtda_prob.studies.digests import of_key
 from dtda_prob.studies.identity import of_program, of_source
 from dtda_prob.studies.perturbed import Perturbed
@@ -25,6 +27,8 @@ from dtda_prob.typing import PRNGKey, Queries, Weights
 
 MOST_ELEMENTS = 2**24
 """Elements of the responses that are pulled at once, unless a single query has more."""
+STATES = 6
+"""Copies of the parameters that a query holds in reverse mode: two states of Adam."""
 Pulled = tuple[Float[Array, "run state query *output"], Float[Array, "run state query *output example"]]
 
 
@@ -181,10 +185,11 @@ def responses(
         )
     program, source = source.training.program, source.matched(int(removed[0]))
     numbers = max(len(perturbed), len(source.training.program.labels))
-    columns = columns or queries_at_once(source.training, numbers)
-    if mesh is not None and ("draw" not in mesh.shape or not {*mesh.shape} <= {"draw", "query"}):
+    columns = columns or queries_at_once(source.training, numbers, mesh)
+    if other := sorted({*dealt(mesh)} - {"draw", "query"}):
         raise ValueError(
-            f"mesh must have an axis 'draw' and perhaps one 'query', got {tuple(mesh.shape)}"
+            f"the mesh has axes {other}; responses are split along 'draw', 'query', 'parameter' and "
+            "'example'"
         )
     runs = num_devices(all_devices() if mesh is None else mesh, "draw")
     return Responses(source, key, num_runs, perturbed, (runs, columns), program, mesh, first)
@@ -203,12 +208,12 @@ def pull_runs(
 
     Runs come one after another, so that memory holds the work of one and the responses of the block.
     Where value and response train alike, each run trains once; it trains again for each block. Over a
-    mesh, runs are split along its axis "draw" and the queries along "query"; one device gives the
-    same numbers up to rounding.
+    mesh, runs are split along its axis "draw", queries along "query", and each run by itself along
+    "parameter" and "example"; one device gives the same numbers up to rounding.
 
     Args:
         source: the push-forward.
-        mesh: devices, with an axis "draw" and perhaps one "query"; the default device if None.
+        mesh: devices; the default device if None.
         keys: one per run.
         start: the weights of the values.
         point: the weights of the responses; `start` if None.
@@ -228,13 +233,21 @@ def pull_runs(
 
         return jax.lax.map(run, keys)
 
-    by_query = "query" if mesh is not None and "query" in mesh.shape else None
-    specs = P("draw"), P(), P(), P(by_query)
-    return spread(runs, mesh, source, specs, P("draw", None, by_query))(keys, start, point, queries)
+    by_run, by_query = (name if name in dealt(mesh) else None for name in ("draw", "query"))
+    specs = P(by_run), P(), P(), P(by_query)
+    return spread(runs, mesh, source, specs, P(by_run, None, by_query))(keys, start, point, queries)
 
 
-def queries_at_once(training: Training, elements: int) -> int:
-    """Return the size of about equal blocks of queries with so many elements per query and state."""
-    num_queries = len(training.measure.queries)
-    most = max(1, MOST_ELEMENTS // (elements * training.kernel.num_states))
+def queries_at_once(training: Training, elements: int, mesh: Mesh | None = None) -> int:
+    """Return the size of about equal blocks of queries that fit into memory.
+
+    Args:
+        training: the training, whose parameters each query of a block differentiates.
+        elements: elements of the responses for each query and state.
+        mesh: devices, which may share the parameters.
+    """
+    num_queries, params = len(training.measure.queries), num_bytes(training.program.shapes)
+    each = STATES * params / num_devices(mesh, PARAMETER)
+    fitting = int(SHARE * memory_of_device() // max(each, 1.0))
+    most = max(1, min(MOST_ELEMENTS // (elements * training.kernel.num_states), fitting))
     return -(-num_queries // -(-num_queries // most))
