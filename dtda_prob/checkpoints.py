@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, jaxpr_as_fun
 from jaxtyping import Array, Float, Int
+
+from dtda_prob.compiling import operations
 
 KEPT = 0.4
 """The share of what a step computes that reverse mode keeps, about the same for all networks."""
@@ -84,21 +86,9 @@ def _traced(body: Callable, state: Any) -> tuple[Callable, float]:
 
 
 def _computed(jaxpr: Jaxpr) -> float:
-    """Count the bytes of the floating results of all operations, those in nested programs once."""
-    total = 0.0
-    for operation in jaxpr.eqns:
-        inner = [*_nested(operation.params)]
-        results: list[Any] = [out.aval for out in operation.outvars]
-        own = sum(_bytes(result.shape, result.dtype) for result in results)
-        total += sum(map(_computed, inner)) if inner else own
-    return total
-
-
-def _nested(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    for leaf in jax.tree.leaves([*params.values()]):
-        inner = getattr(leaf, "jaxpr", leaf)
-        if isinstance(inner, Jaxpr):
-            yield inner
+    """Count the bytes of the floating results of all operations, those of nested loops once."""
+    results: list[Any] = [out.aval for each in operations(jaxpr) for out in each.outvars]
+    return sum(_bytes(result.shape, result.dtype) for result in results)
 
 
 def _bytes(shape: tuple[int, ...], dtype: Any) -> float:

@@ -2,9 +2,9 @@
 
 import os
 import platform
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +13,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 import platformdirs
+from jax.extend.core import Jaxpr
 
 MAX_COMPILED = 256
 """The number of recently used functions that a process keeps, each compiled for its own shapes."""
@@ -109,6 +110,33 @@ def evaluated(operation: Any, values: list) -> list:
     functions, params = params if isinstance(params, tuple) else ((), params)
     outputs = operation.primitive.bind(*functions, *values, **params)
     return list(outputs) if operation.primitive.multiple_results else [outputs]
+
+
+def operations(jaxpr: Any) -> Iterator[Any]:
+    """Return the operations of a traced function, with the operations of nested functions for calls."""
+    for operation in jaxpr.eqns:
+        params = jax.tree.leaves([*operation.params.values()])
+        functions = (getattr(each, "jaxpr", each) for each in params)
+        nested = [each for each in functions if isinstance(each, Jaxpr)]
+        for inner in nested:
+            yield from operations(inner)
+        if not nested:
+            yield operation
+
+
+def in_full_precision[**P, T](function: Callable[P, T]) -> Callable[P, T]:
+    """Compute a function's products of matrices in float32 where a GPU would round their factors.
+
+    Solves and derivatives through many steps amplify that rounding. `jax_default_matmul_precision`
+    has precedence where it is set.
+    """
+
+    @wraps(function)
+    def precise(*args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or "float32"):
+            return function(*args, **kwargs)
+
+    return precise
 
 
 @dataclass(frozen=True)

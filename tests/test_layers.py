@@ -1,5 +1,6 @@
 """Layers with state and noise: running statistics are carried, and responses go through them."""
 
+from contextlib import nullcontext
 from functools import cache
 
 import jax
@@ -164,3 +165,29 @@ def responses(program, start, optimizer, measure):
     task = dtda.Training(program, kernels.sequence(kernels.pretrained(start), descent), measure)
     pull = dtda.influence(task, curvature.kronecker()).pull
     return jax.jit(lambda: (task.draw(KEY, ONES).value, pull(KEY, ONES)))()
+
+
+def in_digits(dtype):
+    """A linear model whose products are computed in a precision."""
+
+    def model(x, y=None):
+        slopes = numpyro.param("slopes", jnp.zeros((x.shape[1], 2)))
+        with numpyro.plate("data", len(x)) as i:
+            logits = jnp.dot(x[i].astype(dtype), slopes.astype(dtype)).astype(slopes.dtype)
+            numpyro.sample("y", dist.Categorical(logits=logits), obs=y[i])
+
+    return model
+
+
+@pytest.mark.parametrize("warns", [True, False])
+@pytest.mark.parametrize("where", ["layers", "kernel"])
+def test_unroll_warns_where_adam_divides_by_rounding(where, warns):
+    rng, dtype = np.random.default_rng(0), jnp.bfloat16 if where == "layers" else jnp.float32
+    x, y = rng.normal(size=(8, 3)).astype(np.float32), rng.integers(0, 2, 8)
+    kernel = kernels.sgd(optax.adam(0.1) if warns else optax.sgd(0.1), num_steps=2)
+    kernel = kernel if where == "layers" else kernels.in_precision(kernel)
+    made = dtda.Training(dtda.Program(in_digits(dtype), x, y=y), kernel, dtda.measures.loss(x, y=y))
+    assert made.program.structure.rounds == (where == "layers")
+    told = pytest.warns(RuntimeWarning, match="dtype=jnp.float32") if warns else nullcontext()
+    with told:
+        dtda.unroll(made)

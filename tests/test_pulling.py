@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tables import NUM_QUERIES, ones, train
+from tables import NUM_QUERIES, ones, train, train_network
 
 import dtda_prob as dtda
 from dtda_prob import kernels
-from dtda_prob.compiling import _jitted
+from dtda_prob.compiling import _jitted, operations
+from dtda_prob.studies.calls import push_pairs
 from dtda_prob.studies.perturbed import perturbed
 from dtda_prob.studies.pull import pull_runs, responses
 from dtda_prob.studies.source import draw_keys
@@ -62,3 +63,23 @@ def test_fewer_queries_are_pulled_at_once_where_each_passes_over_many_examples(m
     assert {at_once(make(training, batch_size=1)) for make in makes} == {1}
     assert at_once(dtda.unroll(training, batch_size=5)) == 5
     assert at_once(dtda.influence(training, batch_size=None)) is None
+
+
+@pytest.mark.parametrize("setting", [None, "tensorfloat32"])
+@pytest.mark.parametrize("make", [dtda.unroll, dtda.influence])
+def test_responses_multiply_in_full_precision_unless_jax_is_told_otherwise(make, setting):
+    source = make(train_network(), at="old")
+    arguments = source, None, jax.random.split(KEY, 1), ones(), None, np.arange(2, dtype=np.int32)
+    with jax.default_matmul_precision(setting):
+        jaxpr, _ = pull_runs.traced(*arguments)
+    products = [each for each in operations(jaxpr) if each.primitive.name == "dot_general"]
+    found = {str(each.params["precision"]) for each in products}
+    assert len(products) > 3
+    assert {"HIGHEST" in each for each in found} == {setting is None}
+
+
+def test_solves_of_a_push_are_in_full_precision():
+    source = dtda.influence(train_network(), at="old")
+    jaxpr, _ = push_pairs.traced(source, (), None, jax.random.split(KEY, 1), ones(), ones())
+    found = {str(each.params.get("precision")) for each in operations(jaxpr)}
+    assert any("HIGHEST" in each for each in found)

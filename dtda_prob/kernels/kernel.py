@@ -273,6 +273,11 @@ class Phase(Kernel):
         return False
 
     @property
+    def rounds(self) -> bool:
+        """Return whether steps evaluate the objective with fewer digits than float32."""
+        return False
+
+    @property
     def own_objective(self) -> str:
         """Return the name of the objective that is minimised, where it is not the program's."""
         return ""

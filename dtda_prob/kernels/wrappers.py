@@ -134,6 +134,11 @@ class PhaseWrapper(Phase):
         """Return whether the phase takes over the state of layers."""
         return self.phase.keeps_state
 
+    @property
+    def rounds(self) -> bool:
+        """Return whether the phase computes with fewer digits than float32."""
+        return self.phase.rounds
+
     def init(self, previous: State, program: Program) -> Any:
         return self.phase.init(previous, program)
 
@@ -367,6 +372,11 @@ class Rounded(PhaseWrapper):
     """A phase whose steps see the program in another precision."""
 
     dtype: DTypeLike = eqx.field(static=True)
+
+    @property
+    def rounds(self) -> bool:
+        """Return whether the precision has fewer digits than float32."""
+        return jnp.finfo(self.dtype).bits < jnp.finfo(jnp.float32).bits
 
     def step(self, key: PRNGKey, state: Any, program: Program, weights: Weights) -> Step:
         return self.phase.step(key, state, program.cast(self.dtype), weights)

@@ -1,7 +1,7 @@
 """What one abstract trace tells of a model: its sites, their axes and sizes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Unit, constraints
 
-from dtda_prob.compiling import is_traced
+from dtda_prob.compiling import is_traced, operations
 from dtda_prob.program import discrete, indexing
 from dtda_prob.program.data import MisfitError, argument, unbound
 from dtda_prob.program.layout import Choice, Layout, is_normal_vector, layout_of
@@ -38,6 +38,7 @@ class Structure:
         has_prior: whether anything but the observations enters the objective.
         on_real_line: whether no parameter is constrained.
         state: mutable sites whose values training carries from step to step; see `state`.
+        rounds: whether the model computes with fewer digits than float32.
     """
 
     layout: Layout
@@ -54,6 +55,7 @@ class Structure:
     has_prior: bool
     on_real_line: bool
     state: tuple[str, ...]
+    rounds: bool = False
 
 
 def abstract(function: Callable, tree: Any) -> Any:
@@ -85,7 +87,14 @@ def structure_of(trace: Callable[[Any], Sites], data: Any, choice: Choice) -> St
 
     jaxpr = abstract(densities, data)
     check_lengths(jaxpr, data, result[-1].layout)
-    return result[-1]
+    return replace(result[-1], rounds=_rounds(jaxpr.jaxpr))
+
+
+def _rounds(jaxpr: Any) -> bool:
+    """Return whether a result is of a floating type shorter than float32, in bfloat16 for example."""
+    results = [out.aval for operation in operations(jaxpr) for out in operation.outvars]
+    floating = [each.dtype for each in results if jnp.issubdtype(each.dtype, jnp.floating)]
+    return any(dtype.itemsize < jnp.dtype(jnp.float32).itemsize for dtype in floating)
 
 
 def _structure(raw: Sites, layout: Layout) -> Structure:

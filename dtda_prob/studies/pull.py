@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
 from dtda_prob.checkpoints import SHARE, memory_of_device, num_bytes
-from dtda_prob.compiling import compiled
+from dtda_prob.compiling import compiled, in_full_precision
 from dtda_prob.program import Program
 from dtda_prob.sharding import PARAMETER
 from dtda_prob.studies.devices import all_devices, dealt, num_devices, spread, whole
@@ -227,6 +227,7 @@ def pull_runs(
     def runs(
         source: PushForward, keys: Array, start: Weights, point: Weights, queries: Array
     ) -> Pulled:
+        @in_full_precision
         def run(key: PRNGKey) -> tuple[Array, Array]:
             value = source.training.draw(key, start).value
             return of_queries(value, queries, 1), source.pull(key, point, queries)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dtda_prob.compiling import in_full_precision
 from dtda_prob.curvature import Curvature, dense
 from dtda_prob.curvature.matrices import hessian, resolve
 from dtda_prob.curvature.quadratic import Quadratic
@@ -99,6 +100,7 @@ class Stationary(StateByState, Restricted):
         kept = jax.tree.map(lambda there, here: jnp.where(nearer, there, here), mode, params)
         return jax.lax.stop_gradient(kept)
 
+    @in_full_precision
     def solver(
         self, key: PRNGKey, state: State, weights: Weights, program: Program | None = None
     ) -> Callable[[Params], Params]:
@@ -111,7 +113,7 @@ class Stationary(StateByState, Restricted):
             scale = self.scale(self.shortened(program, params, weights, distances))
         spectrum = curvature.at(program, side_key(key), params, weights, self.moving, scale)
         inverse = curvature.inverse(spectrum, self.moving.part(params), training.total_step_size)
-        return partial(spectrum.apply, inverse)
+        return in_full_precision(partial(spectrum.apply, inverse))
 
     def shortened(
         self, program: Program, params: Params, weights: Weights, distances: Params

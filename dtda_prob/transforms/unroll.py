@@ -1,5 +1,6 @@
 """Unrolled differentiation: the derivative through every step of training."""
 
+import warnings
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -11,6 +12,11 @@ from dtda_prob.transforms.response import LinearResponse
 from dtda_prob.typing import Draw
 
 Second = Literal["hessian", "gauss_newton"]
+ROUNDING = (
+    "the model computes in less than float32, and an optimizer like Adam divides the rounding of small "
+    "gradients by itself: its derivative can be noise of many times the size. Build the network with "
+    "dtype=jnp.float32 for attribution, or take dtda.influence"
+)
 
 
 class unroll(LinearResponse):
@@ -50,6 +56,8 @@ class unroll(LinearResponse):
             raise ValueError(f"matrix={self.matrix!r} must be one of {[*get_args(Second)]}")
         if self.matrix == "gauss_newton":
             self._check_gauss_newton()
+        if self._rounds() and self._rescales():
+            warnings.warn(ROUNDING, RuntimeWarning, stacklevel=4)
 
     @property
     def draw(self) -> Draw:
@@ -63,6 +71,18 @@ class unroll(LinearResponse):
     def cost(self) -> Cost:
         num_rows = self.training.kernel.num_states * len(self.training.measure.queries)
         return Cost(2.0 + self.extra_cost(), 2.5 * num_rows)
+
+    def _rounds(self) -> bool:
+        """Return whether training computes with fewer digits than float32."""
+        training = self.training
+        return training.program.structure.rounds or any(each.rounds for each in training.kernel.phases)
+
+    def _rescales(self) -> bool:
+        """Return whether the optimizer divides gradients by what they have been, as Adam does."""
+        try:
+            return self.training.kernel.segment_sizes(self.training.program, 1) is None
+        except ValueError:
+            return True
 
     def _check_gauss_newton(self) -> None:
         own = [each.own_objective for each in self.training.kernel.phases if each.own_objective]
