@@ -86,7 +86,7 @@ def _traced(body: Callable, state: Any) -> tuple[Callable, float]:
 
 
 def _computed(jaxpr: Jaxpr) -> float:
-    """Count the bytes of the floating results of all operations, those of nested loops once."""
+    """Count the bytes of the floating results of all operations, of nested loops once."""
     results: list[Any] = [out.aval for each in operations(jaxpr) for out in each.outvars]
     return sum(_bytes(result.shape, result.dtype) for result in results)
 
