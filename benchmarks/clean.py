@@ -134,6 +134,7 @@ def prunings(scores: Scores) -> pd.DataFrame:
         for kind in ("distributional", "fixed seed")
     }
     rules["the wrong labels themselves"] = WRONG.astype(float)
+    rules["random"] = np.random.default_rng(0).random((10, len(WRONG)))
     arms = evaluate.pruning(trained(loss, 64, 20), jax.random.key(SEED + 1), rules, share=SHARE)
     table = evaluate.compare_rules(arms)
     hits = [(arms["weights"].values[arms["rule"].values == rule] == 0)[:, WRONG].mean() for rule in

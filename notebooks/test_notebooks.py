@@ -8,6 +8,7 @@ import sys
 import claims
 import jupytext
 import nbformat
+import numpy as np
 import pytest
 import table
 
@@ -53,6 +54,21 @@ def test_a_row_says_whether_its_code_has_changed_since(monkeypatch):
     default, full = table.rows("01_picture")
     assert "with earlier code" not in default
     assert "with earlier code" in full
+
+
+def test_the_script_for_a_gpu_runs_on_a_few_images_of_noise(tmp_path):
+    """The files are as CIFAR-10's; scores and retrainings are kept seed by seed."""
+    rng, records = np.random.default_rng(0), np.empty((10, 3073), np.uint8)
+    for part in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
+        records[:, 0], records[:, 1:] = rng.integers(10, size=10), rng.integers(256, size=(10, 3072))
+        records.tofile(tmp_path / f"{part}.bin")
+    sizes = "--images 40 --held 10 --seeds 2 --width 4 --depths 1 --patch 8 --epochs 1 --batch 10"
+    command = [sys.executable, "gpu/06_pruning.py", tmp_path, tmp_path / "kept", "--budget", "0"]
+    run = subprocess.run([*command, *sizes.split()], cwd=table.FOLDER, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "distributional against fixed seed" in run.stdout
+    kept = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert kept == {"harm_0.npy", "harm_1.npy", "retrained.zarr"}
 
 
 def test_comments_and_text_are_no_code(monkeypatch, tmp_path):

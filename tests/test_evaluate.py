@@ -375,9 +375,8 @@ def test_the_error_of_an_area_is_its_spread():
 def test_pruning_removes_the_highest_scores_and_pairs_draws(training):
     harm = np.arange(NUM_DATA, dtype=float)
     scores = {"last": harm, "either end": np.stack([harm, -harm])}
-    options = evaluate.PruningOptions(num_random=3)
-    arms = evaluate.pruning(training, KEY, scores, share=0.25, num_retrainings=4, options=options)
-    assert arms["rule"].values.tolist() == ["last", *["either end"] * 2, *["random"] * 3]
+    arms = evaluate.pruning(training, KEY, scores, share=0.25, num_retrainings=4)
+    assert arms["rule"].values.tolist() == ["last", *["either end"] * 2]
     assert (arms["weights"].sum("example") == 9).all()
     assert not arms["weights"][0, 9:].any()
     found = evaluate.compare_rules(arms)
@@ -387,9 +386,44 @@ def test_pruning_removes_the_highest_scores_and_pairs_draws(training):
     close(first["difference"], paired.mean(), rtol=1e-4)
     close(first["difference_error"], paired.std(ddof=1) / 2, rtol=1e-4)
     close(first["upper"] - first["lower"], 2 * 2.353 * paired.std(ddof=1) / 2, rtol=1e-3)
-    close(found["mean"].sel(rule="either end"), losses[:, 1:3].mean(), rtol=1e-4)
+    close(found["mean"].sel(rule="either end"), losses[:, 1:].mean(), rtol=1e-4)
     back = found.sel(rule="all data", other="last")
     close(back["difference"], -first["difference"])
+
+
+def test_paired_pruning_retrains_each_choice_with_its_own_key_alone(training, tmp_path):
+    """Both ways of pruning hold the same retrainings: all choices by all keys, and the diagonal."""
+    harm = np.arange(NUM_DATA, dtype=float)
+    scores = {"own": np.stack([np.roll(harm, k) for k in range(4)]), "one": -harm}
+    every = evaluate.pruning(training, KEY, scores, share=0.25, num_retrainings=4)
+
+    def pruned(number: int) -> xr.Dataset:
+        few = scores | {"own": scores["own"][:number]}
+        return evaluate.pruning(
+            training, KEY, few, share=0.25, num_retrainings=number, paired=True, where=stored
+        )
+
+    stored = dtda.Where(tmp_path / "study.zarr", progress=False)
+    pruned(2)
+    files = (path for path in tmp_path.rglob("loss/c/**/*") if path.is_file())
+    done = {path: path.stat().st_mtime_ns for path in files}
+    arms = pruned(4)
+    assert len(done) == 4  # Two runs, on all data and pruned.
+    assert all(path.stat().st_mtime_ns == then for path, then in done.items())
+    assert arms["rule"].values.tolist() == ["own", "one"]
+    each = np.arange(4)
+    close(arms["perturbed"].sel(perturbation="own"), every["perturbed"].values[each, :, each])
+    close(arms["perturbed"].sel(perturbation="one"), every["perturbed"].values[:, :, 4])
+    for name in ("full", "key"):
+        np.testing.assert_array_equal(arms[name], every[name])
+    np.testing.assert_array_equal(arms["weights"].values[:, 0], every["weights"].values[:4])
+    again = dtda.Where(stored.store, "retrained.run_0", progress=False)
+    weights = arms["weights"][0].assign_attrs(removal="drop")
+    with pytest.raises(dtda.StoreError, match="first"):
+        evaluate.retrainings(training, KEY, weights, num_retrainings=1, first=1, where=again)
+    difference = (arms["perturbed"][..., 0] - arms["perturbed"][..., 1]).mean("query")
+    row = evaluate.compare_rules(arms).sel(rule="own", other="one")
+    close(row["difference_error"], difference.std(ddof=1) / 2, rtol=1e-4)
 
 
 def test_errors_of_rules_count_draws_and_choices():
@@ -412,7 +446,11 @@ UNFIT = {
     "missing score": (lambda t: evaluate.mislabels({"s": WRONG * np.nan}, WRONG), "not finite for 12"),
     "nothing wrong": (lambda t: evaluate.mislabels({"s": WRONG}, WRONG * 0), "wrong marks 0 of 12"),
     "no such count": (lambda t: evaluate.mislabels({"s": WRONG}, WRONG, [13]), r"counts=\[13\]"),
-    "rule random": (lambda t: evaluate.pruning(t, KEY, {"random": WRONG}), "may not be called"),
+    "rule of all": (lambda t: evaluate.pruning(t, KEY, {"all data": WRONG}), "may not be called"),
+    "no such pairs": (
+        lambda t: evaluate.pruning(t, KEY, {"s": [WRONG] * 3}, num_retrainings=4, paired=True),
+        r"each of 4 runs; not so: \['s'\]",
+    ),
     "rule of others": (lambda t: evaluate.pruning(t, KEY, {"s": [1.0]}), r"got \(1, 1\)"),
     "no share": (lambda t: evaluate.pruning(t, KEY, {"s": WRONG}, share=0.01), "removes 0 of 12"),
     "missing rule": (lambda t: evaluate.pruning(t, KEY, {"s": WRONG * np.nan}), "not finite"),

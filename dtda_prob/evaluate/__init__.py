@@ -12,7 +12,6 @@ from dtda_prob.evaluate.designs import compare as compare
 from dtda_prob.evaluate.designs import lds as lds
 from dtda_prob.evaluate.designs import loo as loo
 from dtda_prob.evaluate.mislabels import mislabels as mislabels
-from dtda_prob.evaluate.pruning import PruningOptions as PruningOptions
 from dtda_prob.evaluate.pruning import compare_rules as compare_rules
 from dtda_prob.evaluate.pruning import pruning as pruning
 from dtda_prob.evaluate.removal import CurveOptions as CurveOptions

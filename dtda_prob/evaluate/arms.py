@@ -71,6 +71,7 @@ def retrainings(
     *,
     num_retrainings: int = 32,
     coupled: bool = True,
+    first: int = 0,
     where: Where = HERE,
 ) -> xr.Dataset:
     """Retrain on perturbed data: the truth, computed once for all methods and all divergences.
@@ -84,6 +85,7 @@ def retrainings(
         num_retrainings: retrainings per perturbation.
         coupled: whether trainings on all data and on perturbed data share keys; if not, no two
             trainings share one.
+        first: runs to pass over: draw 0 has the key that draw `first` has without them.
         where: see `Where`; what is kept is called "retrained" if it has no name.
 
     Returns:
@@ -94,13 +96,15 @@ def retrainings(
     """
     new_key = None if coupled else jax.random.fold_in(key, 1)
     compared = comparison(training, key, given(perturbations), "push", new_key)
-    return _arms(compared, num_retrainings, where.named("retrained"), check=False)
+    return _arms(compared, num_retrainings, where.named("retrained"), check=False, first=first)
 
 
-def _arms(compared: Comparison, num_draws: int, where: Where, check: bool) -> xr.Dataset:
+def _arms(
+    compared: Comparison, num_draws: int, where: Where, check: bool, first: int = 0
+) -> xr.Dataset:
     training, source = compared.training, compared.source
-    is_new = any(unfinished(task, where) for task in compared.tasks(num_draws, where)[:1])
-    both = compared.draw(num_draws, where)
+    is_new = any(unfinished(task, where) for task in compared.tasks(num_draws, where, first)[:1])
+    both = compared.draw(num_draws, where, first)
     arms = arms_of(both)
     finite = np.isfinite(arms.new).reshape(len(arms.new), -1).all(1)
     warn_not_finite(~finite, "effects that they enter are NaN")
@@ -113,7 +117,7 @@ def _arms(compared: Comparison, num_draws: int, where: Where, check: bool) -> xr
         keep = ("statistics",) if where.store else ()
         full = values(training, compared.key, runs, whole, where / "all_data", keep=keep)
         labelled["full"] = labelled["full"].dims, full
-    keys = keys_of(source, compared.key, np.arange(training.num_runs(num_draws)))
+    keys = keys_of(source, compared.key, first + np.arange(training.num_runs(num_draws)))
     key_data = np.tile(jax.random.key_data(keys), (training.kernel.num_states, 1))
     labelled = labelled.assign(
         weights=(("perturbation", "example"), weights.values), key=(("draw", "word"), key_data)

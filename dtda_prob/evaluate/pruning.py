@@ -1,7 +1,6 @@
 """Data pruning: remove the share of the data that each rule considers harmful, retrain, compare."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,31 +9,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from dtda_prob.evaluate.arms import retrainings
-from dtda_prob.perturbations import Removal, labelled
+from dtda_prob.perturbations import labelled
 from dtda_prob.program import Program
 from dtda_prob.studies.run import HERE, Where
 from dtda_prob.training import Training
 from dtda_prob.typing import PRNGKey
 
 Choices = Float[np.ndarray, "choice example"]
-
-
-@dataclass(frozen=True)
-class PruningOptions:
-    """Settings of `pruning` that most calls leave as they are.
-
-    Attributes:
-        num_random: random choices, as the rule "random".
-        removal: what a retraining does with the data.
-        seed: seed of the random choices.
-    """
-
-    num_random: int = 10
-    removal: Removal = "drop"
-    seed: int = 0
-
-
-USUAL = PruningOptions()
 
 
 def pruning(
@@ -44,46 +25,84 @@ def pruning(
     *,
     share: float = 0.1,
     num_retrainings: int = 20,
-    options: PruningOptions = USUAL,
+    paired: bool = False,
     where: Where = HERE,
 ) -> xr.Dataset:
-    """Retrain without the data that each rule scores highest, all rules with the same keys.
+    """Drop the examples that each rule scores highest, and retrain, all rules with the same keys.
+
+    By default each choice of a rule is retrained with each key, so that the keys of `scores` should be
+    others. Paired, choice i is retrained with key i alone, `training.kernel.keys(key, range(n))[i]`:
+    the model of each seed may choose what its own retraining lacks. A rule of one choice is retrained
+    with all keys either way. What is stored is a result for each key, so that an interrupted call
+    goes on where it stopped.
 
     Args:
         training: the stochastic kernel, with a scalar measure whose mean over queries should be
             small, such as the loss of test data.
         key: key of the retrainings.
         scores: by name of the rule, `(example,)`, higher where an example is to go first; or
-            `(choice, example)` for a rule that is itself random (from one draw, say), over whose
-            choices results are averaged.
+            `(choice, example)` for a rule that is itself random: scores of single seeds, or noise for
+            random removal.
         share: share of the data to remove.
-        num_retrainings: retrainings per choice.
-        options: how data are removed, and how many random choices there are; see `PruningOptions`.
+        num_retrainings: retrainings per choice; paired, of each rule.
+        paired: whether choice i is retrained with key i alone.
         where: see `Where` and `retrainings`.
 
     Returns:
-        A result of `retrainings`, with one perturbation per choice and `rule`, the rule of each. It can
+        A result of `retrainings` with `rule`, the rule of each perturbation: one perturbation per
+        choice, or paired one per rule, whose `weights` then are `(draw, perturbation, example)`. It can
         be stored; `compare_rules` tabulates it.
 
     Raises:
-        ValueError: if scores do not fit the data or are not finite, a rule is called "random" or
-            "all data", or the share removes nothing or everything.
+        ValueError: if scores do not fit the data or are not finite, a rule is called "all data", the
+            share removes nothing or everything, or paired rules have another number of choices.
     """
     program = training.program
     present = program.initial_weights > 0
     size = round(share * present.sum())
     if not 0 < size < present.sum():
-        raise ValueError(f"share={share} removes {size} of {present.sum()} examples; not all")
-    if {"random", "all data"} & set(scores):
-        raise ValueError("scores may not be called 'random' or 'all data', which are always included")
-    noise = np.random.default_rng(options.seed).random((options.num_random, program.num_data))
-    rules = {name: _choices(program, name, score) for name, score in scores.items()}
-    rules["random"] = noise
-    rows = np.concatenate([_without_highest(program, choices, size) for choices in rules.values()])
-    weights = labelled(program, rows, options.removal, np.arange(len(rows)))
-    arms = retrainings(training, key, weights, num_retrainings=num_retrainings, where=where)
+        raise ValueError(
+            f"share={share} removes {size} of {present.sum()} examples; remove some, not all"
+        )
+    if "all data" in scores:
+        raise ValueError("scores may not be called 'all data', which is always included")
+    rules = {
+        name: _without_highest(program, _choices(program, name, score), size)
+        for name, score in scores.items()
+    }
+    if paired:
+        return _paired(training, key, rules, num_retrainings, where.named("retrained"))
     names = np.repeat(list(rules), [len(choices) for choices in rules.values()])
+    rows = np.concatenate(list(rules.values()))
+    weights = labelled(program, rows, "drop", np.arange(len(rows)))
+    arms = retrainings(training, key, weights, num_retrainings=num_retrainings, where=where)
     return arms.assign(rule=("perturbation", names))
+
+
+def _paired(
+    training: Training, key: PRNGKey, rules: Mapping[str, Choices], num_retrainings: int, where: Where
+) -> xr.Dataset:
+    """Retrain run i on choice i of each rule."""
+    states, runs = training.kernel.num_states, training.num_runs(num_retrainings)
+    wrong = [name for name, choices in rules.items() if len(choices) not in (1, runs)]
+    if wrong:
+        raise ValueError(f"paired rules make 1 choice or one for each of {runs} runs; not so: {wrong}")
+    names, parts = np.array(list(rules)), []
+    for run in range(runs):
+        rows = np.stack([choices[run % len(choices)] for choices in rules.values()])
+        parts.append(
+            retrainings(
+                training,
+                key,
+                labelled(training.program, rows, "drop", names),
+                num_retrainings=states,
+                first=run,
+                where=where / f"run_{run}",
+            )
+        )
+    arms = xr.concat(parts, "draw", data_vars="all", combine_attrs="override")
+    order = np.arange(runs * states).reshape(runs, states).T.ravel()
+    return arms.isel(draw=order).assign(rule=("perturbation", names))
 
 
 def compare_rules(arms: xr.Dataset, *, level: float = 0.9) -> xr.Dataset:

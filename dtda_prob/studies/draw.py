@@ -141,6 +141,7 @@ class Draws:
             "old": None if self.old is None else of_array(start_of(self.source, self.old)),
             "num_chains": "runs" if self.has_states else self.num_chains,
             "keep": [*self.keep],
+            **({"first": self.first} if self.first else {}),
             **of_weights(self.weights),
         }
 
