@@ -1,15 +1,18 @@
 # %% [markdown]
 # # Influence functions as transport between Boltzmann distributions
 #
-# As the temperature falls, influence functions carry draws of a Boltzmann distribution to the
-# distribution for changed data better than displacements that go elsewhere across the manifold of
-# minima, and they are the shortest displacements that go as far across it.
+# In the low-temperature limit of the Kullback-Leibler divergence times the temperature, a displacement
+# that equals influence on the manifold of global minima leaves no more than any that does not equal it
+# there, for small changes of the data.
 #
-# This is the second theorem of the paper (arXiv 2506.12965): as the temperature falls, influence
-# functions are the optimal transport between Boltzmann distributions whose minima form a manifold.
-# Two things are measured, for influence and eight other displacements: the Kullback-Leibler
-# divergence KL(pushed || new), by quadrature, and the Wasserstein distance between pushed and new
-# draws of SGLD. The data are real: disease progression of 100 diabetics against their body-mass index
+# This is the second theorem of the paper (arXiv 2506.12965, theorem 3). Let P_0 be the density exp(-β
+# L) and P_ε the density exp(-β (L - ε l_k)). For bounded, continuously differentiable fields r let
+# F(r, ε) be the limit of KL(pushed by ε r || P_ε) / β as β grows: the divergence scaled by the
+# temperature. Fields are judged by their values on the manifold of global minima alone. The limit is
+# computed exactly here, for ten fields of three kinds: those that equal influence on the manifold,
+# those that go elsewhere across it, and those that differ along it alone. The KL at positive
+# temperatures, by quadrature, shows how the limit is approached, and draws of SGLD show what it means
+# for samples. The data are real: disease progression of 100 diabetics against their body-mass index
 # (Efron, Hastie, Johnstone and Tibshirani, 2004; part of scikit-learn).
 
 # %%
@@ -29,9 +32,9 @@ from dtda_prob import curvature
 jax.config.update("jax_enable_x64", True)
 
 CLAIM = (
-    "As the temperature falls, influence functions carry draws of a Boltzmann distribution to the "
-    "distribution for changed data better than displacements that go elsewhere across the manifold of "
-    "minima, and they are the shortest displacements that go as far across it."
+    "In the low-temperature limit of the Kullback-Leibler divergence times the temperature, a "
+    "displacement that equals influence on the manifold of global minima leaves no more than any that "
+    "does not equal it there, for small changes of the data."
 )
 size = claims.sized(
     check={"grid": (12, 6), "draws": 16, "steps": 20, "temperatures": (1.0,)},
@@ -81,9 +84,11 @@ def lightened(step):
 # ## The displacements
 #
 # Influence moves a draw by the pseudo-inverse of the Gauss-Newton matrix, of rank one here, times the
-# change of the gradient: straight across the ring. The other displacements are multiples of it, the
-# library's `influence` with other curvatures, a constant shift, and influence plus a step along the
-# ring.
+# change of the gradient: straight across the ring. One other displacement equals it on the ring and
+# not beside it. The rest are multiples of it, the library's `influence` with other curvatures, a
+# constant shift, influence plus a step along the ring, and the step towards the origin that goes as
+# far across. (The whole inverse Hessian is singular on the ring: there it is no field. Beside it, it
+# tends to the step towards the origin.)
 
 
 # %%
@@ -121,6 +126,8 @@ def displacements(place, new):
         "constant shift": 0.05 * step * jnp.array([-0.8, -0.6]),
         "whole inverse Hessian": moved(hessian, place, new),
         "influence, and along": influence + 0.05 * step * jnp.array([-2 * place[1], place[0] / 2]),
+        "towards the origin": jax.grad(slope)(place) @ influence * place / (2 * slope(place)),
+        "influence on the ring alone": (1 + 3 * (slope(place) - best)) * influence,
     }
 
 
@@ -139,7 +146,50 @@ def carried(places, new):
 
 
 ACROSS = ["0.5 influence", "1.5 influence", "damped influence", "gradient step", "constant shift"]
-ALONG = ["influence", "whole inverse Hessian", "influence, and along"]
+ALONG = ["influence, and along", "towards the origin"]
+EQUAL = ["influence", "influence on the ring alone"]
+
+# %% [markdown]
+# ## The limit
+#
+# At low temperature the draws are on the ring, uniformly in the angle of elliptic coordinates, and
+# what KL / β counts is how far above its minimum the new potential is where they are carried: F(r, ε)
+# is the mean of n L_ε(pushed) over the ring less the minimum of n L_ε. For this model both are known
+# in closed form, and nothing is sampled. The table shows F over the square of the change of weight.
+
+
+# %%
+def weighted_mean_square(weights):
+    return (weights * x) @ x, (weights * x) @ y / ((weights * x) @ x)
+
+
+def limits(step):
+    """F of each displacement: what KL times temperature tends to."""
+    new = lightened(step)
+    bend, new_best = weighted_mean_square(new)
+    angle = 2 * np.pi * (np.arange(400) + 0.5) / 400
+    ring = jnp.asarray(best**0.5 * np.stack([np.cos(angle), np.sin(angle) / 2], -1))
+    there = carried(ring, new)
+    beyond = {name: slope(np.asarray(there[name]).T) - new_best for name in FIELDS}
+    return {name: float(bend * (far**2).mean()) / (2 * NOISE**2) for name, far in beyond.items()}
+
+
+FIELDS = [*EQUAL, "none", *ACROSS, *ALONG]
+STEPS = [0.1, 0.03, 0.01, 0.003]
+limit = pd.DataFrame({step: limits(step) for step in STEPS})
+(limit / np.square(STEPS)).style.format("{:.3g}").set_caption("F / (change of weight)², nats")
+
+# %% [markdown]
+# Three kinds of fields. F depends on values on the ring alone: both fields that equal influence there
+# have the same F. Fields that go elsewhere across the ring have an F of second order in the change.
+# Influence, and fields that differ from it along the ring alone, have an F of fourth order, as if the
+# limit did not distinguish them; it does, a little, in this remainder, and not always in favour of
+# influence.
+
+# %%
+(limit.loc[[*EQUAL, *ALONG]] / limit.loc["influence"]).style.format("{:.4f}").set_caption(
+    "F relative to influence's"
+)
 
 # %% [markdown]
 # ## KL along temperature, by quadrature
@@ -154,7 +204,7 @@ ALONG = ["influence", "whole inverse Hessian", "influence, and along"]
 def grid(temperature, weights=everyone):
     """Places that cover six standard deviations of the slope about its best value."""
     slopes, angles = size.grid
-    bend, best = (weights * x) @ x, (weights * x) @ y / ((weights * x) @ x)
+    bend, best = weighted_mean_square(weights)
     reach = 6 * NOISE * (temperature / bend) ** 0.5
     squares, cell = np.linspace(max(best - reach, 1e-3), best + reach, slopes, retstep=True)
     radius, angle = np.meshgrid(squares**0.5, 2 * np.pi * (np.arange(angles) + 0.5) / angles)
@@ -205,13 +255,13 @@ small, whole = (
 # KL in nats, for a hundredth of the five patients' weight and for all of it. Without a displacement
 # it grows as one over the temperature, since the distributions separate. It grows in the same way for
 # displacements that go elsewhere across the ring. For influence it stays about constant, and so it
-# does for the two displacements that differ from influence along the ring alone: the limit does not
-# distinguish these three. A whole removal is not a small change. There influence stops short of the
-# new ring by an amount of second order in the change, its divergence grows as the others do, and 1.5
-# times influence is better. At temperature 1 damped influence is better than influence.
+# does for displacements that differ from influence along the ring alone. A whole removal is not a
+# small change. There influence stops short of the new ring by an amount of second order in the
+# change, its divergence grows as the others do, and 1.5 times influence is better. At temperature 1
+# damped influence is better than influence.
 
 # %%
-LINES = ["k-", "k-o", "C1--", "C1-.", "C2--", "C2-.", "C0:", "k--^", "k:s"]
+LINES = ["k-", "k-o", "C1--", "C1-.", "C2--", "C2-.", "C0:", "k--^", "k:s", "C3-", "C3:"]
 STYLES = dict(zip(NAMES, LINES, strict=True))
 figure, panels = plt.subplots(1, 2, figsize=(10, 4), dpi=80)
 for axes, found, title in zip(
@@ -229,15 +279,13 @@ share[sorted(temperatures, reverse=True)].style.format("{:.2g}").set_caption(
 )
 
 # %% [markdown]
-# Three displacements go equally far across the ring. Which is the shortest? The root mean squared
-# length at the lowest temperature:
+# Does temperature times KL tend to F? The ratio of both at a hundredth of the weight, for
+# displacements whose F is of second order; the others' F is smaller than what the temperature still
+# contributes.
 
 # %%
-places, _ = grid(temperatures[-1])
-weight = jax.nn.softmax(-potential(places, everyone) / temperatures[-1])
-there = carried(places, lightened(0.01))
-lengths = {name: float((weight @ jnp.sum((there[name] - places) ** 2, -1)) ** 0.5) for name in ALONG}
-pd.Series(lengths, name="length").to_frame().style.format("{:.5f}")
+approach = pd.DataFrame({each: each * small[each] / limit[0.01] for each in temperatures})
+approach.loc[["none", *ACROSS]].style.format("{:.4f}").set_caption("temperature × KL / F")
 
 # %% [markdown]
 # ## Draws of SGLD, carried by the library
@@ -397,29 +445,46 @@ plt.show()
 # %% [markdown]
 # ## Verdict
 #
-# This notebook checks one model and one group of patients, to first order in the change of weight.
-# The limit does not distinguish displacements along the ring, which cost nothing in this limit; among
-# them influence is the shortest. A quarter of the weight, in the SGLD draws, is not an infinitesimal
-# change: the distance that influence leaves there is of second order. At any given temperature some
-# other displacement may be better: influence leaves a divergence that does not fall with the
-# temperature, but is small compared with the divergence without a displacement.
+# This notebook checks one model and one group of patients. Read strictly, "no more than any field
+# that does not equal it" fails here: the step towards the origin, which goes as far across the ring
+# as influence and differs along it, leaves a few per cent less, at every change of weight that was
+# tried. This is a difference in the fourth order of the change, where everything of second order has
+# gone. We read the theorem in the main text; its proof is in an appendix that we have not seen, and
+# may count orders otherwise. At any given temperature some other displacement may be better, and a
+# quarter of the weight, in the SGLD draws, is not an infinitesimal change.
 
 # %%
-lowest = temperatures[-1]
-falling = share.loc["influence", sorted(temperatures, reverse=True)].values
-elsewhere, alike = share.loc[ACROSS, lowest].min(), share.loc[ALONG, lowest].max()
+lowest, smallest = temperatures[-1], STEPS[-1]
+elsewhere = limit.loc[["none", *ACROSS]]
+tends = abs(approach.loc[["none", *ACROSS], lowest] - 1).max()
+order = np.log(limit[STEPS[0]] / limit[smallest]) / np.log(STEPS[0] / smallest)
 margin, error = (coldest.loc[["none", *ACROSS], name] for name in ("excess", "excess error"))
 closest = (margin - 1.96 * error).idxmin()
-ratio = lengths["influence"] / lengths["whole inverse Hessian"]
 claims.verdict(
     CLAIM,
-    paper="states it as a theorem; no number known here",
+    paper="theorem 3: of KL(pushed || new) / β as β grows, every field that equals influence on the "
+    "manifold of global minima has no more than any field that does not, for all small "
+    "changes; no experiment",
     findings={
-        "KL left by influence, relative to no displacement, temperature 1": (falling[0], None),
-        f"the same, temperature {lowest}": (falling[-1], None),
-        "the least of the displacements elsewhere across the ring, there": (elsewhere, None),
-        "the most of the displacements along the ring alone, there": (alike, None),
-        "length of influence relative to the whole inverse Hessian": (ratio, None),
+        "F of influence relative to no displacement, a hundredth of the weight": (
+            limit.loc["influence", 0.01] / limit.loc["none", 0.01],
+            None,
+        ),
+        "the least of the fields that go elsewhere across, there": (
+            elsewhere[0.01].min() / limit.loc["none", 0.01],
+            None,
+        ),
+        "towards the origin: F relative to influence's, there": (
+            limit.loc["towards the origin", 0.01] / limit.loc["influence", 0.01],
+            None,
+        ),
+        "influence and along: F relative to influence's, there": (
+            limit.loc["influence, and along", 0.01] / limit.loc["influence", 0.01],
+            None,
+        ),
+        "order of F in the change, influence": (order["influence"], None),
+        "order of F in the change, none": (order["none"], None),
+        f"temperature × KL / F, largest deviation from 1 at temperature {lowest}": (tends, None),
         "SGLD, coldest: W2 across the ring, none (sd)": tuple(coldest.loc["none", ["W2", "error"]]),
         "the same, influence": tuple(coldest.loc["influence", ["W2", "error"]]),
         f"the same, {closest} less influence": (margin[closest], error[closest]),
@@ -430,17 +495,18 @@ claims.verdict(
         "its null level": (plane["influence"].null, None),
     },
     tests={
-        "the share of KL that influence leaves falls with the temperature throughout": all(
-            np.diff(falling) < 0
+        "temperature × KL tends to F: within 1 % at the lowest temperature": tends < 0.01,
+        "fields that equal influence on the ring have the same F": np.allclose(
+            limit.loc[EQUAL[1]], limit.loc[EQUAL[0]], rtol=1e-9
         ),
-        "at the lowest it is below 1/100 of what goes elsewhere across the ring": falling[-1]
-        < elsewhere / 100,
-        "of what goes as far across the ring, influence is the shortest": min(
-            lengths, key=lambda name: lengths[name]
-        )
-        == "influence",
-        "SGLD: influence leaves less W2 than what goes elsewhere across (95 % intervals)": all(
-            margin - 1.96 * error > 0
+        "fields that go elsewhere across the ring have a larger F, at every change": bool(
+            (limit.loc["influence"] < elsewhere).all(axis=None)
+        ),
+        "fields that differ along the ring alone have no smaller F, at every change": bool(
+            (limit.loc[ALONG] >= limit.loc["influence"] * (1 - 1e-9)).all(axis=None)
+        ),
+        "SGLD: influence leaves less W2 than what goes elsewhere across (95 % intervals)": (
+            margin[closest] > 1.96 * error[closest]
         ),
     },
 )
