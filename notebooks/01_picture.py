@@ -185,7 +185,7 @@ predicted, retrained = shifts["long", "influence"], shifts["long", "retrained"]
 apart = np.hypot(predicted[1], retrained[1])
 claims.verdict(
     CLAIM,
-    paper="its first figure draws this for a loss with several minima; no number",
+    paper="figure 1 is a drawing of this for a loss with several minima",
     findings={f"{name}: shift by {way} (cm)": found for (name, way), found in shifts.items()}
     | {f"share in the short cluster, {name}": shares[name] for name in ("before", "retrained")}
     | {"share of unrolled samples thrown beyond all flowers": (lost.statistic, lost.proportion_ci())},

@@ -411,7 +411,7 @@ def lower(pair):
 
 claims.verdict(
     CLAIM,
-    paper="influence as the limit of such responses; no number for hierarchical posteriors known here",
+    paper="no experiment on hierarchical posteriors: the claim is ours",
     findings={
         "counties refitted": (len(refit), None),
         "rms z of importance, k-hat below 0.7": (z_score("importance", good), None),
