@@ -437,8 +437,8 @@ def test_new_writes_an_experiment_that_reads_the_table(folder, kind):
     assert (program.num_data, len(measure.queries)) == (15, 5)
     rows = {*program.labels.tolist(), *measure.queries.tolist()}
     assert len(rows) == 20
-    assert ('it\'s "1" (2)' if label else 5) in rows
-    assert ('it\'s "2" (2)' if label else 6) not in rows  # whose number is missing
+    assert ('it\'s "1" (2)' if label else "line 5") in rows
+    assert ('it\'s "2" (2)' if label else "line 6") not in rows  # whose number is missing
     x, _ = program.args[0], program.kwargs["y"]
     numbers = len(found.module.NUMBERS)
     spread = np.asarray(x[:, :numbers]).std(0)

@@ -68,7 +68,7 @@ def test_heavy_chunks_are_timed_by_a_small_call(training, monkeypatch):
     monkeypatch.setattr(pricing, "LIGHT", 0.0)
     heavy = price_of_sample(training, KEY, 32)
     assert sizes == [32, pricing.PILOT_DRAWS]
-    assert heavy.seconds == 32 / pricing.PILOT_DRAWS
+    assert heavy.seconds == 32 / pricing.PILOT_DRAWS + pricing.WRITING
 
 
 @pytest.mark.parametrize(

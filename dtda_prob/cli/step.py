@@ -125,6 +125,7 @@ class Step(NamedTuple):
         import dtda_prob as dtda
 
         if EXAMPLES not in dtda.contents(self.store).index:
+            say("Gathering the examples for the report ...")
             shown = dtda.report.examples(experiment.training, **getattr(experiment.module, "show", {}))
             dtda.save(shown, self.store, name=EXAMPLES, kind=EXAMPLES)
 

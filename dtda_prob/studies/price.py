@@ -1,5 +1,6 @@
 """What tasks cost before they start: their calls are compiled, and a few draws are timed."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from dtda_prob.studies.devices import mesh_of, num_devices
 from dtda_prob.studies.draw import CHUNK, Draws, draws
 from dtda_prob.studies.perturbed import perturbed
 from dtda_prob.studies.pull import Responses, responses
+from dtda_prob.studies.run import counts
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 from dtda_prob.typing import PRNGKey, check_key
@@ -24,6 +26,10 @@ PILOT_DRAWS = 8
 """Draws of a pilot call on each device: enough that one draw costs what it does in a chunk."""
 LIGHT = 1e10
 """Operations of a chunk that are soon done: such a chunk is timed itself, with no smaller call."""
+MANY_PASSES = 1000
+"""Passes over the data that hardly any training exceeds."""
+WRITING = 0.02
+"""Seconds to write a block of a result, about."""
 LONG = 1.0
 """Seconds from which on the first call of a compiled function is timed well enough."""
 
@@ -33,7 +39,7 @@ class Price(NamedTuple):
 
     Attributes:
         trainings: their number, or what amounts to it, as the transform counts it.
-        seconds: on the devices of this process, compilation left out.
+        seconds: on the devices of this process, writing included and compilation left out.
         bytes: the most that a compiled call holds on a device, beside its arguments.
         memory: bytes that a device has.
         fitting: draws of a call that the memory of a device has room for; 1 where a call is one draw.
@@ -148,12 +154,13 @@ def _of_draws(task: Draws) -> Price:
     memory, size = memory_of_device(), task.pairs_in_call
     devices = num_devices(task.devices)
     few = PILOT_DRAWS * devices
-    if size > 2 * few and size * _operations(task.training) > LIGHT:
+    if size > 2 * few and _is_heavy(task.training, size):
         function, arguments = task.call(few)
         call, size = function.lower(*arguments).compile(), few
     seconds = seconds_of(call, arguments) / size
     fitting = np.floor(memory * task.pairs_in_call / max(held, 1.0))
-    return Price(pairs * each, pairs * seconds, held, memory, float(fitting))
+    seconds = pairs * seconds + WRITING * math.prod(counts(task))
+    return Price(pairs * each, seconds, held, memory, float(fitting))
 
 
 def _of_responses(task: Responses) -> Price:
@@ -163,7 +170,8 @@ def _of_responses(task: Responses) -> Price:
     seconds = seconds_of(call, arguments) / runs
     blocks = -(-task.shape[1] // columns)
     trainings = task.num_runs * (blocks + task.source.cost.pull)
-    return Price(trainings, task.num_runs * blocks * seconds, _bytes(call), memory_of_device(), runs)
+    whole = task.num_runs * blocks * seconds + WRITING * math.prod(counts(task))
+    return Price(trainings, whole, _bytes(call), memory_of_device(), runs)
 
 
 def seconds_of(call: Any, arguments: tuple[Any, ...]) -> float:
@@ -185,11 +193,15 @@ def _bytes(call: Any) -> float:
     return memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else np.nan
 
 
-def _operations(training: Training) -> float:
-    """Estimate the operations of a training from its passes over the data; see docs/design.md."""
+def _is_heavy(training: Training, size: int) -> bool:
+    """Return whether so many trainings take many operations, by their passes over the data.
+
+    Passes are counted only if it depends on them: for a mode they are counted by searching it.
+    """
     params = jax.eval_shape(training.program.init, jax.random.key(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return 6.0 * count * training.program.num_rows * training.num_passes()
+    of_pass = 6.0 * size * count * training.program.num_rows
+    return of_pass * MANY_PASSES > LIGHT and of_pass * training.num_passes() > LIGHT
 
 
 def _advise(name: str, seconds: pd.Series, what: str) -> str:

@@ -141,7 +141,6 @@ def _ranked(chosen: Roles, found: Judgement, moves: np.ndarray) -> pd.DataFrame:
     own = (rows["loss"] - typical).clip(lower=0).fillna(0.0) * _known(chosen)
     rows["score"] = own + cells.max(axis=1).fillna(0.0) if len(cells.columns) else own
     rows["typical"] = typical
-    rows["more influential than"] = (rows["influence"].rank() - 1) / (len(chosen.lines) - 1)
     order = np.lexsort([-rows["loss"].fillna(-np.inf), -rows["score"]])
     rows = rows.iloc[order].reset_index(names="line")
     others = contradictions(chosen)

@@ -12,8 +12,10 @@ NEAR = 0.25
 """Relative distance from a power of ten at which a decimal point may be misplaced."""
 USUAL = 3.0
 """Standard deviations within which nobody asks whether a point is misplaced."""
-INFLUENTIAL = 0.99
-"""Share of the others that a row exceeds in influence, to be worth a word."""
+INFLUENTIAL = 0.02
+"""Standard deviations of the target, or probabilities, by which predictions move enough to say so."""
+LEAST_SHOWN = 1e-3
+"""Probability below which none is shown."""
 NOTABLE = 1.0
 """Nats that are worth a word."""
 
@@ -24,7 +26,7 @@ def reason(roles: Roles, row: pd.Series, cells: pd.Series, other: int | None) ->
     Args:
         roles: the table, and what is predicted.
         row: what was found of it: `line`, `loss`, its `typical` value, `actual`, `predicted`, `spread`,
-            `influence`, and than what share of the others that is `more influential than`.
+            `influence`.
         cells: by how many nats each of its cells surprises.
         other: the line of a row with the same features and another target, if any.
     """
@@ -40,17 +42,11 @@ def reason(roles: Roles, row: pd.Series, cells: pd.Series, other: int | None) ->
     if other is not None:
         there = roles.table.cells.loc[other, roles.target.name]
         parts.append(f"line {other} has the same features and {excerpt(str(there))}")
-    if row["more influential than"] >= INFLUENTIAL:
-        parts.append(_moving(row, roles))
+    if row["influence"] >= INFLUENTIAL:
+        is_class, size = roles.task == "classification", f"{row['influence']:.2g}"
+        moved = f"probabilities move by {size}" if is_class else f"a linear fit moves by {size} sd"
+        parts.append(f"without it, {moved}")
     return "; ".join(parts)
-
-
-def _moving(row: pd.Series, roles: Roles) -> str:
-    """Return how far predictions hang on the row, and on how many others less."""
-    rank = row["more influential than"]
-    others = "any other row" if rank == 1 else f"{np.floor(1000 * rank) / 10:.3g}% of the others"
-    unit = "" if roles.task == "classification" else " sd"
-    return f"without it, a linear fit would move by {row['influence']:.2g}{unit}, more than by {others}"
 
 
 def _judged(roles: Roles, row: pd.Series) -> str:
@@ -59,7 +55,11 @@ def _judged(roles: Roles, row: pd.Series) -> str:
         sure = f"{row['spread']:.1%}" if row["spread"] < 0.9995 else "over 99.9%"
         if row["actual"] == row["predicted"]:
             return f"{name} is {row['actual']!r}, as predicted ({sure})"
-        return f"{name} is {row['actual']!r}, where {row['predicted']!r} is predicted ({sure})"
+        own = max(float(np.exp(-row["loss"])), LEAST_SHOWN)
+        return (
+            f"{name} is {row['actual']!r} ({'under ' * (own == LEAST_SHOWN)}{own:.1%}), where "
+            f"{row['predicted']!r} is predicted ({sure})"
+        )
     said = f"{name} is {short(row['actual'])}, where {_about(row)} is predicted"
     far = abs(row["actual"] - row["predicted"]) > USUAL * row["spread"]
     return said + (_misplaced(row["actual"], row["predicted"]) if far else "")

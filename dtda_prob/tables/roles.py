@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
+from dtda_prob.correlations import spearman
 from dtda_prob.numerals import count
 from dtda_prob.tables.columns import USED, Column
 from dtda_prob.tables.table import Table
@@ -14,6 +15,8 @@ USUAL = ("target", "label", "class", "y", "outcome", "response")
 """Names of columns that are predicted, in lower case."""
 LEAST_ROWS = 4
 MOST_CLASSES = 50
+ALIKE = 0.999
+"""Rank correlation from which on a column is taken to be computed from the target, or it from that."""
 
 
 class Roles(NamedTuple):
@@ -48,6 +51,18 @@ class Roles(NamedTuple):
         values = self.target.values[self.lines]
         return values.map(lambda x: x if isinstance(x, str) else f"{x:.15g}")
 
+    def _alike(self, column: Column) -> str:
+        """Return a note if a column of numbers orders the rows as the target does, or the other way.
+
+        One is then computed from the other, and a model has nothing else to learn.
+        """
+        if self.task != "regression" or column.kind != "number":
+            return ""
+        known = self.table.frame.loc[self.lines, column.name].notna()
+        pair = [one.values[self.lines][known].astype(float) for one in (column, self.target)]
+        is_alike = min(map(pd.Series.nunique, pair)) > 2 and abs(spearman(*pair)) > ALIKE
+        return "; orders the rows as the target does: is one computed from the other?" * bool(is_alike)
+
     def described(self) -> list[tuple[str, str]]:
         """Return what each column was taken for, and how the file was read, as pairs of words."""
         columns = self.table.columns
@@ -57,7 +72,7 @@ class Roles(NamedTuple):
             if self.label is not None and name == self.label.name:
                 lines.append((name, "names of the rows"))
             elif name != self.target.name:
-                lines.append((name, str(column)))
+                lines.append((name, f"{column}{self._alike(column)}"))
         if lost := len(self.table.cells) - len(self.lines):
             lines.append(("omitted", f"{count(lost, 'row')} without a target"))
         return lines

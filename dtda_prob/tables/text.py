@@ -1,9 +1,11 @@
 """Lines of cells from a file as people save it: compressed, in several encodings and separators."""
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
+import lzma
 import re
 import zlib
 from collections import Counter
@@ -16,7 +18,11 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SAMPLE = 200
 """Lines that decide between separators."""
 EXCERPT = 40
-GZIP = b"\x1f\x8b"
+COMPRESSED = {
+    b"\x1f\x8b": ("gzip", gzip.decompress),
+    b"BZh": ("bzip2", bz2.decompress),
+    b"\xfd7zXZ": ("xz", lzma.decompress),
+}
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -74,12 +80,13 @@ def excerpt(text: str) -> str:
 def _decoded(path: Path, content: bytes) -> tuple[str, list[str]]:
     """Return the text of a file, and how it is stored."""
     form = []
-    if content.startswith(GZIP):
-        form.append("gzip")
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is a damaged gzip file: {error}") from error
+    for start, (kind, decompress) in COMPRESSED.items():
+        if content.startswith(start):
+            form.append(kind)
+            try:
+                content = decompress(content)
+            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+                raise ValueError(f"{path} is a damaged {kind} file: {error}") from error
     for start, kind in OTHERS.items():
         if content.startswith(start):
             raise ValueError(f"{path} is {kind}: save the table as CSV")

@@ -1,6 +1,8 @@
 """Small awkward files, as bytes, and how each is read, or what is said where it cannot be."""
 
+import bz2
 import gzip
+import lzma
 from typing import NamedTuple
 
 ROWS = [
@@ -54,6 +56,12 @@ NUMBERS = ("1", "2", "3", "5", "8", "13", "21", "34")
 READ = {
     "plain": Case(plain(), PLAIN, SAME, ("5 rows", "UTF-8"), task="regression"),
     "gzip": Case(gzip.compress(plain().encode()), PLAIN, SAME, ("gzip",)),
+    "bzip2": Case(bz2.compress(plain().encode()), PLAIN, SAME, ("bzip2",)),
+    "xz": Case(lzma.compress(plain().encode()), PLAIN, SAME, ("xz",)),
+    "a feature that determines the target": Case(
+        "x,y\n" + "".join(f"{i * i},{i}\n" for i in range(1, 9)),
+        says=("orders the rows as the target does",),
+    ),
     "byte order mark": Case(plain().encode("utf-8-sig"), PLAIN, SAME),
     "UTF-16 with a mark": Case(plain().encode("utf-16"), PLAIN, SAME, ("UTF-16",)),
     "UTF-16 without a mark": Case(plain().encode("utf-16-le"), PLAIN, SAME, ("UTF-16",)),
@@ -198,6 +206,7 @@ REFUSED = {
     "a quotation mark in a quoted cell": ('x,y\n1,2\n"5" pipe",3\n', "line 3:"),
     "NUL characters": (plain() + "6.5,\0\0,60\n", "line 7: holds a NUL character"),
     "a cut-off gzip": (gzip.compress(plain().encode())[:30], "damaged gzip"),
+    "a cut-off bzip2": (bz2.compress(plain().encode())[:30], "damaged bzip2"),
     "no encoding": (plain().encode() + b"6.5,\x81,60\n", "line 7: byte 0x81"),
     "a workbook": (b"PK\x03\x04 and so on", "an Excel workbook"),
     "half a UTF-16": (plain().encode("utf-16")[:-1], "damaged UTF-16"),

@@ -37,11 +37,11 @@ whole = dtda.read_table(CSV)
 table = whole.frame.dropna(subset=[TARGET, *NUMBERS])
 
 # The rows' names: their line if they have none, with a number if they are not unique.
-lines = table.index.to_series()
+lines = "line " + table.index.to_series().astype(str)
 names = lines
 if LABEL is not None:
     cells = whole.cells.loc[table.index, LABEL]
-    names = cells.where(cells != "", "line " + lines.astype(str))
+    names = cells.where(cells != "", lines)
 again = names.groupby(names).cumcount()
 names = names.where(again == 0, names.astype(str) + " (" + (again + 1).astype(str) + ")").to_numpy()
 
