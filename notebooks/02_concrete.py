@@ -1,15 +1,18 @@
 # %% [markdown]
 # # Removing a subset of UCI Concrete: before, pushed, retrained
 #
-# Push-forwards predict how the distribution of a prediction moves when a subset of data goes.
+# When a subset of the data goes, retrained predictions are nearer to the pushed ones than to the
+# original ones, in their mean and in Wasserstein distance, query by query.
 #
-# This is the paper's first experiment on real data (arXiv 2506.12965): a network is trained on UCI
-# Concrete with and without a part of the rows, over many seeds, and samples of the first
-# distribution are pushed to the second without retraining. We measure the predicted strength of 103
-# test mixes, and compare distributions by the difference of their means and by the Wasserstein
-# distance W₂, for unrolled differentiation and for influence functions with a damped Gauss-Newton
-# matrix. The truth is retraining with other seeds. Data: I-Cheng Yeh (1998), UCI Machine Learning
-# Repository, CC BY 4.0; 896 rows to train, strength in standard deviations (about 17 MPa).
+# This is figure 2 of the paper (arXiv 2506.12965): a network is trained on UCI Concrete with and
+# without a fixed part of the rows, over many seeds, and samples of the first distribution are pushed
+# to the second by unrolled differentiation, without retraining. We measure the predicted strength of
+# 103 test mixes, and ask of each whether its retrained sample is nearer to the pushed or to the
+# original one, by the difference of means and by the Wasserstein distance W₂. Influence functions
+# with a damped Gauss-Newton matrix are compared as well, which is an extension: the figure has
+# unrolled differentiation alone. The truth is retraining with other seeds. Data: I-Cheng Yeh (1998),
+# UCI Machine Learning Repository, CC BY 4.0; 896 rows to train, strength in standard deviations
+# (about 17 MPa).
 
 # %%
 import jax
@@ -23,7 +26,10 @@ from scipy.stats import gaussian_kde
 
 import dtda_prob as dtda
 
-CLAIM = "Push-forwards predict how the distribution of a prediction moves when a subset of data goes."
+CLAIM = (
+    "When a subset of the data goes, retrained predictions are nearer to the pushed ones than to the "
+    "original ones, in their mean and in Wasserstein distance, query by query."
+)
 size = sized(
     check={
         "widths": [8],
@@ -37,7 +43,7 @@ size = sized(
         "widths": [32, 32],
         "epochs": 20,
         "draws": 32,
-        "subsets": 4,
+        "subsets": 2,
         "queries": 103,
         "rates": ["constant", "falling to 0"],
     },
@@ -95,7 +101,7 @@ parts = {"random thirds": slice(0, size.subsets), "oldest tenth": slice(size.sub
 # %% [markdown]
 # Samples before, pushed (from the same draws) and retrained (with other keys). Both push-forwards
 # have their default settings: unrolled differentiation is exact, the Gauss-Newton matrix is damped by
-# one over the total step size of training, and the response is taken at the centre of the five
+# one over the total step size of training, and the response is taken at the centre of the perturbed
 # datasets. A prediction is an output of the network, so carrying it by `push` (a derivative for each
 # subset) or by `pull` (one response for all of them) is the same; we use the cheaper one. All
 # predictions are compared with retraining below, so that `check` need not do it for a few.
@@ -193,15 +199,18 @@ for query in most:
 pd.DataFrame(rows).set_index(["query", "sample"])
 
 # %% [markdown]
-# Over all test mixes: the correlation of predicted and retrained differences of means, and the
-# *share explained*, 1 - Σ W₂²(pushed, retrained) / Σ W₂²(before, retrained), sums over mixes and
-# subsets. It is 1 if pushed samples are distributed as retrained ones, 0 if pushing gains nothing
-# over leaving samples where they were, and negative if pushing makes things worse.
+# Over all test mixes, the claim itself: the share of queries whose retrained sample is nearer to the
+# pushed than to the original one, by the mean, by W₂ and by both. And two measures of how near: the
+# correlation of predicted and retrained differences of means, and the *share explained*, 1 - Σ
+# W₂²(pushed, retrained) / Σ W₂²(before, retrained), sums over mixes and subsets. It is 1 if pushed
+# samples are distributed as retrained ones, 0 if pushing gains nothing over leaving samples where
+# they were, and negative if pushing makes things worse.
 #
 # W₂² is the mean squared difference of quantiles. Pushed samples share keys with the samples that
 # they start from, and retrained ones with trainings on all data; we compare the change of quantiles
-# of each pair, so that the noise of shared seeds cancels. The two factors of each square come from
-# different halves of the draws, so that noise adds nothing on average. Standard errors are
+# of each pair, and the change of means, so that the noise of shared seeds cancels. Of the share
+# explained the two factors of each square come from different halves of the draws, so that noise adds
+# nothing on average; of the shares of queries noise is left on both sides. Standard errors are
 # jackknife estimates over eight blocks of draws and over subsets.
 
 
@@ -220,6 +229,25 @@ def explained(guess, truth, draws, subsets):
         left += ((told[0] - real[0]) * (told[1] - real[1])).sum()
         total += (real[0] * real[1]).sum()
     return 1 - left / total
+
+
+def nearer(guess, truth, draws, subsets):
+    """Return which queries and subsets are nearer to the pushed sample, by mean and by W2."""
+    real, told = (change_of_quantiles(pair, draws)[..., subsets] for pair in (truth, guess))
+    by_mean = abs((told - real).mean(0)) < abs(real.mean(0))
+    return by_mean, ((told - real) ** 2).mean(0) < (real**2).mean(0)
+
+
+def nearer_by_mean(*samples):
+    return nearer(*samples)[0].mean()
+
+
+def nearer_by_wasserstein(*samples):
+    return nearer(*samples)[1].mean()
+
+
+def nearer_by_both(*samples):
+    return np.logical_and(*nearer(*samples)).mean()
 
 
 def correlation(guess, truth, draws, subsets):
@@ -242,6 +270,7 @@ def pair(rate, name, what):
     return before(rate, name), after(rate, name, what)
 
 
+NEARER = (nearer_by_mean, nearer_by_wasserstein, nearer_by_both)
 scores = {
     (rate, what, method, statistic.__name__): jackknifed(
         statistic, pair(rate, method, what), pair(rate, "retrained", what)
@@ -249,10 +278,11 @@ scores = {
     for rate in arms
     for what in parts
     for method in methods
-    for statistic in (explained, correlation)
+    for statistic in (*NEARER, explained, correlation)
 }
 table = pd.Series({names: shown(*score) for names, score in scores.items()}).unstack()
-table.rename_axis(["rate", "what goes", "push-forward"])
+order = [statistic.__name__ for statistic in (*NEARER, explained, correlation)]
+table[order].rename_axis(["rate", "what goes", "push-forward"])
 
 # %% [markdown]
 # Predicted against retrained differences of means when the oldest tenth is removed, one point per
@@ -277,35 +307,34 @@ for row, rate in zip(panels, arms, strict=True):
 figure.tight_layout()
 
 # %% [markdown]
-# What must hold, for each rate and each push-forward, with both kinds of subsets together (their
-# mean): the share explained is above 0, and the correlation is above 0, both by more than 1.645
-# standard errors.
+# What must hold, for unrolled differentiation, each rate and each kind of subset: more than half of
+# the queries are nearer to the pushed sample, by the mean and by W₂, by more than 1.645 standard
+# errors. For influence functions the shares are findings.
 #
-# At the default size (a small network) both push-forwards predict the removal of random thirds
-# well, unrolled differentiation better. Of the effect of the coherent tenth, either explains a
-# third to a half, since such rows act together and a first-order prediction underestimates them.
-# The first figure shows it: without the oldest mixes some predictions spread out far more than
-# either push-forward predicts. A constant rate costs precision, not the prediction itself. (The
-# full size has the network of the benchmarks, 128-128-128, and fewer draws.)
+# What came out at the default size: the claim holds for random thirds where the rate falls to 0, and
+# for the means of nearly all cases. It fails by W₂ where the rate is constant, and for the coherent
+# tenth. Two reasons. The rows of the tenth act together, and a first-order prediction underestimates
+# them: the first figure shows that without the oldest mixes some predictions spread out far more than
+# either push-forward predicts. And the count of queries is unfair to predictions where effects are
+# small: the distance of the pushed to the retrained sample carries the noise of both, the distance of
+# the original one of one alone. The share explained, in which this noise cancels, is above 0
+# throughout, and 0.9 for random thirds.
 
 # %%
 findings, tests = {}, {}
-for rate in arms:
-    for method in methods:
-        for what in parts:
-            name = f"{method}, rate {rate}, {what}: share explained"
-            findings[name] = scores[rate, what, method, "explained"]
-        for statistic, words in (
-            ("explained", "share explained"),
-            ("correlation", "correlation of means"),
-        ):
-            both = np.array([scores[rate, what, method, statistic] for what in parts])
-            value, error = both[:, 0].mean(), np.linalg.norm(both[:, 1]) / len(both)
-            tests[f"{method}, rate {rate}: {words} above 0"] = value > 1.645 * error
+words = {"nearer_by_mean": "mean", "nearer_by_wasserstein": "W2"}
+for (rate, what, method, statistic), (value, error) in scores.items():
+    name = f"{method}, rate {rate}, {what}"
+    if statistic in words:
+        findings[f"{name}: share of queries nearer, by {words[statistic]}"] = value, error
+    if statistic in words and method == "unrolled":
+        tests[f"{name}: most queries are nearer, by {words[statistic]}"] = value - 0.5 > 1.645 * error
+    if statistic == "explained":
+        findings[f"{name}: share explained"] = value, error
 verdict(
     CLAIM,
-    paper="shows, on UCI Concrete, distributions before, pushed and retrained that agree closely; no "
-    "number known here",
+    paper="on UCI Concrete retrained samples are nearer to the predicted than to the original ones, in "
+    "mean and in Wasserstein distance, for the queries that it shows (figure 2)",
     findings=findings,
     tests=tests,
 )
