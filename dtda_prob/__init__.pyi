@@ -15,6 +15,7 @@ from dtda_prob.attribution import choose as choose
 from dtda_prob.attribution import fuse as fuse
 from dtda_prob.attribution import power as power
 from dtda_prob.attribution import precision as precision
+from dtda_prob.attribution import read_scores as read_scores
 from dtda_prob.attribution import settled as settled
 from dtda_prob.attribution import until as until
 from dtda_prob.engine import EngineError as EngineError

@@ -254,6 +254,30 @@ def test_designs_refuse_shared_seeds_and_odd_halves(training):
         evaluate.CompareOptions(num_retrainings=7)
 
 
+def scores_of(truth, seed=0):
+    """Make up scores of single examples by three models."""
+    sizes = truth.sizes["query"], truth.sizes["example"]
+    matrices = np.random.default_rng(seed).normal(size=(3, *sizes))
+    labels = {"queries": truth["query"].values, "examples": truth["example"].values}
+    return matrices, dtda.read_scores(matrices, **labels)
+
+
+def test_scores_of_single_examples_add_up_over_those_that_are_removed(truth):
+    matrices, scores = scores_of(truth)
+    moved = np.einsum("mqe,pe->mqp", matrices, 1 - truth["weights"].values)
+    dims = ("draw", "query", "perturbation")
+    arms = truth.isel(draw=slice(3)).assign(
+        full=(dims[:2], np.zeros(moved.shape[:2])), perturbed=(dims, moved)
+    )
+    expected = agree(arms.drop_vars("key").assign(key=arms["key"] + 1), truth)
+    retrained = evaluate.effects(truth, num_splits=4)
+    shuffled = scores.isel(example=np.random.default_rng(1).permutation(scores.sizes["example"]))
+    for each in (scores, shuffled):
+        found = evaluate.agreement(each, retrained)
+        close(found["predicted"], expected["predicted"], atol=1e-5)
+        close(found["lds"], expected["lds"])
+
+
 def shared(arms, with_arms):
     return arms.isel(draw=slice(4)).assign(key=with_arms["key"][:4])
 
@@ -265,6 +289,12 @@ MISMATCHED = {
         "differ in 'weights'",
     ),
     "other queries": (lambda guess, true: agree(guess.isel(query=[0]), true), "differ in 'query'"),
+    "scores of too few": (
+        lambda guess, true: evaluate.agreement(
+            scores_of(true)[1].isel(example=slice(3)), evaluate.effects(true, num_splits=1)
+        ),
+        "must be of single examples",
+    ),
     "no halves": (lambda guess, true: agree(guess, true, num_splits=0), "pass num_splits"),
     "few draws": (
         lambda guess, true: agree(guess, true.isel(draw=slice(4))),

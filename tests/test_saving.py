@@ -127,7 +127,6 @@ FAR = np.array(["1500-01-01", "2026-01-01"], "datetime64[s]")
 REFUSED = [
     ("draws", {"name": "full"}, StoreError, "name='full' .* is the name of a toy"),
     ("bad name", {"name": "a/b"}, ValueError, "name='a/b' must consist of"),
-    ("no study", {"path": "none.zarr"}, StoreError, "none.zarr' does not exist: sample into a study"),
     ("none", {"tree": RESULT.assign_coords(check=[None, "a"])}, ValueError, "'check' holds objects"),
     ("complex", {"tree": RESULT.assign_coords(check=[1j, 2])}, ValueError, "'check' is complex128"),
     (

@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
+import dtda_prob as dtda
 from dtda_prob import plots
 from dtda_prob import scores as read
 from dtda_prob.attribution.arms import Arms
@@ -173,9 +174,49 @@ def test_rules_stop_when_scores_are_sure():
         assert rule(many).all()
 
 
+# Matrices of another library.
+
+
+def matrices(num_models: int = 8) -> np.ndarray:
+    arms = arms_of(num_models)
+    return arms.new - arms.old
+
+
+def read_matrices(**options) -> xr.Dataset:
+    return dtda.read_scores(matrices(), queries=QUERIES, examples=LABELS, **options)
+
+
+def test_matrices_have_the_scores_of_draws_that_move_by_them():
+    found = read_matrices(options=Options(keep_contributions=True))
+    own = score(arms_of(8), ["mean"], keep_contributions=True)
+    assert {*found} == {*own, "num_not_finite"}
+    for name in set(own) - {"sd"}:
+        np.testing.assert_allclose(found[name], own[name], rtol=1e-6, err_msg=name)
+    assert read.aggregate(found, np.arange(NUM_DATA) % 4)["error"].notnull().all()
+
+
+def test_one_matrix_has_ranks_and_no_errors():
+    found = dtda.read_scores(matrices()[0])
+    np.testing.assert_allclose(found["score"][0], matrices()[0])
+    assert found["rank"].notnull().all()
+    for name in ("error", "lower", "upper", "p_value", "top_probability"):
+        assert found[name].isnull().all(), name
+    assert found.attrs["num_draws"] == 1
+
+
+def test_a_report_shows_matrices_that_were_read(tmp_path):
+    dtda.save(read_matrices(), tmp_path / "study", "theirs", kind="scores")
+    page = dtda.report.write(tmp_path / "study", tmp_path / "page.html").read_text()
+    assert all(label in page for label in ["theirs", *QUERIES, *LABELS[:3]])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda s: dtda.read_scores(matrices()[:2]), r"matrices .* at least 3; got \(2, 3, 40\)"),
+        (lambda s: dtda.read_scores(matrices()[0, 0]), r"matrices .* got \(40,\)"),
+        (lambda s: dtda.read_scores(matrices(), queries=["a"]), "queries must label 3"),
+        (lambda s: read_matrices(options=Options(num_permutations=3)), "read_scores has no"),
         (lambda s: read.influential(s, rate=1.5), "rate=1.5"),
         (lambda s: read.influential(score(arms_of(8), num_permutations=0)), "wasserstein.*p-values"),
         (lambda s: read.spread_without_shift(s.sel(divergence=["mean"])), "variance"),

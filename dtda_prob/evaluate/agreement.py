@@ -45,7 +45,9 @@ def agreement(
     is noisy. Intervals are normal.
 
     Args:
-        predicted: the `effects` of predictions.
+        predicted: the `effects` of predictions; or scores of single examples, from `attribute` or
+            `read_scores`, which are added up over the examples that a perturbation removes. Scores
+            hold no keys, so that it is not checked that they share none with the truth.
         retrained: the `effects` of the truth, with `num_splits`, for the same perturbations and
             divergences; it shares no key with predictions.
         num_resamples: resamples for the errors.
@@ -63,6 +65,8 @@ def agreement(
     Raises:
         ValueError: if perturbations or divergences differ, keys are shared, or the truth is not split.
     """
+    if "score" in predicted:
+        predicted = _added_up(predicted, retrained)
     _check_match(predicted, retrained)
     guess, truth = predicted["value"].values, retrained["value"].values
     reliable = reliability(retrained).values
@@ -85,6 +89,29 @@ def agreement(
         {name: (dims[: values.ndim], values) for name, values in fields.items()},
         coords,
         attrs=_described(predicted, retrained, level),
+    )
+
+
+def _added_up(scores: xr.Dataset, retrained: xr.Dataset) -> xr.Dataset:
+    """Return the effects of removing examples together, as the sum of their effects one by one."""
+    if "example" not in scores["score"].dims or not _has(scores, retrained):
+        raise ValueError(
+            "predicted: scores must be of single examples, all those of the truth by their labels, "
+            f"and of its divergences {retrained['divergence'].values.tolist()}"
+        )
+    removed = 1 - retrained["weights"]
+    chosen = scores["score"].sel(divergence=retrained["divergence"], example=removed["example"])
+    value = xr.dot(chosen, removed, dim="example").transpose("divergence", "query", "perturbation")
+    about = {"source": "scores", "measure": scores.attrs["measure"], "draws": scores.attrs["num_draws"]}
+    arms = "coupled" if scores.attrs["coupled"] else "independent"
+    fields = {"value": value, "error": value.where(False), "weights": retrained["weights"]}
+    return xr.Dataset(fields, attrs=about | {"arms": arms})
+
+
+def _has(scores: xr.Dataset, retrained: xr.Dataset) -> bool:
+    """Return whether there are scores of all examples and divergences of the truth."""
+    return all(
+        np.isin(retrained[name].values, scores[name].values).all() for name in ("divergence", "example")
     )
 
 
@@ -253,4 +280,4 @@ def _check_match(predicted: xr.Dataset, retrained: xr.Dataset) -> None:
 
 
 def _keys(effects: xr.Dataset) -> set[tuple[int, ...]]:
-    return {tuple(words) for words in effects["key"].values.tolist()}
+    return {tuple(words) for words in effects["key"].values.tolist()} if "key" in effects else set()

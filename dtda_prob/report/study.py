@@ -98,7 +98,7 @@ def groups_of(study: Study) -> list[Group]:
         source = part.dataset if part.kind == "scores" else part.measured
         if source is None or "query" not in source.coords or not source["query"].size:
             continue
-        measure = str(part.about.get("measure", {}).get("name", ""))
+        measure = str(part.about.get("measure", {}).get("name", source.attrs.get("measure", "")))
         asked = measure, tuple(texts(source["query"]))
         group = groups.setdefault(asked, Group(*asked, [], []))
         (group.samples if part.kind == "sample set" else group.scores).append(part)

@@ -32,9 +32,9 @@ def save(tree: Saved, path: str | Path, name: str | None = None, kind: str = "re
 
     Args:
         tree: the tree to write.
-        path: a folder that does not exist yet, or the folder of a study.
+        path: a folder that does not exist yet, or, with a name, the folder of a study too.
         name: the name of the result in the study.
-        kind: the kind of result, shown to readers of the study: "agreement", "verdict", ...
+        kind: the kind of result, shown to readers of the study: "scores", "agreement", "verdict", ...
 
     Raises:
         FileExistsError: without a name, if `path` exists.
@@ -74,11 +74,8 @@ def _save_alone(tree: xr.DataTree, path: Path) -> None:
 
 def _save_beside(tree: xr.DataTree, path: Path, name: str, kind: str) -> None:
     check_name(name)
-    if not path.exists():
-        raise StoreError(
-            f"path={str(path)!r} does not exist: sample into a study first (where=dtda.Where(path))"
-        )
-    inspect(path, complete=False)
+    if path.exists():
+        inspect(path, complete=False)
     about = json.loads(tree.attrs.get(ATTRIBUTE, "{}")) | {"kind": kind}
     about.pop("grid", None)
     with writing(path, {}):

@@ -1,0 +1,64 @@
+"""Every library of the field on the same trainings, against the same retrainings.
+
+Run with `uv run python benchmarks/peers/run.py` (some 50 minutes of a processor), or with the names of
+some of its cases: `digits`, `images`, `text`. It makes environments of the other libraries in
+`benchmarks/peers/cache`, keeps each result there and goes on with what is missing, and writes
+`docs/benchmarks/peers.md`.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import environments
+from cases import CASES
+from linear import write
+from settings import LIBRARIES, LIMIT
+
+HERE = Path(__file__).parent
+CACHE = HERE / "cache"
+OURS = ("truth", "unroll", "EK-FAC", "choose", "rise")
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+
+
+def call(python: Path | str, script: Path, *arguments: object) -> None:
+    """Run a script in an environment, as a process of its own with one thread."""
+    command = [str(each) for each in (python, script, *arguments)]
+    print(*command[1:], flush=True)
+    paths = [str(HERE.parents[1]), str(HERE.parent), str(HERE)]
+    own = {"PYTHONPATH": os.pathsep.join(paths)} if python == sys.executable else {"PYTHONPATH": ""}
+    subprocess.run(command, check=True, env=os.environ | ONE_THREAD | own)
+
+
+def measure(name: str) -> None:
+    """Measure what is missing of a case."""
+    folder = CACHE / name
+    CASES[name]().write(folder)
+    call(environments.python_of("torch", CACHE), HERE / "in_torch/train.py", folder)
+    for library, settings in LIBRARIES.items():
+        for setting, cases in settings.items():
+            if name in cases and not (folder / f"{library}-{setting}.npz").exists():
+                python = environments.python_of(library, CACHE)
+                call(python, HERE / "in_torch/measure.py", folder, library, setting, LIMIT)
+    for part in OURS:
+        if not (folder / f"ours-{part}.npz").exists():
+            call(sys.executable, HERE / "ours.py", name, folder, part)
+
+
+def measure_others() -> None:
+    """Measure what is no method of attributing networks: quanda's metrics, and pyinfluence."""
+    digits, linear = CACHE / "digits", CACHE / "linear"
+    if not (digits / "metrics.json").exists():
+        call(environments.python_of("quanda", CACHE), HERE / "in_torch/metrics.py", digits)
+    if not (linear / "linear-ours.npz").exists():
+        write(linear)
+        call(environments.python_of("tables", CACHE), HERE / "in_torch/linear.py", linear)
+        call(sys.executable, HERE / "linear.py", linear)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or CASES:
+        measure(name)
+    measure_others()
+    call(sys.executable, HERE / "tables.py")

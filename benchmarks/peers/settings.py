@@ -1,0 +1,37 @@
+"""Which library is asked in which setting, and on which cases."""
+
+ALL = ("digits", "images", "text")
+PERCEPTRONS = ("digits", "images")
+LIMIT = 30
+"""Processor seconds of a setting, after which no further model is begun."""
+LIBRARIES = {
+    "baselines": {
+        "at random": ALL,
+        "nearest inputs": ALL,
+        "nearest in the last layer": ALL,
+        "same label": PERCEPTRONS,
+    },
+    "kronfluence": {"EK-FAC, default": ALL, "EK-FAC, heuristic damping": ALL},
+    "dattri": {
+        "conjugate gradients, default": ALL,
+        "conjugate gradients, regularization 0.01": ALL,
+    },
+    "trak": {
+        "TRAK, default": PERCEPTRONS,
+        "TRAK, dimension 512": PERCEPTRONS,
+        "TRAK, lambda 100": PERCEPTRONS,
+    },
+    "pydvl": {
+        "EK-FAC, regularization 0.01": PERCEPTRONS,
+        "Nystroem 100, regularization 0.01": ALL,
+    },
+    "curvlinops": {
+        "EK-FAC, damping 0.001": PERCEPTRONS,
+        "Gauss-Newton by 50 conjugate gradients, damping 0.01": ALL,
+    },
+    "dattri_llm": {"gradient products, default": ("text",), "EK-FAC, default": ("text",)},
+    "bergson": {"gradient products": ("text",), "gradient cosines": ("text",)},
+    "devinterp": {"covariance of losses": ("text",)},
+    "captum": {"TracIn, last layer": PERCEPTRONS, "TracIn, all layers": PERCEPTRONS},
+}
+"""By library: its settings, the default first, and the cases that it runs on."""
