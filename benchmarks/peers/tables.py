@@ -189,7 +189,7 @@ def shown(name: str) -> pd.DataFrame:
     same = found["method"].isin(LIBRARIES["baselines"]) & (found["models"] < COUNTS[-1])
     found = found[~same].reset_index(drop=True)
     rows = pd.DataFrame({"method": found["method"], "models": found["models"].map(whole)})
-    for column in [*COLUMNS, "another seed", "rise"]:
+    for column in [each for each in (*COLUMNS, "another seed", "rise") if each in found]:
         error = found.get(f"+- {column}", pd.Series(np.nan, found.index))
         rows[column] = [number(*pair) for pair in zip(found[column], error, strict=True)]
     return rows.set_index("method")
@@ -285,10 +285,12 @@ def first_and_best() -> pd.DataFrame:
         found = found[found["models"].notna()]
         mine = found["method"] == OURS["choose"]
         others = found[~found["method"].str.contains("ours")]
-        for column in [*COLUMNS, "rise"]:
+        for column in [*COLUMNS, *(["rise"] if "rise" in found else [])]:
             for count in COUNTS if column != "rise" else COUNTS[-1:]:
                 own = found[mine & (found["models"] == count)].iloc[0]
                 rivals = others[(others["models"] <= count) & others[column].notna()]
+                if np.isnan(own[column]) or rivals.empty:
+                    continue
                 best = rivals.loc[rivals[column].idxmax()]
                 lines.append(
                     {
