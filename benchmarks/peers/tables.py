@@ -354,7 +354,6 @@ def logistic_regression() -> pd.DataFrame:
     predicted = {
         "pyinfluence, influence": (theirs["influences"], theirs["influences seconds"], np.nan),
         "**ours**, influence": (mine["influence"], mine["influence first"], mine["influence warm"]),
-        "**ours**, newton": (mine["newton"], mine["newton first"], mine["newton warm"]),
     }
     for name, (scores, first, warm) in predicted.items():
         rows[name] = {
