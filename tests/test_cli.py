@@ -353,6 +353,17 @@ def test_failures_end_with_their_code_and_no_traceback(tmp_path, monkeypatch, ca
         assert result.output == ""
 
 
+def test_an_interruption_says_how_much_is_saved(study, tmp_path, monkeypatch):
+    folder, _ = study
+    stopped = KeyboardInterrupt()
+    for name in ("full", "scores"):
+        noted(stopped, SAFE.replace("full", name).replace("s.zarr", str(folder / "s.zarr")))
+    monkeypatch.setattr(demo, "run", raising(stopped))
+    said = invoke("demo", "--output", str(tmp_path / "new")).stderr
+    assert "8 draws of full are saved in " in said
+    assert "100% of scores is saved in " in said
+
+
 def test_faults_of_ours_and_asked_for_tracebacks_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "run", raising(KeyError("a fault")))
     assert isinstance(invoke("demo", "--output", str(tmp_path / "new")).exception, KeyError)
