@@ -243,6 +243,14 @@ table.style.format("{:.3f}")
 # %% [markdown]
 # ## Verdict
 #
+# Figure 3 of the paper makes three claims: correlations are very high late in training (90 %), they
+# are higher for smaller step sizes, and the share of the gradient in the span of the Hessian is close
+# to 1 (there of norms, here of squared norms, which is farther from 1). At full size they are met:
+# after 16,000 steps the correlations are 0.9999, 0.9994 and 0.9994 for step sizes 0.05, 0.1 and 0.2,
+# of which only the first differs. At the default size the largest step size has reached 0.999 and the
+# smallest has not converged, so that the order is the other way round. Step sizes fall to 0, as the
+# theorem asks.
+#
 # Intervals are Student's over runs, 95 %.
 #
 # What fails at the default size: after 8000 steps of size 0.05 two of three runs are
@@ -275,7 +283,9 @@ glm = {
 }
 claims.verdict(
     CLAIM,
-    paper="shows correlations that rise along training, in a figure; no number known here",
+    paper="on UCI Concrete correlations are very high late in training (90 %), and higher for smaller "
+    "step sizes; the share of the measurement's gradient in the span of the Hessian is close to 1 "
+    "(figure 3)",
     findings={
         **{f"correlation after {last} steps of size {rate}": longest[rate] for rate in size.rates},
         f"correlation after {first} steps of size {largest}": shortest,

@@ -469,7 +469,7 @@ pd.DataFrame(
 # %%
 claims.verdict(
     CLAIM,
-    paper="attributes by unrolled differentiation and by influence; no number for text known here",
+    paper="no experiment on text: the claim is ours",
     findings={
         "parameters, thousands": (num_parameters / 1000, None),
         "characters trained on, thousands": (num_characters / 1000, None),
