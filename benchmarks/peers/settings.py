@@ -27,7 +27,7 @@ LIBRARIES = {
     },
     "curvlinops": {
         "EK-FAC, damping 0.001": PERCEPTRONS,
-        "Gauss-Newton by 50 conjugate gradients, damping 0.01": ALL,
+        "Gauss-Newton by 50 conjugate gradients, damping 0.01": PERCEPTRONS,
     },
     "dattri_llm": {"gradient products, default": ("text",), "EK-FAC, default": ("text",)},
     "bergson": {"gradient products": ("text",), "gradient cosines": ("text",)},
