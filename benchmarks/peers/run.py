@@ -40,7 +40,7 @@ def measure(name: str) -> None:
         for setting, cases in settings.items():
             if name in cases and not (folder / f"{library}-{setting}.npz").exists():
                 python = environments.python_of(library, CACHE)
-                call(python, HERE / "in_torch/measure.py", folder, library, setting, LIMIT)
+                call(python, HERE / "in_torch/measure.py", folder, library, setting, LIMIT[name])
     for part in OURS:
         if not (folder / f"ours-{part}.npz").exists():
             call(sys.executable, HERE / "ours.py", name, folder, part)

@@ -2,7 +2,7 @@
 
 ALL = ("digits", "images", "text")
 PERCEPTRONS = ("digits", "images")
-LIMIT = 30
+LIMIT = {"digits": 45, "images": 30, "text": 12}
 """Processor seconds of a setting, after which no further model is begun."""
 LIBRARIES = {
     "baselines": {
