@@ -29,7 +29,7 @@ def scan_in_blocks(body: Callable, state: Any, length: int) -> tuple[Any, Float[
     """
     if not length:
         return jax.lax.scan(body, state, jnp.arange(0))
-    body, computed = _traced(body, state)
+    body, computed = traced(body, state, 0)
     size, recompute = plan(length, num_bytes(state), KEPT * computed)
     num_blocks = -(-length // size)
     one = body if num_blocks * size == length else partial(_up_to, length, body)
@@ -74,15 +74,15 @@ def num_bytes(tree: Any) -> float:
     return float(sum(_bytes(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def _traced(body: Callable, state: Any) -> tuple[Callable, float]:
-    """Return a step that is traced already, and the bytes of all that it computes."""
-    jaxpr, shapes = jax.make_jaxpr(body, return_shape=True)(state, 0)
+def traced(function: Callable, *args: Any) -> tuple[Callable, float]:
+    """Return a function that is traced already, and the bytes of all that it computes."""
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     run, structure = jaxpr_as_fun(jaxpr), jax.tree.structure(shapes)
 
-    def step(state: Any, count: Int[Array, ""]) -> tuple[Any, Array]:
-        return jax.tree.unflatten(structure, run(*jax.tree.leaves((state, count))))
+    def call(*args: Any) -> Any:
+        return jax.tree.unflatten(structure, run(*jax.tree.leaves(args)))
 
-    return step, _computed(jaxpr.jaxpr)
+    return call, _computed(jaxpr.jaxpr)
 
 
 def _computed(jaxpr: Jaxpr) -> float:
