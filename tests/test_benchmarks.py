@@ -72,6 +72,12 @@ def _digits(module):
     return module.digits_training(module.dtda.zoo.digits(), 3)
 
 
+def shapes_of(function, arguments):
+    """Trace what would be compiled and timed."""
+    compiled(function).shapes(*arguments)
+    return dict.fromkeys(("first, s", "warm, s", "planned, GiB"), 1.0)
+
+
 PARTS = {
     "draws": (lambda made, folder: made.leave_one_out(_digits(made), KEY), {"NUM_POINTS": 4}),
     "clean": (
@@ -85,6 +91,10 @@ PARTS = {
     "push_forwards": (
         lambda made, folder: made.halves(_digits(made), {"unroll": (made.dtda.unroll, 1)}, {}),
         {"NUM_SUBSETS": 4, "NUM_RETRAININGS": 6},
+    ),
+    "gpu": (
+        lambda made, folder: made.perceptron(),
+        {"SMALL": True, "RANK": 8, "measured": lambda *call: shapes_of(*call)},
     ),
     "trials.devices": (lambda made, folder: made._job(1, folder / "numbers.npz"), {"REPEATS": 1}),
 }
