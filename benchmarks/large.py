@@ -62,7 +62,7 @@ def devices() -> pd.DataFrame:
     """Split the same training over eight forced devices of one processor: what each is to hold.
 
     The parameters are split over all eight, or over four with each batch split over two. A seed and
-    the queries stay together; tests compare the numbers with those of one device.
+    the queries stay together; tests compare the numbers with the numbers of one device.
     """
     meshes = {"one device": "", "parameter=8": "8", "parameter=4, example=2": "4,2"}
     rows = {
