@@ -2,7 +2,7 @@
 # # Unrolled differentiation converges to influence functions
 #
 # Late in training, changes predicted by unrolled differentiation correlate by about 90 % or more with
-# those of influence functions, the more so the smaller the step size, and nearly all of the
+# what influence functions predict, the more so the smaller the step size, and nearly all of the
 # measurement's gradient is in the span of the Hessian; for generalised linear models the two become
 # equal.
 #
@@ -35,8 +35,8 @@ jax.config.update("jax_enable_x64", True)
 
 CLAIM = (
     "Late in training, changes predicted by unrolled differentiation correlate by about 90 % or more "
-    "with those of influence functions, the more so the smaller the step size, and nearly all of the "
-    "measurement's gradient is in the span of the Hessian; for generalised linear models the two "
+    "with what influence functions predict, the more so the smaller the step size, and nearly all of "
+    "the measurement's gradient is in the span of the Hessian; for generalised linear models the two "
     "become equal."
 )
 size = claims.sized(

@@ -252,7 +252,7 @@ for (name, method), (gain, error) in gains.items():
     tests[f"{name}: {method}, variance above 0"] = variance["lds"] > 1.645 * variance["lds_error"]
 verdict(
     CLAIM,
-    paper="a preliminary benchmark of methods by distributional LDS; that of Wasserstein costs "
+    paper="a preliminary benchmark of methods by distributional LDS; Wasserstein costs "
     "virtually nothing more and should be the default (figure 10)",
     findings=findings,
     tests=tests,

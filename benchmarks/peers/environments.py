@@ -27,7 +27,7 @@ UNWANTED = {"bergson": ["torchvision", "torchaudio"], "devinterp": ["torchvision
 
 
 def python_of(library: str, cache: Path) -> Path:
-    """Return the interpreter of a library, whose environment is made if there is none."""
+    """Return the interpreter of a library, whose environment is made where it is missing."""
     name = library if library in PACKAGES else "torch"
     path = cache / f"env-{name}"
     if not (path / "done").exists():

@@ -15,8 +15,9 @@ over queries; other libraries, and ours where "added up" is said, predict a set 
 "+-" is the error over perturbations and retrainings together. "Another seed" is the correlation of the
 scores of one model with one retraining without 1 %. "Rise" is the rise of a query's loss, in nats, if
 the 1 % of the examples that the most models rank first for it are removed, and its error over queries.
-Nothing is tuned on these queries: a setting is the default of a library, or one that its documentation
-uses; only lambda 100 of TRAK was found on digits, in its favour.
+Nothing is tuned on these queries: a setting is the default of a library, or one option of its
+documentation with a round number for its damping; only lambda 100 of TRAK was found on digits, in its
+favour.
 """
 
 import json
@@ -234,7 +235,7 @@ def own_lines(setting: str) -> int:
 
 
 def what_others_do_better() -> pd.DataFrame:
-    """Compare processor seconds and memory with those of the best of the others.
+    """Compare processor seconds and memory with the best of the others.
 
     Other libraries give their first scores sooner by far: nearly all of our first call is compilation,
     and by default retrainings that choose the method. They are handed a trained model, while ours
@@ -282,7 +283,7 @@ def first_and_best() -> pd.DataFrame:
     """Compare ours by default with the best row of any other library, by truth and number of models.
 
     Ours is by `choose`, or by `unroll` where that is not measured. Where the other library is better,
-    "ours less best" is negative; these lines come first. "error" is that of the difference, as if both
+    "ours less best" is negative; these lines come first. "error" belongs to the difference, as if both
     were independent, which is conservative; of rises, paired by query.
     """
     lines = []
@@ -375,7 +376,7 @@ def logistic_regression() -> pd.DataFrame:
 
 
 def trainings() -> pd.DataFrame:
-    """Tell the size of each case, and the processor seconds of a training and of both truths."""
+    """Count the examples of each case, and the processor seconds of a training and of both truths."""
     rows = {}
     for name in done():
         folder, case = CACHE / name, CASES[name]()
@@ -408,7 +409,7 @@ def digits_cost() -> pd.DataFrame:
 
     The first come from a process that has imported and compiled nothing. Other libraries are handed a
     trained model; ours train theirs, and `choose` the 96 models of its comparison. "MB" is the peak of
-    resident memory above that after imports of torch or jax and of the data. "Lines" are those of the
+    resident memory above its size after imports of torch or jax and of the data. "Lines" counts the
     code that calls the library, without empty lines.
     """
     return cost("digits")

@@ -37,7 +37,7 @@ def read_scores(
             opposite, and divide by the number of examples where it does not.
         measure: the name of what is measured.
         queries: labels of the queries; their positions if None.
-        examples: labels of the examples, those of the program if there is one; positions if None.
+        examples: labels of the examples, the labels of the program if there is one; positions if None.
         options: `level`, `num_resamples`, `top` and `keep_contributions`; see `Options`.
 
     Returns:

@@ -96,7 +96,7 @@ def _added_up(scores: xr.Dataset, retrained: xr.Dataset) -> xr.Dataset:
     """Return the effects of removing examples together, as the sum of their effects one by one."""
     if "example" not in scores["score"].dims or not _has(scores, retrained):
         raise ValueError(
-            "predicted: scores must be of single examples, all those of the truth by their labels, "
+            "predicted: scores must be of single examples, all examples of the truth by their labels, "
             f"and of its divergences {retrained['divergence'].values.tolist()}"
         )
     removed = 1 - retrained["weights"]
