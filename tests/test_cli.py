@@ -19,7 +19,9 @@ import dtda_prob as dtda
 from dtda_prob import cli, demo
 from dtda_prob.cli import experiment as experiments
 from dtda_prob.cli.attribute import DIVERGENCES
+from dtda_prob.cli.evaluate import _numbers
 from dtda_prob.cli.main import COMMANDS, SHELLS, free_folder
+from dtda_prob.cli.output import definitions
 from dtda_prob.studies import run
 
 EXPERIMENT = """
@@ -196,6 +198,15 @@ STEPS = {
     "verdict": ("diagnose", "mine.py:exactly", "--draws", "16", "--number", "3"),
 }
 SMALL = {"sample": ["--draws", "8"], "push": ["--draws", "8"], "evaluate": ["--retrainings", "6"]}
+
+
+def test_a_verdict_says_on_a_plain_terminal_what_passed():
+    name = "draws that are not finite, or far from all the others of the same run"
+    check = {"name": name, "value": 0.1234, "error": np.nan, "threshold": 0.01, "passed": False}
+    first, *others = lines = definitions([_numbers(check)])
+    assert first.split()[0] == "failed"
+    assert others[-1].endswith("value 0.123, threshold 0.01")
+    assert max(map(len, lines)) < 80
 
 
 @pytest.fixture(scope="module")

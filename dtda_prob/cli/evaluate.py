@@ -1,12 +1,13 @@
 """`dtda evaluate` and `dtda diagnose`: are the predictions right, and can the scores be trusted."""
 
+import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dtda_prob.cli.attribute import DIVERGENCES
-from dtda_prob.cli.output import Result, aligned, completed_by
+from dtda_prob.cli.output import WIDTH, Result, aligned, completed_by, definitions
 from dtda_prob.cli.step import Step, computes
 
 if TYPE_CHECKING:
@@ -130,7 +131,16 @@ def diagnose(step: Step, number: int) -> Result:
     dtda.save(verdict.to_dataset(), step.store, name=step.name, kind="verdict")
     checks = verdict.table.reset_index().to_dict("records")
     result = {"store": step.store, "name": step.name, **cost, "checks": checks, "text": verdict.text}
-    return Result([str(verdict), f"Saved as {step.name} in {step.store}."], result, _next(step))
+    told = [line for part in verdict.text.splitlines() for line in textwrap.wrap(part, WIDTH) or [""]]
+    lines = [*definitions([*map(_numbers, checks)]), "", *told]
+    return Result([*lines, f"Saved as {step.name} in {step.store}."], result, _next(step))
+
+
+def _numbers(check: dict[str, Any]) -> tuple[str, str]:
+    """Return whether a check passed, and its numbers."""
+    names = [name for name in ("value", "error", "threshold") if check[name] == check[name]]
+    numbers = ", ".join(f"{name} {check[name]:.3g}" for name in names)
+    return "passed" if check["passed"] else "failed", f"{check['name']}: {numbers}"
 
 
 def _design(source: Any, key: Any, design: str, number: int) -> Any:
