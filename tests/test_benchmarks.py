@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -106,6 +107,7 @@ PARTS = {
 def test_a_part_can_be_traced_to_its_end(name, monkeypatch, tmp_path):
     part, sizes = PARTS[name]
     monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.delitem(sys.modules, "networks", raising=False)  # the cases of tests have this name too
     module = importlib.import_module(name)
     monkeypatch.setattr(module, "jax", Jax(), raising=False)
     monkeypatch.setattr(compiled, "__call__", traced)
