@@ -202,10 +202,10 @@ SMALL = {"sample": ["--draws", "8"], "push": ["--draws", "8"], "evaluate": ["--r
 
 def test_a_verdict_says_on_a_plain_terminal_what_passed():
     name = "draws that are not finite, or far from all the others of the same run"
-    check = {"name": name, "value": 0.1234, "error": np.nan, "threshold": 0.01, "passed": False}
+    check = {"name": name, "value": 0.1234, "error": np.nan, "threshold": "<= 0.01", "passed": False}
     first, *others = lines = definitions([_numbers(check)])
     assert first.split()[0] == "failed"
-    assert others[-1].endswith("value 0.123, threshold 0.01")
+    assert others[-1].endswith("value 0.123, asked <= 0.01")
     assert max(map(len, lines)) < 80
 
 

@@ -138,8 +138,9 @@ def diagnose(step: Step, number: int) -> Result:
 
 def _numbers(check: dict[str, Any]) -> tuple[str, str]:
     """Return whether a check passed, and its numbers."""
-    names = [name for name in ("value", "error", "threshold") if check[name] == check[name]]
-    numbers = ", ".join(f"{name} {check[name]:.3g}" for name in names)
+    known = [name for name in ("value", "error") if check[name] == check[name]]
+    shown = [f"{name} {check[name]:.3g}" for name in known]
+    numbers = ", ".join([*shown, f"asked {check['threshold']}"])
     return "passed" if check["passed"] else "failed", f"{check['name']}: {numbers}"
 
 
