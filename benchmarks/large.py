@@ -77,7 +77,8 @@ def gpt2() -> pd.DataFrame:
     """Plan, without running, 8 queries of a network of GPT-2 small's shape: 72 steps of 64 sequences.
 
     4,608 sequences of 128 random tokens, each visited once. Memory is planned by the compiler of one
-    processor for cards of 80 GiB. Operations are counted by hand: 6 for each parameter and token of a
+    processor for cards of 80 GiB, for a program of 64 of them: it hardly depends on how many there
+    are. Operations are counted by hand: 6 for each parameter and token of a
     training, and trainings as the method counts its own cost. Minutes follow for cards that do
     10^14 operations a second and spend no time on communication.
     """
@@ -192,6 +193,7 @@ def planned(name: str, size: str, shape: str = "") -> dict[str, float]:
     shapes = SIZES[size]
     if size == "GPT-2":
         checkpoints.memory_of_device = lambda: CARD
+        shapes = shapes._replace(num_train=shapes.batch_size)  # binding evaluates all of them once
     training = trained(shapes, *(random_tokens if size == "GPT-2" else characters)(shapes))
     source = METHODS[name](training)
     mesh = shape and jax.make_mesh([*map(int, shape.split(","))], AXES[: shape.count(",") + 1])
