@@ -78,9 +78,9 @@ def gpt2() -> pd.DataFrame:
 
     4,608 sequences of 128 random tokens, each visited once. Memory is planned by the compiler of one
     processor for cards of 80 GiB, for a program of 64 of them: it hardly depends on how many there
-    are. Operations are counted by hand: 6 for each parameter and token of a
-    training, and trainings as the method counts its own cost. Minutes follow for cards that do
-    10^14 operations a second and spend no time on communication.
+    are. Operations are counted by hand: 6 for each parameter and token, in as many passes over the
+    data as the method counts. Minutes follow for cards that do 10^14 operations a second and spend
+    no time on communication.
     """
     rows = {
         (method, cards): in_a_process("planned", method, "GPT-2", mesh)
@@ -202,10 +202,18 @@ def planned(name: str, size: str, shape: str = "") -> dict[str, float]:
     row: dict[str, float] = {}
     with spent(row, "tracing and compiling, s"):
         call = pull_runs.lower(source, mesh_of(mesh), keys, weights, None, queries).compile()
-    tokens = shapes.num_steps * shapes.batch_size * shapes.length
-    trainings = 1 + source.cost.pull
-    operations = {"operations": 6.0 * count(training) * tokens * trainings} if size == "GPT-2" else {}
-    return {"parameters": count(training)} | holds(call) | row | operations
+    if size == "GPT-2":
+        tokens = SIZES[size].num_train * shapes.length
+        row["operations"] = 6.0 * count(training) * tokens * (1 + passes(source))
+    return {"parameters": count(training)} | holds(call) | row
+
+
+def passes(source: PushForward) -> float:
+    """Count the passes over the data of a pull, where training visits each example once."""
+    if not isinstance(source, dtda.influence):
+        return source.cost.pull
+    training, curvature = source.training, source.curvature
+    return 1 + curvature.passes(training.program, len(training.measure.queries))
 
 
 AXES = "parameter", "example"
