@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -74,20 +75,20 @@ def devices() -> pd.DataFrame:
 
 
 def gpt2() -> pd.DataFrame:
-    """Plan, without running, 8 queries of a network of GPT-2 small's shape: 72 steps of 64 sequences.
+    """Plan `unroll`, without running, of a network of GPT-2 small's shape: 72 steps of 64 sequences.
 
-    4,608 sequences of 128 random tokens, each visited once. Memory is planned by the compiler of one
-    processor for cards of 80 GiB, for a program of 64 of them: it hardly depends on how many there
-    are. Operations are counted by hand: 6 for each parameter and token, in as many passes over the
-    data as the method counts. Minutes follow for cards that do 10^14 operations a second and spend
-    no time on communication.
+    4,608 sequences of 128 random tokens, each visited once, and 8 queries. Memory is planned by the
+    compiler of one processor for cards of 80 GiB, for a program of 64 of them: it hardly depends on
+    how many there are. Operations are counted by hand: 6 for each parameter and token, in as many
+    passes over the data as the method counts. Minutes follow for cards that do 10^14 operations a
+    second and spend no time on communication.
     """
     rows = {
-        (method, cards): in_a_process("planned", method, "GPT-2", mesh)
-        for method in METHODS
+        (number, cards): in_a_process("planned", "unroll", "GPT-2", mesh, str(number))
+        for number in (1, 8)
         for cards, mesh in ((1, ""), (8, "8"))
     }
-    table = pd.DataFrame.from_dict(rows, "index").rename_axis(["method", "cards"])
+    table = pd.DataFrame.from_dict(rows, "index").rename_axis(["queries at once", "cards"])
     cards = table.index.get_level_values("cards")
     return table.assign(**{"minutes at 10^14 a second": table["operations"] / 1e14 / 60 / cards})
 
@@ -188,7 +189,7 @@ def measured(name: str) -> dict[str, float]:
     return {"parameters": count(training)} | row | holds(call) | {"peak, GiB": held() - before}
 
 
-def planned(name: str, size: str, shape: str = "") -> dict[str, float]:
+def planned(name: str, size: str, shape: str = "", at_once: str = "") -> dict[str, float]:
     """Plan one method on a mesh of this shape, in this process: nothing is trained."""
     shapes = SIZES[size]
     if size == "GPT-2":
@@ -196,6 +197,8 @@ def planned(name: str, size: str, shape: str = "") -> dict[str, float]:
         shapes = shapes._replace(num_train=shapes.batch_size)  # binding evaluates all of them once
     training = trained(shapes, *(random_tokens if size == "GPT-2" else characters)(shapes))
     source = METHODS[name](training)
+    if at_once:
+        source = replace(source, batch_size=int(at_once))
     mesh = shape and jax.make_mesh([*map(int, shape.split(","))], AXES[: shape.count(",") + 1])
     queries = np.arange(shapes.num_queries, dtype=np.int32)
     keys, weights = jax.random.split(jax.random.key(SEED), 1), training.program.full_weights()
@@ -204,19 +207,8 @@ def planned(name: str, size: str, shape: str = "") -> dict[str, float]:
         call = pull_runs.lower(source, mesh_of(mesh), keys, weights, None, queries).compile()
     if size == "GPT-2":
         tokens = SIZES[size].num_train * shapes.length
-        row["operations"] = 6.0 * count(training) * tokens * (1 + passes(source))
+        row["operations"] = 6.0 * count(training) * tokens * (1 + source.cost.pull)
     return {"parameters": count(training)} | holds(call) | row
-
-
-def passes(source: PushForward) -> float:
-    """Count the passes over the data of a pull, where training visits each example once."""
-    if not isinstance(source, dtda.influence):
-        return source.cost.pull
-    training, curvature = source.training, source.curvature
-    return 1 + curvature.passes(training.program, len(training.measure.queries))
-
-
-AXES = "parameter", "example"
 
 
 def count(training: dtda.Training) -> int:
@@ -242,11 +234,16 @@ def spent(row: dict[str, float], name: str) -> Iterator[None]:
 
 def in_a_process(task: str, *arguments: str) -> dict[str, float]:
     command = [sys.executable, __file__, task, *arguments]
-    flags = "--xla_force_host_platform_device_count=8" if arguments[-1][:1].isdigit() else ""
+    flags = (
+        "--xla_force_host_platform_device_count=8" if any(each in FORCED for each in arguments) else ""
+    )
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_FLAGS": flags}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
+
+AXES, FORCED = ("parameter", "example"), {"8", "4,2"}
+"""Axes of meshes, and their shapes, which have eight devices."""
 
 TASKS = {"measured": measured, "planned": planned}
 PARTS = {"ten_million": ten_million, "devices": devices, "gpt2": gpt2}
