@@ -266,6 +266,21 @@ def test_reverse_mode_keeps_the_square_root_of_the_steps():
     assert memory(10_000) < 20 * memory(100)
 
 
+def test_blocks_balance_states_with_what_steps_keep(monkeypatch):
+    """A step that keeps 2,000 times its state is in a block of its own, not in one of ten."""
+
+    def body(state, count):
+        return state + jnp.sin(jnp.outer(state, jnp.arange(2000.0))).mean(1), state.sum()
+
+    def memory() -> int:
+        last = jax.jit(jax.grad(lambda state: scan_in_blocks(body, state, 100)[0].sum()))
+        return last.lower(jnp.ones(10)).compile().memory_analysis().temp_size_in_bytes
+
+    balanced = memory()
+    monkeypatch.setattr(checkpoints, "plan", lambda *sizes: (10, False))
+    assert memory() > 3 * balanced
+
+
 @linear
 def test_transforms_can_be_mapped_and_differentiated(transform, x64):
     push_forward = LINEAR[transform](train("exact mode"))
