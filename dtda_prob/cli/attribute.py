@@ -147,42 +147,53 @@ def _overall(scores: "xr.Dataset") -> list[str]:
 
 
 def _lines(scores: "xr.Dataset", findings: dict[str, Any]) -> list[str]:
-    """Return the strongest examples, over all queries and of the first, and all counts."""
+    """Return the strongest examples, over all queries and of the first, all counts, and signs."""
     import dtda_prob as dtda
-    from dtda_prob.divergences.meaning import decoded
-    from dtda_prob.numerals import plain, with_error
 
     stands_out = dtda.scores.outstanding(scores, findings["rate"])
     lines = _overall(scores)
     for one in findings["scores"][: min(NUM_QUERIES, scores.sizes["query"])]:
-        head = f"query {one['query']}", f"{one['divergence']} score of {findings['measure']} +- error"
         own = stands_out.sel(divergence=one["divergence"], query=one["query"])
-        rows = [
-            (
-                each["label"],
-                plain(with_error(each["score"], each["error"])),
-                "*" if own.loc[each["label"]] else "",
-            )
-            for each in one["strongest"]
-        ]
-        lines += aligned([(*head, ""), *rows])
+        lines += aligned(_strongest(one, findings["measure"], own))
+    return [*lines, *_counts(scores, findings, stands_out), *_meanings(scores)]
+
+
+def _strongest(one: dict[str, Any], measure: str, stands_out: "xr.DataArray") -> list[tuple]:
+    """Return the strongest examples of a query, with their errors and a mark on what stands out."""
+    from dtda_prob.numerals import plain, with_error
+
+    rows = [
+        (
+            each["label"],
+            plain(with_error(each["score"], each["error"])),
+            "*" if stands_out.loc[each["label"]] else "",
+        )
+        for each in one["strongest"]
+    ]
+    return [(f"query {one['query']}", f"{one['divergence']} score of {measure} +- error", ""), *rows]
+
+
+def _counts(scores: "xr.Dataset", findings: dict[str, Any], stands_out: "xr.DataArray") -> list[str]:
+    """Return how many pairs are significant, and how many stand out, by divergence."""
     *_, dim = scores["score"].dims
     things = "perturbations" if dim == "perturbation" else "examples"
+    head = "", f"significant (FDR <= {findings['rate']:.0%})", "* and 4 times the average or more"
+    rows = [
+        (name, count, int(stands_out.sel(divergence=name).sum()))
+        for name, count in findings["influential"].items()
+    ]
     pairs = f"{scores.sizes['query']} queries x {scores.sizes[dim]} {things}"
-    lines.append(f"Of {pairs}, by divergence:")
-    lines += aligned(
-        [
-            ("", f"significant (FDR <= {findings['rate']:.0%})", "* and 4 times the average or more"),
-            *(
-                (name, count, int(stands_out.sel(divergence=name).sum()))
-                for name, count in findings["influential"].items()
-            ),
-        ]
-    )
-    change = "the change" if dim == "perturbation" else "removing the example"
-    meanings = [
+    return [f"Of {pairs}, by divergence:", *aligned([head, *rows])]
+
+
+def _meanings(scores: "xr.Dataset") -> list[str]:
+    """Return what a positive score says, for each signed divergence."""
+    from dtda_prob.divergences.meaning import decoded
+
+    is_general = scores["score"].dims[-1] == "perturbation"
+    change = "the change" if is_general else "removing the example"
+    return [
         f"A positive {name} score: {change} {meaning.positive} {meaning.quantity}."
         for name, meaning in decoded(scores.attrs).items()
         if meaning.signed
     ]
-    return [*lines, *meanings]
