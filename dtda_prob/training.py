@@ -17,6 +17,7 @@ from dtda_prob.kernels.kernel import one_state
 from dtda_prob.measures import Measure, parameters
 from dtda_prob.module import Module
 from dtda_prob.program import Program
+from dtda_prob.program.whole import gradient_in_blocks
 from dtda_prob.typing import Outcome, Params, PRNGKey, Weights, check_kind
 
 KERNEL = (
@@ -137,7 +138,7 @@ class Training(Module):
         """
 
         def of_state(outcome: Outcome) -> dict[str, Array]:
-            objective, gradient, _ = self.program.evaluated.value_and_grad(outcome.params, weights)
+            objective, gradient = gradient_in_blocks(self.program.evaluated, outcome.params, weights)
             norm = optax.tree.norm(gradient)
             finite = jnp.isfinite(objective) & jnp.isfinite(norm) & jnp.isfinite(outcome.value).all()
             diverging = ~finite | outcome.stats.get("diverging", False)

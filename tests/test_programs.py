@@ -16,6 +16,7 @@ from numpyro.infer.util import potential_energy
 from tables import draw, pull, push
 
 import dtda_prob as dtda
+from dtda_prob.program import whole
 from dtda_prob.program.likelihood import likelihood
 
 each = pytest.mark.parametrize("name", PROGRAMS)
@@ -76,6 +77,20 @@ def test_what_is_observed_of_an_example_of_weight_zero_does_not_matter(name):
 def test_batches_average_to_the_objective(name):
     laws = found(name)[2]
     close(laws["batches"].mean(), laws["whole"])
+
+
+@pytest.mark.parametrize("num_removed", [0, 2])
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if PROGRAMS[name].gradients])
+def test_blocks_of_examples_give_the_objective_and_its_derivatives(name, num_removed, monkeypatch):
+    """Four examples, then the other two beside two of the same."""
+    program, params = bind(name).drop(num_removed), found(name)[0]
+    weights = WEIGHTS.at[:2].set(0.0) if num_removed else WEIGHTS
+    both = jax.value_and_grad(program.objective, (0, 1))
+    monkeypatch.setattr(whole, "_size", lambda *_: 4)
+    blocks = jax.value_and_grad(partial(whole.in_blocks, program), (0, 1))
+    traced = str(jax.make_jaxpr(blocks)(params, weights))
+    assert "length=2" in traced or program.structure.local or not program.follows_indices
+    close(*jax.jit(lambda: (both(params, weights), blocks(params, weights)))())
 
 
 @pytest.mark.parametrize("name", ["parameter of an example", "groups as data"])

@@ -1,6 +1,5 @@
 """Binding a model to its data: what can be traced, what is known of it, and whether it is sound."""
 
-import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpyro import handlers
 
-from dtda_prob.checkpoints import SHARE, memory_of_device, traced
 from dtda_prob.compiling import compiled
 from dtda_prob.module import code
 from dtda_prob.program import discrete
@@ -22,6 +20,7 @@ from dtda_prob.program.layout import Choice, Layout, laid_out
 from dtda_prob.program.plates import Sites
 from dtda_prob.program.state import stateful
 from dtda_prob.program.structure import Structure, abstract, structure_of
+from dtda_prob.program.whole import in_blocks
 from dtda_prob.typing import Params, PRNGKey
 
 if TYPE_CHECKING:
@@ -161,24 +160,8 @@ def _separates(program: "Program") -> dict[str, Bool[Array, ""]]:
 def _probe(program: "Program", key: PRNGKey) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
     """Return whether the objective is finite, and whether an example's density depends on its batch."""
     params = program.init(key)
-    return jnp.isfinite(_objective(program, params)), _depends_on_batch(program.evaluated, params)
-
-
-def _objective(program: "Program", params: Params) -> Float[Array, ""]:
-    """Evaluate the objective at weights 1, in blocks of examples if all at once do not fit."""
-    weights = jnp.ones(program.num_data)
-    whole, computed = traced(program.objective, params, weights)
-    num_blocks = max(1, math.ceil(computed / (SHARE * memory_of_device())))
-    if num_blocks == 1 or not program.follows_indices:
-        return whole(params, weights)
-    size = max(1, program.num_data // num_blocks)
-    # The last block overlaps the one before, where they do not divide the examples.
-    starts = jnp.minimum(jnp.arange(0, program.num_data, size), program.num_data - size)
-
-    def of_block(start: Array) -> Float[Array, ""]:
-        return program.objective(params, weights, start + jnp.arange(size))
-
-    return jax.lax.map(of_block, starts).mean()
+    value = in_blocks(program, params, jnp.ones(program.num_data))
+    return jnp.isfinite(value), _depends_on_batch(program.evaluated, params)
 
 
 def _depends_on_batch(program: "Program", params: Params) -> Bool[Array, ""]:

@@ -123,7 +123,7 @@ def _likelihood_product(
     """Return J' H J v: J the Jacobian of the outputs of a batch, H the Hessian of its loss in them."""
     program, rows = program.at(weights)
     visited = jnp.arange(program.num_data) if indices is None else indices
-    share = 1.0 if indices is None else program._num_visited(rows) / len(indices)
+    share = 1.0 if indices is None else program.num_visited(rows) / len(indices)
     factors = rows[visited] * share / program.num_rows
     here = program.observations(jax.lax.stop_gradient(params), visited, key)
     chart = coordinates({name: fn for name, (fn, _, _) in here.items()})

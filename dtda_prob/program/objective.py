@@ -236,14 +236,14 @@ class Objective(Module):
             return reweight(self.summed, weights=weights, layout=self.layout)
         if not self.follows_indices:
             of_batch = jnp.zeros_like(weights).at[indices].add(weights[indices])
-            factor = self._num_visited(weights) / len(indices)
+            factor = self.num_visited(weights) / len(indices)
             return reweight(self.summed, weights=factor * of_batch, layout=self.layout)
         return self.of_batch(self.summed, weights, indices)
 
     def of_batch(self, model: Callable, weights: Weights, indices: Indices) -> Callable:
         """Return a model, or a guide of it, whose plates visit the examples of a batch alone."""
         dropped = self.num_rows < self.num_data
-        share = self._num_visited(weights) / self.num_data if dropped else None
+        share = self.num_visited(weights) / self.num_data if dropped else None
         model = reweight(model, weights=weights, layout=self.layout, share=share)
         return handlers.substitute(model, data=dict.fromkeys(self.layout.plates, indices))
 
@@ -347,7 +347,7 @@ class Objective(Module):
             object.__setattr__(copy, name, fields.get(name, getattr(self, name)))
         return copy
 
-    def _num_visited(self, weights: Weights) -> int | Int[Array, ""]:
+    def num_visited(self, weights: Weights) -> int | Int[Array, ""]:
         """Count the rows that batches are chosen from: of non-zero weight, where rows are dropped."""
         if self.num_rows == self.num_data:
             return self.num_data

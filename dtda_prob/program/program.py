@@ -23,6 +23,7 @@ from dtda_prob.program.layout import Choice, as_choice
 from dtda_prob.program.objective import Objective, cast, dtype_of
 from dtda_prob.program.reweight import observe
 from dtda_prob.program.settings import lay_out
+from dtda_prob.program.whole import in_blocks
 from dtda_prob.typing import Params, Weights, check_kind
 
 
@@ -192,7 +193,7 @@ class Program(Objective):
         """
         self._refuse_shared("losses of single examples are not defined")
         ones = jnp.ones(self.num_data, dtype_of(params))
-        return self.num_rows * jax.grad(self.evaluated.objective, argnums=1)(params, ones)
+        return self.num_rows * jax.grad(in_blocks, argnums=2)(self.evaluated, params, ones)
 
     def gradients(self, params: Params, batch_size: int = 64) -> Params:
         """Compute the gradient of each example's loss, `batch_size` at a time, along a leading axis."""
@@ -218,7 +219,7 @@ class Program(Objective):
 
         def loss(params: Params, index: Int[Array, ""]) -> Float[Array, ""]:
             alone = partial(self.evaluated.objective, params, indices=index[None])
-            return jax.jvp(alone, (ones,), (ones,))[1] * (self.num_rows / self._num_visited(ones))
+            return jax.jvp(alone, (ones,), (ones,))[1] * (self.num_rows / self.num_visited(ones))
 
         return partial(jax.grad(loss), params)
 
