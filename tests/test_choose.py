@@ -13,6 +13,7 @@ from tables import ones, pull, train, train_network
 
 import dtda_prob as dtda
 from dtda_prob import curvature, kernels
+from dtda_prob.attribution.choose import _leaves_little
 from dtda_prob.attribution.methods import candidates, compare
 from dtda_prob.measures.some import some
 
@@ -78,6 +79,22 @@ def test_the_choice_among_methods_is_made_by_retraining(training):
     assert len(choice.push_forward.training.measure.queries) == 40
     assert "is chosen: its effects correlate with retraining" in str(choice)
     assert "multiplied by" in choice.summary
+
+
+def test_the_search_ends_where_little_could_be_gained(training):
+    choice = dtda.choose(training, KEY, budget=36, num_draws=8)
+    assert list(choice.table["transform"].values) == ["unroll()"]
+    assert "unroll by Gauss-Newton steps" in choice.refused
+    assert "4 other methods were not compared" in choice.summary
+
+
+@pytest.mark.parametrize(
+    ("noise", "other", "ends"), [(0.5, 0.0, True), (2.0, 0.0, False), (0.5, 0.5, False)]
+)
+def test_the_search_goes_on_after_noise_and_after_what_points_elsewhere(noise, other, ends):
+    predicted, retrained = made_up(noise=noise, size=1.0)
+    elsewhere = np.random.default_rng(1).normal(size=predicted["right"].shape[1:])
+    assert _leaves_little(compare({"one": predicted["right"] + other * elsewhere}, retrained)) == ends
 
 
 def test_ek_fac_samples_a_label_where_an_example_has_many_outputs():

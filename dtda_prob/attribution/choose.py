@@ -3,7 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from functools import partial
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import xarray as xr
 
 from dtda_prob import perturbations as perturb
 from dtda_prob.attribution.arms import arms_of, comparison
-from dtda_prob.attribution.methods import Shifts, candidates, compare, shifts
+from dtda_prob.attribution.methods import Maker, Shifts, attempt, compare, makers, shifts
 from dtda_prob.measures.some import some
 from dtda_prob.perturbations import check_weights
 from dtda_prob.studies.check import changes_group
@@ -30,6 +31,9 @@ LEAST_PERTURBATIONS = 8
 MOST_QUERIES = 32
 SHARE_REMOVED = 0.1
 """Of the examples, by a random group, where effects of single examples are asked for."""
+NEAR, NEAR_NOW = 0.95, 0.9
+"""Shares of the ceiling that end the search: of the direction by many draws, and by those taken."""
+UNTRIED = "another method left little to gain"
 TIED = 0.01
 """Difference of directions below which the cheaper method is taken."""
 NOTICEABLE = 0.02
@@ -51,7 +55,7 @@ class Choice:
         key: the key of the retrainings: `evaluate.retrainings` with these perturbations and this key
             takes them up from the same store.
         reference: what methods were compared with: "retraining", or the transform whose draws stood in.
-        refused: why other methods do not suit the training.
+        refused: why other methods were not compared.
     """
 
     push_forward: PushForward
@@ -85,6 +89,8 @@ class Choice:
         factor = getattr(self.push_forward, "factor", 1.0)
         if factor != 1.0:
             text += f" Its effects are multiplied by {factor:.2f}."
+        if untried := [*self.refused.values()].count(UNTRIED):
+            text += f" That left little to gain, so that {untried} other methods were not compared."
         failed = self.table["transform"].values[np.isnan(self.table["direction"].values)]
         if failed.size:
             text += f" The effects of {', '.join(failed)} are not finite."
@@ -103,10 +109,11 @@ def choose(
 ) -> Choice:
     """Choose the push-forward whose effects agree best with retraining under other seeds.
 
-    A few perturbed datasets are retrained, and each method predicts them with other keys. The method
-    whose mean shifts correlate best with the retrained ones is chosen; the cheaper one, if two differ
-    by less than 0.01 and less than the error of the difference. If its effects are clearly too long or
-    too short, their size is corrected by a factor.
+    A few perturbed datasets are retrained, and methods predict them with other keys, one after another
+    until one leaves little to gain: its mean shifts correlate with the retrained ones by 0.9 of the
+    ceiling, and with many more draws would by 0.95 of it. The method that correlates best is chosen;
+    the cheaper one, if two differ by less than 0.01 and less than the error of the difference. If its
+    effects are clearly too long or too short, their size is corrected by a factor.
 
     Without retraining (`budget=0`) methods are compared with `unroll` under other seeds, by exact
     derivatives if its draws have similar lengths, and by Gauss-Newton steps if not.
@@ -119,39 +126,33 @@ def choose(
             removed in their place, in the same way.
         budget: trainings to spend on the truth, at least 36, or 0.
         num_draws: draws by which each method predicts, rounded up to whole runs.
-        methods: push-forwards of this training, or of trained models of it (`kernels.pretrained`);
-            those that suit it if None.
+        methods: push-forwards of this training, or of trained models of it (`kernels.pretrained`), all
+            of which are compared; those that suit it if None, `unroll` first.
         where: a store keeps the retrainings, as "retrained" if it has no name; see `Where`.
 
     Raises:
         ValueError: if the budget is too small, methods are of another training, or none suits it.
     """
     check_key(key)
-    if budget and budget < NUM_RETRAININGS * (1 + LEAST_PERTURBATIONS):
-        least = NUM_RETRAININGS * (1 + LEAST_PERTURBATIONS)
-        raise ValueError(f"budget={budget} trainings say too little: take 0, or at least {least}")
+    _check_budget(training, budget)
     choice_key, draw_key, truth_key = jax.random.split(key, 3)
-    if budget and training.kernel.count_steps(training.program) == 0:
-        raise ValueError("the kernel takes no step, so that nothing can be retrained: name a method")
     asked = _some_queries(training, choice_key)
-    made, refused = _methods(training, asked, methods)
+    made = makers(asked) if methods is None else _makers(training, asked, methods)
+    _check_any(made)
     number = (budget or 96) // NUM_RETRAININGS - 1
     weights = _perturbations(training, choice_key, perturbations, number)
-    predicted, seconds = {}, {}
-    for name, method in made.items():
-        start = time.perf_counter()
-        predicted[name] = _by_run(method, draw_key, weights, num_draws)
-        seconds[name] = time.perf_counter() - start
     truth, reference = _truth(asked, truth_key, weights, budget, num_draws, where)
-    table = compare(predicted, truth).assign(
-        seconds=("transform", list(seconds.values())),
-        cost=("transform", [_cost(method) for method in made.values()]),
-    )
-    chosen = _chosen(table)
-    winner = _measuring(made[chosen], training)
-    table = table.assign_attrs(chosen=chosen, budget=budget, num_draws=num_draws)
+    search = _search(made, draw_key, weights, num_draws, truth, stops=methods is None)
+    chosen = _chosen(search.table)
+    winner = _measuring(search.made[chosen], training)
+    table = search.table.assign_attrs(chosen=chosen, budget=budget, num_draws=num_draws)
     return Choice(
-        _sized(winner, table.sel(transform=chosen)), table, weights, truth_key, reference, refused
+        _sized(winner, table.sel(transform=chosen)),
+        table,
+        weights,
+        truth_key,
+        reference,
+        search.refused,
     )
 
 
@@ -160,6 +161,14 @@ def can_choose(source: Source) -> TypeGuard[Training]:
     if not isinstance(source, Training):
         return False
     return source.kernel.count_steps(source.program) > 0 and source.kernel.temperature is None
+
+
+def _check_budget(training: Training, budget: int) -> None:
+    least = NUM_RETRAININGS * (1 + LEAST_PERTURBATIONS)
+    if budget and budget < least:
+        raise ValueError(f"budget={budget} trainings say too little: take 0, or at least {least}")
+    if budget and training.kernel.count_steps(training.program) == 0:
+        raise ValueError("the kernel takes no step, so that nothing can be retrained: name a method")
 
 
 def _some_queries(training: Training, key: PRNGKey) -> Training:
@@ -171,18 +180,22 @@ def _some_queries(training: Training, key: PRNGKey) -> Training:
     return replace(training, measure=some(training.measure, jnp.asarray(positions))(training.program))
 
 
-def _methods(
-    training: Training, asked: Training, methods: Sequence[PushForward] | None
-) -> tuple[dict[str, PushForward], dict[str, str]]:
-    if methods is None:
-        made, refused = candidates(asked)
-    else:
-        if not all(_is_of(training, method) for method in methods):
-            raise ValueError("methods: each must be a push-forward of the training that is passed")
-        made, refused = {each.name: _measuring(each, asked) for each in methods}, {}
-    if not made:
-        raise ValueError(f"no method suits this training: {'; '.join(refused.values())}")
-    return made, refused
+def _makers(training: Training, asked: Training, methods: Sequence[PushForward]) -> dict[str, Maker]:
+    """Return functions that give the methods, measured at some queries."""
+    if not all(_is_of(training, method) for method in methods):
+        raise ValueError("methods: each must be a push-forward of the training that is passed")
+    return {method.name: partial(_measuring, method, asked) for method in methods}
+
+
+def _check_any(made: Mapping[str, Maker]) -> None:
+    """Raise ValueError if no method suits, before anything is trained."""
+    reasons = []
+    for make in made.values():
+        method = attempt(make)
+        if not isinstance(method, str):
+            return
+        reasons.append(method)
+    raise ValueError(f"no method suits this training: {'; '.join(reasons)}")
 
 
 def _is_of(training: Training, method: PushForward) -> bool:
@@ -235,6 +248,51 @@ def _truth(
         if np.isfinite(lengths).all() and lengths.max() <= UNSTABLE * np.median(lengths):
             break
     return own, method.name
+
+
+class _Search(NamedTuple):
+    """What a search compared.
+
+    Attributes:
+        table: one row for each method.
+        made: the methods, by name.
+        refused: why others were not compared.
+    """
+
+    table: xr.Dataset
+    made: dict[str, PushForward]
+    refused: dict[str, str]
+
+
+def _search(
+    makers: Mapping[str, Maker],
+    key: PRNGKey,
+    weights: xr.DataArray,
+    num_draws: int,
+    truth: Shifts,
+    *,
+    stops: bool,
+) -> _Search:
+    """Compare methods with the truth, one after another, until one leaves little to gain."""
+    made, refused, predicted, seconds, ends = {}, {}, {}, [], False
+    for name, make in makers.items():
+        method = UNTRIED if ends else attempt(make)
+        if isinstance(method, str):
+            refused[name] = method
+            continue
+        start = time.perf_counter()
+        made[method.name], predicted[method.name] = method, _by_run(method, key, weights, num_draws)
+        seconds.append(time.perf_counter() - start)
+        ends = stops and _leaves_little(compare({name: predicted[method.name]}, truth))
+    columns = {"seconds": seconds, "cost": [_cost(method) for method in made.values()]}
+    table = compare(predicted, truth).assign({k: ("transform", v) for k, v in columns.items()})
+    return _Search(table, made, refused)
+
+
+def _leaves_little(table: xr.Dataset) -> bool:
+    """Return whether a method is so near the ceiling that another one could hardly be nearer."""
+    of_ceiling = table[["direction", "limit"]] / table["ceiling"]
+    return bool((of_ceiling["direction"] >= NEAR_NOW) & (of_ceiling["limit"] >= NEAR))
 
 
 def _by_run(method: PushForward, key: PRNGKey, weights: xr.DataArray, num_draws: int) -> Shifts:

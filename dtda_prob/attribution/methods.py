@@ -33,16 +33,23 @@ Maker = Callable[[], PushForward]
 
 def candidates(training: Training) -> tuple[dict[str, PushForward], dict[str, str]]:
     """Return the methods that suit a training, by name, and why the others do not."""
+    tried = {name: attempt(make) for name, make in makers(training).items()}
+    made = {each.name: each for each in tried.values() if not isinstance(each, str)}
+    return made, {name: each for name, each in tried.items() if isinstance(each, str)}
+
+
+def makers(training: Training) -> dict[str, Maker]:
+    """Return functions that make the methods which may suit a training, in the order to try them."""
     posterior = training.kernel.temperature is not None
-    made, refused = {}, {}
-    for name, make in (_of_posterior(training) if posterior else _of_steps(training)).items():
-        try:
-            method = make()
-        except (ValueError, NotImplementedError) as error:
-            refused[name] = str(error)
-        else:
-            made[method.name] = method
-    return made, refused
+    return _of_posterior(training) if posterior else _of_steps(training)
+
+
+def attempt(make: Maker) -> PushForward | str:
+    """Make a method, or return why it does not suit."""
+    try:
+        return make()
+    except (ValueError, NotImplementedError) as error:
+        return str(error)
 
 
 def _of_posterior(training: Training) -> dict[str, Maker]:
@@ -59,11 +66,11 @@ def _of_steps(training: Training) -> dict[str, Maker]:
     return {
         "unroll": lambda: unroll(training),
         "unroll by Gauss-Newton steps": lambda: unroll(training, matrix="gauss_newton"),
-        "segments": lambda: segments(training, curvature.nystroem(rank=rank)),
+        "influence by EK-FAC": lambda: influence(training, _ekfac(training)),
         "influence by EK-FAC, refined": lambda: influence(
             training, curvature.chebyshev(preconditioner=_ekfac(training))
         ),
-        "influence by EK-FAC": lambda: influence(training, _ekfac(training)),
+        "segments": lambda: segments(training, curvature.nystroem(rank=rank)),
     }
 
 
