@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, jaxpr_as_fun
 from jaxtyping import Array, Float, Int
 
-from dtda_prob.compiling import operations
+from dtda_prob.compiling import nested
 
 KEPT = 0.4
 """The share of what a step computes that reverse mode keeps, about the same for all networks."""
@@ -86,9 +86,15 @@ def traced(function: Callable, *args: Any) -> tuple[Callable, float]:
 
 
 def _computed(jaxpr: Jaxpr) -> float:
-    """Count the bytes of the floating results of all operations, of nested loops once."""
-    results: list[Any] = [out.aval for each in operations(jaxpr) for out in each.outvars]
-    return sum(_bytes(result.shape, result.dtype) for result in results)
+    """Count the bytes of the floating results of all operations, of a loop as often as it scans."""
+    total = 0.0
+    for operation in jaxpr.eqns:
+        if functions := nested(operation):
+            total += operation.params.get("length", 1) * sum(map(_computed, functions))
+        else:
+            results: list[Any] = [out.aval for out in operation.outvars]
+            total += sum(_bytes(result.shape, result.dtype) for result in results)
+    return total
 
 
 def _bytes(shape: tuple[int, ...], dtype: Any) -> float:

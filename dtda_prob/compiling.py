@@ -115,13 +115,18 @@ def evaluated(operation: Any, values: list) -> list:
 def operations(jaxpr: Any) -> Iterator[Any]:
     """Return the operations of a traced function, with the operations of nested functions for calls."""
     for operation in jaxpr.eqns:
-        params = jax.tree.leaves([*operation.params.values()])
-        functions = (getattr(each, "jaxpr", each) for each in params)
-        nested = [each for each in functions if isinstance(each, Jaxpr)]
-        for inner in nested:
-            yield from operations(inner)
-        if not nested:
+        functions = nested(operation)
+        for function in functions:
+            yield from operations(function)
+        if not functions:
             yield operation
+
+
+def nested(operation: Any) -> list[Jaxpr]:
+    """Return the functions that an operation calls."""
+    params = jax.tree.leaves([*operation.params.values()])
+    functions = (getattr(each, "jaxpr", each) for each in params)
+    return [each for each in functions if isinstance(each, Jaxpr)]
 
 
 def in_full_precision[**P, T](function: Callable[P, T]) -> Callable[P, T]:

@@ -15,9 +15,14 @@ INSIDE = frozenset({PARAMETER, EXAMPLE})
 """Axes of a mesh that split one training; along all others, trainings or queries are dealt out."""
 
 
+def devices_along(axis: str) -> int:
+    """Count the devices along an axis of the mesh that JAX is tracing for; 1 without it."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(axis, 1)
+
+
 def by_parameter(tree: Any) -> Any:
     """Split each array of a state of training along its longest axis that the devices divide."""
-    number = _devices(PARAMETER)
+    number = devices_along(PARAMETER)
     return tree if number == 1 else jax.tree.map(lambda leaf: _split(leaf, number), tree)
 
 
@@ -27,7 +32,7 @@ def by_example(batch: Array) -> Array:
     Raises:
         ValueError: if the devices do not divide the batch.
     """
-    number = _devices(EXAMPLE)
+    number = devices_along(EXAMPLE)
     if number == 1:
         return batch
     if len(batch) % number:
@@ -36,11 +41,6 @@ def by_example(batch: Array) -> Array:
             f"{EXAMPLE!r}"
         )
     return jax.lax.with_sharding_constraint(batch, PartitionSpec(EXAMPLE))
-
-
-def _devices(axis: str) -> int:
-    """Count the devices along an axis of the mesh that JAX is tracing for; 1 without it."""
-    return dict(jax.sharding.get_abstract_mesh().shape).get(axis, 1)
 
 
 def _split(leaf: Array, number: int) -> Array:

@@ -13,8 +13,8 @@ from dtda_prob.studies.calls import push_pairs
 from dtda_prob.studies.perturbed import perturbed
 from dtda_prob.studies.pull import pull_runs, responses
 from dtda_prob.studies.source import draw_keys
-from dtda_prob.transforms import response
-from dtda_prob.transforms.response import at_once
+from dtda_prob.transforms import memory
+from dtda_prob.transforms.memory import at_once
 
 KEY = jax.random.key(0)
 LATE = kernels.keep(kernels.sgd(optax.sgd(0.05), num_steps=4, batch_size=4), 3)
@@ -58,11 +58,15 @@ def test_fewer_queries_are_pulled_at_once_where_each_passes_over_many_examples(m
     training = train("sgd by epoch")
     makes = (dtda.influence, dtda.segments, dtda.trajectory)
     assert {at_once(make(training)) for make in makes} == {64}
-    monkeypatch.setattr(response, "PAIRS", 2 * training.program.num_data + 1)
+    monkeypatch.setattr(memory, "PAIRS", 2 * training.program.num_data + 1)
     assert {at_once(make(training)) for make in makes} == {2}
     assert {at_once(make(training, batch_size=1)) for make in makes} == {1}
     assert at_once(dtda.unroll(training, batch_size=5)) == 5
-    assert at_once(dtda.influence(training, batch_size=None)) is None
+    everything = at_once(dtda.influence(training, batch_size=None))
+    assert everything > 10**6
+    assert at_once(dtda.unroll(training)) < everything / 2  # each passes through batches as well
+    monkeypatch.setattr(memory, "memory_of_device", lambda: 0.0)
+    assert at_once(dtda.unroll(training)) == 1
 
 
 @pytest.mark.parametrize("setting", [None, "tensorfloat32"])

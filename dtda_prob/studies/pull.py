@@ -11,10 +11,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
-from dtda_prob.checkpoints import SHARE, memory_of_device, num_bytes
 from dtda_prob.compiling import compiled, in_full_precision
 from dtda_prob.program import Program
-from dtda_prob.sharding import PARAMETER
 from dtda_prob.studies.devices import all_devices, dealt, num_devices, spread, whole
 from dtda_prob.studies.digests import of_key
 from dtda_prob.studies.identity import of_program, of_source
@@ -27,8 +25,6 @@ from dtda_prob.typing import PRNGKey, Queries, Weights
 
 MOST_ELEMENTS = 2**24
 """Elements of the responses that are pulled at once, unless a single query has more."""
-STATES = 6
-"""Copies of the parameters that a query holds in reverse mode: two states of Adam."""
 Pulled = tuple[Float[Array, "run state query *output"], Float[Array, "run state query *output example"]]
 
 
@@ -185,7 +181,7 @@ def responses(
         )
     program, source = source.training.program, source.matched(int(removed[0]))
     numbers = max(len(perturbed), len(source.training.program.labels))
-    columns = columns or queries_at_once(source.training, numbers, mesh)
+    columns = columns or queries_at_once(source.training, numbers)
     if other := sorted({*dealt(mesh)} - {"draw", "query"}):
         raise ValueError(
             f"the mesh has axes {other}; responses are split along 'draw', 'query', 'parameter' and "
@@ -239,16 +235,13 @@ def pull_runs(
     return spread(runs, mesh, source, specs, P(by_run, None, by_query))(keys, start, point, queries)
 
 
-def queries_at_once(training: Training, elements: int, mesh: Mesh | None = None) -> int:
-    """Return the size of about equal blocks of queries that fit into memory.
+def queries_at_once(training: Training, elements: int) -> int:
+    """Return the size of about equal blocks of queries whose responses fit into memory.
 
     Args:
-        training: the training, whose parameters each query of a block differentiates.
+        training: the training that is measured.
         elements: elements of the responses for each query and state.
-        mesh: devices, which may share the parameters.
     """
-    num_queries, params = len(training.measure.queries), num_bytes(training.program.shapes)
-    each = STATES * params / num_devices(mesh, PARAMETER)
-    fitting = int(SHARE * memory_of_device() // max(each, 1.0))
-    most = max(1, min(MOST_ELEMENTS // (elements * training.kernel.num_states), fitting))
+    num_queries = len(training.measure.queries)
+    most = max(1, MOST_ELEMENTS // (elements * training.kernel.num_states))
     return -(-num_queries // -(-num_queries // most))

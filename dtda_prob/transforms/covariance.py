@@ -45,7 +45,7 @@ class covariance(LinearResponse, Restricted):
         num_warmup: number of steps before the first of them.
         thinning: number of steps from one state to the next.
         at: the weights of the outcome; see `unroll`.
-        batch_size: queries at once in `pull`; all if None.
+        batch_size: the most queries at once in `pull`; those that fit into memory if None.
 
     Raises:
         ValueError: if a setting is not positive (`pull_to_outcome`, `num_warmup`: not negative);

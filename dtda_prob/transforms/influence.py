@@ -159,7 +159,8 @@ class influence(LinearResponse, Stationary):
             pseudo-inverse if None.
         at: the weights of the outcome at which the response is taken; see `unroll`.
         space: the quantity that moves; see `displace`.
-        batch_size: the most queries at once in `pull`, fewer where examples are many; all if None.
+        batch_size: the most queries at once in `pull`, fewer where examples are many; if None those
+            that fit into memory.
 
     Raises:
         ValueError: if `at` or `space` is unknown, or the curvature does not suit the program.
@@ -235,7 +236,8 @@ class newton(Stationary):
         training: the stochastic kernel.
         curvature: H and how it is inverted; the dense Hessian's pseudo-inverse if None.
         num_steps: number of steps.
-        batch_size: the most queries at once in `pull`, fewer where examples are many; all if None.
+        batch_size: the most queries at once in `pull`, fewer where examples are many; if None those
+            that fit into memory.
 
     Raises:
         ValueError: if the curvature does not suit the program, or `num_steps` is not positive.

@@ -12,19 +12,16 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from dtda_prob.blocks import map_blocks
 from dtda_prob.training import Training, each_state
+from dtda_prob.transforms.memory import at_once
 from dtda_prob.transforms.push_forward import (
     At,
     PushForward,
     Response,
-    Restricted,
     Space,
     is_at,
     of_queries,
 )
 from dtda_prob.typing import Outcome, Params, PRNGKey, Queries, Weights
-
-PAIRS = 2**18
-"""Pairs of queries and examples that are held at once where each query passes over all examples."""
 
 Mover = Callable[[Any, Weights], Params]
 """From a state and new weights to the parameters that it is carried to."""
@@ -41,7 +38,7 @@ class LinearResponse(PushForward):
         training: the stochastic kernel.
         at: the weights at which the response is taken; see `unroll`.
         space: the quantity that moves; see `displace`.
-        batch_size: queries at once in `pull`; all if None.
+        batch_size: the most queries at once in `pull`; those that fit into memory if None.
         factor: multiplies R, such as a factor that `choose` fitted to retrained effects.
 
     Raises:
@@ -132,7 +129,7 @@ class StateByState(PushForward):
 
     Attributes:
         training: the stochastic kernel.
-        batch_size: queries at once in `pull`; all if None.
+        batch_size: the most queries at once in `pull`; those that fit into memory if None.
     """
 
     batch_size: int | None = eqx.field(default=64, kw_only=True)
@@ -190,14 +187,7 @@ class StateByState(PushForward):
         return each_state(rows_of_state, states)
 
 
-def at_once(source: LinearResponse | StateByState) -> int | None:
-    """Return how many queries are pulled at once: fewer where each passes over many examples."""
-    if source.batch_size is None or not isinstance(source, Restricted):
-        return source.batch_size
-    return max(1, min(source.batch_size, PAIRS // source.training.program.num_data))
-
-
-def rows(value_at: Callable[[Weights], Array], point: Weights, batch_size: int | None) -> Array:
+def rows(value_at: Callable[[Weights], Array], point: Weights, batch_size: int) -> Array:
     """Return the Jacobian in reverse mode, `batch_size` rows at a time."""
     value, pullback = jax.vjp(value_at, point)
 
@@ -205,7 +195,7 @@ def rows(value_at: Callable[[Weights], Array], point: Weights, batch_size: int |
         cotangent = jnp.zeros(value.size, value.dtype).at[index].set(1.0)
         return pullback(cotangent.reshape(value.shape))[0]
 
-    jacobian = map_blocks(row, value.size, batch_size or value.size)
+    jacobian = map_blocks(row, value.size, batch_size)
     return jacobian.reshape(*value.shape, -1)
 
 

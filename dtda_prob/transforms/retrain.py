@@ -69,7 +69,7 @@ class finetune(StateByState):
     Attributes:
         training: the stochastic kernel.
         kernel: the short training, such as `kernels.sgd(optax.sgd(0.01), num_epochs=2)`.
-        batch_size: queries at once in `pull`; all if None.
+        batch_size: the most queries at once in `pull`; those that fit into memory if None.
 
     Raises:
         ValueError: if the program does not suit the kernel, or its steps have no derivative.

@@ -40,7 +40,8 @@ class segments(LinearResponse, Restricted):
         num_segments: segments per phase of the kernel.
         at: the weights of the training that is followed; see `unroll`.
         space: the quantity that moves; see `displace`.
-        batch_size: the most queries at once in `pull`, fewer where examples are many; all if None.
+        batch_size: the most queries at once in `pull`, fewer where examples are many; if None those
+            that fit into memory.
 
     Raises:
         ValueError: for unknown options, a curvature that can only be inverted, or a kernel without step

@@ -36,7 +36,8 @@ class trajectory(LinearResponse, Restricted):
         training: the stochastic kernel.
         num_checkpoints: checkpoints per phase of the kernel.
         at: the weights of the training that is followed; see `unroll`.
-        batch_size: the most queries at once in `pull`, fewer where examples are many; all if None.
+        batch_size: the most queries at once in `pull`, fewer where examples are many; if None those
+            that fit into memory.
 
     Raises:
         ValueError: for unknown options, or a kernel without step sizes.

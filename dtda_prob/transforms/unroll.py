@@ -45,7 +45,7 @@ class unroll(LinearResponse):
             `pull`, its weights. "old" and "midpoint" refer to each push. An array `(example,)` gives
             the weights themselves; over several, `(point, example)`, the response is averaged.
         space: the quantity that moves, "outputs", "parameters" or "measurement"; see `displace`.
-        batch_size: queries at once in `pull`; all if None.
+        batch_size: the most queries at once in `pull`; those that fit into memory if None.
     """
 
     matrix: Second = eqx.field(default="hessian", kw_only=True)
