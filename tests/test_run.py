@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -114,3 +115,17 @@ def test_something_else_is_refused(tmp_path, task, words):
     run(Toy(), Where(tmp_path / "s.zarr"))
     with pytest.raises(StoreError, match=words):
         run(task, Where(tmp_path / "s.zarr"))
+
+
+def test_a_terminal_shows_that_the_first_block_is_compiled(monkeypatch):
+    class Terminal(StringIO):
+        def isatty(self):
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    run(Toy())
+    first, rest = shown.getvalue().split("\r", 2)[1:]
+    assert "compiling and computing the first of 9 blocks" in first
+    assert "left" in rest
+    assert "compiling" not in rest.rsplit("left", 1)[1]

@@ -115,6 +115,7 @@ class Where:
 
 
 HERE = Where()
+FIRST = "  compiling and computing the first of {total} blocks"
 BAR = "  {percentage:3.0f}% |{bar}| {elapsed} passed, {remaining} left"
 
 
@@ -267,12 +268,14 @@ def _computed(
     """Call a function on blocks wherever that is, with a bar; an interruption says what is kept."""
     engine = None if isinstance(where.engine, jax.sharding.Mesh) else where.engine
     finished = 0
-    bar = tqdm(total=len(blocks), bar_format=BAR, disable=None if where.progress else True, leave=False)
+    off = None if where.progress else True
+    bar = tqdm(total=len(blocks), bar_format=FIRST, disable=off, leave=False)
     try:
         with bar, closing(compute(function, blocks, engine, where.store)) as parts:
             for block, part in parts:
                 yield block, part
                 finished += 1
+                bar.bar_format = BAR
                 bar.update()
     except BaseException as error:
         if not isinstance(error, GeneratorExit):
