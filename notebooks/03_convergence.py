@@ -43,7 +43,7 @@ size = claims.sized(
     check={
         "runs": 2,
         "queries": 1,
-        "rates": (0.05, 0.2),
+        "rates": (0.05,),
         "lengths": (5, 10),
         "descents": (20,),
         "cases": 1,

@@ -44,7 +44,7 @@ size = claims.sized(
         "validation": 40,
         "test": 60,
         "width": 4,
-        "depths": (1,),
+        "depths": (0,),
         "epochs": 1,
         "batch": 20,
         "seeds": 2,

@@ -1,19 +1,47 @@
 """Run each notebook at its smallest size, and compare the page with the stored results."""
 
+import gc
 import json
-import os
-import subprocess
+import runpy
 import sys
+import warnings
 
 import claims
+import figure6
+import jax
 import jupytext
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
 import table
+import xarray as xr
+
+import dtda_prob as dtda
 
 NAMES = table.names()
 KEPT = 300_000  # bytes of a notebook with its outputs
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Run a script of the folder in this process, which has imported what all of them need."""
+    monkeypatch.chdir(table.FOLDER)
+    mpl.use("agg")
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # as a script shows them
+            runpy.run_path(str(table.FOLDER / name), run_name="__main__")
+
+    yield run
+    plt.close("all")
+    plt.rcdefaults()
+    jax.config.update("jax_enable_x64", False)
+    jax.clear_caches()
+    gc.collect()
 
 
 def cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
@@ -56,19 +84,41 @@ def test_a_row_says_whether_its_code_has_changed_since(monkeypatch):
     assert "with earlier code" in full
 
 
-def test_the_script_for_a_gpu_runs_on_a_few_images_of_noise(tmp_path):
-    """The files are as CIFAR-10's; scores and retrainings are kept seed by seed."""
-    rng, records = np.random.default_rng(0), np.empty((10, 3073), np.uint8)
+def test_the_script_for_a_gpu_runs_on_a_few_images_of_noise(tmp_path, script, capsys):
+    """The files are as CIFAR-10's; scores and retrainings are kept seed by seed.
+
+    Each seed is retrained without the tenth that its own scores lead, and without that of their mean.
+    """
+    rng, records, kept = np.random.default_rng(0), np.empty((10, 3073), np.uint8), tmp_path / "kept"
     for part in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
         records[:, 0], records[:, 1:] = rng.integers(10, size=10), rng.integers(256, size=(10, 3072))
         records.tofile(tmp_path / f"{part}.bin")
     sizes = "--images 40 --held 10 --seeds 2 --width 4 --depths 1 --patch 8 --epochs 1 --batch 10"
-    command = [sys.executable, "gpu/06_pruning.py", tmp_path, tmp_path / "kept", "--budget", "0"]
-    run = subprocess.run([*command, *sizes.split()], cwd=table.FOLDER, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "distributional against fixed seed" in run.stdout
-    kept = {path.name for path in (tmp_path / "kept").iterdir()}
-    assert kept == {"harm_0.npy", "harm_1.npy", "retrained.zarr"}
+    script("gpu/06_pruning.py", tmp_path, kept, "--budget", "0", *sizes.split())
+    assert "distributional against fixed seed" in capsys.readouterr().out
+    assert {path.name for path in kept.iterdir()} == {"harm_0.npy", "harm_1.npy", "retrained.zarr"}
+    harm = np.stack([np.load(kept / f"harm_{seed}.npy") for seed in range(2)])
+    for seed, own in enumerate(harm):
+        retrained = dtda.load(kept / "retrained.zarr", f"retrained.run_{seed}.perturbed")
+        for row, scores in zip(
+            retrained["constant_data/weights"].values, (own, harm.mean(0)), strict=True
+        ):
+            assert {*np.flatnonzero(row == 0)} == {*np.argsort(-scores, kind="stable")[:4]}
+
+
+def test_gains_are_positive_where_the_first_rule_is_better():
+    rng = np.random.default_rng(0)
+    full = xr.DataArray(
+        rng.random((6, 2)), dims=("draw", "query"), coords={"query": ["loss", "accuracy"]}
+    )
+    moved = xr.DataArray([[0.0, -0.2], [0.0, 0.1]], dims=("query", "perturbation"))
+    arms = xr.Dataset({"full": full, "perturbed": full + moved})
+    arms = arms.assign(rule=("perturbation", ["fixed seed", "distributional"]))
+    table = figure6.gains(arms)
+    for query, gain in (("loss", 0.2), ("accuracy", 0.1)):
+        for other in ("all data", "fixed seed"):
+            row = table.loc[query, f"distributional against {other}"]
+            np.testing.assert_allclose(row[["gain", "lower", "upper"]], gain, atol=1e-12)
 
 
 def test_comments_and_text_are_no_code(monkeypatch, tmp_path):
@@ -87,15 +137,9 @@ def test_the_page_has_nothing_else():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_at_its_least_size(name, tmp_path):
-    found = tmp_path / "found.json"
-    environment = {"DTDA_SIZE": "check", "DTDA_RECORD": str(found), "MPLBACKEND": "agg"}
-    run = subprocess.run(
-        [sys.executable, f"{name}.py"],
-        cwd=table.FOLDER,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert claims.Verdict(**json.loads(found.read_text())).claim == table.stored(name)[0].claim
+def test_a_notebook_runs_at_its_least_size(name, tmp_path, script, monkeypatch):
+    monkeypatch.setenv("DTDA_SIZE", "check")
+    monkeypatch.setenv("DTDA_RECORD", str(tmp_path / "found.json"))
+    script(f"{name}.py")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert claims.Verdict(**found).claim == table.stored(name)[0].claim
