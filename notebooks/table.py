@@ -90,13 +90,18 @@ def full(name: str) -> list[str]:
     return [line for each in found for line in ("", f"### {name}", "", each.markdown())]
 
 
+def _without_full() -> str:
+    missing = [name for name in names() if not full_record(name).exists()]
+    return f"Of these no result at full size is kept: {', '.join(missing)}."
+
+
 def written() -> str:
     """Return the page for the stored results."""
     before, rest = PAGE.read_text().split(START)
     _, after = rest.split(END)
     table = [*HEADER, *(row for name in names() for row in rows(name))]
     sections = [line for name in names() for line in full(name)]
-    lines = [START, "", *table, "", "## At full size", *sections, "", END]
+    lines = [START, "", *table, "", "## At full size", "", _without_full(), *sections, "", END]
     return before + "\n".join(lines) + after
 
 

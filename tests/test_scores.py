@@ -192,6 +192,7 @@ def test_matrices_have_the_scores_of_draws_that_move_by_them():
     assert {*found} == {*own, "num_not_finite"}
     for name in set(own) - {"sd"}:
         np.testing.assert_allclose(found[name], own[name], rtol=1e-6, err_msg=name)
+    assert found["sd"].isnull().all()
     assert read.aggregate(found, np.arange(NUM_DATA) % 4)["error"].notnull().all()
 
 
@@ -202,6 +203,12 @@ def test_one_matrix_has_ranks_and_no_errors():
     for name in ("error", "lower", "upper", "p_value", "top_probability"):
         assert found[name].isnull().all(), name
     assert found.attrs["num_draws"] == 1
+
+
+def test_matrices_of_some_models_may_have_gaps():
+    gaps = matrices()
+    gaps[:2, 1, 3] = np.nan
+    assert dtda.read_scores(gaps)["num_not_finite"].values.tolist() == [0, 2, 0]
 
 
 def test_a_report_shows_matrices_that_were_read(tmp_path):
