@@ -277,7 +277,7 @@ tests["Wasserstein costs less than a tenth of the retrainings more than the mean
 )
 verdict(
     CLAIM,
-    paper="a preliminary benchmark of methods by distributional LDS; that of Wasserstein costs "
+    paper="a preliminary benchmark of methods by distributional LDS; the Wasserstein score costs "
     "virtually nothing more and should be the default (figure 10)",
     findings=findings,
     tests=tests,
