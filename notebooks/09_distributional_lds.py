@@ -253,9 +253,9 @@ pd.DataFrame(
 # Concrete remains the hard case: under distances even these methods are far below the highest
 # attainable score.
 #
-# "Costs virtually nothing more": what takes time is retraining, which all divergences share. The
-# seconds of the processor that retrained effects by Wasserstein distance take beyond those by the mean,
-# both compiled, are less than a tenth of those of the retrainings.
+# "Costs virtually nothing more": what takes time is retraining, which all divergences share. Retrained
+# effects by Wasserstein distance take more seconds of the processor than effects by the mean, both
+# compiled; the difference is less than a tenth of the seconds of the retrainings.
 
 # %%
 findings, tests = {}, {}
