@@ -87,7 +87,8 @@ def test_a_row_says_whether_its_code_has_changed_since(monkeypatch):
 def test_the_script_for_a_gpu_runs_on_a_few_images_of_noise(tmp_path, script, capsys):
     """The files are as CIFAR-10's; scores and retrainings are kept seed by seed.
 
-    Each seed is retrained without the tenth that its own scores lead, and without the tenth that their mean leads.
+    Each seed is retrained without the tenth that its own scores lead, and without the tenth that the
+    mean over seeds leads.
     """
     rng, records, kept = np.random.default_rng(0), np.empty((10, 3073), np.uint8), tmp_path / "kept"
     for part in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
