@@ -1,6 +1,7 @@
 """Environments of other libraries, each with pinned versions: Python 3.11 and torch on the CPU."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,7 +18,7 @@ PACKAGES = {
     "pydvl": [TORCH, "numpy<2", "pydvl[influence]==0.10.0"],
     "devinterp": [TORCH, "devinterp==2.0.1"],
     "bergson": [TORCH, "bergson==2.5.1"],
-    "tables": ["pyinfluence==0.5.0", "scikit-learn"],
+    "tables": ["pyinfluence==0.5.0", "cleanlab==2.9.0", "scikit-learn"],
     "quanda": ["torch==2.14.1", "torchvision==0.29.1", "quanda==0.5.0", "pyarrow<23", "omegaconf"],
     "dattri_llm": [TORCH, "dattri-llm[transformers]==0.1.0"],
 }
@@ -27,16 +28,17 @@ UNWANTED = {"bergson": ["torchvision", "torchaudio"], "devinterp": ["torchvision
 
 
 def python_of(library: str, cache: Path) -> Path:
-    """Return the interpreter of a library, whose environment is made where it is missing."""
+    """Return the interpreter of a library, whose environment is made where it is missing or differs."""
     name = library if library in PACKAGES else "torch"
-    path = cache / f"env-{name}"
-    if not (path / "done").exists():
+    path, wanted = cache / f"env-{name}", "\n".join(PACKAGES[name])
+    if not (path / "done").exists() or (path / "done").read_text() != wanted:
+        shutil.rmtree(path, ignore_errors=True)
         subprocess.run(["uv", "venv", "--quiet", "--seed", "--python", "3.11", path], check=True)
         pip = [path / "bin/python", "-m", "pip"]
         subprocess.run([*pip, "install", "--quiet", *PACKAGES[name]], check=True)
         if name in UNWANTED:
             subprocess.run([*pip, "uninstall", "--quiet", "--yes", *UNWANTED[name]], check=True)
-        (path / "done").touch()
+        (path / "done").write_text(wanted)
     return path / "bin/python"
 
 

@@ -1,9 +1,9 @@
 """Every library of the field on the same trainings, against the same retrainings.
 
 Run with `uv run python benchmarks/peers/run.py` (some 50 minutes of a processor), or with the names of
-some of its cases: `digits`, `images`, `text`. It makes environments of the other libraries in
-`benchmarks/peers/cache`, keeps each result there and goes on with what is missing, and writes
-`docs/benchmarks/peers.md`.
+some of its cases: `digits`, `images`, `text`, `linear`. It makes environments of the other libraries in
+`benchmarks/peers/cache`, keeps each result there and goes on with what is missing, and writes the
+sections of these cases in `docs/benchmarks/peers.md`; others stay as they are.
 """
 
 import os
@@ -46,19 +46,26 @@ def measure(name: str) -> None:
             call(sys.executable, HERE / "ours.py", name, folder, part)
 
 
-def measure_others() -> None:
-    """Measure what is no method of attributing networks: quanda's metrics, and pyinfluence."""
-    digits, linear = CACHE / "digits", CACHE / "linear"
-    if not (digits / "metrics.json").exists():
-        call(environments.python_of("quanda", CACHE), HERE / "in_torch/metrics.py", digits)
-    if not (linear / "linear-ours.npz").exists():
-        write(linear)
-        call(environments.python_of("tables", CACHE), HERE / "in_torch/linear.py", linear)
-        call(sys.executable, HERE / "linear.py", linear)
+def measure_metrics() -> None:
+    """Judge all scores of digits by quanda's metrics."""
+    if not (CACHE / "digits/metrics.json").exists():
+        python = environments.python_of("quanda", CACHE)
+        call(python, HERE / "in_torch/metrics.py", CACHE / "digits")
+
+
+def measure_linear() -> None:
+    """Measure what is no network: a logistic regression, by pyinfluence and by us."""
+    folder = CACHE / "linear"
+    if not (folder / "linear-ours.npz").exists():
+        write(folder)
+        call(environments.python_of("tables", CACHE), HERE / "in_torch/linear.py", folder)
+        call(sys.executable, HERE / "linear.py", folder)
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or CASES:
-        measure(name)
-    measure_others()
+    asked = sys.argv[1:] or [*CASES, "linear"]
+    for name in asked:
+        measure_linear() if name == "linear" else measure(name)
+    if "digits" in asked:
+        measure_metrics()
     call(sys.executable, HERE / "tables.py")

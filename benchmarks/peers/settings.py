@@ -16,22 +16,19 @@ LIBRARIES = {
         "conjugate gradients, default": ALL,
         "conjugate gradients, regularization 0.01": ALL,
     },
-    "trak": {
-        "TRAK, default": PERCEPTRONS,
-        "TRAK, dimension 512": PERCEPTRONS,
-        "TRAK, lambda 100": PERCEPTRONS,
-    },
+    "trak": {"TRAK, default": ALL, "TRAK, dimension 512": ALL, "TRAK, lambda 100": ALL},
     "pydvl": {
-        "EK-FAC, regularization 0.01": PERCEPTRONS,
+        "EK-FAC, regularization 0.01": ALL,
         "Nystroem 100, regularization 0.01": ALL,
+        "conjugate gradients 10, regularization 0.01": ALL,
     },
     "curvlinops": {
-        "EK-FAC, damping 0.001": PERCEPTRONS,
-        "Gauss-Newton by 50 conjugate gradients, damping 0.01": PERCEPTRONS,
+        "EK-FAC, damping 0.001": ALL,
+        "Gauss-Newton by 50 conjugate gradients, damping 0.01": ALL,
     },
     "dattri_llm": {"gradient products, default": ("text",), "EK-FAC, default": ("text",)},
     "bergson": {"gradient products": ("text",), "gradient cosines": ("text",)},
     "devinterp": {"covariance of losses": ("text",)},
-    "captum": {"TracIn, last layer": PERCEPTRONS, "TracIn, all layers": PERCEPTRONS},
+    "captum": {"TracIn, last layer": ALL, "TracIn, all layers": ALL},
 }
 """By library: its settings, the default first, and the cases that it runs on."""

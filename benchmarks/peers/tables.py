@@ -1,9 +1,9 @@
 """Every library of the field on the same trainings, against the same retrainings.
 
 Run with `uv run python benchmarks/peers/run.py` (some 50 minutes of a processor), or with the names of
-some of its cases: `digits`, `images`, `text`. It makes the environments of the other libraries, trains
-the same networks in torch and by us, retrains them on perturbed data in torch and by us, scores by
-every library, and writes this page.
+some of its cases: `digits`, `images`, `text`, `linear`. It makes the environments of the other
+libraries, trains the same networks in torch and by us, retrains them on perturbed data in torch and by
+us, scores by every library, and writes the sections of these cases.
 
 Every library scores models of seeds that have no part in the truth: other libraries the same 16 models,
 trained in torch, as many as 45 processor seconds allow on digits, 30 on images and 12 on text; we train
@@ -263,7 +263,7 @@ def what_others_do_better() -> pd.DataFrame:
                     "ours, unroll": spent.loc[OURS["unroll"], column],
                 }
             )
-    return pd.DataFrame(rows).set_index("case")
+    return with_page(pd.DataFrame(rows).set_index("case"), "What others do better")
 
 
 def paired(name: str, first: str, second: str) -> float:
@@ -304,7 +304,7 @@ def first_and_best() -> pd.DataFrame:
                     {
                         "case": name,
                         "truth": column,
-                        "models": whole(count),
+                        "models": count,
                         "best of the others": f"{best['method']} ({whole(best['models'])})",
                         "best": best[column],
                         "ours": own[column],
@@ -315,9 +315,9 @@ def first_and_best() -> pd.DataFrame:
                         else np.hypot(own[f"+- {column}"], best[f"+- {column}"]),
                     }
                 )
-    rows = pd.DataFrame(lines)
+    rows = with_page(pd.DataFrame(lines).set_index("case"), "First and best")
     ahead = rows["ours less best"] > 0
-    return pd.concat([rows[~ahead], rows[ahead]]).set_index("case")
+    return pd.concat([rows[~ahead], rows[ahead]])
 
 
 def libraries() -> pd.DataFrame:
@@ -391,12 +391,37 @@ def trainings() -> pd.DataFrame:
             "truths in torch, s": sum(float(v) for k, v in kept.items() if k.startswith("torch")),
             "our truths, s": sum(float(v) for k, v in kept.items() if k.startswith("ours")),
         }
-    return pd.DataFrame.from_dict(rows, "index").rename_axis("case")
+    return with_page(pd.DataFrame.from_dict(rows, "index").rename_axis("case"), "Trainings")
+
+
+def what_did_not_run() -> pd.DataFrame:
+    """List the settings that gave no scores, with their own words.
+
+    "Takes too long": the first model takes twice the time that all may take.
+    """
+    rows = []
+    for name in done():
+        for path in sorted((CACHE / name).glob("*-*.npz")):
+            kept = np.load(path)
+            if "error" in kept:
+                said = str(kept["error"]).splitlines()[0].replace("|", "/")
+                rows.append({"case": name, "method": path.stem.replace("-", ", ", 1), "error": said})
+    found = pd.DataFrame(rows, columns=["case", "method", "error"]).set_index("case")
+    return with_page(found, "What did not run")
 
 
 def done() -> list[str]:
-    """Return the cases that have been measured."""
+    """Return the cases whose results are here."""
     return [name for name in CASES if (CACHE / name / "ours-unroll.npz").exists()]
+
+
+def with_page(rows: pd.DataFrame, section: str) -> pd.DataFrame:
+    """Add the rows that the page has of other cases, whose results are not here."""
+    known = page.tables("peers").get(section, rows[:0])
+    kept = known[~known.index.isin(rows.index) & ~known.index.isin(done())]
+    both = pd.concat([rows, kept]) if len(kept) else rows
+    order = {name: i for i, name in enumerate(CASES)}
+    return both.sort_index(key=lambda names: names.map(order), kind="stable").rename_axis("case")
 
 
 def digits_quality() -> pd.DataFrame:
@@ -435,23 +460,50 @@ def text_cost() -> pd.DataFrame:
     return cost("text")
 
 
-def parts() -> list:
-    per_case = {
-        "digits": [digits_quality, digits_cost],
-        "images": [images_quality, images_cost],
-        "text": [text_quality, text_cost],
+def wrong_labels() -> pd.DataFrame:
+    """Find ten wrong diagnoses among the 200 patients, by cleanlab 2.9 and by `dtda.check`.
+
+    cleanlab ranks by its label quality, with logistic regression of scikit-learn; `dtda.check` reads
+    the patients from a file. "Area" is that under the receiver operating characteristic, with
+    DeLong's error; "precision" the share of wrong labels among the first ten.
+    """
+    data = np.load(CACHE / "linear" / "linear.npz")
+    theirs, mine = (np.load(CACHE / "linear" / f"linear-{who}.npz") for who in ("found", "ours"))
+    scores = {
+        "cleanlab": -theirs["label_quality"],
+        "**ours**, `dtda.check`": -mine["rank"].astype(float),
     }
-    made = {metrics: "digits/metrics.json", logistic_regression: "linear/linear-ours.npz"}
-    others = [part for part, path in made.items() if (CACHE / path).exists()]
-    return [
-        what_others_do_better,
-        first_and_best,
-        trainings,
-        *(part for name in done() for part in per_case[name]),
-        *others,
-        libraries,
-    ]
+    found = evaluate.mislabels(scores, data["y"] != data["y_wrong"])
+    columns = {
+        "area": [
+            number(*pair) for pair in zip(found["auc"].values, found["auc_error"].values, strict=True)
+        ],
+        "precision": found["precision"].values[:, 0],
+        "first, s": [float(theirs["label_quality seconds"]), float(mine["rank seconds"])],
+    }
+    return pd.DataFrame(columns, index=[*scores]).rename_axis("method")
+
+
+OF_CASE = {
+    "digits": [digits_quality, digits_cost],
+    "images": [images_quality, images_cost],
+    "text": [text_quality, text_cost],
+}
+SHARED = [what_others_do_better, first_and_best, trainings, what_did_not_run]
+OTHERS = {
+    metrics: "digits/metrics.json",
+    logistic_regression: "linear/linear-ours.npz",
+    wrong_labels: "linear/linear-ours.npz",
+}
+PARTS = [*SHARED, *(part for each in OF_CASE.values() for part in each), *OTHERS, libraries]
+
+
+def here() -> list:
+    """Return the sections whose results are here; the others stay on the page as they are."""
+    own = [part for name in done() for part in OF_CASE[name]]
+    others = [part for part, path in OTHERS.items() if (CACHE / path).exists()]
+    return [*SHARED, *own, *others, libraries] if own else others
 
 
 if __name__ == "__main__":
-    page.write("peers", "Other libraries", __doc__, parts(), SEED)
+    page.write_some("peers", "Other libraries", __doc__, PARTS, here(), SEED)

@@ -68,7 +68,8 @@ def main(folder: Path, library: str, setting: str, limit: float) -> None:
         }
     except Exception as error:
         traceback.print_exc()
-        made = {"error": f"{type(error).__name__}: {error}"}
+        where = traceback.extract_tb(error.__traceback__)[-1].line
+        made = {"error": f"{type(error).__name__}: {str(error) or where}"}
     np.savez(folder / f"{library}-{setting}.npz", **made)
 
 

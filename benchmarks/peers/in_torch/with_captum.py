@@ -32,17 +32,29 @@ def influence(task: Task, seed, method, **options):
         return tracin.influence(task.examples("query")).numpy()
 
 
+class Losses(nn.Module):
+    """The loss of each example, or their sum."""
+
+    def __init__(self, task, reduction):
+        super().__init__()
+        self.task, self.reduction = task, reduction
+
+    def forward(self, outputs, targets):
+        each = self.task.losses(outputs, targets)
+        return each.sum() if self.reduction == "sum" else each
+
+
 def last_layer(task, state, seed):
-    loss = nn.CrossEntropyLoss(reduction="sum")
-    return influence(task, seed, TracInCPFast, final_fc_layer="2", loss_fn=loss)
+    last = "head" if task.text else "2"
+    loss = Losses(task, "sum")
+    return influence(task, seed, TracInCPFast, final_fc_layer=last, loss_fn=loss)
 
 
 def all_layers(task, state, seed):
-    loss = nn.CrossEntropyLoss(reduction="none")
-    return influence(task, seed, TracInCP, loss_fn=loss)
+    return influence(task, seed, TracInCP, loss_fn=Losses(task, "none"))
 
 
 SETTINGS = {
-    "TracIn, last layer": (last_layer, (load, influence)),
-    "TracIn, all layers": (all_layers, (load, influence)),
+    "TracIn, last layer": (last_layer, (load, influence, Losses)),
+    "TracIn, all layers": (all_layers, (load, influence, Losses)),
 }

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 warnings.filterwarnings("ignore")
 from pydvl.influence.torch import (  # noqa: E402
+    CgInfluence,
     EkfacInfluence,
     NystroemSketchInfluence,
 )
@@ -28,6 +29,11 @@ def nystroem(task, state, seed):
     return influences(task, state, sketch, loss, regularization=1e-2, rank=100)
 
 
+def cg(task, state, seed):
+    options = {"regularization": 1e-2, "maxiter": 10, "warn_on_max_iteration": False}
+    return influences(task, state, CgInfluence, loss, **options)
+
+
 def ekfac(task, state, seed):
     options = {"update_diagonal": True, "hessian_regularization": 1e-2}
     return influences(task, state, EkfacInfluence, **options)
@@ -36,4 +42,5 @@ def ekfac(task, state, seed):
 SETTINGS = {
     "EK-FAC, regularization 0.01": (ekfac, (influences,)),
     "Nystroem 100, regularization 0.01": (nystroem, (influences, loss)),
+    "conjugate gradients 10, regularization 0.01": (cg, (influences, loss)),
 }

@@ -3,11 +3,36 @@
 import tempfile
 
 import torch
+from task import Task
+from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 from trak import TRAKer
+from trak.modelout_functions import AbstractModelOutput
 
 JOINT = True
 """Models enter one score together."""
+
+
+class Margins(AbstractModelOutput):
+    """The margins of the characters of a text, added up, as its tutorial defines an output."""
+
+    def __init__(self):
+        super().__init__()
+
+    def get_output(self, model, weights, buffers, tokens, targets):
+        logits = functional_call(model, (weights, buffers), (tokens[None],))[0]
+        right = targets[:, None]
+        others = logits.scatter(-1, right, -torch.inf).logsumexp(-1)
+        return (logits.gather(-1, right)[:, 0] - others).sum()
+
+    def get_out_to_loss_grad(self, model, weights, buffers, batch):
+        tokens, targets = batch
+        shares = functional_call(model, (weights, buffers), (tokens,)).softmax(-1)
+        return (1 - shares.gather(-1, targets[..., None])[..., 0]).mean(-1, keepdim=True).detach()
+
+
+def output_of(task: Task):
+    return Margins() if task.text else "image_classification"
 
 
 def trak(task, states, seed, **options):
@@ -15,8 +40,8 @@ def trak(task, states, seed, **options):
     train, query = (TensorDataset(*task.examples(part)) for part in ("train", "query"))
     with tempfile.TemporaryDirectory() as folder:
         traker = TRAKer(
-            model=model, task="image_classification", train_set_size=len(train), save_dir=folder,
-            device="cpu", use_half_precision=False, logging_level=40, **options,
+            model=model, task=output_of(task), train_set_size=len(train), save_dir=folder, device="cpu",
+            use_half_precision=False, logging_level=40, **options,
         )  # fmt: skip
         for i, state in enumerate(states):
             traker.load_checkpoint(state, model_id=i)
