@@ -1,32 +1,40 @@
 """Predictions and retrainings fused: directions, errors and coverage against the number of retrainings.
 
-Run with `uv run python benchmarks/fuse.py`, or with the names of some of its parts. It prints its
-tables and writes their sections of `docs/benchmarks/fuse.md`. Truth is coupled retraining under other
-keys: of random groups of a tenth of the examples, and of 24 single examples, the 12 whose predicted
-effects are largest and 12 at random. "LDS" is the Spearman correlation of scores and retrained mean
-effects of groups, averaged over queries, "singles" the Pearson correlation of single examples; the last
-row is their ceiling, the root of the truth's reliability. "Error" is the mean squared error of the 12
-largest effects, less the truth's own, relative to their mean square. `fuse` retrains subsets that lack
-a tenth of the examples; "halves" are subsets made for the question: each lacks one half of the 30
-examples of the largest predicted effects, the next one the other half, with random others up to a
-tenth. "Datamodel" is ridge regression on the same retrainings, with the best of four penalties on the
-very truth, which nobody knows. "Stacked" is the weighted sum of push-forward and datamodel that
-predicts left-out retrainings best. Coverage is of 90 % intervals, with the truth's own error added;
-"large" and "small" are the quarters of single effects whose scores are the largest and the smallest.
-"Rise" is how much the measurement of a query rises without the 1 % of the examples that score highest
-for it, relative to the push-forward's choice. The first row is the push-forward alone, with the errors
-that `attribute` states. Up to 8 trainings on all data come on top of the retrainings.
+Run with `uv run python benchmarks/fuse.py` (half an hour of a processor), or with the names of some of
+its parts. It prints its tables and writes their sections of `docs/benchmarks/fuse.md`. Trainings are
+kept in `~/.cache/dtda_prob/fuse`, and taken up by the next run.
+
+Truth is coupled retraining under other keys: of random groups of a tenth of the examples, and of single
+examples, half of them with the largest predicted effects and half at random. "LDS" is the Spearman
+correlation of scores and retrained mean effects of groups, averaged over queries, "singles" the Pearson
+correlation of single examples; the last row is their ceiling, the root of the truth's reliability. The
+first row is the push-forward alone, with the errors that `attribute` states; the second one is `fuse`
+without a retraining of its own, by the retrainings of the choice of the push-forward (4 keys of 23
+other groups, as `choose` retrains by default). The others are means over as many sets of retrainings as
+there are in all of them, up to twenty; "gain" is what is added to the push-forward alone, "+-" its
+error by sets and queries. "Error" is the mean squared error of the largest single effects, less the
+truth's own, relative to their mean square. `fuse` retrains subsets that lack a tenth of the examples;
+"halves" are subsets made for the question: each lacks one half of the 30 examples of the largest
+predicted effects, the next one the other half, with random others up to a tenth. "Datamodel" is ridge
+regression on the same retrainings, with the best of four penalties on the very truth, which nobody
+knows. "Stacked" is the weighted sum of push-forward and datamodel that predicts left-out retrainings
+best. Coverage is of 90 % intervals in per cent, with the truth's own error added; "by quarter" from the
+smallest to the largest single scores. "Rise" is how much the measurement of a query rises without the 1
+% of the examples that score highest for it, relative to the push-forward's choice. Up to 8 trainings on
+all data come on top.
 """
 
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import mnist
 import networks
 import numpy as np
 import optax
@@ -34,53 +42,98 @@ import optimizers
 import page
 import pandas as pd
 import scipy.stats
+import xarray as xr
 
 import dtda_prob as dtda
 from dtda_prob import curvature
-from dtda_prob.attribution import comparison, fusion
-from dtda_prob.attribution.drawn import Drawn, predict, retrain
-from dtda_prob.attribution.fusion import Asked, Evidence, Fused, Predicted
+from dtda_prob.attribution import comparison, fusion, learning
+from dtda_prob.attribution.drawn import Drawn, others_of, predict, retrain
+from dtda_prob.attribution.evidence import Asked, Evidence, Predicted
+from dtda_prob.attribution.fusion import Fused
 from dtda_prob.attribution.methods import shifts
 from dtda_prob.attribution.subsets import given_subsets
 from dtda_prob.correlations import lengthened, pearson
 from dtda_prob.demo import digits_training
 from dtda_prob.perturbations import labelled
-from dtda_prob.studies.run import HERE
+from dtda_prob.studies.run import Where
 from dtda_prob.training import Training
 from dtda_prob.transforms import PushForward
 
-SEED, NUM_TRUE, NUM_RAISED = 0, 16, 12
-BUDGETS = 0, 10, 25, 50, 100, 200
+SEED, NUM_DRAWS, NUM_RAISED, MOST_SETS = 0, 16, 12, 20
+BUDGETS = 10, 25, 50, 100, 200
 PENALTIES = 1.0, 10.0, 100.0, 1000.0
 REACH = 1.645
 ALL = slice(None)
 RAISED_AFTER = 50, 200
 """Retrainings after which the highest scores are removed."""
+FOLDER = Path.home() / ".cache" / "dtda_prob" / "fuse"
 Effects = Mapping[str, np.ndarray]
+
+
+class Sizes(NamedTuple):
+    """How much is trained.
+
+    Attributes:
+        retrainings: at most.
+        groups: and as many single examples, of the truth.
+        keys: of the truth.
+        halves: retrainings of subsets that are made for the question.
+    """
+
+    retrainings: int = 200
+    groups: int = 24
+    keys: int = 16
+    halves: int = 100
 
 
 def digits() -> pd.DataFrame:
     """Perceptron 64-64-10 on 1437 digits, SGD with momentum, cosine rate; `unroll`, 16 draws."""
-    return study(dtda.unroll(digits_training(dtda.zoo.digits(), 40)))
+    return study("digits", dtda.unroll(digits_training(dtda.zoo.digits(), 40)))
 
 
 def concrete() -> pd.DataFrame:
-    """Perceptron 128-128-128 on 896 rows of Concrete, SGD at one rate; Nystroem 100, 16 draws."""
-    return study(dtda.influence(networks.strength(), curvature.nystroem(rank=100)))
+    """Perceptron 128-128-128 on 896 rows of Concrete, SGD at one rate; EK-FAC, refined, 16 draws."""
+    refined = curvature.chebyshev(preconditioner=curvature.kronecker("gauss_newton"))
+    return study("concrete", dtda.influence(networks.strength(), refined))
 
 
 def diabetes_by_adam() -> pd.DataFrame:
     """Perceptron 10-68-1 on 300 rows of diabetes, Adam at a constant rate; `unroll`, 16 draws."""
-    return study(dtda.unroll(optimizers.diabetes(optax.adam(3e-3))))
+    return study("diabetes", dtda.unroll(optimizers.diabetes(optax.adam(3e-3))))
+
+
+def transformer_by_adamw() -> pd.DataFrame:
+    """Decoder-only transformer of characters, 3,355 parameters, 128 sequences; `unroll`, 16 draws.
+
+    AdamW with warm-up, cosine decay and clipping, 6 epochs; the loss of 8 others.
+    """
+    return study("transformer", dtda.unroll(networks.characters(128, 8)))
+
+
+def mnist_5k() -> pd.DataFrame:
+    """Perceptron 784-64-10 on 5,000 images of MNIST, SGD with momentum; `unroll`, 16 draws.
+
+    Cosine rate, 5 epochs; the loss of 20 test images. 100 retrainings at most, and a truth of 16 groups
+    and 16 single images by 8 keys, so that the part takes no longer than the others.
+    """
+    split = mnist.load(5000, 20)
+    program = dtda.Program(dtda.zoo.classifier([64], 10), split.x_train, y=split.y_train)
+    kernel = dtda.kernels.sgd(
+        lambda steps: optax.sgd(optax.cosine_decay_schedule(0.05, steps), momentum=0.9),
+        num_epochs=5,
+        batch_size=100,
+    )
+    training = Training(program, kernel, dtda.measures.loss(split.x_test, y=split.y_test))
+    return study("mnist", dtda.unroll(training), Sizes(retrainings=100, groups=16, keys=8, halves=0))
 
 
 def cost() -> pd.DataFrame:
     """Made-up effects of 16 draws: processor seconds of the model alone, and the peak of memory.
 
-    It is learned from some queries at once, and the others are fused four at a time, with 100 joint
-    samples for the certainty of ranks; four queries of the larger size are timed.
+    It is learned from 24 queries (of the larger size 8) and the others are fused four at a time, with
+    100 joint samples for the certainty of ranks; four queries of the larger size are timed.
     """
-    rows = [priced(1437, 360, 100, 48, 360), priced(50000, 1000, 200, 8, 4)]
+    rows = [priced(1437, 360, 100, 24, 360), priced(50000, 1000, 200, 8, 4)]
     return pd.DataFrame(rows).set_index(["examples", "queries", "retrainings"])
 
 
@@ -88,8 +141,8 @@ def priced(examples: int, queries: int, number: int, first: int, some: int) -> d
     rng = np.random.default_rng(SEED)
     change = -(rng.uniform(size=(number, examples)) < 0.1).astype(float)
     start = time.process_time()
-    learned = fusion.learn(made_up(rng, change, first)[0])
-    learning, seconds = time.process_time() - start, 0.0
+    learned = learning.learn(made_up(rng, change, first)[0])
+    took, seconds = time.process_time() - start, 0.0
     for _ in range(0, some, 4):
         evidence, asked = made_up(rng, change, 4)
         start = time.process_time()
@@ -99,7 +152,7 @@ def priced(examples: int, queries: int, number: int, first: int, some: int) -> d
         "examples": examples,
         "queries": queries,
         "retrainings": number,
-        "learn, s": learning,
+        "learn, s": took,
         "fuse, s": seconds,
         "memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
     }
@@ -116,54 +169,127 @@ def made_up(rng: np.random.Generator, change: np.ndarray, queries: int) -> tuple
     singles: Any = SimpleNamespace(
         change=lambda slopes, start: -slopes, squares=lambda values, start: values
     )
-    evidence = Evidence(known, own, noisy, change, keys, slopes, np.ones(queries))
+    seen, square, size = np.ones(len(change)), (sums**2).mean((0, 2)), np.sqrt((each**2).mean(0))
+    evidence = Evidence(known, own, seen, noisy, change, keys, size, np.ones(queries), square)
     return evidence, Asked(asked, singles, None)
 
 
-def study(push_forward: PushForward, num_draws: int = 16) -> pd.DataFrame:
-    """Return directions, errors and coverage for each number of retrainings."""
-    training, most = push_forward.training, max(BUDGETS)
-    own, truth, groups = jax.random.split(jax.random.key(SEED), 3)
-    each = comparison(push_forward, own, None, "pull")
-    drawn = retrain(predict(each, None, num_draws, HERE), most, HERE)
-    predicted = drawn.question(ALL)
-    order = np.argsort(-np.abs(predicted.predicted.mean).mean(0))
-    made = given_subsets(training.program, halves(training.program, order[:30], most))
-    by_halves = retrain(predict(each, made, num_draws, HERE), most, HERE)
-    some = [*order[:12], *np.random.default_rng(SEED).choice(order[12:], 12, replace=False)]
+class Gathered(NamedTuple):
+    """What is drawn and trained before anything is fused.
+
+    Attributes:
+        drawn: predictions and retrainings.
+        choice: the choice of the push-forward.
+        true: retrained effects of groups and of single examples, `(retraining, query, row)`.
+        asked: both as they are asked for.
+        by_halves: retrainings of subsets that are made for the question.
+    """
+
+    drawn: Drawn
+    choice: dtda.attribution.Choice
+    true: Effects
+    asked: Mapping[str, Asked]
+    by_halves: Drawn
+
+
+def gathered(name: str, push_forward: PushForward, sizes: Sizes) -> Gathered:
+    """Draw and train, or take up what is there."""
+    where = Where(FOLDER / f"{name}.zarr", progress=False)
+    training, most = push_forward.training, sizes.retrainings
+    own, truth, groups, chosen = jax.random.split(jax.random.key(SEED), 4)
+    choice = dtda.choose(training, chosen, methods=[push_forward], where=where / "choice")
+    print(choice.summary, flush=True)
+    each = comparison(choice.push_forward, own, None, "pull")
+    drawn = predict(each, None, None, NUM_DRAWS, where / "fused")
+    drawn = retrain(drawn, most, where / "fused")
+    mean = drawn.question(ALL).predicted.mean
+    order, half = np.argsort(-np.abs(mean).mean(0)), sizes.groups // 2
+    some = [*order[:half], *np.random.default_rng(SEED).choice(order[half:], half, replace=False)]
     weights = {
-        "groups": dtda.random_subsets(training.program, groups, 24, 0.9),
+        "groups": dtda.random_subsets(training.program, groups, sizes.groups, 0.9),
         "singles": dtda.leave_one_out(training.program, training.program.labels[some]),
     }
-    true = {name: of_queries(shifts(training, truth, rows, NUM_TRUE)) for name, rows in weights.items()}
-    asked = {name: question(drawn, rows, num_draws) for name, rows in weights.items()}
-    found = {name: alone(those) for name, those in asked.items()}
-    rows: dict[Any, dict[str, float]] = {0: directions(found, true) | coverage(found, true)}
-    usual = rise(training, truth, predicted.predicted.mean)
-    rows[0]["rise"] = 1.0
-    for number in BUDGETS[1:]:
-        evidence = first(drawn, number)
-        learned = fusion.learn(evidence)
-        found = {name: fusion.fused(learned, evidence, those, 2) for name, those in asked.items()}
-        rows[number] = directions(found, true) | coverage(found, true)
-        rows[number] |= baselines(evidence, asked, true)
+    true = {
+        key: retrained(training, truth, rows, sizes.keys, where / f"truth.{key}")
+        for key, rows in weights.items()
+    }
+    asked = {key: question(drawn, rows) for key, rows in weights.items()}
+    made = given_subsets(training.program, halves(training.program, order[:30], max(most, 2)))
+    by_halves = replace(drawn, subsets=made, values=drawn.values[:0])
+    by_halves = retrain(by_halves, sizes.halves, where / "halves")
+    return Gathered(drawn, choice, true, asked, by_halves)
+
+
+def retrained(training: Training, key: Any, rows: Any, number: int, where: Where) -> np.ndarray:
+    """Return the effects of retraining."""
+    arms = dtda.evaluate.retrainings(training, key, rows, num_retrainings=number, where=where)
+    return arms["perturbed"].values.astype(float) - arms["full"].values[..., None]
+
+
+def study(name: str, push_forward: PushForward, sizes: Sizes = Sizes()) -> pd.DataFrame:  # noqa: B008
+    """Return directions, errors and coverage for each number of retrainings."""
+    found = gathered(name, push_forward, sizes)
+    drawn, true, asked = found.drawn, found.true, found.asked
+    own, raised = jax.random.key(SEED + 1), drawn.question(ALL)
+    usual = rise(push_forward.training, own, raised.predicted.mean)
+    rows: dict[Any, dict[str, Any]] = {"none": pushed(asked, true) | {"rise": 1.0}}
+    none = replace(drawn, values=drawn.values[:0], others=others_of(found.choice))
+    rows["choice"] = averaged([none.evidence(ALL)], asked, true)
+    whole = drawn.evidence(ALL)
+    for number in [each for each in BUDGETS if each <= sizes.retrainings]:
+        several = list(sets(whole, number))
+        rows[number] = averaged(several, asked, true)
+        rows[number] |= baselines(several[0], asked, true)
         if number in RAISED_AFTER:
-            scores = fusion.fused(learned, evidence, predicted, 2).mean
-            rows[number]["rise"] = rise(training, truth, scores) / usual
-        evidence = first(by_halves, number)
-        learned = fusion.learn(evidence)
-        found = {name: fusion.fused(learned, evidence, those, 2) for name, those in asked.items()}
-        rows[number]["error halves"] = directions(found, true)["error"]
+            scores = fusion.fused(learning.learn(several[0]), several[0], raised, 0).mean
+            rows[number]["rise"] = rise(push_forward.training, own, scores) / usual
+        if number <= sizes.halves:
+            evidence = found.by_halves.evidence(ALL).of_rows(np.arange(number))
+            rows[number]["error halves"] = averaged([evidence], asked, true)["error"]
     rows["ceiling"] = {"LDS": ceiling(true["groups"], scipy.stats.rankdata)}
     rows["ceiling"]["singles"] = ceiling(true["singles"])
     return pd.DataFrame.from_dict(rows, "index").rename_axis("retrainings")[COLUMNS]
 
 
 COLUMNS = [
-    *("LDS", "LDS datamodel", "LDS stacked", "singles", "singles datamodel", "singles stacked"),
-    *("error", "error halves", "rise"),
-    *("coverage groups", "coverage singles", "coverage large", "coverage small"),
+    *("LDS", "gain", "+-", "LDS datamodel", "LDS stacked"),
+    *("singles", "gain ", "+- ", "singles datamodel", "singles stacked"),
+    *("error", "error halves", "rise", "coverage groups", "coverage singles", "by quarter"),
 ]
+
+
+def sets(whole: Evidence, number: int) -> Iterator[Evidence]:
+    """Return sets of so many retrainings, none of which is in two of them."""
+    for i in range(min(MOST_SETS, len(whole.change) // number)):
+        yield whole.of_rows(np.arange(i * number, (i + 1) * number))
+
+
+def averaged(several: list[Evidence], asked: Mapping[str, Asked], true: Effects) -> dict[str, Any]:
+    """Return the means over sets of retrainings, and what is gained over the push-forward alone."""
+    each = [(learning.learn(evidence), evidence) for evidence in several]
+    found = [{name: fusion.fused(*pair, those, 0) for name, those in asked.items()} for pair in each]
+    base = directions({name: alone(those) for name, those in asked.items()}, true)
+    moved = [directions(one, true) for one in found]
+    row = means([coverage(one, true) for one in found]) | means(moved)
+    for name, gain, error in (("LDS", "gain", "+-"), ("singles", "gain ", "+- ")):
+        gains = np.stack([one[name] - base[name] for one in moved])
+        row |= {gain: gains.mean(), error: error_of(gains)}
+    return row
+
+
+def means(tables: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Return the means over sets and queries; coverage by quarter becomes text."""
+    mean = {name: np.mean([table[name] for table in tables], 0) for name in tables[0]}
+    return {
+        name: " ".join(f"{each:.0f}" for each in value) if name == "by quarter" else float(value.mean())
+        for name, value in mean.items()
+    }
+
+
+def error_of(gains: np.ndarray) -> float:
+    """Return the standard error of the mean gain over sets and queries, both taken as random."""
+    several = [np.mean(gains, axis) for axis in (0, 1)]
+    return float(sum(each.var(ddof=1) / len(each) for each in several if len(each) > 1) ** 0.5)
 
 
 def halves(program: dtda.Program, asked: np.ndarray, number: int) -> np.ndarray:
@@ -181,15 +307,17 @@ def of_queries(each: np.ndarray) -> np.ndarray:
     return each.reshape(len(each), -1, each.shape[2])
 
 
-def question(drawn: Drawn, weights: Any, num_draws: int) -> Asked:
-    """Return other perturbed datasets as they are asked for."""
-    asked = drawn.comparison
-    compared = comparison(asked.source, asked.key, weights, "pull")
-    return replace(drawn, comparison=compared, asked=compared.draw(num_draws)).question(ALL)
+def question(drawn: Drawn, rows: Any) -> Asked:
+    """Return other perturbed datasets as they are asked for, by the responses that there are."""
+    compared, groups = drawn.comparison, (rows.values == 0).sum(1).max() > 1
+    effects = drawn.centred if groups else drawn.singles
+    perturbed = comparison(compared.source, compared.key, rows, "pull").perturbed
+    change = perturbed.change(-effects["change"].values, drawn.start)
+    other = xr.Dataset({"value": effects["value"], "change": (DIMS, change)})
+    return replace(drawn, comparison=replace(compared, perturbed=perturbed), asked=other).question(ALL)
 
 
-def first(drawn: Drawn, number: int) -> Evidence:
-    return replace(drawn, values=drawn.values[: drawn.num_keys + number]).evidence(ALL)
+DIMS = "run", "state", "query", "perturbation"
 
 
 def alone(asked: Asked) -> Fused:
@@ -198,42 +326,50 @@ def alone(asked: Asked) -> Fused:
     return Fused(mean, variance, variance, apart[:0])
 
 
-def directions(found: Mapping[str, Fused], true: Effects) -> dict[str, float]:
+def pushed(asked: Mapping[str, Asked], true: Effects) -> dict[str, Any]:
+    """Return the row of the push-forward alone."""
+    found = {name: alone(those) for name, those in asked.items()}
+    return means([directions(found, true)]) | means([coverage(found, true)])
+
+
+def directions(found: Mapping[str, Fused], true: Effects) -> dict[str, np.ndarray]:
+    """Return correlations by query, and the error of the largest effects."""
     groups, singles = (true[name].mean(0) for name in ("groups", "singles"))
-    each, noise = found["singles"].mean[:, :12], true["singles"][:, :, :12].var(0, ddof=1) / NUM_TRUE
-    large = singles[:, :12]
+    half = singles.shape[1] // 2
+    noise = true["singles"][:, :, :half].var(0, ddof=1) / len(true["singles"])
+    each, large = found["singles"].mean[:, :half], singles[:, :half]
     return {
         "LDS": spearman(found["groups"].mean, groups),
-        "singles": float(pearson(found["singles"].mean, singles).mean()),
-        "error": float(((each - large) ** 2 - noise).mean() / (large**2 - noise).mean()),
+        "singles": pearson(found["singles"].mean, singles),
+        "error": ((each - large) ** 2 - noise).mean() / (large**2 - noise).mean(),
     }
 
 
-def coverage(found: Mapping[str, Fused], true: Effects) -> dict[str, float]:
+def coverage(found: Mapping[str, Fused], true: Effects) -> dict[str, np.ndarray]:
+    """Return how many intervals cover, in per cent."""
     inside = {}
     for name, each in true.items():
         noise = each.var(0, ddof=1) / len(each)
         apart = np.abs(found[name].mean - each.mean(0))
-        inside[name] = apart < REACH * np.sqrt(found[name].variance + noise)
-    size, singles = np.abs(found["singles"].mean), inside["singles"]
-    low, high = np.quantile(size, [0.25, 0.75])
+        inside[name] = 100.0 * (apart < REACH * np.sqrt(found[name].variance + noise))
+    order = np.argsort(np.abs(found["singles"].mean).ravel())
+    quarters = [inside["singles"].ravel()[part].mean() for part in np.array_split(order, 4)]
     return {
         "coverage groups": inside["groups"].mean(),
-        "coverage singles": singles.mean(),
-        "coverage large": singles[size >= high].mean(),
-        "coverage small": singles[size <= low].mean(),
+        "coverage singles": inside["singles"].mean(),
+        "by quarter": np.array(quarters),
     }
 
 
 def baselines(evidence: Evidence, asked: Mapping[str, Asked], true: Effects) -> dict[str, float]:
     """Return the directions of ridge regressions, alone and added to the push-forward."""
-    measures = {"groups": ("LDS", spearman), "singles": ("singles", lambda *x: pearson(*x).mean())}
+    measures = {"groups": ("LDS", spearman), "singles": ("singles", pearson)}
     rows: dict[str, float] = {}
     for name, (label, measure) in measures.items():
         mean = true[name].mean(0)
         by_ridge = [asked[name].change(ridge(evidence, penalty)[0]) for penalty in PENALTIES]
-        rows[f"{label} datamodel"] = max(float(measure(each, mean)) for each in by_ridge)
-        rows[f"{label} stacked"] = float(measure(stacked(evidence, asked[name]), mean))
+        rows[f"{label} datamodel"] = max(measure(each, mean).mean() for each in by_ridge)
+        rows[f"{label} stacked"] = measure(stacked(evidence, asked[name]), mean).mean()
     return rows
 
 
@@ -271,8 +407,8 @@ def rise(training: Training, key: Any, scores: np.ndarray) -> float:
     return float(moved.mean(0)[queries, np.arange(len(queries))].mean())
 
 
-def spearman(one: np.ndarray, two: np.ndarray) -> float:
-    return float(pearson(scipy.stats.rankdata(one, axis=-1), scipy.stats.rankdata(two, axis=-1)).mean())
+def spearman(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    return pearson(scipy.stats.rankdata(one, axis=-1), scipy.stats.rankdata(two, axis=-1))
 
 
 def ceiling(each: np.ndarray, of: Any = lambda values, axis: values) -> float:
@@ -280,7 +416,7 @@ def ceiling(each: np.ndarray, of: Any = lambda values, axis: values) -> float:
     return float(np.sqrt(max(lengthened(pearson(*halves).mean()), 0.0)))
 
 
-PARTS = digits, concrete, diabetes_by_adam, cost
+PARTS = digits, concrete, diabetes_by_adam, transformer_by_adamw, mnist_5k, cost
 
 if __name__ == "__main__":
     named = [part for part in PARTS if part.__name__ in sys.argv[1:]] or PARTS

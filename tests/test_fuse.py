@@ -14,8 +14,9 @@ from tables import train_network
 
 import dtda_prob as dtda
 from dtda_prob import kernels
-from dtda_prob.attribution import fusion
-from dtda_prob.attribution.fusion import VARIANCES, Asked, Evidence, Learned, Predicted
+from dtda_prob.attribution import fusion, methods
+from dtda_prob.attribution.evidence import Asked, Evidence, Predicted
+from dtda_prob.attribution.learning import Values, centre, learn
 from dtda_prob.attribution.retrained import Retrained
 from dtda_prob.attribution.subsets import made_for
 from dtda_prob.studies.perturbed import LeaveOneOut, Rows
@@ -23,7 +24,9 @@ from dtda_prob.studies.perturbed import LeaveOneOut, Rows
 KEY = jax.random.key(3)
 close = np.testing.assert_allclose
 DRAWS, QUERIES, SUBSETS, EXAMPLES = 6, 40, 30, 24
-TRUE = Learned(1.6, 0.5, np.array([0.1, 0.3, 0.2, 0.05, 0.1, 0.1]))
+TRUE = Values(
+    1.6, 0.5, slope=0.1, absolute=0.3, relative=0.2, shared=0.05, key=0.1, noise=0.1, scatter=0.05
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +43,8 @@ def of(draws: np.ndarray, size: float = 1.0) -> Predicted:
     return Predicted(mean, draws - mean, np.full(mean.shape[-1], size))
 
 
-def made_up(seed: int = 0) -> tuple[Evidence, np.ndarray, np.random.Generator]:
-    """Draws of slopes, and retrainings that are sampled from the model itself."""
+def made_up(seed: int = 0, fresh: int = 0) -> tuple[Evidence, np.ndarray, np.random.Generator]:
+    """Draws of slopes, and retrainings, the last of which have a key that no draw has."""
     rng = np.random.default_rng(seed)
     scale = np.exp(rng.normal(size=(QUERIES, 1)))
     draws = rng.normal(size=(DRAWS, QUERIES, EXAMPLES))
@@ -50,8 +53,10 @@ def made_up(seed: int = 0) -> tuple[Evidence, np.ndarray, np.random.Generator]:
     change = -(rng.uniform(size=(SUBSETS, EXAMPLES)) < 0.3).astype(float)
     sums, keys = slopes @ change.T, np.arange(SUBSETS) % 4
     own = np.moveaxis(sums[keys, :, np.arange(SUBSETS)], 0, -1)
-    known = Evidence(of(sums), own, own, change, keys, slopes.mean(0), scale[:, 0] ** 2)
-    return known, slopes, rng
+    seen, square = (np.arange(SUBSETS) < SUBSETS - fresh).astype(float), (sums**2).mean((0, 2))
+    own, keys = np.where(seen, own, sums.mean(0)), np.where(seen, keys, 9)
+    size, variance = np.sqrt((slopes**2).mean(0)), scale[:, 0] ** 2
+    return Evidence(of(sums), own, seen, own, change, keys, size, variance, square), slopes, rng
 
 
 def asked_of(slopes: np.ndarray, perturbed) -> Asked:
@@ -61,21 +66,25 @@ def asked_of(slopes: np.ndarray, perturbed) -> Asked:
 
 def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> tuple[np.ndarray, ...]:
     """Return means and variances by conditioning the joint normal of one query, written out."""
-    v = dict(zip(VARIANCES, TRUE.variances, strict=True))
+    v = TRUE._asdict()
     known, future = evidence.predicted, asked.predicted
     both = np.concatenate([known.mean[query], future.mean[query]])
     apart = np.concatenate([known.apart[:, query], future.apart[:, query]], -1)
     moved = np.concatenate([evidence.change, change])
     slopes, size = evidence.slopes[query], np.concatenate([known.size, future.size]) ** 2
-    square = (known.mean[query] ** 2).mean()
+    square = evidence.square[query]
     own = v["absolute"] * (slopes**2).mean() + v["relative"] * slopes**2
     joint = v["slope"] * np.outer(both, both) + moved @ np.diag(own) @ moved.T
-    by_sampling = -TRUE.multiple * np.repeat([1 - TRUE.own, 1.0], [SUBSETS, len(change)])
-    joint += np.outer(by_sampling, by_sampling) * (apart.T @ apart) / (DRAWS * (DRAWS - 3))
+    seen = np.append(evidence.seen, np.zeros(len(change)))
+    by_sampling, covariance = TRUE.multiple * (1 - TRUE.own * seen), apart.T @ apart / (DRAWS - 3)
+    joint += np.outer(by_sampling, by_sampling) * covariance / DRAWS
     joint += v["shared"] * square * np.outer(size, size)
     noise = (evidence.variance[query] + square) * (
         v["key"] * (evidence.key[:, None] == evidence.key) + v["noise"] * np.eye(SUBSETS)
     )
+    fresh = np.outer(1 - evidence.seen, 1 - evidence.seen)  # all of them have one key
+    noise += (TRUE.multiple * TRUE.own) ** 2 * fresh * covariance[:SUBSETS, :SUBSETS]
+    noise += v["scatter"] * np.diag(known.mean[query] ** 2 + (known.apart[:, query] ** 2).mean(0))
     old, new = slice(SUBSETS), slice(SUBSETS, None)
     gain = joint[new, old] @ np.linalg.inv(joint[old, old] + noise)
     expected = (known.mean + TRUE.own * (evidence.own - known.mean))[query]
@@ -86,12 +95,12 @@ def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> t
 
 @pytest.mark.parametrize("single", [True, False], ids=["each example", "groups"])
 def test_effects_are_those_of_the_joint_normal(program, single):
-    evidence, slopes, rng = made_up()
+    evidence, slopes, rng = made_up(fresh=7)
     evidence = evidence._replace(retrained=rng.normal(size=(QUERIES, SUBSETS)))
     rows = dtda.leave_one_out(program) if single else dtda.random_subsets(program, KEY, 5, 0.7)
     perturbed = LeaveOneOut(program) if single else Rows(rows)
     asked = asked_of(slopes, perturbed)
-    found = fusion.fused(TRUE, evidence, asked, 4000)
+    found = fusion.fused([TRUE], evidence, asked, 4000)
     for query in (0, 7):
         mean, variance = dense(evidence, asked, rows.values - 1, query)
         close(found.mean[query], mean, rtol=1e-3, atol=1e-5 * np.abs(mean).max())
@@ -106,18 +115,19 @@ def test_what_is_learned_is_what_made_the_retrainings(program):
     """And the intervals of single effects cover as they state."""
     covered, multiples, owns, noises = [], [], [], []
     for seed in range(12):
-        evidence, slopes, rng = made_up(seed)
+        evidence, slopes, rng = made_up(seed, fresh=6)
         asked = asked_of(slopes, LeaveOneOut(program))
         effects, measured = fusion._made_up(TRUE, evidence, asked, 1, rng)
         known = evidence.predicted
         mean = TRUE.multiple * (known.mean + TRUE.own * (evidence.own - known.mean))
         evidence = evidence._replace(retrained=mean + measured[0])
-        learned = fusion.learn(evidence)
+        learned = learn(evidence)
         found = fusion.fused(learned, evidence, asked, 2)
+        learned = centre(learned)
         apart = np.abs(TRUE.multiple * asked.predicted.mean + effects[0] - found.mean)
         covered.append((apart < 1.645 * np.sqrt(found.variance)).mean())
         multiples.append(learned.multiple), owns.append(learned.own)
-        noises.append(learned.variances[VARIANCES.index("noise")])
+        noises.append(learned.noise)
     close(np.mean(covered), 0.9, atol=0.03)
     close(np.mean(multiples), TRUE.multiple, rtol=0.1)
     close(np.mean(owns), TRUE.own, rtol=0.1)
@@ -133,7 +143,7 @@ def test_intervals_know_that_draws_are_few(program):
             retrained=evidence.own + 0.01 * rng.normal(size=evidence.own.shape)
         )
         asked = asked_of(slopes, LeaveOneOut(program))
-        found = fusion.fused(fusion.learn(evidence), evidence, asked, 2)
+        found = fusion.fused(learn(evidence), evidence, asked, 2)
         scale = np.sqrt(evidence.variance)[:, None]
         mean = scale * np.random.default_rng(seed + 1000).normal(size=(QUERIES, EXAMPLES))
         covered.append((np.abs(found.mean + mean) < 1.645 * np.sqrt(found.variance)).mean())
@@ -193,6 +203,7 @@ def test_fused_scores_are_scores_and_their_retrainings_are_extended(tmp_path, mo
     never = dtda.until(lambda scores: scores["score"].isnull().all("example"), start=8, most=12)
     with ThreadPoolExecutor(2) as engine, pytest.warns(RuntimeWarning, match="12 retrainings, "):
         grown = dtda.fuse(push_forward, KEY, 4, never, where=dtda.Where(engine=engine, progress=False))
+    assert counts == [4, 4 + 8, 4]  # four keys on all data once, and each subset once
     close(grown["score"], more["score"], rtol=1e-6)
     assert not grown["settled"].any()
     always = dtda.until(lambda scores: scores["score"].notnull().all("example"), start=8, most=12)
@@ -228,3 +239,36 @@ def test_what_cannot_be_fused_is_refused():
     still = replace(training, kernel=kernels.pretrained(params))
     with pytest.raises(ValueError, match="nothing can be retrained"):
         dtda.fuse(dtda.influence(still), KEY, 4)
+    with pytest.raises(ValueError, match=r"0 subsets are too few.* pass a choice of `choose`"):
+        dtda.fuse(push_forward, KEY, 4, retrainings=0)
+    with pytest.raises(ValueError, match="these scores are not of `fuse`"):
+        dtda.fuse(push_forward, KEY, 4, retrainings=xr.Dataset())
+    free = choice_of(push_forward)
+    with pytest.raises(ValueError, match="retrain for it"):
+        dtda.fuse(replace(free, shifts=None), KEY, 4, retrainings=0)
+    with pytest.raises(ValueError, match="removal='drop'"):
+        dtda.fuse(replace(free, perturbations=few.assign_attrs(removal="drop")), KEY, 4, 0)
+
+
+def choice_of(push_forward, number: int = 9) -> dtda.attribution.Choice:
+    """Return a choice by made-up retrainings, each of them twice what unrolling predicts of it."""
+    rows = dtda.random_subsets(push_forward.training.program, KEY, number, 0.9)
+    shifts = 2 * methods.shifts(push_forward, jax.random.key(8), rows, 4)
+    return dtda.attribution.Choice(push_forward, xr.Dataset(), rows, KEY, "retraining", {}, shifts)
+
+
+def test_a_choice_and_earlier_scores_state_intervals_without_retraining(monkeypatch, tmp_path):
+    """The size of effects is learned from the retrainings of the choice, and goes on to later calls."""
+    push_forward = dtda.unroll(train_network())
+    monkeypatch.delattr(Retrained, "__call__")  # nothing is retrained
+    scores = dtda.fuse(choice_of(push_forward), KEY, 4, retrainings=0)
+    size = (scores["score"] * scores["predicted"]).sum() / (scores["predicted"] ** 2).sum()
+    close(size, 2, rtol=0.3)
+    close(scores.attrs["multiple"], 2, rtol=0.3)
+    assert (scores["error"] > 0).all()
+    assert scores["learned"].max() > 0
+    where = dtda.Where(tmp_path / "study", progress=False)
+    later = dtda.fuse(push_forward, jax.random.key(4), 4, retrainings=scores, where=where)
+    close(later["score"], scores.attrs["multiple"] * later["predicted"], rtol=1e-4)
+    assert later["learned"].max() == 0
+    close(later.attrs["multiple"], scores.attrs["multiple"])

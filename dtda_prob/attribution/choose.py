@@ -56,6 +56,8 @@ class Choice:
             takes them up from the same store.
         reference: what methods were compared with: "retraining", or the transform whose draws stood in.
         refused: why other methods were not compared.
+        shifts: effects by retraining on all queries, `(retraining, query, perturbation, [output])`;
+            None without retraining.
     """
 
     push_forward: PushForward
@@ -64,6 +66,7 @@ class Choice:
     key: PRNGKey
     reference: str
     refused: Mapping[str, str]
+    shifts: Shifts | None = None
 
     def __str__(self) -> str:
         named = [str(each) for each in self.table.data_vars if self.table[each].ndim == 1]
@@ -136,12 +139,17 @@ def choose(
     check_key(key)
     _check_budget(training, budget)
     choice_key, draw_key, truth_key = jax.random.split(key, 3)
-    asked = _some_queries(training, choice_key)
+    compared = _some_queries(training, choice_key)
+    asked = _measured(training, compared)
     made = makers(asked) if methods is None else _makers(training, asked, methods)
     _check_any(made)
     number = (budget or 96) // NUM_RETRAININGS - 1
     weights = _perturbations(training, choice_key, perturbations, number)
-    truth, reference = _truth(asked, truth_key, weights, budget, num_draws, where)
+    retrained = _retrained(training, truth_key, weights, where) if budget else None
+    if retrained is None:
+        truth, reference = _stand_in(asked, truth_key, weights, num_draws)
+    else:
+        truth, reference = retrained[:, compared], "retraining"
     search = _search(made, draw_key, weights, num_draws, truth, stops=methods is None)
     chosen = _chosen(search.table)
     winner = _measuring(search.made[chosen], training)
@@ -153,6 +161,7 @@ def choose(
         truth_key,
         reference,
         search.refused,
+        retrained,
     )
 
 
@@ -171,13 +180,19 @@ def _check_budget(training: Training, budget: int) -> None:
         raise ValueError("the kernel takes no step, so that nothing can be retrained: name a method")
 
 
-def _some_queries(training: Training, key: PRNGKey) -> Training:
-    """Return the training that measures some queries, where there are many."""
+def _some_queries(training: Training, key: PRNGKey) -> np.ndarray:
+    """Return the positions of some queries, where there are many."""
     number = len(training.measure.queries)
     if number <= MOST_QUERIES:
+        return np.arange(number)
+    return np.sort(np.asarray(jax.random.permutation(key, number)[:MOST_QUERIES]))
+
+
+def _measured(training: Training, queries: np.ndarray) -> Training:
+    """Return the training that measures these queries."""
+    if len(queries) == len(training.measure.queries):
         return training
-    positions = np.sort(np.asarray(jax.random.permutation(key, number)[:MOST_QUERIES]))
-    return replace(training, measure=some(training.measure, jnp.asarray(positions))(training.program))
+    return replace(training, measure=some(training.measure, jnp.asarray(queries))(training.program))
 
 
 def _makers(training: Training, asked: Training, methods: Sequence[PushForward]) -> dict[str, Maker]:
@@ -228,20 +243,18 @@ def _perturbations(training: Training, key: PRNGKey, given: Any, number: int) ->
     return perturb.random_subsets(program, groups_key, number, keep, removal=removal)
 
 
-def _truth(
-    training: Training,
-    key: PRNGKey,
-    weights: xr.DataArray,
-    budget: int,
-    num_draws: int,
-    where: Where,
+def _retrained(training: Training, key: PRNGKey, weights: xr.DataArray, where: Where) -> Shifts:
+    """Return the shifts of retrainings, coupled between both arms."""
+    several = training.kernel.num_states
+    compared = comparison(training, key, weights, "push")
+    arms = arms_of(compared.draw(NUM_RETRAININGS * several, where.named("retrained")))
+    return _mean_of_states(arms.new.astype(float) - arms.old, several)
+
+
+def _stand_in(
+    training: Training, key: PRNGKey, weights: xr.DataArray, num_draws: int
 ) -> tuple[Shifts, str]:
-    """Return retrained shifts, or the shifts of a transform that stands in."""
-    if budget:
-        compared = comparison(training, key, weights, "push")
-        several = training.kernel.num_states
-        arms = arms_of(compared.draw(NUM_RETRAININGS * several, where.named("retrained")))
-        return _mean_of_states(arms.new.astype(float) - arms.old, several), "retraining"
+    """Return the shifts of a transform that stands in for retraining, and its name."""
     for method in (unroll(training), unroll(training, matrix="gauss_newton")):
         own = _by_run(method, key, weights, num_draws)
         lengths = np.sqrt((own.reshape(len(own), -1) ** 2).sum(1))

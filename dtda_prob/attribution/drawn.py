@@ -1,7 +1,7 @@
 """What is drawn, predicted and retrained before predictions and retrainings are fused."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from dtda_prob.attribution.arms import Comparison, comparison
-from dtda_prob.attribution.fusion import Asked, Evidence, Predicted
+from dtda_prob.attribution.choose import Choice
+from dtda_prob.attribution.evidence import Asked, Evidence, Predicted
 from dtda_prob.attribution.retrained import Retrained
 from dtda_prob.attribution.subsets import Subsets, made_for
 from dtda_prob.program import Program
@@ -22,6 +23,36 @@ from dtda_prob.typing import Weights
 
 MOST_KEYS = 8
 """Keys that retrainings have: each costs a training on all data."""
+NUM_TYPICAL = 10
+"""Subsets whose predictions say how large an effect is, where none was retrained."""
+
+
+class Others(NamedTuple):
+    """Retrainings by keys that no draw has, such as the retrainings of a choice.
+
+    Attributes:
+        weights: of the retrained datasets, `(row, example)`.
+        effects: of each, `(row, query)`.
+        key: a number for its key, `(row,)`.
+    """
+
+    weights: Float[np.ndarray, "row example"]
+    effects: Float[np.ndarray, "row query"]
+    key: Float[np.ndarray, " row"]
+
+    @property
+    def identity(self) -> list[str]:
+        """Return what identifies them."""
+        return [of_array(self.weights), of_array(self.effects)]
+
+
+def others_of(choice: Choice) -> Others:
+    """Return the retrainings of a choice, which must have some, of a scalar."""
+    assert choice.shifts is not None
+    number, _, several = choice.shifts.shape
+    effects = np.moveaxis(choice.shifts, 1, 2).reshape(number * several, -1)
+    weights = np.tile(choice.perturbations.values, (number, 1))
+    return Others(weights, effects, np.repeat(np.arange(number), several))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +93,7 @@ class Drawn:
         values: the measurement after retraining, `(row, query)`: first on all data by each key, then
             on the subsets.
         num_keys: that retrainings have.
+        others: retrainings by other keys.
     """
 
     comparison: Comparison
@@ -71,6 +103,7 @@ class Drawn:
     centred: xr.Dataset
     values: np.ndarray
     num_keys: int
+    others: Others
 
     @property
     def number(self) -> int:
@@ -104,18 +137,25 @@ class Drawn:
 
     def evidence(self, queries: slice | np.ndarray) -> Evidence:
         """Return the retrainings of some queries, and what is predicted of them; finite ones alone."""
-        change, retrained = self.rows - self.start, self.retrained
-        sums, square = self._sums(queries), (change**2).sum(1)
+        rows, number = np.concatenate([self.rows, self.others.weights]), self.number
+        change, sums = rows - self.start, self._sums(rows, queries)
+        mean = sums.mean(0)
+        own = np.moveaxis(sums[self.keys, :, np.arange(number)], 0, -1)
+        effects = np.concatenate([self.retrained, self.others.effects])
+        square = ((sums if len(rows) else self._sums(self._typical, queries)) ** 2).mean((0, 2))
+        slopes = _slopes(self.program, self.start, _effects(self.singles, queries))
         whole = Evidence(
-            predicted=_mean(sums, square / square.mean()),
-            own=np.moveaxis(sums[self.keys, :, np.arange(self.number)], 0, -1),
-            retrained=retrained[:, queries].T,
+            predicted=_mean(sums, self._size(change)),
+            own=np.concatenate([own, mean[:, number:]], 1),
+            seen=(np.arange(len(rows)) < number).astype(float),
+            retrained=effects[:, queries].T,
             change=change,
-            key=self.keys,
-            slopes=_slopes(self.program, self.start, _effects(self.singles, queries)).mean(0),
+            key=np.append(self.keys, self.num_keys + self.others.key),
+            slopes=np.sqrt((slopes**2).mean(0)),
             variance=self.measured(queries).var(0, ddof=1),
+            square=np.where(square > 0, square, 1.0),
         )
-        finite = np.isfinite(retrained).all(1)
+        finite = np.isfinite(effects).all(1)
         return whole if finite.all() else whole.of_rows(finite)
 
     def measured(self, queries: slice | np.ndarray) -> Float[np.ndarray, "run query"]:
@@ -124,24 +164,43 @@ class Drawn:
 
     def question(self, queries: slice | np.ndarray) -> Asked:
         """Return what is asked for, of some queries."""
-        perturbed, square = self.comparison.perturbed, ((self.rows - self.start) ** 2).sum(1)
-        size = perturbed.squares(np.ones_like(self.start), self.start) / square.mean()
-        return Asked(_mean(_effects(self.asked, queries), size), perturbed, self.start)
+        perturbed = self.comparison.perturbed
+        square = perturbed.squares(np.ones_like(self.start), self.start)
+        return Asked(_mean(_effects(self.asked, queries), square / self._unit), perturbed, self.start)
 
-    def _sums(self, queries: slice | np.ndarray) -> Float[np.ndarray, "run query row"]:
-        """Return the predicted effects of the subsets, by each run."""
-        rows, removed = self.rows, int(self.subsets.num_removed()[0])
-        start = np.asarray(start_of(matched(self.comparison.source, removed, rows[:1])), float)
+    @property
+    def _typical(self) -> Float[np.ndarray, "row example"]:
+        """Return the weights of some subsets."""
+        return self.subsets.weights(NUM_TYPICAL).values
+
+    @property
+    def _unit(self) -> float:
+        """Return the squared change of the weights of a subset."""
+        return float(((self._typical - self.start) ** 2).sum(1).mean())
+
+    def _size(self, change: Float[np.ndarray, "row example"]) -> Float[np.ndarray, " row"]:
+        """Return how many examples change, as a multiple of a subset."""
+        return (change**2).sum(1) / self._unit
+
+    def _sums(
+        self, rows: Float[np.ndarray, "row example"], queries: slice | np.ndarray
+    ) -> Float[np.ndarray, "run query row"]:
+        """Return the predicted effects of subsets, by each run."""
+        some, removed = self._typical[:1], int(self.subsets.num_removed()[0])
+        start = np.asarray(start_of(matched(self.comparison.source, removed, some)), float)
         slopes = _slopes(self.program, start, _effects(self.centred, queries))
         return slopes @ (rows - start).T
 
 
-def predict(asked: Comparison, given: Subsets | None, num_draws: int, where: Where) -> Drawn:
+def predict(
+    asked: Comparison, given: Subsets | None, others: Others | None, num_draws: int, where: Where
+) -> Drawn:
     """Predict what is asked for and each example, and make the subsets that are to be retrained.
 
     Args:
         asked: what is asked for.
         given: subsets; made for what is asked if None.
+        others: retrainings by other keys.
         num_draws: draws that predict.
         where: where parts are kept, under names that begin with its name.
     """
@@ -156,11 +215,15 @@ def predict(asked: Comparison, given: Subsets | None, num_draws: int, where: Whe
     centred = _of(asked, Centred(program, subsets), num_draws, where / "subsets")
     num_keys = min(asked.training.num_runs(num_draws), MOST_KEYS)
     values = np.zeros((0, effects.sizes["query"]))
-    return Drawn(asked, subsets, effects, singles, centred, values, num_keys)
+    if others is None:
+        others = Others(np.zeros((0, len(program.initial_weights))), values, np.zeros(0))
+    return Drawn(asked, subsets, effects, singles, centred, values, num_keys, others)
 
 
 def retrain(drawn: Drawn, number: int, where: Where) -> Drawn:
     """Retrain so many subsets; those that are retrained already stay as they are."""
+    if number == 0:
+        return drawn
     first = 0 if where.store else len(drawn.values)
     asked, count = drawn.comparison, drawn.num_keys + number - first
     task = Retrained(asked.training, asked.key, drawn.subsets, drawn.num_keys, first, count)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,15 +10,19 @@ import scipy.stats
 import xarray as xr
 
 from dtda_prob.attribution.arms import Comparison, comparison
-from dtda_prob.attribution.drawn import MOST_KEYS, Centred, Drawn, predict, retrain
-from dtda_prob.attribution.fusion import (
-    VARIANCES,
-    Effects,
-    Fused,
-    Learned,
-    fused,
-    learn,
+from dtda_prob.attribution.choose import Choice
+from dtda_prob.attribution.drawn import (
+    MOST_KEYS,
+    Centred,
+    Drawn,
+    Others,
+    others_of,
+    predict,
+    retrain,
 )
+from dtda_prob.attribution.evidence import Effects
+from dtda_prob.attribution.fusion import Fused, fused
+from dtda_prob.attribution.learning import Values, centre, learn
 from dtda_prob.attribution.ranks import ranking_of
 from dtda_prob.attribution.scores import ByQuery, q_values
 from dtda_prob.attribution.subsets import Subsets, given_subsets, made_for
@@ -37,14 +41,30 @@ from dtda_prob.typing import PRNGKey, check_kind
 
 LEAST_RETRAININGS = 8
 LEAST_RUNS = 3
-MOST_QUERIES = 48
+MOST_QUERIES = 24
 """Queries from which the variances of the model are learned, at most."""
 USUAL = Options()
 SETTINGS = {"level", "num_resamples", "top"}
 
 
+class Wanted(NamedTuple):
+    """What is retrained, and what is known of the push-forward before.
+
+    Attributes:
+        given: subsets, if they are not made for what is asked.
+        number: of subsets that are retrained.
+        others: retrainings of a choice.
+        learned: what an earlier call has learned.
+    """
+
+    given: Subsets | None
+    number: int
+    others: Others | None
+    learned: list[Values]
+
+
 def fuse(
-    push_forward: PushForward,
+    push_forward: PushForward | Choice,
     key: PRNGKey,
     num_draws: int | None = None,
     retrainings: Any = 48,
@@ -61,17 +81,21 @@ def fuse(
     whose variance is learned from the retrainings of all queries. Intervals are about what retraining
     would show on average over seeds; `attribute` has intervals about many draws of the push-forward.
 
+    The retrainings by which `choose` found a push-forward count too, and may be all there are. So does
+    what an earlier call has learned, of the same training or of one like it.
+
     Each subset lacks a tenth of the examples, which are dealt out: all are removed equally often. Where
     all perturbations change several examples, these very datasets are retrained in turn, the largest
     predicted effects first.
 
     Args:
-        push_forward: what predicts; it must have a pull.
+        push_forward: what predicts, which must have a pull; or a choice of it by retraining.
         key: one typed key; draws are the same as in `attribute` with this key.
         num_draws: draws that predict, of at least 3 runs; see `sample` if None.
-        retrainings: the number of subsets to retrain, at least 8; or `until(rule)`, to retrain until
-            scores are sure; or the weights `(perturbation, example)` of others. Up to 8 trainings on
-            all data come on top.
+        retrainings: the number of subsets to retrain, at least 8, or of a choice any, 0 too; or
+            `until(rule)`, to retrain until scores are sure; or the weights `(perturbation, example)` of
+            others. Up to 8 trainings on all data come on top. Or the scores of an earlier call: nothing
+            is retrained, and the push-forward is taken to be as far off as it was there.
         perturbations: weights `(perturbation, example)`; the removal of each example if None.
         options: `level`, `num_resamples` and `top` are used; see `Options`.
         where: a store keeps the predicted effects and the retrainings, under names that begin with
@@ -83,27 +107,29 @@ def fuse(
         `lower`, `upper`, `p_value` and `q_value` of the hypothesis that nothing moves, `rank` and its
         certainty, `sd` and `num_not_finite`; and `predicted`, what the push-forward says alone, and
         `learned`, the share of the variance a priori that retraining has removed. The attributes
-        `multiple`, `own` and `variance_*` are what was learned; see `fusion.Learned`.
+        `multiple`, `own` and `variance_*` are what was learned, see `attribution.learning.Values`.
 
     Raises:
-        ValueError: if there is nothing to pull or to retrain, the measurement is a vector, or a number
-            is too small.
+        ValueError: if there is nothing to pull or to retrain, the measurement is a vector, a number is
+            too small, or the choice was made without retraining, or with another way to remove.
 
     Warns:
         RuntimeWarning: if retrainings are not finite, or a rule is not met.
     """
     options.only("fuse", SETTINGS)
-    asked = comparison(push_forward, key, perturbations, "pull")
+    choice = push_forward if isinstance(push_forward, Choice) else None
+    source = push_forward.push_forward if isinstance(push_forward, Choice) else push_forward
+    asked = comparison(source, key, perturbations, "pull")
     where = where.named("fused")
-    given, number = _wanted(asked, retrainings)
+    wanted = _wanted(asked, choice, retrainings)
     num_draws = default_draws(asked.training) if num_draws is None else num_draws
     asked.training.num_runs(num_draws, LEAST_RUNS)
-    task = FusedScores(asked, asked.columns(num_draws), given, number, num_draws, options)
+    task = FusedScores(asked, asked.columns(num_draws), wanted, num_draws, options)
     if not isinstance(retrainings, Until):
         check_stored(task, where)  # what is refused is refused before anything is drawn
     parts = replace(where, name=where.effects or where.name)
-    drawn = predict(asked, given, num_draws, parts)
-    task = replace(task, drawn=retrain(drawn, number, parts)).learn()
+    drawn = predict(asked, wanted.given, wanted.others, num_draws, parts)
+    task = replace(task, drawn=retrain(drawn, wanted.number, parts)).learn()
     where = replace(where, engine=None)  # draws are here: sent elsewhere, they would take longer
     if isinstance(retrainings, Until):
         return _until(retrainings, task, parts, where)
@@ -119,7 +145,7 @@ def price_of_fused(
 ) -> Price:
     """Price what `fuse` draws, predicts and retrains; see there for the arguments."""
     asked = comparison(push_forward, key, perturbations, "pull")
-    given, number = _wanted(asked, retrainings)
+    given, number, *_ = _wanted(asked, None, retrainings)
     training, program, perturbed = asked.training, asked.training.program, asked.perturbed
     like = np.ones((1, len(perturbed)))  # which examples subsets are made for costs the same
     subsets = given or made_for(program, key, perturbed, like)
@@ -136,20 +162,16 @@ class FusedScores(ByQuery):
     """Fuse a block of queries.
 
     Attributes:
-        given: the retrained subsets, if they are not made for what is asked.
-        number: of retrained subsets.
+        wanted: what is retrained, and what all queries say about the push-forward.
         num_draws: draws that predict.
         options: how scores are estimated.
         drawn: predictions and retrainings.
-        learned: what all queries say about the push-forward.
     """
 
-    given: Subsets | None
-    number: int
+    wanted: Wanted
     num_draws: int
     options: Options
     drawn: Drawn | None = None
-    learned: Learned | None = None
 
     @property
     def names(self) -> list[str]:
@@ -163,22 +185,27 @@ class FusedScores(ByQuery):
     @property
     def identity(self) -> dict[str, Any]:
         """Return what identifies the scores."""
+        given, number, others, learned = self.wanted
         return self.comparison.identity | {
             "kind": "scores",
             "num_draws": self.num_draws,
             "divergences": self.names,
-            "retrainings": self.number,
-            "subsets": "made" if self.given is None else self.given.identity,
+            "retrainings": number,
+            "subsets": "made" if given is None else given.identity,
+            "others": None if others is None else others.identity,
+            "learned": None if number else [each._asdict() for each in learned],
             "options": {name: getattr(self.options, name) for name in sorted(SETTINGS)},
         }
 
     def learn(self) -> "FusedScores":
-        """Return the same scores by what the retrainings of some queries show."""
+        """Return the same scores by what the retrainings of some queries show, if there are any."""
         assert self.drawn is not None
         number = len(self.comparison.training.measure.queries)
         some = np.unique(np.linspace(0, number - 1, MOST_QUERIES).astype(int))
-        learned = learn(self.drawn.evidence(some))
-        return replace(self, number=self.drawn.number, learned=learned)
+        evidence, learned = self.drawn.evidence(some), self.wanted.learned
+        if len(evidence.change):
+            learned = learn(evidence)
+        return replace(self, wanted=self.wanted._replace(number=self.drawn.number, learned=learned))
 
     def in_blocks(self, block: tuple[int, ...]) -> "FusedScores":
         """Return the same scores, so many queries at a time."""
@@ -187,9 +214,8 @@ class FusedScores(ByQuery):
     def __call__(self, block: tuple[slice, ...]) -> xr.Dataset:
         """Fuse a block of queries; see `fuse` for what is in it."""
         assert self.drawn is not None
-        assert self.learned is not None
         evidence, asked = self.drawn.evidence(block[0]), self.drawn.question(block[0])
-        found = fused(self.learned, evidence, asked, self.options.num_resamples)
+        found = fused(self.wanted.learned, evidence, asked, self.options.num_resamples)
         fields = _fields(found, asked.predicted.mean, self.options)
         dims = ("divergence", "query", self.comparison.perturbed.dim)
         variables: dict[str, Any] = {name: (dims, field[None]) for name, field in fields.items()}
@@ -204,23 +230,17 @@ class FusedScores(ByQuery):
             num_draws=self.num_draws,
             level=self.options.level,
             top=self.options.top,
-            retrainings=self.number,
-            **self._numbers(self.learned),
+            retrainings=self.wanted.number,
+            **_as_attributes(centre(self.wanted.learned)),
             **encoded({"mean": mean.meaning(measure, "{unit}")}),
         )
-
-    def _numbers(self, learned: Learned) -> dict[str, float]:
-        """Return what was learned as attributes."""
-        names = (f"variance_{name}" for name in VARIANCES)
-        variances = dict(zip(names, learned.variances.tolist(), strict=True))
-        return {"multiple": learned.multiple, "own": learned.own} | variances
 
 
 def _until(until: Until, task: FusedScores, parts: Where, where: Where) -> xr.Dataset:
     """Retrain more subsets until the rule is met for all queries."""
     while True:
         scores = run(task, Where(progress=where.progress))
-        done, number = until.rule(scores), task.number
+        done, number = until.rule(scores), task.wanted.number
         if done.all() or number >= until.most:
             break
         assert task.drawn is not None
@@ -231,14 +251,16 @@ def _until(until: Until, task: FusedScores, parts: Where, where: Where) -> xr.Da
     return (scores if where.store is None else run(task, where)).assign(settled=done)
 
 
-def _wanted(asked: Comparison, retrainings: Any) -> tuple[Subsets | None, int]:
-    """Return the subsets that are given, and how many there are at first.
+def _wanted(asked: Comparison, choice: Choice | None, retrainings: Any) -> Wanted:
+    """Return what is retrained at first, and what is known before.
 
     Raises:
         ValueError: for what cannot be retrained, is too little, or is a vector.
     """
-    given = None
-    if isinstance(retrainings, Until):
+    given, learned, number = None, [], 0
+    if isinstance(retrainings, xr.Dataset):
+        learned = [_of_attributes(retrainings)]
+    elif isinstance(retrainings, Until):
         number = retrainings.start
     elif np.ndim(retrainings):
         given = given_subsets(asked.training.program, retrainings)
@@ -246,15 +268,61 @@ def _wanted(asked: Comparison, retrainings: Any) -> tuple[Subsets | None, int]:
     else:
         check_kind("retrainings", retrainings, Integral, "a number of subsets, until(rule), or weights")
         number = int(retrainings)
-    if number < LEAST_RETRAININGS:
-        raise ValueError(
-            f"retrainings: {number} subsets are too few, retrain at least {LEAST_RETRAININGS}; without "
-            "any, `attribute` scores the push-forward alone"
-        )
+    _check_number(number, choice, learned)
     _check(asked)
     if given is not None:
         _check_change(Rows(given.weights(number)), asked)
-    return given, number
+    if choice is None:
+        return Wanted(given, number, None, learned)
+    _check_removal(asked, choice, given)
+    subsets = given if number else given_subsets(asked.training.program, choice.perturbations)
+    return Wanted(subsets, number, others_of(choice), learned)
+
+
+def _check_number(number: int, choice: Choice | None, learned: list[Values]) -> None:
+    """Raise ValueError if there is too little to learn from."""
+    if choice is not None and choice.shifts is None:
+        raise ValueError(
+            f"the choice was made by agreement with {choice.reference}: retrain for it (budget=96), or "
+            "pass its push_forward"
+        )
+    if choice is not None and learned:
+        raise ValueError("retrainings: the choice has retrainings of its own, pass 0 or a number")
+    if number < LEAST_RETRAININGS and choice is None and not learned:
+        raise ValueError(
+            f"retrainings: {number} subsets are too few, retrain at least {LEAST_RETRAININGS}; with "
+            "fewer, or none, pass a choice of `choose` in place of the push-forward, or as retrainings "
+            "the scores of an earlier `fuse`; `attribute` scores a push-forward alone"
+        )
+
+
+def _check_removal(asked: Comparison, choice: Choice, given: Subsets | None) -> None:
+    """Raise ValueError if the choice was made by removing in another way."""
+    wanted = asked.perturbed.weights(slice(1)) if given is None else given.weights(1)
+    ways = [weights.attrs.get("removal", "reweight") for weights in (choice.perturbations, wanted)]
+    if ways[0] != ways[1]:
+        raise ValueError(
+            f"the choice was made by removal={ways[0]!r}, and this is {ways[1]!r}: pass `choose` "
+            "perturbations that remove in the same way"
+        )
+
+
+def _as_attributes(values: Values) -> dict[str, float]:
+    """Return what was learned as attributes of scores."""
+    names = ("multiple", "own", *(f"variance_{name}" for name in Values._fields[2:]))
+    return dict(zip(names, values, strict=True))
+
+
+def _of_attributes(scores: xr.Dataset) -> Values:
+    """Return what an earlier call has learned.
+
+    Raises:
+        ValueError: if the scores are not of `fuse`.
+    """
+    names = _as_attributes(Values(*range(len(Values._fields))))
+    if not {*names} <= {*scores.attrs}:
+        raise ValueError("retrainings: these scores are not of `fuse`, which states how far it was off")
+    return Values(*(float(scores.attrs[name]) for name in names))
 
 
 def _check(asked: Comparison) -> None:

@@ -73,14 +73,13 @@ class Subsets:
     def _dealt(self, number: int) -> np.ndarray:
         """Return the positions of the examples that each subset lacks: all once, then all again."""
         rng = np.random.default_rng(np.asarray(jax.random.key_data(self.key)))
-        deck, dealt = np.zeros(0, int), []
-        for _ in range(number):
+        deck, dealt = np.zeros(0, int), np.zeros((number, self._size), int)
+        for place in range(number):
             if len(deck) < self._size:
                 fresh = rng.permutation(np.setdiff1d(self._present, deck))
                 deck = np.concatenate([deck, fresh, rng.permutation(deck)])
-            dealt.append(deck[: self._size])
-            deck = deck[self._size :]
-        return np.stack(dealt)
+            dealt[place], deck = deck[: self._size], deck[self._size :]
+        return dealt
 
     @property
     def _present(self) -> np.ndarray:
