@@ -81,14 +81,6 @@ def shapes_of(function, arguments):
 
 PARTS = {
     "draws": (lambda made, folder: made.leave_one_out(_digits(made), KEY), {"NUM_POINTS": 4}),
-    "clean": (
-        lambda made, folder: made.detection(made.scores_of(64, 20, 2)),
-        {"DRAWS": 2, "FEW_DRAWS": 2},
-    ),
-    "theorems": (
-        lambda made, folder: made.concrete_row(made.network, None, 0.2, 10),
-        {"DRAWS": 2},
-    ),
     "push_forwards": (
         lambda made, folder: made.halves(_digits(made), {"unroll": (made.dtda.unroll, 1)}, {}),
         {"NUM_SUBSETS": 4, "NUM_RETRAININGS": 6},

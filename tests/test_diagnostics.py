@@ -337,8 +337,8 @@ def redundant() -> dtda.Training:
     return dtda.Training(dtda.Program(model, x[:, :2], y=y), kernel, measure)
 
 
-@pytest.mark.parametrize("method", [curvature.dense(), curvature.nystroem(rank=2, rtol=1e-6)])
-def test_the_null_space_of_redundant_parameters_is_their_difference(x64, method):
+def test_the_null_space_of_redundant_parameters_is_their_difference(x64):
+    method = curvature.nystroem(rank=2, rtol=1e-6)
     found = diagnostics.null_space(redundant(), method, KEY, num_draws=2)
     close(found["share"], np.tile([0.0, 1.0, 0.5, 0.5], (2, 1)), atol=1e-7)
     assert found["share"].dims == ("draw", "query")

@@ -42,10 +42,9 @@ def test_a_sample_is_the_draws_of_its_keys(training, full):
     np.testing.assert_allclose(values(full)[:3], alone, rtol=1e-5)
 
 
-@pytest.mark.parametrize("chunk_size", [3, 8])
-def test_chunks_give_the_same_draws(training, full, chunk_size):
+def test_chunks_give_the_same_draws(training, full):
     """To rounding: another batch size is another compilation."""
-    parts = dtda.sample(training, KEY, 16, options=dtda.Options(chunk_size=chunk_size))
+    parts = dtda.sample(training, KEY, 16, options=dtda.Options(chunk_size=3))
     np.testing.assert_allclose(values(parts), values(full), rtol=1e-5)
 
 

@@ -26,18 +26,13 @@ def pulled_alone(push_forward, keys, start, point, queries):
     draw = jax.jit(push_forward.training.draw)
     values = [draw(key, start).value for key in keys]
     one = jax.jit(push_forward.pull)
-    responses = [one(key, start if point is None else point) for key in keys]
+    responses = [one(key, point) for key in keys]
     return tuple(np.stack(found)[:, :, queries] for found in (values, responses))
 
 
-@pytest.mark.parametrize(
-    ("make", "kernel", "point"),
-    [(dtda.unroll, LATE, 0.5), (dtda.influence, "exact", None)],
-)
-def test_blocks_are_the_single_pulls_of_their_runs_and_queries(make, kernel, point, x64):
+def test_blocks_are_the_single_pulls_of_their_runs_and_queries(x64):
     """Blocks of one size compile once, and together they hold all queries."""
-    push_forward, keys = make(train(kernel)), draw_keys(KEY, 2)
-    point = None if point is None else point * ones()
+    push_forward, keys, point = dtda.unroll(train(LATE)), draw_keys(KEY, 2), 0.5 * ones()
     alone = pulled_alone(push_forward, keys, ones(), point, np.arange(NUM_QUERIES))
     before = _jitted.cache_info().misses
     blocks = [np.array(block) for block in ([0, 1, 2], [2, 1, 3])]

@@ -68,7 +68,6 @@ def test_training_ends_at_the_mode(kernel, weights, x64):
     "make",
     [
         lambda: dtda.unroll(train(CONVERGED, measure=slopes), at="old"),
-        lambda: dtda.unroll(train(dtda.kernels.exact(0.0), measure=slopes), at="old"),
         lambda: dtda.influence(train(dtda.kernels.exact(0.0), measure=slopes), at="old"),
         lambda: dtda.influence(
             train(dtda.kernels.exact(0.0), measure=slopes),
@@ -76,7 +75,7 @@ def test_training_ends_at_the_mode(kernel, weights, x64):
             at="old",
         ),
     ],
-    ids=["unroll sgd", "unroll exact", "influence exact", "influence cg"],
+    ids=["unroll sgd", "influence exact", "influence cg"],
 )
 @pytest.mark.parametrize("weights", [np.ones(NUM_DATA), weights_of_all_kinds()], ids=["ones", "mix"])
 def test_the_response_is_that_of_the_mode(make, weights, x64):
@@ -214,11 +213,11 @@ def test_a_singular_hessian_gives_the_least_move():
     close(effect.sum(0), slope, rtol=1e-3, atol=1e-4)
 
 
-def test_conjugate_gradients_that_do_not_converge_give_nan_in_both_directions():
+def test_conjugate_gradients_that_do_not_converge_give_nan():
+    """In a push; `test_attribution` has the pull."""
     training = train("exact mode")
     curvature = dtda.curvature.conjugate_gradient(damping=1e-9, tolerance=1e-6, max_steps=1)
     push_forward = dtda.influence(training, curvature)
-    assert jnp.isnan(pull(push_forward, ones())).any()
     assert jnp.isnan(push(push_forward, ones(), ones().at[0].set(0.0)).value).any()
 
 

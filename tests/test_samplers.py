@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tables import NOISE, NUM_DATA, PRIOR, SOME, draw, ones, regression_data, train
+from tables import NOISE, NUM_DATA, PRIOR, SOME, draw, ones, pull, regression_data, train
 
 import dtda_prob as dtda
 from dtda_prob import divergences, kernels
@@ -133,29 +133,10 @@ def states_apart(transform, late=LATE):
     return [transform(training) for training in cut]
 
 
-@pytest.mark.parametrize(
-    ("transform", "direction"),
-    [
-        ("unroll", "pull"),
-        ("finetune", "push"),
-    ],
-)
-def test_each_state_is_carried_as_if_training_had_ended_there(transform, direction, x64):
-    make = {
-        "finetune": lambda training: dtda.finetune(training, kernels.sgd(optax.sgd(0.1), num_steps=2)),
-    }.get(transform, getattr(dtda, transform))
-    new = ones().at[3].set(0.0)
-
-    def run(made, *queries):
-        if direction == "pull":
-            return jax.jit(made.pull)(KEY, ones(), *queries)
-        return jax.jit(made.push)(KEY, ones(), new).value
-
-    apart = jnp.concatenate([run(made) for made in states_apart(make, LATE_DESCENT)])
-    if direction == "pull":
-        close(run(make(train(LATE_DESCENT)), SOME)[APART], apart[:, SOME], rtol=1e-8)
-    else:
-        close(run(make(train(LATE_DESCENT)))[APART], apart, rtol=1e-8)
+def test_each_state_is_carried_as_if_training_had_ended_there(x64):
+    apart = [pull(made, ones()) for made in states_apart(dtda.unroll, LATE_DESCENT)]
+    found = jax.jit(dtda.unroll(train(LATE_DESCENT)).pull)(KEY, ones(), SOME)
+    close(found[APART], jnp.stack(apart)[:, SOME], rtol=1e-8)
 
 
 def test_late_states_are_those_that_training_passes_through(x64):
@@ -202,15 +183,15 @@ def test_attribution_counts_states_as_draws_and_runs_as_independent():
 def test_outcomes_that_are_carried_are_drawn_once_and_are_those_of_push():
     training = train(kernels.exact(), measure=slopes)
     weights = dtda.leave_one_out(training.program, [0, 5, 7])
-    for made in (dtda.importance(training, KEY, num_draws=50), dtda.influence(training, at="old")):
-        tree = dtda.sample(
-            made, jax.random.key(1), 8, weights, options=dtda.Options(chunk_size=5, check=False)
-        )
-        found = tree.posterior_predictive["parameters"].sel(chain=1, draw=1)
-        key = jax.random.wrap_key_data(tree.sample_stats["key"].values[1, 1])
-        several = jax.jit(jax.vmap(made.push, (None, None, 0)))
-        pushed = several(key, ones(), jnp.asarray(weights.values, jnp.float32)).value
-        close(found, pushed[:, 0], rtol=2e-4)
+    made = dtda.importance(training, KEY, num_draws=50)
+    tree = dtda.sample(
+        made, jax.random.key(1), 8, weights, options=dtda.Options(chunk_size=5, check=False)
+    )
+    found = tree.posterior_predictive["parameters"].sel(chain=1, draw=1)
+    key = jax.random.wrap_key_data(tree.sample_stats["key"].values[1, 1])
+    several = jax.jit(jax.vmap(made.push, (None, None, 0)))
+    pushed = several(key, ones(), jnp.asarray(weights.values, jnp.float32)).value
+    close(found, pushed[:, 0], rtol=2e-4)
 
 
 def test_covariance_moves_the_mean_of_a_posterior_as_it_moves():
@@ -309,13 +290,9 @@ def test_importance_weights_that_rest_on_few_draws_are_warned_of():
 
 
 def test_the_defaults_of_importance_sampling_fit_any_number_of_states():
-    """A population of whole runs, and the only direction that there is."""
-    training = train(LATE, measure=slopes)
-    push_forward = dtda.importance(training, KEY)
+    """A population of whole runs."""
+    push_forward = dtda.importance(train(LATE, measure=slopes), KEY)
     assert len(push_forward.population.log_density) == 258  # 86 runs of 3 states
-    near = np.full((1, 12), 0.999)
-    scores = dtda.attribute(push_forward, KEY, 12, ["mean"], near)
-    assert np.isfinite(scores["score"]).all()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tables import NOISE, NUM_DATA, PRIOR, draw, pull, push, regression, regression_data
+from tables import NOISE, NUM_DATA, PRIOR, draw, pull, regression, regression_data
 
 import dtda_prob as dtda
 from dtda_prob import kernels
@@ -29,7 +29,7 @@ KERNELS = {
         kernels.sgd(INJECTED, num_epochs=2, batch_size=4),
         ("prior", "weight_decay", "learning_rate"),
     ),
-    "exact": (kernels.exact(), ("x", "y", "prior", "noise")),
+    "exact": (kernels.exact(), ("y", "noise")),
     "sgld": (kernels.sgld(1e-3, num_steps=5, batch_size=4), ("prior", "step_size")),
 }
 
@@ -74,15 +74,11 @@ def closed_form(x, prior):
     return jnp.linalg.solve(x.T @ x / NOISE**2 + jnp.eye(3) / prior**2, x.T @ y / NOISE**2)
 
 
-@pytest.mark.parametrize(
-    "transform",
-    [dtda.influence, lambda made: dtda.influence(made, dtda.curvature.gram())],
-    ids=["influence", "influence in Gram form"],
-)
-def test_features_and_the_prior_move_the_mode_as_its_closed_form_says(transform, x64):
+def test_features_and_the_prior_move_the_mode_as_its_closed_form_says(x64):
     made = training(kernels.exact(0.0), "x", "prior")
-    response = pull(transform(made), made.program.full_weights())
-    by_x, by_prior = jax.jacobian(closed_form, (0, 1))(jnp.asarray(regression_data()[0]), PRIOR)
+    response = pull(dtda.influence(made, dtda.curvature.gram()), made.program.full_weights())
+    jacobian = jax.jit(jax.jacobian(closed_form, (0, 1)))
+    by_x, by_prior = jacobian(jnp.asarray(regression_data()[0]), PRIOR)
     assert dtda.part(made.program, response, "x").shape == (3, NUM_DATA, 3)
     close(dtda.part(made.program, response, "x"), by_x, rtol=1e-5, atol=1e-10)
     close(dtda.part(made.program, response, "prior"), by_prior, rtol=1e-5, atol=1e-10)
@@ -97,11 +93,11 @@ def test_removal_is_the_same_whether_or_not_settings_vary(x64):
     close(found[:, :NUM_DATA], pull(dtda.influence(plain), jnp.ones(NUM_DATA)), rtol=1e-9)
     weights = [dtda.remove(each.program, [2, 5], removal="drop") for each in (made, plain)]
     assert weights[0]["setting"].values.tolist() == [""] * NUM_DATA + ["prior"]
-    several = [
-        dtda.sample(each, KEY, 8, w).posterior_predictive["parameters"]
+    dropped = [
+        draw(each.drop(2), jnp.asarray(w.values)).value
         for each, w in zip((made, plain), weights, strict=True)
     ]
-    close(*several, rtol=1e-9)
+    close(*dropped, rtol=1e-9)
 
 
 def test_the_covariance_with_the_prior_is_the_response_of_the_mean():
@@ -126,11 +122,6 @@ def test_transforms_predict_a_change_that_retraining_makes():
         made, KEY, 8, ["mean"], weights, options=dtda.Options(num_permutations=0)
     )
     close(scores["score"], retrained["score"], rtol=0.05, atol=1e-3)
-    moved = push(
-        dtda.importance(made, KEY, num_draws=400),
-        *map(jnp.asarray, (made.program.initial_weights, weights.values)),
-    )
-    assert jnp.isfinite(moved.value).all()
 
 
 @pytest.mark.parametrize(
