@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,9 +33,10 @@ from numpyro.contrib.module import eqx_module
 import dtda_prob as dtda
 from dtda_prob import checkpoints, curvature
 from dtda_prob.compiling import compiled, split
+from dtda_prob.program import whole
 from dtda_prob.studies.devices import mesh_of
 from dtda_prob.studies.pull import pull_runs
-from dtda_prob.transforms import PushForward
+from dtda_prob.transforms import PushForward, memory
 
 SEED = 0
 GIB = 2**30
@@ -77,20 +77,17 @@ def devices() -> pd.DataFrame:
 def gpt2() -> pd.DataFrame:
     """Plan `unroll`, without running, of a network of GPT-2 small's shape: 72 steps of 64 sequences.
 
-    4,608 sequences of 128 random tokens, each visited once, and 8 queries. Memory is planned by the
-    compiler of one processor for cards of 80 GiB, for a program of 64 of them: it hardly depends on
-    how many there are. Operations are counted by hand: 6 for each parameter and token, in as many
-    passes over the data as the method counts. Minutes follow for cards that do 10^14 operations a
-    second and spend no time on communication.
+    4,608 sequences of 128 random tokens, each visited once, and 8 queries, of which the library pulls
+    as many at once as it expects to fit. Memory is planned by the compiler of one processor for cards
+    of 80 GiB, for a program of 64 sequences: it hardly depends on how many there are. Operations are
+    counted by hand: 6 for each parameter and token, in as many passes over the data as the method
+    counts. Minutes follow for cards that do 10^14 operations a second and spend no time on
+    communication.
     """
-    rows = {
-        (number, cards): in_a_process("planned", "unroll", "GPT-2", mesh, str(number))
-        for number in (1, 8)
-        for cards, mesh in ((1, ""), (8, "8"))
-    }
-    table = pd.DataFrame.from_dict(rows, "index").rename_axis(["queries at once", "cards"])
-    cards = table.index.get_level_values("cards")
-    return table.assign(**{"minutes at 10^14 a second": table["operations"] / 1e14 / 60 / cards})
+    meshes = {1: "", 8: "8"}
+    rows = {n: in_a_process("planned", "unroll", "GPT-2", mesh) for n, mesh in meshes.items()}
+    table = pd.DataFrame.from_dict(rows, "index").rename_axis("cards")
+    return table.assign(**{"minutes at 10^14 a second": table["operations"] / 1e14 / 60 / table.index})
 
 
 class Size(NamedTuple):
@@ -189,16 +186,14 @@ def measured(name: str) -> dict[str, float]:
     return {"parameters": count(training)} | row | holds(call) | {"peak, GiB": held() - before}
 
 
-def planned(name: str, size: str, shape: str = "", at_once: str = "") -> dict[str, float]:
+def planned(name: str, size: str, shape: str = "") -> dict[str, float]:
     """Plan one method on a mesh of this shape, in this process: nothing is trained."""
     shapes = SIZES[size]
     if size == "GPT-2":
-        checkpoints.memory_of_device = lambda: CARD
+        checkpoints.memory_of_device = memory.memory_of_device = whole.memory_of_device = lambda: CARD
         shapes = shapes._replace(num_train=shapes.batch_size)  # binding evaluates all of them once
     training = trained(shapes, *(random_tokens if size == "GPT-2" else characters)(shapes))
     source = METHODS[name](training)
-    if at_once:
-        source = replace(source, batch_size=int(at_once))
     mesh = shape and jax.make_mesh([*map(int, shape.split(","))], AXES[: shape.count(",") + 1])
     queries = np.arange(shapes.num_queries, dtype=np.int32)
     keys, weights = jax.random.split(jax.random.key(SEED), 1), training.program.full_weights()
@@ -207,6 +202,7 @@ def planned(name: str, size: str, shape: str = "", at_once: str = "") -> dict[st
         call = pull_runs.lower(source, mesh_of(mesh), keys, weights, None, queries).compile()
     if size == "GPT-2":
         tokens = SIZES[size].num_train * shapes.length
+        row["queries at once"] = min(memory.at_once(source), shapes.num_queries)
         row["operations"] = 6.0 * count(training) * tokens * (1 + source.cost.pull)
     return {"parameters": count(training)} | holds(call) | row
 
@@ -216,8 +212,8 @@ def count(training: dtda.Training) -> int:
 
 
 def holds(call: Any) -> dict[str, float]:
-    memory = call.memory_analysis()
-    return {"planned, GiB": (memory.temp_size_in_bytes + memory.output_size_in_bytes) / GIB}
+    plan = call.memory_analysis()
+    return {"planned, GiB": (plan.temp_size_in_bytes + plan.output_size_in_bytes) / GIB}
 
 
 def held() -> float:
