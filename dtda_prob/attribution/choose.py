@@ -80,9 +80,9 @@ class Choice:
         row = self.table.sel(transform=self.table.attrs["chosen"])
         text = (
             f"{name} is chosen: its effects correlate with {self.reference} by "
-            f"{float(row['direction']):.2f} +- {float(row['direction_error']):.2f} (ceiling "
-            f"{float(self.table['ceiling']):.2f}), and {self.reference} is {float(row['size']):.2f} +- "
-            f"{float(row['size_error']):.2f} times as long."
+            f"{float(row['direction']):.3f} +- {float(row['direction_error']):.1g} (ceiling "
+            f"{float(self.table['ceiling']):.3f}), and effects by {self.reference} are "
+            f"{float(row['size']):.2f} +- {float(row['size_error']):.1g} times as long."
         )
         if float(row["limit"]) > float(row["direction"]) + NOTICEABLE:
             text += (
