@@ -7,7 +7,7 @@ and divergences share the same retrainings. A score is the mean over queries of 
 correlation over subsets between predicted and retrained divergence from training on all data; "+-" is
 its standard error over subsets and retrainings. Divided by the square root of the truth's reliability
 it is the score against a truth without noise. Nothing is subtracted from the divergences. Seconds are
-for one run, including compilation, on a machine that other work shares.
+of the processor for one run, including compilation.
 """
 
 import time
@@ -74,14 +74,14 @@ def study(training: Training, methods: dict[str, tuple[Method, int]]) -> list[pd
     """Return scores, scores against a truth without noise, and scores by number of draws."""
     choice, predict, retrain = jax.random.split(jax.random.key(SEED), 3)
     subsets = dtda.random_subsets(training.program, choice, NUM_SUBSETS, 0.5, removal="drop")
-    start = time.perf_counter()
+    start = time.process_time()
     truth = evaluate.retrainings(training, retrain, subsets, num_retrainings=NUM_RETRAININGS)
-    seconds = {"truth": time.perf_counter() - start}
+    seconds = {"truth": time.process_time() - start}
     results = {}
     for name, (method, num_draws) in methods.items():
-        start = time.perf_counter()
+        start = time.process_time()
         predicted = evaluate.predictions(method(training), predict, num_draws, subsets)
-        seconds[name] = time.perf_counter() - start
+        seconds[name] = time.process_time() - start
         counts = [count for count in COUNTS if count <= num_draws]
         results[name] = evaluate.agreement_by_draws(predicted, truth, counts, DIVERGENCES)
         print(name, seconds[name], results[name]["lds"].isel(draws=-1).values, flush=True)

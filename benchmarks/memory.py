@@ -50,8 +50,8 @@ def memory() -> pd.DataFrame:
     "Bare" scores use the mean and the Wasserstein distance, with errors and intervals, but without
     permutations and resamples. "Whole" scores also have p-values from 20 permutations and the certainty
     of ranks from 100 resamples, which cost time, and memory for a block of queries: the rows cover one
-    block and two blocks. Retraining for blocks whose effects are not kept is cheap here. Other work
-    shared the two cores of the machine (load 8 to 13): with a load of 2, 400 queries took 47 seconds.
+    block and two blocks. Retraining for blocks whose effects are not kept is cheap here. Seconds are of
+    the processor, in all threads.
     """
     several = {
         "bare, effects kept": BARE | {"queries": QUERIES, "effects": "effects"},
@@ -71,7 +71,10 @@ def memory() -> pd.DataFrame:
 
 
 def time_course() -> pd.DataFrame:
-    """Follow memory and disk usage through the first row's run, at each tenth of its time."""
+    """Follow memory and disk usage through the first row's run, at each tenth of its time.
+
+    Seconds are elapsed, on a machine that other work shares.
+    """
     course = np.asarray(found["bare, effects kept"]["course"])
     chosen = np.linspace(0, len(course) - 1, 11).astype(int)
     table = pd.DataFrame(course[chosen], columns=["seconds", "resident, MiB", "on disk, GB"])
@@ -95,7 +98,7 @@ def attribute(case: dict) -> dict:
     source, path = influence(case["queries"]), Path(case["store"])
     options = dtda.Options(**{key: case[key] for key in ("num_permutations", "num_resamples")})
     course: list[tuple[float, float, float]] = []
-    start, over = time.perf_counter(), threading.Event()
+    start, spent, over = time.perf_counter(), time.process_time(), threading.Event()
 
     def watch() -> None:
         while not over.wait(0.5):
@@ -107,7 +110,7 @@ def attribute(case: dict) -> dict:
     dtda.attribute(
         source, jax.random.key(SEED), DRAWS, case["divergences"], options=options, where=where
     )
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - spent
     over.set()
     watcher.join()
     return {
