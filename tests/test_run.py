@@ -2,13 +2,16 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 
 import numpy as np
 import pytest
 import xarray as xr
+from tqdm import tqdm
 
 from dtda_prob.storage.errors import StoreError
+from dtda_prob.studies import run as running
 from dtda_prob.studies.run import Task, Where, run, unfinished
 
 MIXED = {tuple, type(None), int}
@@ -124,6 +127,7 @@ def test_a_terminal_shows_that_the_first_block_is_compiled(monkeypatch):
 
     shown = Terminal()
     monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr(running, "tqdm", partial(tqdm, mininterval=0))
     run(Toy())
     first, rest = shown.getvalue().split("\r", 2)[1:]
     assert "compiling and computing the first of 9 blocks" in first
