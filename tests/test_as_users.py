@@ -1,4 +1,4 @@
-"""A small study in a process of its own, which compiles as users' do: with none of the tests' settings."""
+"""A small study in a process of its own, which compiles as users do: without the settings of tests."""
 
 import os
 import subprocess

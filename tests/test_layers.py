@@ -109,7 +109,7 @@ def test_curvature_leaves_running_statistics_where_they_are():
 def test_trained_networks_are_passed_with_their_statistics():
     given = last(drawn("nnx")(KEY, ONES).params)
     task = dtda.Training(program("nnx"), kernels.pretrained(given), dtda.measures.loss(X, y=Y))
-    close(task.draw(KEY, ONES).value, drawn("nnx")(KEY, ONES).value, rtol=1e-5)
+    close(jax.jit(task.draw)(KEY, ONES).value, drawn("nnx")(KEY, ONES).value, rtol=1e-5)
 
 
 def test_what_does_not_carry_statistics_is_refused():

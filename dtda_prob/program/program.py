@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from numpyro.infer import init_to_uniform
 
 from dtda_prob.blocks import map_blocks
+from dtda_prob.compiling import compiled
 from dtda_prob.module import call
 from dtda_prob.program import binding
 from dtda_prob.program.data import Named, unbound
@@ -192,8 +193,7 @@ class Program(Objective):
             NotImplementedError: if examples share discrete latent sites.
         """
         self._refuse_shared("losses of single examples are not defined")
-        ones = jnp.ones(self.num_data, dtype_of(params))
-        return self.num_rows * jax.grad(in_blocks, argnums=2)(self.evaluated, params, ones)
+        return _losses(self.evaluated, params)
 
     def gradients(self, params: Params, batch_size: int = 64) -> Params:
         """Compute the gradient of each example's loss, `batch_size` at a time, along a leading axis."""
@@ -289,3 +289,9 @@ class Program(Objective):
 def _with_settings(labels: np.ndarray, names: list[str]) -> np.ndarray:
     """Label settings by their names, or by the next numbers where examples are labelled by numbers."""
     return check_unique(np.concatenate([labels, next_labels(labels, names)]))
+
+
+@compiled
+def _losses(program: Program, params: Params) -> Float[Array, " example"]:
+    ones = jnp.ones(program.num_data, dtype_of(params))
+    return program.num_rows * jax.grad(in_blocks, argnums=2)(program, params, ones)
