@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
-from tables import blown_up, regression, train
+from tables import regression, train
 
 import dtda_prob as dtda
 from dtda_prob import curvature, diagnostics, plots
@@ -178,27 +178,20 @@ def test_a_verdict_on_exact_retraining_finds_nothing_wrong(trees, tmp_path):
 
 
 def test_a_verdict_names_what_is_wrong_and_what_to_do():
+    """Of steps ten times too long that point the other way, by a curvature that has a null space."""
     training = train(FEW_STEPS)
     weights = dtda.leave_one_out(training.program, range(5))
-    wrong = blown_up(training, -10.0)
+    rough = curvature.diagonal(damping=curvature.relative(0.1))
+    wrong = dtda.influence(training, rough, factor=-10.0)
     options = diagnostics.VerdictOptions(direction="push", num_checked=2)
     found = diagnostics.verdict(wrong, KEY, weights, num_draws=16, options=options)
-    assert {
-        "length of predicted steps over retrained",
-        "cosine of predicted and retrained steps",
-    } <= {*failed(found)}
+    length = "length of predicted steps over retrained"
+    assert {length, "cosine of predicted and retrained steps"} <= {*failed(found)}
+    assert found.table["value"][length] > 3
     assert "remove less at a time" in found.text
     assert "Take another method" in found.text
     assert found.results["across_seeds"]["correlation"].max() > 0.9
-    close(found.table["value"]["length of predicted steps over retrained"], 10.0, rtol=1e-3)
     assert found.results["linear_range"].sizes["perturbation"] == 2
-
-
-def test_a_verdict_looks_at_the_curvature_where_there_is_one():
-    training = train(FEW_STEPS)
-    weights = dtda.remove(training.program, [0, 1])
-    rough = curvature.diagonal(damping=curvature.relative(0.1))
-    found = diagnostics.verdict(dtda.influence(training, rough), KEY, weights, num_draws=16)
     assert {"null_space", "along_training", "linear_range"} < set(found.results)
     assert "residuals" not in found.results
     assert "residuals: diagonal" in found.text
