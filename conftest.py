@@ -1,24 +1,42 @@
 """Run the Python of the README and the docs as tests, in a folder of their own.
 
-Tests compile far more than they run, so XLA is told to optimise less, and workers share what they have
-compiled, unless the environment says how.
+Tests compile far more than they run, so XLA is told to optimise less, and what is compiled is kept for
+the next run, unless the environment says how.
 """
 
 import gc
 import os
+import platform
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+_DAYS = 3
+"""How long compiled code is kept: programs that have changed leave theirs behind."""
+
+
+def _compiled() -> str:
+    """Return the folder of compiled code, of this machine alone, without what is old."""
+    folder = platformdirs.user_cache_path("dtda_prob", appauthor=False) / "tests" / platform.node()
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if time.time() - path.stat().st_mtime > _DAYS * 86_400:
+            path.unlink(missing_ok=True)
+    return str(folder)
+
+
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Workers are started with this environment, so that they find the folder and make none.
-    _compiled = tempfile.TemporaryDirectory(prefix="compiled-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    # Workers are started with this environment, so that they find the folder.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled()
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
