@@ -190,10 +190,7 @@ STEPS = {
     "retrained": ("sample", "mine.py", "--remove", "row 1,row 3", "--remove", "last, not least"),
     "predicted": ("push", "mine.py:exactly", "--remove", "row 1,row 3", "--remove", "last, not least"),
     "scores": ("attribute", "mine.py", "--method", "exactly", "--draws", "4", "--top", "3"),
-    "fused": (
-        *("attribute", "mine.py", "--method", "exactly", "--draws", "4", "--retrainings", "8"),
-        *("--name", "fused"),
-    ),
+    "fused_8": ("attribute", "mine.py:exactly", "--draws", "4", "--retrainings", "8"),
     "check": ("evaluate", "mine.py:exactly", "--weights", "pairs", "--draws", "4", "--name", "check"),
     "verdict": ("diagnose", "mine.py:exactly", "--draws", "16", "--number", "3"),
 }
@@ -255,6 +252,7 @@ def test_what_is_kept_is_what_the_library_gives(study):
     kinds = dtda.contents(folder / "s.zarr")["kind"]
     assert (kinds["check"], kinds["verdict"], kinds["scores"]) == ("agreement", "verdict", "scores")
     assert kinds["examples"] == "examples"
+    assert "fused.retrained" in kinds  # by which more retrainings add to these
     verdict = dtda.load(folder / "s.zarr")["verdict"]
     assert {"value", "error", "threshold", "passed"} <= set(verdict.data_vars)
     assert "checks are passed" in verdict.attrs["text"]

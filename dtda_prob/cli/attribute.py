@@ -32,7 +32,7 @@ NUM_QUERIES = 2
 @click.command(
     epilog="Example: dtda attribute experiment.py study.zarr --divergence mean --divergence variance"
 )
-@computes("scores", 16, "Number of draws, at least 3.")
+@computes("", 16, "Number of draws, at least 3.", shown="scores; fused_N by N retrainings")
 @click.option(
     "--divergence",
     "divergences",
@@ -56,7 +56,8 @@ NUM_QUERIES = 2
     "--retrainings",
     default=0,
     show_default=True,
-    help="Subsets to retrain, by which mean scores are corrected; at least 8, or 0.",
+    help="Subsets to retrain, by which mean scores are corrected; at least 8, or 0. They add to the "
+    "subsets that the study has.",
 )
 def attribute(
     step: Step,
@@ -74,6 +75,9 @@ def attribute(
     """
     if retrainings:
         _check_mean(divergences)
+    usual, shared = (f"fused_{retrainings}", "fused") if retrainings else ("scores", "scores.effects")
+    effects = f"{step.name}.effects" if step.name else shared
+    step = step._replace(name=step.name or usual)
     experiment, draws = step.load(), step.draws
     source, new = step.prediction(experiment)
     import jax
@@ -83,7 +87,7 @@ def attribute(
 
     key, there = jax.random.key(step.seed), step.existing()
     can_pull = source.cost.pull == source.cost.pull  # else NaN
-    effects = f"{step.name}.effects" if keep_effects and can_pull else ""
+    effects = effects if keep_effects and can_pull else ""
     with step.where(effects) as where:
         price = partial(price_of_scores, source, key, draws, new, where=where)
         if retrainings:
