@@ -12,16 +12,16 @@ first row is the push-forward alone, with the errors that `attribute` states; th
 without a retraining of its own, by the retrainings of the choice of the push-forward (4 keys of 23
 other groups, as `choose` retrains by default). The others are means over as many sets of retrainings as
 there are in all of them, up to twenty; "gain" is what is added to the push-forward alone, "+-" its
-error by sets and queries. "Error" is the mean squared error of the largest single effects, less the
-truth's own, relative to their mean square. `fuse` retrains subsets that lack a tenth of the examples;
-"halves" are subsets made for the question: each lacks one half of up to 30 examples of the largest
-predicted effects, the next one the other half, with random others up to a tenth. "Datamodel" is ridge
-regression on the same retrainings, with the best of four penalties on the very truth, which nobody
-knows. "Stacked" is the weighted sum of push-forward and datamodel that predicts left-out retrainings
-best. Coverage is of 90 % intervals in per cent, with the truth's own error added; "by quarter" from the
-smallest to the largest single scores. "Rise" is how much the measurement of a query rises without the
-highest-scoring hundredth of the examples, relative to the push-forward's choice. Up to 8 trainings on
-all data come on top.
+error by sets, queries and rows of the truth. "Error" is the mean squared error of the largest single
+effects, less the truth's own, relative to their mean square. `fuse` retrains subsets that lack a tenth
+of the examples; "halves" are subsets made for the question: each lacks one half of up to 30 examples of
+the largest predicted effects, the next one the other half, with random others up to a tenth.
+"Datamodel" is ridge regression on the same retrainings, with the best of four penalties on the very
+truth, which nobody knows. "Stacked" is the weighted sum of push-forward and datamodel that predicts
+left-out retrainings best. Coverage is of 90 % intervals in per cent, with the truth's own error added;
+"by quarter" from the smallest to the largest single scores. "Rise" is how much the measurement of a
+query rises without the highest-scoring hundredth of the examples, relative to the push-forward's
+choice. Up to 8 trainings on all data come on top.
 """
 
 import resource
@@ -372,8 +372,25 @@ def averaged(several: list[Evidence], asked: Mapping[str, Asked], true: Effects)
     row = means([coverage(one, true) for one in found]) | means(moved)
     for name, gain, error in (("LDS", "gain", "+-"), ("singles", "gain ", "+- ")):
         gains = np.stack([one[name] - base[name] for one in moved])
-        row |= {gain: gains.mean(), error: error_of(gains)}
+        row |= {
+            gain: gains.mean(),
+            error: (error_of(gains) ** 2 + by_row(name, found, asked, true)) ** 0.5,
+        }
     return row
+
+
+def by_row(name: str, found: list, asked: Mapping[str, Asked], true: Effects) -> float:
+    """Return the variance of the mean gain by the rows of the truth, by the jackknife."""
+    each = "groups" if name == "LDS" else "singles"
+    before, truth = asked[each].predicted.mean, true[each].mean(0)
+
+    def gain(some: np.ndarray) -> float:
+        measure = lambda scores: CORRELATIONS[each](scores[:, some], truth[:, some]).mean()  # noqa: E731
+        return np.mean([measure(one[each].mean) for one in found]) - measure(before)
+
+    number = truth.shape[1]
+    gains = [gain(np.delete(np.arange(number), i)) for i in range(number)]
+    return float((number - 1) * np.var(gains))
 
 
 def means(tables: list[dict[str, np.ndarray]]) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def test_the_choice_among_methods_is_made_by_retraining(training):
     close(choice.push_forward.factor, 1.0, rtol=0.35)
     close(choice.table.sel(transform=good.name)["size"], 4.0, rtol=0.35)
     assert choice.perturbations.sizes == {"perturbation": 8, "example": NUM}
+    assert choice.shifts.shape == (4, 40, 8)  # of all queries, of which 32 are compared
     assert len(choice.push_forward.training.measure.queries) == 40
     assert "is chosen: its effects correlate with retraining" in str(choice)
     assert "multiplied by" in choice.summary
@@ -138,7 +139,7 @@ def test_retrainings_of_a_choice_are_kept_and_shared(training, tmp_path):
     arms = dtda.evaluate.retrainings(
         small, choice.key, choice.perturbations, num_retrainings=4, where=where
     )
-    assert arms.sizes["perturbation"] == 8
+    close(choice.shifts, arms["perturbed"] - arms["full"], rtol=1e-6)
 
 
 def test_what_cannot_be_chosen_is_refused():

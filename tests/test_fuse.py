@@ -77,7 +77,8 @@ def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> t
     joint = v["slope"] * np.outer(both, both) + moved @ np.diag(own) @ moved.T
     seen = np.append(evidence.seen, np.zeros(len(change)))
     by_sampling, covariance = TRUE.multiple * (1 - TRUE.own * seen), apart.T @ apart / (DRAWS - 3)
-    joint += np.outer(by_sampling, by_sampling) * covariance / DRAWS
+    either = np.arange(len(seen)) < SUBSETS  # neither informs about the mean of the other
+    joint += np.outer(by_sampling, by_sampling) * covariance / DRAWS * (either[:, None] == either)
     joint += v["shared"] * square * np.outer(size, size)
     noise = (evidence.variance[query] + square) * (
         v["key"] * (evidence.key[:, None] == evidence.key) + v["noise"] * np.eye(SUBSETS)
@@ -90,7 +91,8 @@ def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> t
     expected = (known.mean + TRUE.own * (evidence.own - known.mean))[query]
     left = evidence.retrained[query] - TRUE.multiple * expected
     mean = TRUE.multiple * future.mean[query] + gain @ left
-    return mean, np.diag(joint[new, new] - gain @ joint[old, new])
+    measured = np.diag(joint[old, old] + noise)
+    return mean, np.diag(joint[new, new] - gain @ joint[old, new]), measured
 
 
 @pytest.mark.parametrize("single", [True, False], ids=["each example", "groups"])
@@ -101,14 +103,22 @@ def test_effects_are_those_of_the_joint_normal(program, single):
     perturbed = LeaveOneOut(program) if single else Rows(rows)
     asked = asked_of(slopes, perturbed)
     found = fusion.fused([TRUE], evidence, asked, 4000)
+    _, priors = fusion._made_up(TRUE, evidence, asked, 4000, rng)
     for query in (0, 7):
-        mean, variance = dense(evidence, asked, rows.values - 1, query)
+        mean, variance, measured = dense(evidence, asked, rows.values - 1, query)
         close(found.mean[query], mean, rtol=1e-3, atol=1e-5 * np.abs(mean).max())
         close(found.variance[query], variance, rtol=1e-3)
         samples = found.samples[:, query]
         close(samples.var(0), variance, rtol=0.15)
         assert (np.abs(samples.mean(0) - mean) < 5 * np.sqrt(variance / 4000)).all()
+        close(priors[:, query].var(0), measured, rtol=0.15)
     assert (found.variance < found.prior).all()
+    other = TRUE._replace(multiple=1.2, noise=0.4)
+    both = fusion.fused([TRUE, other], evidence, asked, 2)
+    means = np.stack([found.mean, fusion.fused([other], evidence, asked, 2).mean])
+    close(both.mean, means.mean(0), rtol=1e-5, atol=1e-7)
+    within = fusion.fused([centre([TRUE, other])], evidence, asked, 2).variance
+    close(both.variance, within + means.var(0), rtol=1e-5)
 
 
 def test_what_is_learned_is_what_made_the_retrainings(program):

@@ -2,10 +2,12 @@
 
 The effect of weights w on a query is the sum over the examples of (w - 1) times a slope, which is not
 known. A priori it is a multiple of what the push-forward predicts, plus an error of its own for each
-example. Retraining a subset measures a sum of slopes, with noise. Everything is normal, so that effects
-given the retrainings are known in closed form through a matrix of subsets by subsets. The few variances
-are not known either: effects are averaged over values of them that the retrainings of all queries leave
-probable. See docs/mathematics.md.
+example. Retraining a subset measures a sum of slopes, with noise. How far the mean of the draws is from
+the mean over seeds is noise too, and is not inferred: draws and retrainings share keys, so that little
+of it is seen, and what is wrong with the model would be taken for it, many times as large. Everything
+is normal, so that effects given the retrainings are known in closed form through a matrix of subsets by
+subsets. The few variances are not known either: effects are averaged over values of them that the
+retrainings of all queries leave probable. See docs/mathematics.md.
 """
 
 from typing import NamedTuple
@@ -107,19 +109,9 @@ def _moved(values: Values, evidence: Evidence, asked: Asked, solved: Several) ->
     """Return the covariance of effects and retrainings, times solutions for the latter."""
     known, future = evidence.predicted.light(), asked.predicted
     slope = np.float32(values.slope) * (solved * known.mean).sum(-1, keepdims=True)
-    unseen = solved * _seen(values.multiple**2 / pairs(len(known.apart)), values, evidence)
-    by_draw = _by_query(unseen, known.apart.transpose(1, 2, 0))
     shared = (np.float32(values.shared) * (solved @ known.size**2))[..., None]
     own = _errors(values, evidence) * (solved @ evidence.change)
-    moved = slope * future.mean
-    moved += _by_query(by_draw, future.apart.swapaxes(0, 1))
-    moved += shared * future.size**2
-    return moved + asked.change(own)
-
-
-def _seen(scale: float, values: Values, evidence: Evidence) -> Float[np.ndarray, " row"]:
-    """Return, times a scale, how much each retraining says of what the draws' mean misses."""
-    return (scale * (1 - values.own * evidence.seen)).astype(np.float32)
+    return slope * future.mean + shared * future.size**2 + asked.change(own)
 
 
 def _variances(
@@ -131,9 +123,7 @@ def _variances(
     scale, own = values.multiple**2 / pairs(len(known.apart)), _errors(values, evidence)
     prior = slope * future.mean**2 + np.float32(scale) * (future.apart**2).sum(0)
     prior += shared * future.size**4 + asked.squares(own)
-    unseen = known.apart * _seen(scale, values, evidence)
     cross = asked.change(own[:, None] * evidence.change)
-    cross += unseen.transpose(1, 2, 0) @ future.apart.swapaxes(0, 1)
     cross += slope * known.mean[:, :, None] * future.mean[:, None]
     cross += shared * (known.size[:, None] ** 2 * future.size**2)
     lower = np.linalg.inv(np.linalg.cholesky(covariance(values, terms))).astype(np.float32)
@@ -147,15 +137,15 @@ def _made_up(
     known, square, unit = evidence.predicted, evidence.square[:, None], evidence.unit[:, None]
     queries, draws = len(square), len(known.apart)
     slope = _normal(rng, values.slope, number, queries, 1)
-    weight = _normal(rng, values.multiple**2 / pairs(draws), number, queries, draws)
+    sampled = values.multiple**2 / pairs(draws)
     shared = _normal(rng, values.shared * square, number, queries, 1)
     effects, measured = (
         slope * rows.mean
-        + _by_query(weight, rows.apart.swapaxes(0, 1)) * unseen
         + shared * rows.size**2
+        + unseen * _by_query(_normal(rng, sampled, number, queries, draws), rows.apart.swapaxes(0, 1))
         for rows, unseen in (
             (asked.predicted, np.float32(1)),
-            (known, _seen(1.0, values, evidence)),
+            (known, 1 - values.own * evidence.seen),
         )
     )
     own = _normal(rng, _errors(values, evidence), number, *evidence.slopes.shape)
