@@ -135,7 +135,7 @@ def found():
             return sides, moments, [_expected(layout, rows, basis) for layout, basis in pairs]
 
         weights = jnp.ones(NUM_DATA).at[2].set(0.3).at[4].set(0.0)
-        numbers = jax.tree.map(np.asarray, both(program, program.init(KEY), weights))
+        numbers = jax.tree.map(np.asarray, both(program, jax.jit(program.init)(KEY), weights))
         each = zip(layouts.items(), *numbers, strict=True)
         return names, {name: (*layout, *numbers) for (name, layout), *numbers in each}
 

@@ -43,7 +43,7 @@ RUN = "`svi`"
 SOME = ["unroll", "influence", "cosine", "finetune", "importance"]
 """Transforms that it is run with; `test_laws` runs all."""
 
-FOLLOWING = ["unroll", "segments", "trajectory", "cosine"]
+FOLLOWING = ["unroll", "segments", "trajectory"]
 """Transforms that go through training; the others see no more of a kernel than its outcome."""
 
 KINDS = ["`sgd`, multiples of gradients", "`in_precision`", "`hmc`"]

@@ -120,22 +120,18 @@ def test_the_covariance_with_the_losses_is_the_response_of_the_posterior_mean():
     assert error.max() < 0.1 * np.abs(expected).max()
 
 
-def test_reweighing_draws_from_the_posterior_without_the_data():
+def test_reweighing_draws_from_the_posterior_without_the_data_and_keeps_draws_where_weights_stay():
     training, new = train(dtda.kernels.exact(), measure=slopes), np.ones(NUM_DATA)
     new[3] = 0.0
     push_forward = dtda.importance(training, jax.random.key(5), num_draws=4000)
     keys, goal = jax.random.split(KEY, 2000), jnp.asarray(new)
-    moved = jax.jit(jax.vmap(push_forward.push, (0, None, None)))(keys, ones(), goal).value[:, 0]
+    several = jax.jit(jax.vmap(push_forward.push, (0, None, None)))
+    assert (several(keys, ones(), ones()).value[0, 0] == draw(training, ones(), keys[0]).value).all()
+    moved = several(keys, ones(), goal).value[:, 0]
     covariance = np.linalg.inv(precision(new))
     error = np.sqrt(np.diag(covariance) / 1000)
     assert (np.abs(moved.mean(0) - mode(new)) < 4 * error).all()
     close(np.cov(moved.T), covariance, atol=0.15 * np.diag(covariance).max())
-
-
-def test_reweighing_to_the_same_weights_keeps_every_draw():
-    training = train(dtda.kernels.exact(), measure=slopes)
-    push_forward = dtda.importance(training, KEY, num_draws=100)
-    assert (push(push_forward, ones(), ones()).value == draw(training, ones()).value).all()
     with pytest.raises(NotImplementedError, match="direction='push'"):
         push_forward.pull(KEY, ones())
 

@@ -20,6 +20,7 @@ class Case(NamedTuple):
         make: from a training, and the options `at` and `space` where it is linear, to the transform.
         linear: its push is linear in the new weights.
         any_kernel: it goes with any kernel that has a derivative; others need steps of gradients.
+        curved: it takes a curvature, and is tested where the Hessian is not the Gauss-Newton matrix.
         alike: its push and its pull are those of another case, of other numbers, or have tests of
             their own.
     """
@@ -27,6 +28,7 @@ class Case(NamedTuple):
     make: Callable[..., PushForward]
     linear: bool = True
     any_kernel: bool = False
+    curved: bool = False
     alike: bool = False
 
 
@@ -62,14 +64,14 @@ CASES = {
     "unroll": Case(dtda.unroll, any_kernel=True, alike=True),
     "unroll by Gauss-Newton steps": Case(_unroll_gauss_newton, alike=True),
     "influence by dense Hessian": Case(dtda.influence, any_kernel=True, alike=True),
-    "influence by damped Hessian": Case(_influence(dtda.curvature.dense(damping=0.1))),
-    "segments": Case(_segments),
+    "influence by damped Hessian": Case(_influence(dtda.curvature.dense(damping=0.1)), curved=True),
+    "segments": Case(_segments, curved=True),
     "trajectory": Case(_trajectory),
     "covariance": Case(_covariance),
     "influence by Kronecker factors": Case(
         _influence(dtda.curvature.kronecker(damping=0.1)), alike=True
     ),
-    "newton": Case(_newton, linear=False),
+    "newton": Case(_newton, linear=False, curved=True),
     "finetune": Case(_finetune, linear=False),
 }
 SPACES = ("outputs", "parameters", "measurement")
