@@ -90,15 +90,13 @@ def attribute(
     effects = effects if keep_effects and can_pull else ""
     with step.where(effects) as where:
         price = partial(price_of_scores, source, key, draws, new, where=where)
+        score = partial(dtda.attribute, source, key, draws, divergences, new, where=where)
         if retrainings:
             price = partial(price_of_fused, source, key, draws, retrainings, new)
+            score = partial(dtda.fuse, source, key, draws, retrainings, new, where=where)
         is_done = there is not None and there.finished == 1
         cost = step.announce(f"Scores by {source.name}", None if is_done else price)
-        scores = (
-            dtda.fuse(source, key, draws, retrainings, new, where=where)
-            if retrainings
-            else dtda.attribute(source, key, draws, divergences, new, where=where)
-        ).load()
+        scores = score().load()
     step.keep_examples(experiment)
     findings = _findings(scores, top, rate)
     number = f"{draws} draws{f' and {retrainings} retrainings' if retrainings else ''}"

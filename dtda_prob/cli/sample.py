@@ -91,8 +91,8 @@ def _draw(
     import dtda_prob as dtda
     from dtda_prob.sampling import price_of_sample
 
-    draws = step.draws
-    if experiment.training.kernel.num_states == 1 and (draws < 1 or draws % 4):
+    draws, by_chain = step.draws, experiment.training.kernel.num_states > 1
+    if not by_chain and (draws < 1 or draws % 4):
         raise click.BadParameter(f"{draws} must be a positive multiple of 4", param_hint="--draws")
     key, missing = jax.random.key(step.seed), _missing(step.existing(), draws, weights)
     with step.where() as where:
@@ -100,19 +100,26 @@ def _draw(
         cost = step.announce(task, price if missing else None)
         tree = dtda.sample(source, key, draws, weights, where=where)
     step.keep_examples(experiment)
-    values, by_chain = _values(tree), experiment.training.kernel.num_states > 1
+    moved = (None, None) if weights is None else _moved(step, tree, by_chain)
+    lines, result = _summary(tree, by_chain, *moved)
+    saved = f"{draws} draws are saved as {step.name} in {step.store}."
+    about = {"store": step.store, "name": step.name, "draws": draws, **cost}
+    return Result([saved, *lines], about | result, then)
+
+
+def _summary(
+    tree: "xr.DataTree", by_chain: bool, full: str | None, moved: "pd.DataFrame | None"
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the moments of a sample and its change from another, for readers and as one object."""
+    values = _values(tree)
     moments = _means(values, by_chain).assign(sd=values.std(DRAWS, ddof=1).values.ravel())
-    full, moved = (None, None) if weights is None else _moved(step, tree, by_chain)
-    lines = [
-        f"{draws} draws are saved as {step.name} in {step.store}.",
-        *_table(moments, f"{values.name}", "mean +- error", "sd over draws"),
-        *([] if moved is None else _table(moved, f"change from {full} (same keys)", "mean +- error")),
-    ]
-    diverging = int(_stats(tree)["diverging"].sum())
-    result = {"store": step.store, "name": step.name, "draws": draws, **cost}
-    result |= {"measure": values.name, **moments.to_dict("list"), "diverging": diverging}
+    lines = _table(moments, f"{values.name}", "mean +- error", "sd over draws")
     change = None if moved is None else {"from": full, **moved.to_dict("list")}
-    return Result(lines, result | {"moved": change}, then)
+    if moved is not None:
+        lines += _table(moved, f"change from {full} (same keys)", "mean +- error")
+    diverging = int(_stats(tree)["diverging"].sum())
+    result = {"measure": values.name, **moments.to_dict("list"), "diverging": diverging}
+    return lines, result | {"moved": change}
 
 
 def _missing(there: "pd.Series | None", draws: int, weights: Any) -> int:

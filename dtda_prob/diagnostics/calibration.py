@@ -82,32 +82,34 @@ def calibration(
     cells, pooled = _test(*arms, num_permutations, rng)
     errors, pooled_error = _errors(*arms, levels, num_resamples, rng)
     spoilt = np.isnan(np.concatenate(arms)).any(0)
-    apart = {
-        "pit": ("draw", pit),
-        "coverage": ("level", covered),
-        "coverage_error": ("level", errors),
-        "p_value": (None, cells.p_value),
-        "difference": ("probability", cells.difference),
-        "band": ("probability", cells.band),
-    }
-    together = {
-        "pooled_coverage": ("level", covered.mean(1)),
-        "pooled_coverage_error": ("level", pooled_error),
-        "pooled_p_value": ((), pooled.p_value[0]),
-        "pooled_difference": ("probability", pooled.difference[:, 0]),
-        "pooled_band": ("probability", pooled.band[:, 0]),
-    }
+    apart = {"pit": (("draw",), pit)} | _fields(cells, covered, errors)
+    alone = Uniformity(*(field[..., 0] for field in pooled))
+    together = _fields(alone, covered.mean(1), pooled_error, "pooled_")
     known = {k: (lead, np.where(spoilt, np.nan, x)) for k, (lead, x) in apart.items()}
     result = _laid_out(first, known).assign(xr.Dataset(together).where(not spoilt.any()))
     return result.assign_coords(level=list(levels), probability=np.arange(1, n + 1) / (n + 1))
 
 
-def _laid_out(like: xr.DataArray, fields: dict[str, tuple[str | None, np.ndarray]]) -> xr.Dataset:
+def _fields(
+    test: Uniformity, coverage: np.ndarray, errors: np.ndarray, prefix: str = ""
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Return the fields of a result by name, with their leading dimensions."""
+    fields = {
+        "coverage": (("level",), coverage),
+        "coverage_error": (("level",), errors),
+        "p_value": ((), test.p_value),
+        "difference": (("probability",), test.difference),
+        "band": (("probability",), test.band),
+    }
+    return {prefix + name: field for name, field in fields.items()}
+
+
+def _laid_out(like: xr.DataArray, fields: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> xr.Dataset:
     """Restore the dimensions of arrays whose last axis runs over cells."""
     shape, dims = like.shape[1:], like.dims[1:]
     return xr.Dataset(
         {
-            name: ((*([lead] if lead else []), *dims), values.reshape(*values.shape[:-1], *shape))
+            name: ((*lead, *dims), values.reshape(*values.shape[:-1], *shape))
             for name, (lead, values) in fields.items()
         },
         {dim: like[dim].values for dim in dims if dim in like.coords},

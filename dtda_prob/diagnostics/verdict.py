@@ -127,10 +127,8 @@ def verdict(
         for name, run in _of_transform(source, key, weights, options).items():
             _attempt(name, run, results, left_out)
         if "linear_range" in results:
-            change = new - old
-            square = (change**2).sum([dim for dim in change.dims if dim != "draw"])
-            results["shifts"] = results["shifts"].assign(length=np.sqrt(square))
-            own = change.isel(perturbation=longest).values
+            results["shifts"] = results["shifts"].assign(length=_length_by_draw(new - old))
+            own = (new - old).isel(perturbation=longest).values
             compare = partial(_across_seeds, source, key, weights, own, results)
             _attempt("across_seeds", compare, results, left_out)
     return judge(results, left_out)
@@ -188,6 +186,10 @@ def _of_draws(old: xr.DataArray, new: xr.DataArray, num_chains: int, num_states:
             }
         ),
     }
+
+
+def _length_by_draw(change: xr.DataArray) -> xr.DataArray:
+    return (change**2).sum([dim for dim in change.dims if dim != "draw"]) ** 0.5
 
 
 def _of_transform(

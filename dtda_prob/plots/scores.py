@@ -34,15 +34,8 @@ def shift_against_spread(
     Raises:
         ValueError: if the scores lack one of these divergences.
     """
-    chosen = dataset_of(scores).sel(query=list(queries))
-    known = chosen["divergence"].values.tolist()
-    if not {"mean", "variance"} <= {*known}:
-        raise ValueError(
-            f"scores are by {known}, and this picture takes 'mean' and 'variance': attribute with "
-            'divergences=["mean", "variance"], or --divergence mean --divergence variance'
-        )
-    mean, variance = (chosen.sel(divergence=name) for name in ("mean", "variance"))
-    sd = chosen["sd"]
+    mean, variance = _mean_and_variance(dataset_of(scores).sel(query=list(queries)))
+    sd = mean["sd"].reset_coords(drop=True)
     points = on_axes(
         x=mean["score"] / sd,
         y=variance["score"] / (2 * sd**2),
@@ -60,6 +53,22 @@ def shift_against_spread(
     }
     titled(panels, titles, "query")
     return label_axes(panels, "change of the mean, in sd", "relative change of the sd")
+
+
+def _mean_and_variance(scores: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return the scores by both divergences.
+
+    Raises:
+        ValueError: if the scores lack one of them.
+    """
+    known = scores["divergence"].values.tolist()
+    if not {"mean", "variance"} <= {*known}:
+        raise ValueError(
+            f"scores are by {known}, and this picture takes 'mean' and 'variance': attribute with "
+            'divergences=["mean", "variance"], or --divergence mean --divergence variance'
+        )
+    mean, variance = (scores.sel(divergence=name) for name in ("mean", "variance"))
+    return mean, variance
 
 
 def ranks(

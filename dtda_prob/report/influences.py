@@ -245,10 +245,10 @@ def ranked(scores: Scores, mean: xr.Dataset) -> pd.DataFrame:
 
 
 def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> Table:
-    meaning = scores.meaning(divergence)
-    total, found = one[scores.dim].size, int((one["q_value"] <= RATE).sum())
-    outstanding, whole = int(stand_out(one, RATE).sum()), float(abs(one["score"]).sum()) or 1.0
-    one = one.isel({scores.dim: ends(one["score"].values, scores.top, meaning.signed)}).sortby("rank")
+    meaning, whole = scores.meaning(divergence), float(abs(one["score"]).sum()) or 1.0
+    shown = ends(one["score"].values, scores.top, meaning.signed)
+    note = _note(one, len(shown), meaning.signed)
+    one = one.isel({scores.dim: shown}).sortby("rank")
     value = {str(name): column.values.astype(float) for name, column in one.data_vars.items()}
     rows, score = _rows(value, meaning.unit), value["score"]
     level, top = (scores.dataset.attrs.get(name, "") for name in ("level", "top"))
@@ -270,14 +270,22 @@ def _of_query(scores: Scores, one: xr.Dataset, divergence: str, query: str) -> T
         f"{often} of the rank": rows._replace(scale=1, decimals=0).interval("rank_lower", "rank_upper"),
         f"Among the first {top}": rows.share("top_probability", "share of resamples of the draws"),
     }
-    ways = "in either direction" if meaning.signed else "distances"
-    note = (
-        f"{count(len(score), 'row')} of {total:,}, the largest {ways}. {found:,} of {total:,} are "
+    caption = f"Most influential {scores.things} by {divergence}, query {query}"
+    return Table(caption, columns | _features(scores, one, columns), note)
+
+
+def _note(one: xr.Dataset, num_shown: int, signed: bool) -> str:
+    """Return how many scores of a query are shown, significant and outstanding."""
+    total, found = one["score"].size, int((one["q_value"] <= RATE).sum())
+    outstanding, ways = (
+        int(stand_out(one, RATE).sum()),
+        "in either direction" if signed else "distances",
+    )
+    return (
+        f"{count(num_shown, 'row')} of {total:,}, the largest {ways}. {found:,} of {total:,} are "
         f"significant (FDR ≤ {RATE:.0%}), and {outstanding:,} of them at least {STANDS_OUT:.0f} times "
         "as large as the average."
     )
-    caption = f"Most influential {scores.things} by {divergence}, query {query}"
-    return Table(caption, columns | _features(scores, one, columns), note)
 
 
 def _of_mean(scores: Scores, mean: xr.Dataset, divergence: str) -> Table:
