@@ -2,7 +2,7 @@
 
 ALL = ("digits", "images", "text")
 PERCEPTRONS = ("digits", "images")
-LIMIT = {"digits": 45, "images": 30, "text": 12}
+LIMIT = {"digits": 45, "images": 30, "text": 30}
 """Processor seconds of a setting, after which no further model is begun."""
 LIBRARIES = {
     "baselines": {
@@ -15,6 +15,7 @@ LIBRARIES = {
     "dattri": {
         "conjugate gradients, default": ALL,
         "conjugate gradients, regularization 0.01": ALL,
+        "conjugate gradients, regularization 1": ("text",),
     },
     "trak": {"TRAK, default": ALL, "TRAK, dimension 512": ALL, "TRAK, lambda 100": ALL},
     "pydvl": {

@@ -38,7 +38,7 @@ def stop(*ignored) -> None:
 def main(folder: Path, library: str, setting: str, limit: float) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, 2 * limit)
+    signal.setitimer(signal.ITIMER_PROF, 4 * limit)
     task, before = Task.load(folder), megabytes()
     states = task.states()
     made = {}

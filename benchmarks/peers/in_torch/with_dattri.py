@@ -36,7 +36,12 @@ def regularized(task, state, seed):
     return cg(task, state, seed, max_iter=10, regularization=1e-2)
 
 
+def convex(task, state, seed):
+    return cg(task, state, seed, max_iter=10, regularization=1.0)
+
+
 SETTINGS = {
     "conjugate gradients, default": (cg, (loaders, attribute)),
     "conjugate gradients, regularization 0.01": (regularized, (loaders, attribute, cg)),
+    "conjugate gradients, regularization 1": (convex, (loaders, attribute, cg)),
 }
