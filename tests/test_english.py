@@ -40,7 +40,7 @@ def units() -> dict[str, list[Path]]:
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("notebooks/*.py"),
     ]
-    pages += ROOT.glob("benchmarks/**/*.py")
+    pages += [path for path in ROOT.glob("benchmarks/**/*.py") if "cache" not in path.parts]
     files = code | {str(path.relative_to(ROOT)): [path] for path in pages}
     return {name: paths for name, paths in sorted(files.items()) if paths}
 
