@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -40,6 +40,13 @@ class Module(eqx.Module):
     def __hash__(self) -> int:
         leaves, structure = jax.tree.flatten(self)
         return hash((structure, tuple(_shape(leaf) if _is_array(leaf) else leaf for leaf in leaves)))
+
+    def _with(self, **fields: Any) -> Self:
+        """Return a copy with other fields, which are not checked."""
+        copy = object.__new__(type(self))
+        for name in type(self).__dataclass_fields__:
+            object.__setattr__(copy, name, fields.get(name, getattr(self, name)))
+        return copy
 
 
 def shown(module: Module) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from dtda_prob.compiling import is_tracer
 from dtda_prob.curvature.filters import (
     Damped,
     Damping,
@@ -20,7 +21,6 @@ from dtda_prob.curvature.filters import (
     as_damping,
     auto,
     check_damping,
-    is_traced,
     relative,
 )
 from dtda_prob.curvature.matrices import MatrixLike, check_features, resolve
@@ -190,7 +190,7 @@ class Curvature(Module):
                 f"{self}: damping='auto' is one over the total step size of training, and this kernel "
                 "has one for each parameter; use influence, newton or segments, or pass a number"
             )
-        if is_traced(total):
+        if is_tracer(total):
             return self._factor / total
         if total == 0:
             raise ValueError(

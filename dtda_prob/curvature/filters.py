@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Literal
 
-import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dtda_prob.compiling import is_tracer
 from dtda_prob.module import Module
 
 Scalar = float | Float[Array, ""]
@@ -75,7 +75,7 @@ class Multiple(Module):
     factor: Scalar
 
     def __check_init__(self) -> None:
-        if not (is_traced(self.factor) or 0 < self.factor < float("inf")):
+        if not (is_tracer(self.factor) or 0 < self.factor < float("inf")):
             raise ValueError(f"factor={self.factor} must be finite and above 0")
 
 
@@ -107,7 +107,7 @@ def check_damping(damping: Damping, method: str | None = None) -> None:
     Raises:
         ValueError: if `damping` is negative or not finite, or 0 where a method is named.
     """
-    if isinstance(damping, Multiple) or is_traced(damping):
+    if isinstance(damping, Multiple) or is_tracer(damping):
         return
     if isinstance(damping, str) and damping == "auto":
         return
@@ -121,8 +121,3 @@ def check_damping(damping: Damping, method: str | None = None) -> None:
             f"damping=0: {method} cannot invert a singular curvature; pass a positive damping, or use "
             "the pseudo-inverse of dense, gram or lanczos"
         )
-
-
-def is_traced(value: object) -> bool:
-    """Return whether a value is known only when compiled code runs."""
-    return isinstance(value, jax.core.Tracer)

@@ -82,9 +82,3 @@ class Measure(Module):
                 f"measure {self.name!r} has values of shape {shape}, not (query,) or (query, output)"
             )
         return measure._with(names=Named(check_labels(queries, shape[0], "queries", "query")))
-
-    def _with(self, **fields: Any) -> Self:
-        copy = object.__new__(type(self))
-        for name in type(self).__dataclass_fields__:
-            object.__setattr__(copy, name, fields.get(name, getattr(self, name)))
-        return copy

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool
 from numpyro import handlers
 
 from dtda_prob.program.layout import Layout
-from dtda_prob.program.plates import Site, Sites, frames, is_latent
+from dtda_prob.program.plates import Site, Sites, frames, is_latent, is_observed
 
 ROUNDS = 4
 """Random assignments of discrete sites by which examples are compared."""
@@ -65,7 +65,7 @@ def of_examples(sites: Sites, layout: Layout) -> Discrete | None:
     observed = tuple(
         name
         for name, site in sites.items()
-        if _is_observed(site) and layout.holds(site) and layout.plate(site) == plate
+        if is_observed(site) and layout.holds(site) and layout.plate(site) == plate
     )
     nested = _is_nested(sites, (*sizes, *observed), plate)
     return Discrete(tuple(sizes.items()), observed, plate, nested, num_batch_dims(sites))
@@ -222,7 +222,3 @@ def _num_values(site: Site) -> int:
             f"latent site {site['name']!r} is discrete and takes infinitely many values, which cannot "
             "be summed; marginalise it by hand, for instance with a mixture distribution"
         ) from error
-
-
-def _is_observed(site: Site) -> bool:
-    return site["type"] == "sample" and not is_latent(site)

@@ -17,6 +17,7 @@ from dtda_prob.program.plates import (
     frames,
     has_own_value,
     is_latent,
+    is_observed,
     num_batch_dims,
     plate_sizes,
 )
@@ -212,7 +213,7 @@ def layout_of(sites: Sites, choice: Choice) -> Layout:
     Raises:
         ValueError: if nothing is found, there are several ways, or a choice holds no observation.
     """
-    observed = {name: site for name, site in sites.items() if _is_observed(site)}
+    observed = {name: site for name, site in sites.items() if is_observed(site)}
     chosen = _found(sites, observed) if choice is None else choice
     names = [chosen] if isinstance(chosen, str) else [*chosen]
     sizes = {name: _size(sites, observed, name) for name in names}
@@ -325,7 +326,3 @@ def _shape(site: Site) -> tuple[int, ...]:
 
 def _is_factor(site: Site) -> bool:
     return isinstance(base(site["fn"]), Unit)
-
-
-def _is_observed(site: Site) -> bool:
-    return site["type"] == "sample" and not is_latent(site)

@@ -340,13 +340,6 @@ class Objective(Module):
     def _refuse_shared(self, what: str) -> None:
         refuse_shared(self.structure.shared, what)
 
-    def _with(self, **fields: Any) -> Self:
-        """Return a copy with other fields, which are not checked."""
-        copy = object.__new__(type(self))
-        for name in type(self).__dataclass_fields__:
-            object.__setattr__(copy, name, fields.get(name, getattr(self, name)))
-        return copy
-
     def num_visited(self, weights: Weights) -> int | Int[Array, ""]:
         """Count the rows that batches are chosen from: of non-zero weight, where rows are dropped."""
         if self.num_rows == self.num_data:

@@ -32,6 +32,11 @@ def is_latent(site: Site) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
+def is_observed(site: Site) -> bool:
+    """Return whether a site is sampled and observed."""
+    return site["type"] == "sample" and site["is_observed"]
+
+
 def plate_sizes(sites: Sites) -> dict[str, int]:
     """Return the size of each plate; one inside a scan is known by its sites alone."""
     inside = {frame.name: frame.size for site in _samples(sites) for frame in frames(site)}

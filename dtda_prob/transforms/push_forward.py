@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from dtda_prob.compiling import is_tracer
 from dtda_prob.curvature import Curvature
-from dtda_prob.curvature.filters import is_traced
 from dtda_prob.curvature.moving import Moving, moving_of
 from dtda_prob.module import Module, call, shown
 from dtda_prob.training import Training
@@ -193,7 +193,7 @@ def check_posterior(training: Training, name: str) -> float:
         ValueError: if it does not draw from one.
     """
     temperature = training.kernel.temperature
-    if temperature is None or not (is_traced(temperature) or temperature > 0):
+    if temperature is None or not (is_tracer(temperature) or temperature > 0):
         raise ValueError(
             f"{name} needs a kernel that draws from a posterior of known temperature, such as "
             "kernels.nuts or kernels.exact, and this one does not; use influence or unroll"

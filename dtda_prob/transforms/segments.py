@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dtda_prob.compiling import is_tracer
 from dtda_prob.curvature import Curvature, kronecker
-from dtda_prob.curvature.filters import Decay, Flow, is_traced
+from dtda_prob.curvature.filters import Decay, Flow
 from dtda_prob.kernels.distances import with_distances
 from dtda_prob.kernels.kernel import Path, one_state
 from dtda_prob.training import Training
@@ -115,7 +116,7 @@ def segment_times(training: Training, num_segments: int) -> np.ndarray | jax.Arr
     """
     with jax.ensure_compile_time_eval():
         times = training.kernel.segment_sizes(training.program, num_segments)
-    if times is not None and not is_traced(times) and not np.isfinite(times).all():
+    if times is not None and not is_tracer(times) and not np.isfinite(times).all():
         raise ValueError("the kernel ends at rest, so that its segments have no end: use `influence`")
     if count_segments(training, num_segments) == 0:
         raise ValueError("the kernel takes no step, so that it has no segments: use `influence`")
