@@ -80,7 +80,7 @@ def dense(evidence: Evidence, asked: Asked, change: np.ndarray, query: int) -> t
     either = np.arange(len(seen)) < SUBSETS  # neither informs about the mean of the other
     joint += np.outer(by_sampling, by_sampling) * covariance / DRAWS * (either[:, None] == either)
     joint += v["shared"] * square * np.outer(size, size)
-    noise = (evidence.variance[query] + square) * (
+    noise = evidence.unit[query] * (
         v["key"] * (evidence.key[:, None] == evidence.key) + v["noise"] * np.eye(SUBSETS)
     )
     fresh = np.outer(1 - evidence.seen, 1 - evidence.seen)  # all of them have one key
@@ -128,6 +128,7 @@ def test_what_is_learned_is_what_made_the_retrainings(program):
         evidence, slopes, rng = made_up(seed, fresh=6)
         asked = asked_of(slopes, LeaveOneOut(program))
         effects, measured = fusion._made_up(TRUE, evidence, asked, 1, rng)
+        unit = evidence.unit
         known = evidence.predicted
         mean = TRUE.multiple * (known.mean + TRUE.own * (evidence.own - known.mean))
         evidence = evidence._replace(retrained=mean + measured[0])
@@ -137,7 +138,7 @@ def test_what_is_learned_is_what_made_the_retrainings(program):
         apart = np.abs(TRUE.multiple * asked.predicted.mean + effects[0] - found.mean)
         covered.append((apart < 1.645 * np.sqrt(found.variance)).mean())
         multiples.append(learned.multiple), owns.append(learned.own)
-        noises.append(learned.noise)
+        noises.append((learned.noise * evidence.unit / unit).mean())
     close(np.mean(covered), 0.9, atol=0.03)
     close(np.mean(multiples), TRUE.multiple, rtol=0.1)
     close(np.mean(owns), TRUE.own, rtol=0.1)

@@ -104,7 +104,8 @@ class Evidence(NamedTuple):
     @property
     def unit(self) -> Float[np.ndarray, " query"]:
         """Return the unit of a retraining's noise, which is positive if training is not random too."""
-        return self.variance + self.square
+        missed = ((self.retrained - self.own) ** 2).sum(-1) / max(len(self.change), 1)
+        return self.variance + self.square + missed
 
 
 class Asked(NamedTuple):

@@ -23,7 +23,7 @@ class Values(NamedTuple):
         relative: the same in units of the example's own squared slope.
         shared: variance of what all subsets of one size share, for effects are not linear.
         key: variance of what the retrainings of one key share.
-        noise: variance of the rest, in units of the measurement's variance and mean squared effects.
+        noise: variance of the rest, in units as `key`; see `Evidence.unit`.
         scatter: the same in units of the mean squared prediction of the very subset.
     """
 
