@@ -22,8 +22,8 @@ class Values(NamedTuple):
         absolute: variance of the errors of examples, in units of the query's mean squared slope.
         relative: the same in units of the example's own squared slope.
         shared: variance of what all subsets of one size share, for effects are not linear.
-        key: variance of what the retrainings of one key share.
-        noise: variance of the rest, in units as `key`; see `Evidence.unit`.
+        key: variance of what the retrainings of one key share, in units of `Evidence.unit`.
+        noise: variance of the rest, in the same units.
         scatter: the same in units of the mean squared prediction of the very subset.
     """
 
