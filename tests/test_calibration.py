@@ -1,5 +1,6 @@
 """Predicted against retrained distributions, and the verdict on a page."""
 
+import sys
 from pathlib import Path
 
 import arviz_stats  # noqa: F401  registers the accessor
@@ -177,9 +178,12 @@ def test_a_verdict_on_exact_retraining_finds_nothing_wrong(trees, tmp_path):
         diagnostics.verdict(training, KEY, None)
 
 
-def test_a_verdict_names_what_is_wrong_and_what_to_do():
+def test_a_verdict_names_what_is_wrong_and_what_to_do(monkeypatch):
     """Of steps ten times too long that point the other way, by a curvature that has a null space."""
     training = train(FEW_STEPS)
+    other = {"unroll()": dtda.unroll(training)}, {}
+    module = sys.modules["dtda_prob.diagnostics.verdict"]
+    monkeypatch.setattr(module, "candidates", lambda training: other)
     weights = dtda.leave_one_out(training.program, range(5))
     rough = curvature.diagonal(damping=curvature.relative(0.1))
     wrong = dtda.influence(training, rough, factor=-10.0)
