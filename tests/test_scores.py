@@ -187,12 +187,13 @@ def read_matrices(**options) -> xr.Dataset:
 
 
 def test_matrices_have_the_scores_of_draws_that_move_by_them():
-    found = read_matrices(options=Options(keep_contributions=True))
-    own = score(arms_of(8), ["mean"], keep_contributions=True)
+    found = read_matrices(options=Options(keep_contributions=True, level=0.8))
+    own = score(arms_of(8), ["mean"], keep_contributions=True, level=0.8)
     assert {*found} == {*own, "num_not_finite"}
     for name in set(own) - {"sd"}:
         np.testing.assert_allclose(found[name], own[name], rtol=1e-6, err_msg=name)
     assert found["sd"].isnull().all()
+    assert (found.attrs["coupled"], found.attrs["level"]) == (1, 0.8)
     assert read.aggregate(found, np.arange(NUM_DATA) % 4)["error"].notnull().all()
 
 
