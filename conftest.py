@@ -25,9 +25,16 @@ _DAYS = 3
 
 
 def _compiled() -> str:
-    """Return the folder of compiled code, of this machine alone, without what is old."""
-    folder = platformdirs.user_cache_path("dtda_prob", appauthor=False) / "tests" / platform.node()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Return the folder of compiled code, of this machine alone, without what is old.
+
+    Where the user has no cache folder that can be written, it is a temporary one.
+    """
+    try:
+        cache = platformdirs.user_cache_path("dtda_prob", appauthor=False)
+        folder = cache / "tests" / platform.node()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: no HOME, and no entry for the user
+        return tempfile.mkdtemp(prefix="compiled-")
     for path in folder.iterdir():
         if time.time() - path.stat().st_mtime > _DAYS * 86_400:
             path.unlink(missing_ok=True)
