@@ -347,7 +347,7 @@ def study(name: str, push_forward: PushForward, sizes: Sizes = Sizes()) -> pd.Da
             rows[number]["error halves"] = averaged([evidence], asked, true)["error"]
     rows["ceiling"] = {"LDS": ceiling(true["groups"], scipy.stats.rankdata)}
     rows["ceiling"]["singles"] = ceiling(true["singles"])
-    return pd.DataFrame.from_dict(rows, "index").rename_axis("retrainings")[COLUMNS]
+    return pd.DataFrame.from_dict(rows, "index").rename_axis("retrainings").reindex(columns=COLUMNS)
 
 
 COLUMNS = [

@@ -145,6 +145,17 @@ def test_what_is_learned_is_what_made_the_retrainings(program):
     close(np.mean(noises), 0.1, rtol=0.3)
 
 
+def test_one_noisy_query_does_not_mislead_the_others(program):
+    evidence, slopes, rng = made_up()
+    small = TRUE._replace(absolute=0.01, relative=0.01, key=0.01, noise=0.02)
+    asked = asked_of(slopes, LeaveOneOut(program))
+    _, measured = fusion._made_up(small, evidence, asked, 1, rng)
+    known = evidence.predicted.mean
+    retrained = TRUE.multiple * (known + TRUE.own * (evidence.own - known)) + measured[0]
+    retrained[0] += 60 * np.sqrt(evidence.square[0]) * rng.normal(size=SUBSETS)
+    assert centre(learn(evidence._replace(retrained=retrained))).absolute < 0.05
+
+
 def test_intervals_know_that_draws_are_few(program):
     """Retrainings with the keys of the draws do not show how far the mean of the draws is off."""
     covered = []
