@@ -98,6 +98,16 @@ def test_the_search_goes_on_after_noise_and_after_what_points_elsewhere(noise, o
     assert _leaves_little(compare({"one": predicted["right"] + other * elsewhere}, retrained)) == ends
 
 
+def test_effects_that_are_lost_in_noise_end_no_search():
+    """Halves of retrainings that disagree have the ceiling 0, below which no method lies."""
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 3, 30, 20))
+    table = compare({"one": one}, np.concatenate([one, 0.3 * other - 0.5 * one]))
+    assert table["ceiling"] == 0
+    assert table["direction"] > 0
+    assert not _leaves_little(table)
+
+
 def test_ek_fac_samples_a_label_where_an_example_has_many_outputs():
     """Exact factors take a backward pass for each output: 432 for 16 tokens of 27 letters."""
 

@@ -92,6 +92,11 @@ class Choice:
         factor = getattr(self.push_forward, "factor", 1.0)
         if factor != 1.0:
             text += f" Its effects are multiplied by {factor:.2f}."
+        if not float(self.table["ceiling"]) > 0:
+            text += (
+                f" But effects by {self.reference} are lost in their noise, so that this says little: "
+                "give a larger budget, or larger perturbations."
+            )
         if untried := [*self.refused.values()].count(UNTRIED):
             text += f" That left little to gain, so that {untried} other methods were not compared."
         failed = self.table["transform"].values[np.isnan(self.table["direction"].values)]
@@ -304,8 +309,9 @@ def _search(
 
 def _leaves_little(table: xr.Dataset) -> bool:
     """Return whether a method is so near the ceiling that another one could hardly be nearer."""
-    of_ceiling = table[["direction", "limit"]] / table["ceiling"]
-    return bool((of_ceiling["direction"] >= NEAR_NOW) & (of_ceiling["limit"] >= NEAR))
+    ceiling = float(table["ceiling"])
+    near = (table["direction"] >= NEAR_NOW * ceiling) & (table["limit"] >= NEAR * ceiling)
+    return ceiling > 0 and bool(near)
 
 
 def _by_run(method: PushForward, key: PRNGKey, weights: xr.DataArray, num_draws: int) -> Shifts:
