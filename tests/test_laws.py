@@ -264,6 +264,12 @@ def test_blocks_balance_states_with_what_steps_keep(monkeypatch):
     assert memory() > 3 * balanced
 
 
+def test_a_loop_computes_its_body_as_often_as_it_scans():
+    loop = lambda x: jax.lax.scan(lambda x, _: (jnp.sin(x), None), x, None, 5)[0]  # noqa: E731
+    _, computed = checkpoints.traced(loop, jnp.ones(8))
+    assert computed == 5 * 8 * 4
+
+
 def test_transforms_can_be_mapped_and_differentiated(x64):
     push_forward = dtda.influence(train("exact mode"))
     keys = jax.random.split(KEY, 3)
