@@ -75,16 +75,16 @@ def test_samplers_draw_from_the_posterior(sampler, samples):
 
 
 def test_coupled_chains_share_their_noise(samples):
-    """Differences from chains of one key vary less than from chains of two keys, and are right.
+    """Differences from chains of one key vary much less than from chains of two keys, and are right.
 
-    Of eight chains one may reject what its pair accepts, by a difference of rounding.
+    Over all parameters: of one, eight chains tell the variance to a half.
     """
     full, moved = (
         sampled(samples, "hmc", removed).posterior_predictive["parameters"].values.mean(1, dtype=float)
         for removed in ((), (3,))
     )
     paired, crossed = moved - full, np.roll(moved, 1, 0) - full
-    assert (paired.var(0) < 0.4 * crossed.var(0)).all()
+    assert paired.var(0).sum() < 0.1 * crossed.var(0).sum()
     error = paired.std(0, ddof=1) / np.sqrt(NUM_RUNS)
     new = np.ones(NUM_DATA)
     new[3] = 0.0
