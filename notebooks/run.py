@@ -28,7 +28,9 @@ def run(name: str) -> None:
         cell["id"] = f"cell-{place}"  # else each run changes them
         cell.metadata.pop("execution", None)
     notebook.metadata.pop("language_info", None)
-    nbformat.write(notebook, FOLDER / f"{name}.ipynb")
+    text = nbformat.writes(notebook) + "\n"
+    here = f"{FOLDER.resolve().parent}{os.sep}"  # warnings name the file that they come from
+    (FOLDER / f"{name}.ipynb").write_text(text.replace(here, ""))
 
 
 def run_full(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import runpy
 import sys
 import warnings
@@ -56,6 +57,8 @@ def test_a_notebook_and_its_source_are_the_same(name):
     assert path.stat().st_size < KEPT
     outputs = [each for cell in kept.cells for each in cell.get("outputs", [])]
     assert not [each for each in outputs if each.output_type == "error"]
+    shown = "".join(each.get("text", "") for each in outputs)
+    assert not re.findall(r"^(?:/|[A-Z]:).*\.py:\d+", shown, re.M), "a path of the machine that ran it"
 
 
 @pytest.mark.parametrize("name", NAMES)
