@@ -146,8 +146,7 @@ def choose(
     choice_key, draw_key, truth_key = jax.random.split(key, 3)
     compared = _some_queries(training, choice_key)
     asked = _measured(training, compared)
-    made = makers(asked) if methods is None else _makers(training, asked, methods)
-    _check_any(made)
+    made = _makers(training, asked, methods)
     number = (budget or 96) // NUM_RETRAININGS - 1
     weights = _perturbations(training, choice_key, perturbations, number)
     retrained = _retrained(training, truth_key, weights, where) if budget else None
@@ -157,17 +156,9 @@ def choose(
         truth, reference = retrained[:, compared], "retraining"
     search = _search(made, draw_key, weights, num_draws, truth, stops=methods is None)
     chosen = _chosen(search.table)
-    winner = _measuring(search.made[chosen], training)
     table = search.table.assign_attrs(chosen=chosen, budget=budget, num_draws=num_draws)
-    return Choice(
-        _sized(winner, table.sel(transform=chosen)),
-        table,
-        weights,
-        truth_key,
-        reference,
-        search.refused,
-        retrained,
-    )
+    sized = _sized(_measuring(search.made[chosen], training), table.sel(transform=chosen))
+    return Choice(sized, table, weights, truth_key, reference, search.refused, retrained)
 
 
 def can_choose(source: Source) -> TypeGuard[Training]:
@@ -200,11 +191,23 @@ def _measured(training: Training, queries: np.ndarray) -> Training:
     return replace(training, measure=some(training.measure, jnp.asarray(queries))(training.program))
 
 
-def _makers(training: Training, asked: Training, methods: Sequence[PushForward]) -> dict[str, Maker]:
-    """Return functions that give the methods, measured at some queries."""
-    if not all(_is_of(training, method) for method in methods):
+def _makers(
+    training: Training, asked: Training, methods: Sequence[PushForward] | None
+) -> Mapping[str, Maker]:
+    """Return functions that give the methods, measured at some queries; those that may suit if None.
+
+    Raises:
+        ValueError: if a method is of another training, or none suits this one.
+    """
+    made: Mapping[str, Maker]
+    if methods is None:
+        made = makers(asked)
+    elif all(_is_of(training, method) for method in methods):
+        made = {method.name: partial(_measuring, method, asked) for method in methods}
+    else:
         raise ValueError("methods: each must be a push-forward of the training that is passed")
-    return {method.name: partial(_measuring, method, asked) for method in methods}
+    _check_any(made)
+    return made
 
 
 def _check_any(made: Mapping[str, Maker]) -> None:
